@@ -1,0 +1,52 @@
+# make demo: the whole study in minutes, offline, with miniature models.   make test: all checks and tests.
+# Both need Python >= 3.11 and make; everything else is installed into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := uv$(shell sed -n 's/^required-version = "\(.*\)"/\1/p' pyproject.toml)
+SOURCES := workflow_scripts tests envs
+RULES := Snakefile rules/*.smk
+# job processes start faster without these, and nothing may be fetched behind a user's back
+export HF_HUB_OFFLINE ?= 1
+export PYTHONNOUSERSITE := 1
+
+.PHONY: demo test lint lock clean-demo
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffalign needs Python 3.11 or newer; set PYTHON=…")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(UV)"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/snakemake --profile profiles/demo --quiet rules
+	@if [ ! -f demo/report.html ] || [ demo/results/tables/alignment.tsv -nt demo/report.html ]; then \
+	  $(BIN)/snakemake --profile profiles/demo --report report.html --quiet all; fi
+	@echo
+	@echo "The demo is done. Its models are miniatures with random weights: it shows the workflow, not results."
+	@echo "  demo/report.html                                   everything on one page, offline"
+	@echo "  demo/results/figures/photographs/clean/layer_maps   layer x layer heat maps of every pair"
+	@echo "  demo/results/figures/photographs/clean/depth_curves alignment over depth"
+	@echo "  demo/results/tables/alignment.tsv                   every score (.parquet beside it)"
+	@echo "  demo/results/cknna/dinov2_vs_sd3_b8.npy             one score, its recipe beside it (.json)"
+
+test: $(VENV)/.installed lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/snakefmt --check --line-length 120 $(RULES)
+	$(BIN)/mypy
+	$(BIN)/snakemake --lint --quiet all
+
+# after a change of pyproject.toml
+lock: $(VENV)/.installed
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --no-emit-index-url \
+	  --no-header --no-annotate pyproject.toml --output-file requirements.lock
+	$(BIN)/python envs/derive.py
+
+clean-demo:
+	rm -rf demo

@@ -1,0 +1,157 @@
+# What rules share: the checked study and the functions that turn names into files. No rules here.
+import re
+import sys
+from pathlib import Path
+
+import yaml
+from snakemake.exceptions import WorkflowError
+
+ROOT = Path(workflow.current_basedir).parent
+sys.path.insert(0, str(ROOT / "workflow_scripts"))
+
+from diffalign import names, study, targets
+from diffalign.alignment.metrics import METRICS as KNOWN_METRICS
+from diffalign.models import families
+from diffalign.names import any_of
+from diffalign.provenance import code_digest
+
+SCRIPTS = ROOT / "workflow_scripts"
+MODELS_CODE = SCRIPTS / "diffalign" / "models"
+
+try:
+    STUDY = study.load(
+        config, yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text()), families(), KNOWN_METRICS
+    )
+except study.ConfigError as error:
+    raise WorkflowError(f"The configuration has {len(error.mistakes)} mistake(s):\n{error}") from None
+
+METRICS = STUDY.alignment.metrics
+BUNDLE = "(?:" + "|".join(names.bundle_pattern(m, v) for m, v in STUDY.catalogue.items()) + ")"
+TYPED = "(?:" + "|".join(names.typed_pattern(m, v) for m, v in STUDY.catalogue.items()) + ")"
+# a model with or without one of its own layers
+NAME = (
+    "(?:" + "|".join(f"{names.typed_pattern(m, v)}(?:_{any_of(v.layers)})?" for m, v in STUDY.catalogue.items()) + ")"
+)
+IMAGES = "results/images/{dataset}/{condition}"
+LATENTS = "results/latents/{dataset}/{condition}/{model}"
+FEATURES = "results/features/{dataset}/{condition}/{bundle}"
+WEIGHTS = "resources/weights/{model}"
+
+
+def code_of(*scripts):
+    """Digest of scripts and of every module of the library that they import."""
+    return code_digest([SCRIPTS / script for script in scripts])
+
+
+def models_from(source):
+    """Names of the models whose weights come from `source`; a pattern that matches nothing if there are none."""
+    found = [name for name, model in STUDY.models.items() if model.weights.source == source]
+    return any_of(found) if found else "(?!)"
+
+
+def growing(base):
+    """Memory in MB that grows with every attempt."""
+    return lambda wildcards, attempt: base * attempt
+
+
+def recipe_of(wildcards):
+    """What the features of a bundle depend on: its model, noise level, conditioning, seed and code."""
+    representation = STUDY.representation(wildcards.bundle)
+    model = STUDY.models[representation.model]
+    return {
+        "format": 1,
+        "bundle": wildcards.bundle,
+        "model": model.recipe(),
+        "noise": representation.noise,
+        "conditioning": representation.conditioning,
+        "code": code_of("extract.py", "latents.py", MODELS_CODE / f"{model.family}.py"),
+    }
+
+
+def extraction_inputs(name):
+    """Inputs of the extraction of one model: images, or latents and prompts."""
+    model = STUDY.models[name]
+    weights = WEIGHTS.format(model=name)
+
+    def inputs(wildcards):
+        where = {"dataset": wildcards.dataset, "condition": wildcards.condition}
+        files = {
+            "recipe": f"results/recipes/{wildcards.bundle}.json",
+            "weights": f"{weights}/checkpoint",
+            "record": f"{weights}/weights.json",
+            "manifest": f"{IMAGES}/manifest.tsv".format(**where),
+        }
+        if model.latents is None:
+            return {**files, "images": f"{IMAGES}/png".format(**where)}
+        folder = LATENTS.format(**where, model=model.latents)
+        conditioning = STUDY.representation(wildcards.bundle).conditioning
+        return {
+            **files,
+            "latents": shards(folder),
+            "statistics": f"{folder}/latents_stats.pt",
+            "prompts": f"results/prompts/{wildcards.dataset}/{name}-{conditioning}.safetensors",
+        }
+
+    return inputs
+
+
+def shards(folder):
+    """The files that hold the latents of one folder."""
+    return [f"{folder}/latents_rank00_shard{i:03d}.safetensors" for i in range(STUDY.latent_shards)]
+
+
+def both_sides(wildcards):
+    """Neighbour files of both sides of a pair, under the data set and condition of the target or the defaults."""
+    dataset = wildcards.get("dataset", STUDY.default_dataset)
+    condition = wildcards.get("condition", STUDY.default_condition)
+    return {side: f"results/neighbors/{dataset}/{condition}/{STUDY.bundle(wildcards[side])}.npz" for side in "ab"}
+
+
+def matrices(metrics, dataset, condition, a, b):
+    """The layer x layer matrices of one pair."""
+    pair = names.print_pair(a, b)
+    return [f"results/{metric}/{dataset}/{condition}/layers/{pair}.npy" for metric in metrics]
+
+
+def matrices_of(wildcards):
+    """The matrices of all metrics of one pair, and their recipes."""
+    return matrices(METRICS, wildcards.dataset, wildcards.condition, wildcards.a, wildcards.b)
+
+
+def study_places():
+    """(dataset, condition, a, b) of every pair of the study."""
+    return [
+        (dataset, condition, a, b)
+        for dataset in STUDY.study_datasets
+        for condition in STUDY.study_conditions
+        for a, b in STUDY.pairs
+    ]
+
+
+def all_matrices():
+    """Every layer x layer matrix of the study."""
+    return [path for place in study_places() for path in matrices(METRICS, *place)]
+
+
+def everything():
+    """What the study is: tables, figures and the single scores it names."""
+    figures = [
+        f"results/figures/{dataset}/{condition}/{figure}/{names.print_pair(a, b)}.png"
+        for dataset, condition, a, b in study_places()
+        for figure in ("layer_maps", "depth_curves")
+    ]
+    scores = [f"results/{metric}/{pair}.npy" for metric in METRICS for pair in STUDY.scores]
+    return [*scores, "results/tables/alignment.tsv", *figures]
+
+
+def made_by(rules):
+    """A pattern of every file below results/ that one of the rules makes, for the refusal of all others."""
+    patterns = {output.regex().pattern for rule in rules for output in rule.output if output.startswith("results/")}
+    # the names of wildcards may stand only once in a pattern
+    bare = sorted(re.sub(r"\(\?P<\w+>", "(?:", pattern) for pattern in patterns)
+    return "(?:" + "|".join(pattern.removeprefix("results/").rstrip("$") for pattern in bare) + ")"
+
+
+def refuse(wildcards):
+    """Say which word of a target is unknown."""
+    raise ValueError(targets.explain(f"results/{wildcards.target}", STUDY))

@@ -1,0 +1,67 @@
+# Needs: images, or latents and prompts; the checkpoint and the recipe of a bundle (a model with its variant).
+# Makes: one feature file for every layer, from one forward pass; neighbour lists of all of them.
+
+
+rule recipe:
+    output:
+        "results/recipes/{bundle}.json",
+    log:
+        "logs/recipe/{bundle}.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        content=recipe_of,
+    script:
+        "../workflow_scripts/recipe.py"
+
+
+for name, model in STUDY.models.items():
+
+    rule:
+        name:
+            f"extract_{name.replace('.', '_')}"
+        input:
+            unpack(extraction_inputs(name)),
+        output:
+            **{layer: f"{FEATURES}/{layer}.pt" for layer in model.layers},
+            manifest=f"{FEATURES}/layers.json",
+        log:
+            "logs/extract/{dataset}/{condition}/{bundle}.log",
+        wildcard_constraints:
+            bundle=names.bundle_pattern(name, model.vocabulary),
+        conda:
+            "../envs/models.yaml"
+        threads: 4
+        resources:
+            gpu=1,
+            mem_mb=growing(24000),
+            runtime=720,
+        params:
+            layers=list(model.layers),
+            device=STUDY.compute.device,
+            batch_size=model.batch_size or STUDY.compute.batch_size,
+            workers=STUDY.compute.workers,
+        script:
+            "../workflow_scripts/extract.py"
+
+
+rule neighbors:
+    input:
+        layers=f"{FEATURES}/layers.json",
+    output:
+        "results/neighbors/{dataset}/{condition}/{bundle}.npz",
+    log:
+        "logs/neighbors/{dataset}/{condition}/{bundle}.log",
+    conda:
+        "../envs/models.yaml"
+    threads: 8
+    resources:
+        mem_mb=growing(16000),
+        runtime=120,
+    params:
+        k_max=STUDY.alignment.k_max,
+        clamp=STUDY.alignment.clamp,
+        center=STUDY.alignment.center,
+        code=code_of("neighbors.py"),
+    script:
+        "../workflow_scripts/neighbors.py"

@@ -1,0 +1,56 @@
+# Needs: images, the checkpoints of autoencoders and of text encoders.
+# Makes: latents in a fixed number of shards with the statistics that normalise them, and prompt embeddings.
+
+
+rule latents:
+    input:
+        recipe="results/recipes/{model}.json",
+        weights=f"{WEIGHTS}/checkpoint",
+        record=f"{WEIGHTS}/weights.json",
+        images=f"{IMAGES}/png",
+        manifest=f"{IMAGES}/manifest.tsv",
+    output:
+        shards=shards(LATENTS),
+        statistics=f"{LATENTS}/latents_stats.pt",
+    log:
+        "logs/latents/{dataset}/{condition}/{model}.log",
+    conda:
+        "../envs/models.yaml"
+    threads: 4
+    resources:
+        gpu=1,
+        mem_mb=growing(16000),
+        runtime=480,
+    params:
+        device=STUDY.compute.device,
+        batch_size=lambda w: STUDY.models[w.model].batch_size or STUDY.compute.batch_size,
+        workers=STUDY.compute.workers,
+    script:
+        "../workflow_scripts/latents.py"
+
+
+rule prompts:
+    input:
+        weights=f"{WEIGHTS}/checkpoint",
+        record=f"{WEIGHTS}/weights.json",
+        # which image has which text
+        manifest="results/images/{dataset}/clean/manifest.tsv",
+    output:
+        "results/prompts/{dataset}/{model}-{conditioning}.safetensors",
+    log:
+        "logs/prompts/{dataset}/{model}-{conditioning}.log",
+    wildcard_constraints:
+        conditioning="[a-z]+",
+    conda:
+        "../envs/models.yaml"
+    threads: 4
+    resources:
+        gpu=1,
+        mem_mb=growing(32000),
+        runtime=60,
+    params:
+        model=lambda w: STUDY.models[w.model].recipe(),
+        device=STUDY.compute.device,
+        code=code_of("prompts.py"),
+    script:
+        "../workflow_scripts/prompts.py"

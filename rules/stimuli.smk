@@ -1,0 +1,22 @@
+# Needs: the data set's folder, or the photographs that ship with scikit-image and scikit-learn.
+# Makes: square PNG files and a manifest (name, label, caption, sha256) for every data set and condition.
+
+
+rule images:
+    output:
+        folder=directory(f"{IMAGES}/png"),
+        manifest=f"{IMAGES}/manifest.tsv",
+    log:
+        "logs/images/{dataset}/{condition}.log",
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=240,
+    params:
+        dataset=lambda w: vars(STUDY.datasets[w.dataset]),
+        seed=STUDY.seed,
+        code=code_of("images.py"),
+    script:
+        "../workflow_scripts/images.py"

@@ -1,0 +1,55 @@
+# Needs: the hub, a local folder, or nothing (miniatures).
+# Makes: a folder with the checkpoint of every model and weights.json, which says what it is (commit, sha256 of all files).
+
+
+rule miniature_weights:
+    output:
+        folder=directory(f"{WEIGHTS}/checkpoint"),
+        record=f"{WEIGHTS}/weights.json",
+    log:
+        "logs/miniature_weights/{model}.log",
+    wildcard_constraints:
+        model=models_from("miniature"),
+    conda:
+        "../envs/models.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=30,
+    params:
+        model=lambda w: STUDY.models[w.model].recipe(),
+        seed=STUDY.seed,
+    script:
+        "../workflow_scripts/miniature_weights.py"
+
+
+rule folder_weights:
+    output:
+        folder=directory(f"{WEIGHTS}/checkpoint"),
+        record=f"{WEIGHTS}/weights.json",
+    log:
+        "logs/folder_weights/{model}.log",
+    wildcard_constraints:
+        model=models_from("folder"),
+    conda:
+        "../envs/models.yaml"
+    params:
+        model=lambda w: STUDY.models[w.model].recipe(),
+    script:
+        "../workflow_scripts/folder_weights.py"
+
+
+rule hub_weights:
+    output:
+        folder=directory(f"{WEIGHTS}/checkpoint"),
+        record=f"{WEIGHTS}/weights.json",
+    log:
+        "logs/hub_weights/{model}.log",
+    wildcard_constraints:
+        model=models_from("hub"),
+    conda:
+        "../envs/models.yaml"
+    params:
+        model=lambda w: STUDY.models[w.model].recipe(),
+    script:
+        "../workflow_scripts/hub_weights.py"

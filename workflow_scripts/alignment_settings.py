@@ -1,0 +1,23 @@
+"""The settings that every score depends on, as an input of alignment."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffalign import logs
+from diffalign.atomic import write_json
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def alignment_settings(content: Mapping[str, Any], path: Path) -> None:
+    """Write k, eps and the digest of the metrics' code. The list of metrics is not among them, so a new metric
+    recomputes nothing but itself.
+    """
+    write_json(path, content)
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], "alignment_settings"):
+        alignment_settings(snakemake.params.content, Path(snakemake.output[0]))

@@ -1,0 +1,1 @@
+"""Alignment of two representations: preparation, neighbour lists, metrics."""

@@ -1,0 +1,162 @@
+"""Alignment metrics on neighbour lists, each with its declared properties.
+
+A metric is one function and one declaration in `METRICS`. Definitions follow Huh et al., "The Platonic Representation
+Hypothesis" (ICML 2024), appendix A, and its reference implementation; tests hold both to 1e-6.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffalign.alignment.neighbors import Neighbors
+
+
+@dataclass(frozen=True)
+class KnnGraph:
+    """The k nearest neighbours of one layer as a sparse matrix, prepared once and used for every pair.
+
+    keys: i * N + j of every edge, ascending, (N k,) int64. weights: cosine similarities in the same order, float64.
+    reverse: position of the edge (j, i), or -1 where i is no neighbour of j. self_hsic: unbiased HSIC of the graph with
+    itself, the normaliser of CKNNA.
+    """
+
+    count: int
+    k: int
+    keys: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    reverse: NDArray[np.int64]
+    self_hsic: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """A value, or NaN with the reason why there is none."""
+
+    value: float
+    undefined: str | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a metric promises; property tests are made from it.
+
+    symmetric: score(a, b) = score(b, a). lowest, highest: its range, infinite where unbounded. minimum_k: the smallest
+    k it is defined for. chance: expected score of independent representations as a function of (N, k), or None where it
+    depends on the representations and must be estimated. label: its name in figures.
+    """
+
+    function: Callable[[KnnGraph, KnnGraph, float], Score]
+    label: str
+    symmetric: bool
+    lowest: float
+    highest: float
+    minimum_k: int
+    chance: Callable[[int, int], float] | None
+
+
+def knn_graph(neighbors: Neighbors, k: int) -> KnnGraph:
+    """The first k neighbours of every list as a graph. Raises ValueError where the lists are shorter than k."""
+    if k > neighbors.k_max:
+        raise ValueError(
+            f"k = {k} is more than the {neighbors.k_max} neighbours that the lists hold; raise alignment.k_max"
+        )
+    count = neighbors.count
+    sources = np.repeat(np.arange(count, dtype=np.int64), k)
+    targets = neighbors.indices[:, :k].astype(np.int64).ravel()
+    keys = sources * count + targets
+    order = np.argsort(keys)
+    keys = keys[order]
+    weights = neighbors.similarities[:, :k].astype(np.float64).ravel()[order]
+    reverse = _positions(keys, targets[order] * count + sources[order])
+    graph = KnnGraph(count, k, keys, weights, reverse, math.nan)
+    everything = np.arange(len(keys))
+    return KnnGraph(count, k, keys, weights, reverse, _unbiased_hsic(graph, graph, everything, everything))
+
+
+def mutual_knn(a: KnnGraph, b: KnnGraph, eps: float = 0.0) -> Score:
+    """Mean over images of |kNN_A(i) ∩ kNN_B(i)| / k (Huh et al. 2024, eq. 2). Chance is k / (N - 1)."""
+    _check(a, b)
+    shared, _ = _shared_edges(a, b)
+    return Score(len(shared) / (a.count * a.k))
+
+
+def cknna(a: KnnGraph, b: KnnGraph, eps: float = 0.0) -> Score:
+    """Centred kernel nearest-neighbour alignment (Huh et al. 2024, appendix A).
+
+    The unbiased HSIC of the two cosine kernels, each masked to the edges that both graphs have, over the geometric mean
+    of each graph's HSIC with itself. eps is added to the denominator (1e-6 in the reference, which makes the score
+    depend on N). Unbounded; NaN where a self term is not positive.
+    """
+    _check(a, b)
+    if a.k < METRICS["cknna"].minimum_k:
+        raise ValueError(f"cknna needs k of at least 2, got {a.k}")
+    if a.self_hsic <= 0 or b.self_hsic <= 0:
+        return Score(
+            math.nan,
+            "the HSIC of a layer with itself is not positive, so the score has no scale "
+            f"({a.self_hsic:.3g} and {b.self_hsic:.3g})",
+        )
+    in_a, in_b = _shared_edges(a, b)
+    return Score(_unbiased_hsic(a, b, in_a, in_b) / (math.sqrt(a.self_hsic * b.self_hsic) + eps))
+
+
+def _check(a: KnnGraph, b: KnnGraph) -> None:
+    if a.count != b.count or a.k != b.k:
+        raise ValueError(f"graphs differ: N = {a.count} and {b.count}, k = {a.k} and {b.k}")
+
+
+def _positions(keys: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each wanted key stands among the ascending keys, or -1."""
+    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[at] == wanted, at, -1)
+
+
+def _shared_edges(a: KnnGraph, b: KnnGraph) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions in a and in b of the edges that both have."""
+    in_b = _positions(b.keys, a.keys)
+    in_a = np.flatnonzero(in_b >= 0)
+    return in_a, in_b[in_a]
+
+
+def _unbiased_hsic(a: KnnGraph, b: KnnGraph, in_a: NDArray[np.int64], in_b: NDArray[np.int64]) -> float:
+    """Unbiased HSIC (Song et al. 2012, eq. 5) of two kernels that vanish outside the given edges.
+
+    [Σ K∘Lᵀ + ΣK ΣL / ((m-1)(m-2)) - 2 colsum(K)·rowsum(L) / (m-2)] / (m(m-3)). The mask of a kNN graph is not
+    symmetric, so only edges whose reverse is shared too enter the first term.
+    """
+    m = a.count
+    if m < 4:
+        raise ValueError(f"unbiased HSIC needs at least 4 images, got {m}")
+    k_values, l_values = a.weights[in_a], b.weights[in_b]
+    # position among the shared edges of each edge of a, -1 for the others
+    shared = np.full(len(a.keys), -1, np.int64)
+    shared[in_a] = np.arange(len(in_a))
+    reverse = a.reverse[in_a]
+    partner = np.where(reverse >= 0, shared[reverse], -1)
+    mutual = partner >= 0
+    first = float(k_values[mutual] @ l_values[partner[mutual]])
+    sources, targets = np.divmod(a.keys[in_a], m)
+    column_sums = np.bincount(targets, weights=k_values, minlength=m)
+    row_sums = np.bincount(sources, weights=l_values, minlength=m)
+    second = float(k_values.sum() * l_values.sum()) / ((m - 1) * (m - 2))
+    third = 2 * float(column_sums @ row_sums) / (m - 2)
+    return (first + second - third) / (m * (m - 3))
+
+
+METRICS: dict[str, Metric] = {
+    "cknna": Metric(cknna, "CKNNA", symmetric=True, lowest=-math.inf, highest=math.inf, minimum_k=2, chance=None),
+    "mutual_knn": Metric(
+        mutual_knn,
+        "mutual kNN",
+        symmetric=True,
+        lowest=0.0,
+        highest=1.0,
+        minimum_k=1,
+        chance=lambda count, k: k / (count - 1),
+    ),
+}

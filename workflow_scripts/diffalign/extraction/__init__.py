@@ -1,0 +1,1 @@
+"""One forward pass, every layer: inputs, noise levels, taps, and the loop that pools features."""

@@ -1,0 +1,119 @@
+"""What a model is fed: images from files, or noisy latents. Every item is keyed by its image's name alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from diffalign.noise import NoiseLevel
+from diffalign.randomness import normal
+from diffalign.stimuli.squares import read_rgb
+from diffalign.study import ImageInput
+
+Item = dict[str, Any]
+
+
+def pixels(image: NDArray[np.uint8], spec: ImageInput) -> Tensor:
+    """An (H, W, 3) uint8 image as the (3, S, S) float32 input of a model: resized in [0, 1], then (x - mean) / std."""
+    unit = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).to(torch.float32) / 255
+    return normalised(resized(unit[None], spec)[0], spec)
+
+
+def resized(images: Tensor, spec: ImageInput) -> Tensor:
+    """(B, 3, H, W) in [0, 1] as (B, 3, S, S) in [0, 1]; an image of the right size is left alone."""
+    if images.shape[-2:] == (spec.size, spec.size):
+        return images
+    scaled = torch.nn.functional.interpolate(
+        images, (spec.size, spec.size), mode=spec.interpolation, antialias=spec.antialias, align_corners=False
+    )
+    return scaled.clamp(0, 1)
+
+
+def normalised(images: Tensor, spec: ImageInput) -> Tensor:
+    """(…, 3, S, S) in [0, 1] as (x - mean) / std."""
+    mean = torch.tensor(spec.mean).view(3, 1, 1)
+    std = torch.tensor(spec.std).view(3, 1, 1)
+    return (images - mean) / std
+
+
+class ImageFiles(Dataset[Item]):
+    """Images by name: ``{"name", "pixels"}``."""
+
+    def __init__(self, files: Mapping[str, Path], spec: ImageInput) -> None:
+        self._names = sorted(files)
+        self._files = dict(files)
+        self._spec = spec
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Item:
+        name = self._names[index]
+        image, _ = read_rgb(self._files[name])
+        return {"name": name, "pixels": pixels(np.asarray(image), self._spec)}
+
+
+class NoisyLatents(Dataset[Item]):
+    """Latents by name at one noise level, with their prompt: ``{"name", "latents", <prompt tensors>}``.
+
+    latents: name -> (C, H, W) normalised. prompts: tensors with one row a text. prompt_rows: name -> row.
+    """
+
+    def __init__(
+        self,
+        latents: Mapping[str, Tensor],
+        level: NoiseLevel,
+        seeding: str,
+        seed: int,
+        prompts: Mapping[str, Tensor],
+        prompt_rows: Mapping[str, int],
+    ) -> None:
+        self._names = sorted(latents)
+        self._latents = latents
+        self._level = level
+        self._seeding = seeding
+        self._seed = seed
+        self._prompts = dict(prompts)
+        self._rows = prompt_rows
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Item:
+        name = self._names[index]
+        latent = self._latents[name]
+        noise = torch.from_numpy(normal(tuple(latent.shape), self._seeding, self._seed, name, "noise"))
+        row = self._rows[name]
+        noisy = self._level.alpha * latent + self._level.sigma * noise
+        return {"name": name, "latents": noisy, **{key: value[row] for key, value in self._prompts.items()}}
+
+
+def collate(items: Sequence[Item]) -> dict[str, Any]:
+    """Stack items: ``names`` is a list, everything else a tensor."""
+    batch: dict[str, Any] = {key: torch.stack([item[key] for item in items]) for key in items[0] if key != "name"}
+    batch["names"] = [item["name"] for item in items]
+    return batch
+
+
+def batches(dataset: Dataset[Item], batch_size: int, workers: int, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Batches in order of name, tensors on the device."""
+    loader = DataLoader(
+        dataset,
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=device.type == "cuda",
+        persistent_workers=False,
+    )
+    for batch in loader:
+        yield {
+            key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            for key, value in batch.items()
+        }

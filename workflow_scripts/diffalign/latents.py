@@ -1,0 +1,117 @@
+"""Latents as files, in the layout of LightningDiT: shards in safetensors and ``latents_stats.pt``.
+
+A shard holds ``latents`` (n, C, H, W) float32, unnormalised; ``labels`` (n,) int64, -1 for none; ``names`` (n, L)
+uint8, zero-padded UTF-8. z = (x - mean) / std with mean and std of shape (1, C, 1, 1).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from diffalign.atomic import replacing
+from diffalign.stimuli.manifest import Image, check_unique
+
+
+class LatentError(ValueError):
+    """Latents that cannot be trusted; the message names the file or the images."""
+
+
+def split(rows: Sequence[Image], shards: int) -> list[Sequence[Image]]:
+    """Contiguous parts of nearly equal size, in order of name. Raises LatentError for more shards than images."""
+    if shards > len(rows):
+        raise LatentError(f"latents.shards is {shards}, but there are only {len(rows)} images")
+    bounds = [len(rows) * i // shards for i in range(shards + 1)]
+    return [rows[a:b] for a, b in itertools.pairwise(bounds)]
+
+
+class RunningMoments:
+    """Per-channel mean and unbiased std over all images and positions, in one pass (Chan et al. 1979), in float64."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._mean = torch.zeros(())
+        self._squares = torch.zeros(())
+
+    def add(self, latents: Tensor) -> None:
+        """Take in (B, C, H, W)."""
+        flat = latents.double().transpose(0, 1).flatten(1)
+        count, mean = flat.shape[1], flat.mean(1)
+        squares = (flat - mean[:, None]).square().sum(1)
+        if self._count == 0:
+            self._count, self._mean, self._squares = count, mean, squares
+            return
+        total = self._count + count
+        shift = mean - self._mean
+        self._mean = self._mean + shift * (count / total)
+        self._squares = self._squares + squares + shift.square() * (self._count * count / total)
+        self._count = total
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """Mean and std, (1, C, 1, 1) float32."""
+        std = (self._squares / (self._count - 1)).sqrt()
+        return self._mean.float().view(1, -1, 1, 1), std.float().view(1, -1, 1, 1)
+
+
+def check_finite(latents: Tensor, names: Sequence[str]) -> None:
+    """Raise LatentError that names the first five images with NaN or infinite latents."""
+    bad = ~latents.flatten(1).isfinite().all(1)
+    if bad.any():
+        offenders = [name for name, is_bad in zip(names, bad.tolist(), strict=True) if is_bad]
+        raise LatentError(f"latents are NaN or infinite for {', '.join(offenders[:5])}")
+
+
+def write_shard(path: Path, rows: Sequence[Image], parts: Sequence[Tensor]) -> None:
+    """Write one shard; `parts` are batches in the order of `rows`."""
+    encoded = [row.name.encode() for row in rows]
+    names = torch.zeros(len(rows), max(map(len, encoded)), dtype=torch.uint8)
+    for i, name in enumerate(encoded):
+        names[i, : len(name)] = torch.frombuffer(bytearray(name), dtype=torch.uint8)
+    with replacing(path) as temporary:
+        save_file(
+            {
+                "latents": torch.cat(list(parts)).contiguous(),
+                "labels": torch.tensor([row.label_index for row in rows], dtype=torch.int64),
+                "names": names,
+            },
+            temporary,
+        )
+
+
+class Latents(Mapping[str, Tensor]):
+    """Normalised latents by name, read from the shards one row at a time; LatentError for files that disagree."""
+
+    def __init__(self, shards: Sequence[Path], statistics: Path) -> None:
+        stats = torch.load(statistics, map_location="cpu", weights_only=True)
+        self._mean, self._std = stats["mean"][0], stats["std"][0]
+        self._files = list(shards)
+        self._where: dict[str, tuple[int, int]] = {}
+        names: list[str] = []
+        for number, path in enumerate(self._files):
+            with safe_open(path, "pt") as file:
+                found = [bytes(row).rstrip(b"\x00").decode() for row in file.get_tensor("names").tolist()]
+                shape = file.get_slice("latents").get_shape()
+            if len(found) != shape[0] or shape[1] != len(self._mean):
+                raise LatentError(f"{path}: latents {shape} for {len(found)} names and {len(self._mean)} channels")
+            names.extend(found)
+            self._where.update((name, (number, row)) for row, name in enumerate(found))
+        check_unique(names, str(self._files[0].parent))
+
+    def __getitem__(self, name: str) -> Tensor:
+        number, row = self._where[name]
+        with safe_open(self._files[number], "pt") as file:
+            latent = file.get_slice("latents")[row : row + 1][0]
+        normalised: Tensor = (latent - self._mean) / self._std
+        return normalised
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._where)
+
+    def __len__(self) -> int:
+        return len(self._where)

@@ -1,0 +1,61 @@
+"""Logs of jobs: everything goes to a file; progress and the one-line reason of a failure go to the terminal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+log = logging.getLogger("diffalign")
+T = TypeVar("T")
+_LOG_EVERY_SECONDS = 10.0
+
+
+@contextmanager
+def attached(path: str | Path, job: str) -> Iterator[None]:
+    """Run a job with logging, stdout and stderr in the file `path`.
+
+    An exception ends the process with exit code 1: its traceback goes to the log and one line,
+    ``job: reason``, to the terminal.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+        handler = logging.StreamHandler(file)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+        root = logging.getLogger()
+        root.addHandler(handler)
+        log.setLevel(logging.INFO)
+        logging.captureWarnings(True)
+        started = time.monotonic()
+        try:
+            yield
+        except Exception as error:
+            traceback.print_exc(file=file)
+            print(f"{job}: {error}" if str(error) else f"{job}: {type(error).__name__}", file=sys.__stderr__)
+            print(f"{job}: {error}", file=file)
+            sys.exit(1)
+        finally:
+            log.info("%s took %.1f s", job, time.monotonic() - started)
+            root.removeHandler(handler)
+
+
+def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    """Yield the items with a bar on the terminal, or, where there is none, a count in the log every ten seconds."""
+    terminal = sys.__stderr__
+    bar = tqdm(total=total, desc=what, file=terminal, disable=terminal is None or not terminal.isatty(), leave=False)
+    last = time.monotonic()
+    with bar:
+        for number, item in enumerate(items, 1):
+            yield item
+            bar.update()
+            if time.monotonic() - last > _LOG_EVERY_SECONDS or number == total:
+                last = time.monotonic()
+                log.info("%s: %d of %d", what, number, total)

@@ -1,0 +1,92 @@
+"""Vision models of timm: a folder with config.json and model.safetensors, as timm keeps them on the hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load_file
+from timm.models._hub import save_for_hf
+from torch import Tensor
+
+from diffalign.models import CheckpointError, Loaded, check_keys, spatial_tokens
+from diffalign.study import Model
+
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+
+
+def load(model: Model, folder: Path, noise: str | None, device: torch.device) -> Loaded:
+    """Build the architecture that config.json names and load its weights, every key of them.
+
+    Patch tokens are averaged, not the class token and not registers; a ConvNet's map over its positions. Positions of
+    a transformer are interpolated to the input size (timm's ``dynamic_img_size``). Raises CheckpointError.
+    """
+    if model.input is None:
+        raise ValueError(f"{model.name}: family timm_vision needs 'input'")
+    config = _read_config(folder)
+    arguments = {**config.get("model_args", {}), "num_classes": 0}
+    net = timm.create_model(config["architecture"], pretrained=False, **_dynamic(config["architecture"], arguments))
+    found = load_file(folder / _WEIGHTS)
+    expected = set(net.state_dict())
+    # timm checkpoints may carry the classifier that num_classes=0 leaves out
+    extra = {key for key in set(found) - expected if not key.startswith(("head.", "fc."))}
+    check_keys(expected - set(found), extra, str(folder / _WEIGHTS))
+    net.load_state_dict({key: found[key] for key in expected})
+    net.eval().to(device)
+    prefix = int(getattr(net, "num_prefix_tokens", 0))
+    patches = _patches(net, model.input.size)
+
+    def patch_tokens(output: Tensor) -> Tensor:
+        if output.ndim == 4:
+            return spatial_tokens(output)
+        if output.ndim != 3 or output.shape[1] not in (patches, patches + prefix):
+            raise ValueError(
+                f"{model.name}: a layer gave shape {tuple(output.shape)}; expected (B, {patches} patches + {prefix}, D)"
+            )
+        return output[:, -patches:]
+
+    def forward(batch: Mapping[str, Any]) -> object:
+        return net.forward_features(batch["pixels"])
+
+    facts = {"architecture": config["architecture"], "tokens": "patch" if prefix else "all", "pooling": "mean"}
+    return Loaded(net, forward, patch_tokens, facts)
+
+
+def make_miniature(model: Model, folder: Path, seed: int) -> None:
+    """Write a narrow model of the architecture named in ``miniature.architecture``, in timm's own layout."""
+    widths = dict(model.miniature)
+    architecture = widths.pop("architecture")
+    torch.manual_seed(seed)
+    arguments = {**widths, "num_classes": 0}
+    net = timm.create_model(architecture, pretrained=False, **_dynamic(architecture, arguments))
+    save_for_hf(net, str(folder), model_args=widths, safe_serialization=True)
+
+
+def _dynamic(architecture: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Ask vision transformers for positions at any input size; other architectures have no such argument."""
+    if architecture.startswith(("vit_", "deit", "eva")):
+        return {**arguments, "dynamic_img_size": True}
+    return dict(arguments)
+
+
+def _patches(net: torch.nn.Module, size: int) -> int:
+    """Number of patches of a transformer at an input of size x size pixels; 0 for a ConvNet."""
+    embedding = getattr(net, "patch_embed", None)
+    if embedding is None or not hasattr(embedding, "dynamic_feat_size"):
+        return 0
+    rows, columns = embedding.dynamic_feat_size((size, size))
+    return int(rows * columns)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / _CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{path}: missing; a timm checkpoint is a folder with {_CONFIG} and {_WEIGHTS}")
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if "architecture" not in config:
+        raise CheckpointError(f"{path}: no key 'architecture', so this is no timm checkpoint")
+    return config

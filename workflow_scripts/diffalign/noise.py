@@ -1,0 +1,44 @@
+"""Noise levels: one definition for all schedules."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class NoiseLevel:
+    """Where on its way from image to noise a latent is.
+
+    x = alpha * z + sigma * ε. timestep: what the model is told, in its own clock. strength: the published img2img
+    strength it was asked for as, in per cent, or None.
+    """
+
+    alpha: float
+    sigma: float
+    timestep: float
+    strength: int | None = None
+
+    @property
+    def t(self) -> float:
+        """σ/(α + σ) in [0, 1]: 0 is clean, 1 is noise, equal t means equal log-SNR on every schedule."""
+        return self.sigma / (self.alpha + self.sigma)
+
+    @property
+    def log_snr(self) -> float:
+        """2 ln(α/σ); infinite at the ends."""
+        if self.sigma == 0:
+            return math.inf
+        return -math.inf if self.alpha == 0 else 2 * math.log(self.alpha / self.sigma)
+
+    def facts(self) -> dict[str, float | int | str | None]:
+        """What the recipe records; an infinite log-SNR as text, since JSON has no infinity."""
+        log_snr = self.log_snr
+        return {**asdict(self), "t": self.t, "log_snr": log_snr if math.isfinite(log_snr) else str(log_snr)}
+
+
+def linear(t: float) -> tuple[float, float]:
+    """(α, σ) = (1 - t, t), the linear path of flow matching."""
+    if not 0 <= t <= 1:
+        raise ValueError(f"t = {t} is outside [0, 1]")
+    return 1 - t, t

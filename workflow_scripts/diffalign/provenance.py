@@ -1,0 +1,62 @@
+"""What a result was made by: digests of code and of files."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+_ROOT = Path(__file__).parent
+_PACKAGE = _ROOT.name
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def code_digest(files: Iterable[Path]) -> str:
+    """A digest of source files and of every module of this package that they import, directly or not.
+
+    As a rule's parameter it reruns the rule when a module it uses has changed. Imports are read from the source, so
+    nothing is executed and nothing heavy is loaded.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(_closure(files)):
+        digest.update(path.name.encode() + b"\x00" + path.read_bytes() + b"\x00")
+    return digest.hexdigest()[:16]
+
+
+def _closure(files: Iterable[Path]) -> set[Path]:
+    found: set[Path] = set()
+    waiting = [path.resolve() for path in files]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting.extend(_imports(path))
+    return found
+
+
+@cache
+def _imports(path: Path) -> tuple[Path, ...]:
+    """Files of this package that one file imports."""
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            modules.add(node.module)
+            modules.update(f"{node.module}.{alias.name}" for alias in node.names)
+    paths = (_module_file(module) for module in modules if module.split(".")[0] == _PACKAGE)
+    return tuple(sorted({p.resolve() for p in paths if p is not None}))
+
+
+def _module_file(module: str) -> Path | None:
+    path = _ROOT.joinpath(*module.split(".")[1:])
+    if (path / "__init__.py").is_file():
+        return path / "__init__.py"
+    return path.with_suffix(".py") if path.with_suffix(".py").is_file() else None

@@ -1,0 +1,47 @@
+"""Randomness keyed by (seed, image name), so that no result depends on order, batches or workers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+DRAWS = ("posterior", "noise")
+
+
+def _digest(seed: int, purpose: str, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}\x00{purpose}\x00{name}".encode()).digest()
+
+
+def sample(names: Sequence[str], count: int, seed: int) -> list[str]:
+    """`count` of the names: those with the smallest hash of (seed, name).
+
+    The draw does not depend on the order of names, and a larger sample contains a smaller one.
+    """
+    return sorted(names, key=lambda name: _digest(seed, "sample", name))[:count]
+
+
+def normal(shape: tuple[int, ...], seeding: str, seed: int, name: str, draw: str) -> NDArray[np.float32]:
+    """A standard normal float32 array for one image.
+
+    seeding: ``name`` keys the draw by (seed, draw, image name). ``constant`` is the rule of the published Stable
+    Diffusion features: a torch generator seeded anew for every image, which draws the posterior sample first and the
+    noise second, so all images share both. draw: ``posterior`` or ``noise``.
+    Raises ValueError for another rule or draw.
+    """
+    if draw not in DRAWS:
+        raise ValueError(f"unknown draw '{draw}'; allowed: {', '.join(DRAWS)}")
+    if seeding == "name":
+        key = int.from_bytes(_digest(seed, draw, name)[:16], "little")
+        return np.random.Generator(np.random.Philox(key=key)).standard_normal(shape, dtype=np.float32)
+    if seeding == "constant":
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randn(shape, generator=generator)
+        if draw == "noise":
+            drawn = torch.randn(shape, generator=generator)
+        return np.asarray(drawn.numpy(), dtype=np.float32)
+    raise ValueError(f"unknown seeding '{seeding}'; allowed: name, constant")

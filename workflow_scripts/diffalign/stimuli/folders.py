@@ -1,0 +1,98 @@
+"""Images that a user has: a flat folder, or one folder a class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffalign.randomness import sample
+from diffalign.stimuli.squares import SUFFIXES, ImageError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to read, the name it will have, and its class ('' and -1 for none)."""
+
+    path: Path
+    name: str
+    label: str = ""
+    label_index: int = -1
+
+
+def flat_folder(folder: Path, labels: str, count: int | None, seed: int) -> list[Source]:
+    """The images of one folder, sorted by name.
+
+    labels: ``none``, or ``prefix`` (the name up to its last underscore; label_index counts the sorted labels of the
+    whole folder). count: draw that many, keyed by (seed, name). Raises ImageError where the folder is absent or
+    empty, where two files share a stem, or where a prefix is asked for and missing.
+    """
+    paths = _images(folder)
+    if not paths:
+        raise ImageError(f"{folder}: no images ({', '.join(SUFFIXES)})")
+    _check_stems(paths, folder)
+    if labels == "none":
+        sources = [Source(path, path.stem) for path in paths]
+    else:
+        bare = [path.name for path in paths if "_" not in path.stem]
+        if bare:
+            raise ImageError(
+                f"{folder}: labels: prefix needs names such as n01440764_10026.png; "
+                f"{len(bare)} have no underscore, first: {', '.join(bare[:5])}"
+            )
+        words = [path.stem.rsplit("_", 1)[0] for path in paths]
+        index = {word: i for i, word in enumerate(sorted(set(words)))}
+        sources = [Source(path, path.stem, word, index[word]) for path, word in zip(paths, words, strict=True)]
+    return _drawn(sources, count, seed, folder)
+
+
+def synset_folders(folder: Path, count: int | None, seed: int) -> list[Source]:
+    """The images below one folder a class, sorted by name; label_index counts the sorted class folders.
+
+    count: draw that many over all classes, keyed by (seed, name). Raises ImageError as `flat_folder` does.
+    """
+    _check_folder(folder)
+    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not classes:
+        raise ImageError(f"{folder}: no class folders; a flat folder of images is kind: folder")
+    sources = [
+        Source(path, path.stem, entry.name, index) for index, entry in enumerate(classes) for path in _images(entry)
+    ]
+    if not sources:
+        raise ImageError(f"{folder}: {len(classes)} class folders, none with images ({', '.join(SUFFIXES)})")
+    _check_stems([source.path for source in sources], folder)
+    return _drawn(sources, count, seed, folder)
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ImageError(f"{folder}: no such folder; datasets.*.path in config.yaml says where images are")
+
+
+def _images(folder: Path) -> list[Path]:
+    _check_folder(folder)
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def _check_stems(paths: Sequence[Path], folder: Path) -> None:
+    first: dict[str, Path] = {}
+    for path in paths:
+        other = first.setdefault(path.stem, path)
+        if other is not path:
+            raise ImageError(
+                f"{folder}: two files with the stem '{path.stem}': "
+                f"{other.relative_to(folder)} and {path.relative_to(folder)}; names must be unique"
+            )
+
+
+def _drawn(sources: Sequence[Source], count: int | None, seed: int, folder: Path) -> list[Source]:
+    by_name = {source.name: source for source in sources}
+    if count is None:
+        return [by_name[name] for name in sorted(by_name)]
+    if count > len(sources):
+        raise ImageError(f"{folder}: sample of {count} asked for, but there are {len(sources)} images")
+    return [by_name[name] for name in sorted(sample(list(by_name), count, seed))]

@@ -1,0 +1,70 @@
+"""The manifest: one row an image, sorted by name; every later step joins on its names."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+
+class ManifestError(ValueError):
+    """A manifest that cannot be trusted; the message names the file and the first offenders."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image of a data set.
+
+    name: file stem, the key that everything joins on. label and label_index: its class, '' and -1 where it has
+    none. caption: '' where it has none. sha256: of the PNG file. source: the file it was made from. notes: what was
+    converted on the way, '' for nothing.
+    """
+
+    name: str
+    label: str
+    label_index: int
+    caption: str
+    sha256: str
+    source: str
+    notes: str
+
+
+COLUMNS = tuple(f.name for f in fields(Image))
+
+
+def print_manifest(images: Iterable[Image]) -> str:
+    """The manifest as tab-separated text, sorted by name."""
+    rows = sorted(images, key=lambda image: image.name)
+    check_unique([image.name for image in rows], "manifest")
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(astuple(image) for image in rows)
+    return text.getvalue()
+
+
+def read_manifest(path: Path) -> list[Image]:
+    """Read a manifest. Raises ManifestError for wrong columns, no rows, duplicate or unsorted names."""
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.reader(file, delimiter="\t")
+        header = tuple(next(reader, ()))
+        if header != COLUMNS:
+            raise ManifestError(f"{path}: columns are {', '.join(header)}; expected {', '.join(COLUMNS)}")
+        images = [Image(row[0], row[1], int(row[2]), *row[3:]) for row in reader]
+    if not images:
+        raise ManifestError(f"{path}: holds no images")
+    names = [image.name for image in images]
+    check_unique(names, str(path))
+    if names != sorted(names):
+        raise ManifestError(f"{path}: names are not sorted")
+    return images
+
+
+def check_unique(names: Sequence[str], where: str) -> None:
+    """Raise ManifestError that names the first five duplicates."""
+    seen: set[str] = set()
+    twice = [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+    if twice:
+        raise ManifestError(f"{where}: {len(twice)} duplicate names, first: {', '.join(twice[:5])}")

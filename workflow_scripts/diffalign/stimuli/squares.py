@@ -1,0 +1,64 @@
+"""Reading photographs and making squares of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+SQUARES = ("adm", "crop", "squash")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+class ImageError(ValueError):
+    """An image that cannot be used; the message names the file."""
+
+
+def read_rgb(path: Path) -> tuple[Image.Image, str]:
+    """Read an image as RGB; the second value notes what was converted, '' for nothing.
+
+    Grey, palette, CMYK and 16-bit images are converted; transparency is laid on white. EXIF orientation is ignored,
+    as the published pipelines do. Raises ImageError for a truncated or unreadable file.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            mode = image.mode
+            if mode == "RGB":
+                return image.copy(), ""
+            if mode in ("I;16", "I;16B", "I;16L", "I"):
+                scaled = (
+                    image.point(lambda value: value / 257, "L")
+                    if mode != "I"
+                    else image.convert("F").point(lambda value: value / 257).convert("L")
+                )
+                return scaled.convert("RGB"), f"converted from {mode}"
+            if mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+                rgba = image.convert("RGBA")
+                white = Image.new("RGBA", rgba.size, "white")
+                return Image.alpha_composite(white, rgba).convert("RGB"), f"converted from {mode} on white"
+            return image.convert("RGB"), f"converted from {mode}"
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"{path}: cannot be read as an image ({error})") from error
+
+
+def make_square(image: Image.Image, size: int, square: str) -> Image.Image:
+    """An RGB image as size x size pixels.
+
+    square: ``adm`` (box filter by halves while the short side is at least twice the size, bicubic to the size,
+    centre crop: the rule of ADM, Dhariwal & Nichol 2021, used by SiT and REPA), ``crop`` (bicubic to the short side at
+    once, centre crop) or ``squash`` (bicubic to size x size).
+    """
+    if square not in SQUARES:
+        raise ImageError(f"unknown way to make a square '{square}'; allowed: {', '.join(SQUARES)}")
+    if square == "squash":
+        return image.resize((size, size), Image.Resampling.BICUBIC)
+    if square == "adm":
+        while min(image.size) >= 2 * size:
+            image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    scale = size / min(image.size)
+    image = image.resize(
+        (max(size, round(image.width * scale)), max(size, round(image.height * scale))), Image.Resampling.BICUBIC
+    )
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return image.crop((left, top, left + size, top + size))

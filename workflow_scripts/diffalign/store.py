@@ -1,0 +1,167 @@
+"""Files of features and neighbours. Both carry a format version; nothing is ever unpickled freely."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffalign.alignment.neighbors import Neighbors
+from diffalign.atomic import replacing
+from diffalign.stimuli.manifest import check_unique
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FEATURES_FORMAT = 1
+NEIGHBORS_FORMAT = 1
+_FEATURE_KEYS = {"format", "features", "names", "recipe"}
+
+
+class StoreError(ValueError):
+    """A file that cannot be trusted; the message names it and says what to do."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of one layer: (N, D) float32, one name a row, and the recipe they came from."""
+
+    values: NDArray[np.float32]
+    names: tuple[str, ...]
+    recipe: Mapping[str, Any]
+
+
+def write_features(path: Path, features: Features) -> None:
+    """Write features as a dictionary that ``torch.load(weights_only=True)`` reads: features, names, recipe, format.
+
+    Raises StoreError for rows that are NaN or infinite, duplicate names, and rows that do not match names.
+    """
+    import torch
+
+    _check_features(features.values, features.names, path)
+    with replacing(path) as temporary:
+        torch.save(
+            {
+                "format": FEATURES_FORMAT,
+                "features": torch.from_numpy(np.ascontiguousarray(features.values, dtype=np.float32)),
+                "names": list(features.names),
+                "recipe": json.dumps(features.recipe),
+            },
+            temporary,
+        )
+
+
+def read_features(path: Path) -> Features:
+    """Read what `write_features` wrote. Raises StoreError for anything else, and names the file."""
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise StoreError(f"{path}: cannot be read as a feature file ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, dict) or not set(content) >= _FEATURE_KEYS:
+        raise StoreError(f"{path}: not a feature file of this workflow; it needs {', '.join(sorted(_FEATURE_KEYS))}")
+    _check_format(content.get("format"), FEATURES_FORMAT, path)
+    values: Tensor = content["features"]
+    names = tuple(content["names"])
+    array = values.to(torch.float32).numpy()
+    _check_features(array, names, path)
+    return Features(array, names, json.loads(content["recipe"]))
+
+
+def _check_format(found: object, known: int, path: Path) -> None:
+    if not isinstance(found, int) or not 1 <= found <= known:
+        raise StoreError(f"{path}: format {found!r} is not known here (1 to {known}); delete the file and rerun")
+
+
+def _check_features(values: NDArray[np.floating], names: Sequence[str], path: Path) -> None:
+    if values.ndim != 2:
+        raise StoreError(f"{path}: features have shape {values.shape}; expected (N, D)")
+    if len(names) != len(values):
+        raise StoreError(f"{path}: {len(values)} rows for {len(names)} names")
+    check_unique(names, str(path))
+    bad = ~np.isfinite(values).all(axis=1)
+    if bad.any():
+        offenders = [name for name, is_bad in zip(names, bad, strict=True) if is_bad]
+        raise StoreError(
+            f"{path}: {len(offenders)} of {len(names)} rows are NaN or infinite, first: {', '.join(offenders[:5])}"
+        )
+
+
+@dataclass(frozen=True)
+class NeighborFile:
+    """The header of a neighbour file; `layer` reads one layer's lists."""
+
+    path: Path
+    names: tuple[str, ...]
+    layers: tuple[str, ...]
+    settings: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+
+    def layer(self, alias: str) -> Neighbors:
+        """The lists of one layer. Raises StoreError where the file has no such layer."""
+        if alias not in self.layers:
+            raise StoreError(f"{self.path}: no layer '{alias}'; it has {', '.join(self.layers)}")
+        with np.load(self.path, allow_pickle=False) as arrays:
+            return Neighbors(arrays[f"{alias}.indices"], arrays[f"{alias}.similarities"])
+
+
+def write_neighbors(
+    path: Path,
+    names: Sequence[str],
+    layers: Mapping[str, Neighbors],
+    settings: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+) -> None:
+    """Write the neighbour lists of all layers of a bundle with the preparation and the recipe they came from."""
+    header = {
+        "format": NEIGHBORS_FORMAT,
+        "names": list(names),
+        "layers": list(layers),
+        "settings": dict(settings),
+        "recipe": dict(recipe),
+    }
+    arrays: dict[str, NDArray[Any]] = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)}
+    for alias, neighbors in layers.items():
+        arrays[f"{alias}.indices"] = neighbors.indices
+        arrays[f"{alias}.similarities"] = neighbors.similarities
+    with replacing(path) as temporary:
+        np.savez(temporary, **arrays)  # type: ignore[arg-type]
+
+
+def read_neighbors(path: Path) -> NeighborFile:
+    """Read the header of a neighbour file. Raises StoreError for anything else."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            header = json.loads(arrays["header"].tobytes())
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise StoreError(f"{path}: cannot be read as a neighbour file ({error})") from error
+    _check_format(header.get("format"), NEIGHBORS_FORMAT, path)
+    return NeighborFile(path, tuple(header["names"]), tuple(header["layers"]), header["settings"], header["recipe"])
+
+
+def check_same_names(a: Sequence[str], b: Sequence[str], path_a: Path, path_b: Path) -> None:
+    """Raise StoreError that names the first five images that only one of two files has.
+
+    Files are sorted by name, so equal sets are equal sequences; another order is an error of its own.
+    """
+    if tuple(a) == tuple(b):
+        return
+    only_a, only_b = sorted(set(a) - set(b)), sorted(set(b) - set(a))
+    if not only_a and not only_b:
+        raise StoreError(f"{path_a} and {path_b} hold the same images in another order; rerun one of them")
+    parts = [
+        f"{len(only)} only in {path}: {', '.join(only[:5])}{' …' if len(only) > 5 else ''}"
+        for only, path in ((only_a, path_a), (only_b, path_b))
+        if only
+    ]
+    raise StoreError(f"images differ: {'; '.join(parts)}")

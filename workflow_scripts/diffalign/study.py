@@ -1,0 +1,388 @@
+"""The typed study: what config.yaml says, checked as a whole before anything runs.
+
+`load` reports every mistake at once, each with its place and the nearest allowed word. Rules talk to a
+`Study`; nothing else reads the configuration.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from jsonschema import Draft202012Validator, ValidationError, validators
+
+from diffalign import names
+from diffalign.names import Representation, UnknownName, Vocabulary
+
+
+class ConfigError(ValueError):
+    """All mistakes of a configuration, one a line."""
+
+    def __init__(self, mistakes: Sequence[str]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("\n".join(self.mistakes))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where images come from and how they become squares of `size` pixels; see schemas/config.schema.yaml."""
+
+    kind: str
+    size: int
+    path: str | None = None
+    square: str = "adm"
+    sample: int | None = None
+    labels: str = "none"
+    per_photograph: int = 16
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """What a model is fed: side in pixels, resampling, and the per-channel mean and std of pixels in [0, 1]."""
+
+    size: int
+    interpolation: str
+    antialias: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where a checkpoint comes from: ``hub``, ``folder`` or ``miniature``."""
+
+    source: str
+    hub: str | None = None
+    revision: str | None = None
+    files: tuple[str, ...] = ()
+    folder: str | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model: its family, weights, input, layers (alias -> module path, in order of depth) and defaults."""
+
+    name: str
+    family: str
+    weights: Weights
+    layers: Mapping[str, str]
+    default_layer: str
+    input: ImageInput | None = None
+    latents: str | None = None
+    noise: str | None = None
+    conditionings: tuple[str, ...] = ()
+    posterior: str = "mode"
+    latent_statistics: str = "fixed"
+    seeding: str = "name"
+    seed: int = 0
+    batch_size: int | None = None
+    miniature: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What may follow this model's name."""
+        return Vocabulary(tuple(self.layers), self.default_layer, self.noise, self.conditionings)
+
+    def recipe(self) -> dict[str, Any]:
+        """Everything that a feature of this model depends on, as plain JSON; the batch size is not part of it."""
+        entry = asdict(self)
+        del entry["batch_size"]
+        return entry
+
+    @classmethod
+    def from_recipe(cls, entry: Mapping[str, Any]) -> Model:
+        """The inverse of `recipe`."""
+        entry = dict(entry)
+        entry["weights"] = Weights(**{**entry["weights"], "files": tuple(entry["weights"]["files"])})
+        if entry["input"] is not None:
+            pixels = entry["input"]
+            entry["input"] = ImageInput(**{**pixels, "mean": tuple(pixels["mean"]), "std": tuple(pixels["std"])})
+        entry["conditionings"] = tuple(entry["conditionings"])
+        return cls(**entry)
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Metrics and the settings that every score depends on."""
+
+    metrics: tuple[str, ...]
+    k: int
+    k_max: int
+    eps: float
+    clamp: float | None
+    center: bool
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How the work is done; no result depends on it."""
+
+    device: str
+    batch_size: int
+    workers: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked configuration."""
+
+    seed: int
+    default_dataset: str
+    default_condition: str
+    datasets: Mapping[str, Dataset]
+    conditions: tuple[str, ...]
+    models: Mapping[str, Model]
+    study_datasets: tuple[str, ...]
+    study_conditions: tuple[str, ...]
+    pairs: tuple[tuple[str, str], ...]
+    scores: tuple[str, ...]
+    alignment: Alignment
+    latent_shards: int
+    compute: Compute
+
+    @property
+    def catalogue(self) -> dict[str, Vocabulary]:
+        """The vocabulary of every model, for `names`."""
+        return {name: model.vocabulary for name, model in self.models.items()}
+
+    def representation(self, text: str) -> Representation:
+        """Parse a typed name; raises UnknownName."""
+        return names.parse_representation(text, self.catalogue)
+
+    def bundle(self, text: str) -> str:
+        """The canonical bundle of a typed name, whether or not it has a layer."""
+        representation = self.representation(text)
+        return representation.bundle(self.models[representation.model].vocabulary)
+
+    def model_of(self, text: str) -> Model:
+        """The model that a typed name or a bundle belongs to."""
+        return self.models[self.representation(text).model]
+
+    def layer(self, text: str) -> str:
+        """The layer that a typed name means, the model's default where it gives none."""
+        representation = self.representation(text)
+        return representation.layer or self.models[representation.model].default_layer
+
+    def is_miniature(self, text: str) -> bool:
+        """True where the weights of this name are random miniatures."""
+        return self.model_of(text).weights.source == "miniature"
+
+
+def load(
+    config: Mapping[str, Any], schema: Mapping[str, Any], families: Iterable[str], metrics: Iterable[str]
+) -> Study:
+    """Check a configuration and turn it into a `Study`.
+
+    config: the merged YAML, as Snakemake holds it. schema: schemas/config.schema.yaml. families and metrics: the
+    words that exist in the code. Raises ConfigError with every mistake, each named by its place in the file.
+    """
+    plain: dict[str, Any] = _plain(config)
+    mistakes = list(_schema_mistakes(plain, schema))
+    if not mistakes:
+        fill_defaults(plain, schema)
+        mistakes = list(_reference_mistakes(plain, tuple(families), tuple(metrics)))
+    if mistakes:
+        raise ConfigError([f"config.yaml: {m}" for m in mistakes])
+    return _study(plain)
+
+
+def fill_defaults(config: dict[str, Any], schema: Mapping[str, Any]) -> None:
+    """Set the defaults of the schema in place (the recipe of the jsonschema documentation)."""
+    set_properties = Draft202012Validator.VALIDATORS["properties"]
+
+    def properties(
+        validator: Any, properties: Mapping[str, Any], instance: Any, schema: Mapping[str, Any]
+    ) -> Iterator[ValidationError]:
+        if isinstance(instance, dict):
+            for key, subschema in properties.items():
+                if "default" in subschema:
+                    instance.setdefault(key, copy.deepcopy(subschema["default"]))
+        yield from set_properties(validator, properties, instance, schema)
+
+    filling = validators.extend(Draft202012Validator, {"properties": properties})  # type: ignore[no-untyped-call]
+    for _ in filling(schema).iter_errors(config):
+        pass
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value
+
+
+def _place(path: Iterable[str | int]) -> str:
+    text = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path)
+    return text.lstrip(".") or "(top level)"
+
+
+def _schema_mistakes(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
+    validator = Draft202012Validator(schema)
+    for error in sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path]):
+        place = _place(error.absolute_path)
+        if error.validator == "additionalProperties":
+            allowed = error.schema.get("properties", {})
+            for key in sorted(set(error.instance) - set(allowed), key=str):
+                yield f"{place}: unknown key '{key}'{names.nearest(key, allowed)}"
+        elif error.validator == "required":
+            missing = [key for key in error.validator_value if key not in error.instance]
+            yield f"{place}: missing key{'s' if len(missing) > 1 else ''} {', '.join(repr(m) for m in missing)}"
+        elif error.validator == "enum":
+            yield f"{place}: '{error.instance}' is not allowed{names.nearest(error.instance, error.validator_value)}"
+        elif "message" in error.schema:
+            yield f"{place}: {error.instance!r} {error.schema['message']}"
+        else:
+            yield f"{place}: {error.message}"
+
+
+def _reference_mistakes(config: Mapping[str, Any], families: Sequence[str], metrics: Sequence[str]) -> Iterator[str]:
+    """What a schema cannot see: words that name other entries, and values that contradict each other."""
+    datasets, models, conditions = config["datasets"], config["models"], config["conditions"]
+    study, alignment = config["study"], config["alignment"]
+
+    def check(place: str, what: str, word: str, allowed: Iterable[str]) -> Iterator[str]:
+        if word not in allowed:
+            yield f"{place}: {names.unknown(what, word, allowed)}"
+
+    yield from check("defaults.dataset", "dataset", config["defaults"]["dataset"], datasets)
+    yield from check("defaults.condition", "condition", config["defaults"]["condition"], conditions)
+    for i, word in enumerate(study["datasets"]):
+        yield from check(f"study.datasets[{i}]", "dataset", word, datasets)
+    for i, word in enumerate(study["conditions"]):
+        yield from check(f"study.conditions[{i}]", "condition", word, conditions)
+    for i, word in enumerate(alignment["metrics"]):
+        yield from check(f"alignment.metrics[{i}]", "metric", word, metrics)
+    if alignment["k"] > alignment["k_max"]:
+        yield f"alignment.k: {alignment['k']} is more than the lists hold (alignment.k_max = {alignment['k_max']})"
+
+    for name, dataset in datasets.items():
+        if dataset["kind"] != "photographs" and dataset["path"] is None:
+            yield f"datasets.{name}: kind '{dataset['kind']}' needs a path"
+
+    catalogue: dict[str, Vocabulary] = {}
+    for name, model in models.items():
+        broken = list(_model_mistakes(name, model, models, families))
+        yield from broken
+        if not broken:
+            catalogue[name] = _model(name, model, config["seed"]).vocabulary
+    if set(catalogue) != set(models):
+        return
+
+    def parse(place: str, text: str, layer: bool) -> Iterator[str]:
+        try:
+            representation = names.parse_representation(text, catalogue)
+        except UnknownName as error:
+            yield f"{place}: {error}"
+        else:
+            if representation.layer is not None and not layer:
+                yield f"{place}: '{text}' names a layer; here all layers are meant"
+
+    for i, text in enumerate(study["models"]):
+        yield from parse(f"study.models[{i}]", text, layer=False)
+    if study["pairs"] != "all":
+        for i, pair in enumerate(study["pairs"]):
+            for j, text in enumerate(pair):
+                yield from parse(f"study.pairs[{i}][{j}]", text, layer=False)
+    for i, text in enumerate(study["scores"]):
+        try:
+            names.parse_pair(text, catalogue)
+        except UnknownName as error:
+            yield f"study.scores[{i}]: {error}"
+
+
+def _model_mistakes(
+    name: str, model: Mapping[str, Any], models: Mapping[str, Any], families: Sequence[str]
+) -> Iterator[str]:
+    place = f"models.{name}"
+    if model["family"] not in families:
+        yield f"{place}.family: {names.unknown('family', model['family'], families)}"
+    weights = model["weights"]
+    if weights["from"] == "hub" and not weights["hub"]:
+        yield f"{place}.weights: from 'hub' needs the key 'hub', a repository id such as owner/name"
+    if weights["from"] == "folder" and not weights["folder"]:
+        yield f"{place}.weights: from 'folder' needs the key 'folder', a path"
+    if weights["from"] == "miniature" and not model["miniature"]:
+        yield f"{place}.weights: from 'miniature' needs the key 'miniature' of the model, its widths"
+    try:
+        layers = names.expand_layers(model["layers"])
+    except UnknownName as error:
+        yield f"{place}.layers: {error}"
+    else:
+        try:
+            names.resolve_layer(model["default_layer"], layers, name)
+        except UnknownName as error:
+            yield f"{place}.default_layer: {error}"
+    if model["latents"] is not None:
+        if model["latents"] not in models:
+            yield f"{place}.latents: {names.unknown('model', model['latents'], models)}"
+        elif "latent" not in models[model["latents"]]["layers"]:
+            yield f"{place}.latents: '{model['latents']}' has no layer 'latent', so it is no autoencoder"
+        if model["noise"] is None:
+            yield f"{place}: a model that reads latents needs a default noise level, key 'noise' (t0.5)"
+    elif model["input"] is None:
+        yield f"{place}: needs 'input' (a model that sees images) or 'latents' (a model that sees latents)"
+    if model["noise"] is not None:
+        try:
+            names.canonical_noise(model["noise"])
+        except UnknownName as error:
+            yield f"{place}.noise: {error}"
+
+
+def _model(name: str, entry: Mapping[str, Any], seed: int) -> Model:
+    layers = names.expand_layers(entry["layers"])
+    weights = entry["weights"]
+    return Model(
+        name=name,
+        family=entry["family"],
+        weights=Weights(
+            weights["from"], weights["hub"], weights["revision"], tuple(weights["files"]), weights["folder"]
+        ),
+        layers=layers,
+        default_layer=names.resolve_layer(entry["default_layer"], layers, name),
+        input=None
+        if entry["input"] is None
+        else ImageInput(
+            entry["input"]["size"],
+            entry["input"]["interpolation"],
+            entry["input"]["antialias"],
+            tuple(entry["input"]["mean"]),
+            tuple(entry["input"]["std"]),
+        ),
+        latents=entry["latents"],
+        noise=None if entry["noise"] is None else names.canonical_noise(entry["noise"]),
+        conditionings=tuple(entry["conditionings"]),
+        posterior=entry["posterior"],
+        latent_statistics=entry["latent_statistics"],
+        seeding=entry["seeding"],
+        seed=seed if entry["seed"] is None else entry["seed"],
+        batch_size=entry["batch_size"],
+        miniature=entry["miniature"],
+    )
+
+
+def _study(config: Mapping[str, Any]) -> Study:
+    study, alignment, compute = config["study"], config["alignment"], config["compute"]
+    pairs = (
+        tuple(itertools.combinations(study["models"], 2))
+        if study["pairs"] == "all"
+        else tuple((a, b) for a, b in study["pairs"])
+    )
+    return Study(
+        seed=config["seed"],
+        default_dataset=config["defaults"]["dataset"],
+        default_condition=config["defaults"]["condition"],
+        datasets={name: Dataset(**entry) for name, entry in config["datasets"].items()},
+        conditions=tuple(config["conditions"]),
+        models={name: _model(name, entry, config["seed"]) for name, entry in config["models"].items()},
+        study_datasets=tuple(study["datasets"]),
+        study_conditions=tuple(study["conditions"]),
+        pairs=pairs,
+        scores=tuple(study["scores"]),
+        alignment=Alignment(**{**alignment, "metrics": tuple(alignment["metrics"])}),
+        latent_shards=config["latents"]["shards"],
+        compute=Compute(**compute),
+    )

@@ -1,0 +1,71 @@
+"""What the paths below results/ mean, and which word of one is unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from diffalign import names
+from diffalign.names import UnknownName
+from diffalign.study import Study
+
+# the folders and files of each stage; metrics are stages of their own
+_STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "features": (("dataset", "condition", "bundle", "layer"),),
+    "figures": (("dataset", "condition", "figure", "pair"),),
+    "images": (("dataset", "condition", "file"),),
+    "latents": (("dataset", "condition", "model", "file"),),
+    "neighbors": (("dataset", "condition", "bundle"),),
+    "prompts": (("dataset", "prompt"),),
+    "recipes": (("bundle",), ("settings", "file")),
+    "tables": (("file",),),
+}
+_METRIC = (("pair",), ("dataset", "condition", "pair"), ("dataset", "condition", "layers", "pair"))
+_FIGURES = ("layer_maps", "depth_curves")
+
+
+def explain(target: str, study: Study) -> str:
+    """One sentence that says what is wrong with a target no rule makes: the unknown word and the nearest known one.
+
+    target: a path below results/, as typed, for example ``results/cknaa/dinov2_vs_sd3_b8.npy``.
+    """
+    stage, *rest = target.removeprefix("results/").split("/")
+    metrics = study.alignment.metrics
+    if stage not in metrics and stage not in _STAGES:
+        return f"'{target}': {names.unknown('metric or stage', stage, [*metrics, *_STAGES])}"
+    forms = _STAGES.get(stage, _METRIC)
+    form = next((form for form in forms if len(form) == len(rest)), None)
+    try:
+        for part, word in zip(form or (), rest, strict=False):
+            _check(part, word, rest, study)
+    except UnknownName as error:
+        return f"'{target}': {error}"
+    known = " or ".join("/".join(["results", stage, *("{" + part + "}" for part in form)]) for form in forms)
+    return f"'{target}' is no file of this workflow; files of this stage are {known} with their suffix"
+
+
+def _check(part: str, word: str, rest: Sequence[str], study: Study) -> None:
+    """Raise UnknownName where a word of a path is not what stands at its place."""
+    stem = word.rpartition(".")[0] or word
+    if part == "dataset" and word not in study.datasets:
+        raise names.unknown("dataset", word, study.datasets)
+    if part == "condition" and word not in study.conditions:
+        raise names.unknown("condition", word, study.conditions)
+    if part == "figure" and word not in _FIGURES:
+        raise names.unknown("figure", word, _FIGURES)
+    if part == "layers" and word != "layers":
+        raise names.unknown("folder", word, ["layers"])
+    if part == "model" and word not in study.models:
+        raise names.unknown("model", word, study.models)
+    if part == "prompt":
+        study.representation(stem)
+    if part == "bundle":
+        text = stem if word == rest[-1] else word
+        if study.bundle(text) != text:
+            raise UnknownName(f"these files carry canonical names: write '{study.bundle(text)}' for '{text}'")
+    if part == "layer":
+        model = study.model_of(rest[2])
+        names.resolve_layer(stem, model.layers, model.name)
+    if part == "pair":
+        pair = names.parse_pair(stem, study.catalogue)
+        if len(rest) == 4 and any(side.layer for side in pair):
+            raise UnknownName(f"'{stem}' names a layer; here all layers are meant")

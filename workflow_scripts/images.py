@@ -1,0 +1,65 @@
+"""Images of a data set under a condition: square PNG files and their manifest."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffalign import logs
+from diffalign.atomic import write_text
+from diffalign.provenance import file_sha256
+from diffalign.stimuli import folders, manifest, photographs, squares
+from diffalign.study import Dataset
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def images(dataset: Dataset, seed: int, folder: Path, manifest_path: Path) -> None:
+    """Write one PNG an image into `folder` and the manifest beside it.
+
+    Raises ImageError that names the file for an unreadable image, an empty folder or two files with one stem; what was
+    converted (grey, palette, CMYK) stands in the manifest and in the log.
+    """
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    rows: list[manifest.Image] = []
+
+    def keep(
+        name: str, label: str, index: int, caption: str, source: str, notes: str, image: squares.Image.Image
+    ) -> None:
+        path = folder / f"{name}.png"
+        image.save(path)
+        if notes:
+            logs.log.info("%s: %s", source, notes)
+        rows.append(manifest.Image(name, label, index, caption, file_sha256(path), source, notes))
+
+    if dataset.kind == "photographs":
+        total = len(photographs.PHOTOGRAPHS) * dataset.per_photograph
+        found = photographs.photographs(dataset.size, dataset.per_photograph)
+        for crop in logs.progress(found, total, "images"):
+            keep(*crop)
+    else:
+        assert dataset.path is not None  # the config is checked
+        root = Path(dataset.path)
+        if dataset.kind == "folder":
+            sources = folders.flat_folder(root, dataset.labels, dataset.sample, seed)
+        else:
+            sources = folders.synset_folders(root, dataset.sample, seed)
+        for source in logs.progress(sources, len(sources), "images"):
+            image, notes = squares.read_rgb(source.path)
+            square = squares.make_square(image, dataset.size, dataset.square)
+            keep(source.name, source.label, source.label_index, "", str(source.path.relative_to(root)), notes, square)
+    converted = sum(bool(row.notes) for row in rows)
+    logs.log.info("%d images, %d of them converted to RGB (see the column notes)", len(rows), converted)
+    write_text(manifest_path, manifest.print_manifest(rows))
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], "images"):
+        images(
+            Dataset(**snakemake.params.dataset),
+            snakemake.params.seed,
+            Path(snakemake.output.folder),
+            Path(snakemake.output.manifest),
+        )

@@ -1,0 +1,85 @@
+"""Latents of a data set: encoded once, in a fixed number of shards, with the statistics that normalise them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from diffalign import latents as store
+from diffalign import logs
+from diffalign.atomic import replacing
+from diffalign.extraction import inputs
+from diffalign.extraction.passes import choose_device
+from diffalign.extraction.taps import Taps
+from diffalign.models import family
+from diffalign.stimuli.manifest import read_manifest
+from diffalign.study import Model
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def latents(
+    recipe: Path,
+    weights: Path,
+    manifest: Path,
+    images: Path,
+    shards: Sequence[Path],
+    statistics: Path,
+    device: str,
+    batch_size: int,
+    workers: int,
+) -> None:
+    """Encode every image and write the shards in order of name, and ``latents_stats.pt``.
+
+    Raises ValueError that names the images where a latent is NaN or infinite.
+    """
+    model = Model.from_recipe(json.loads(recipe.read_text(encoding="utf-8"))["model"])
+    assert model.input is not None  # the config is checked
+    rows = read_manifest(manifest)
+    on = choose_device(device)
+    loaded = family(model.family).load(model, weights, None, on)
+    layer = {"latent": model.layers["latent"]}
+    files = {row.name: images / f"{row.name}.png" for row in rows}
+    moments = store.RunningMoments()
+    with torch.inference_mode(), Taps(loaded.module, layer, lambda output: output) as taps:
+        for path, part in zip(shards, store.split(rows, len(shards)), strict=True):
+            found = inputs.batches(
+                inputs.ImageFiles({row.name: files[row.name] for row in part}, model.input), batch_size, workers, on
+            )
+            parts = []
+            for batch in logs.progress(found, -(-len(part) // batch_size), f"latents {path.name}"):
+                encoded = taps.run(lambda batch=batch: loaded.forward(batch))["latent"].float().cpu()  # type: ignore[misc]
+                store.check_finite(encoded, batch["names"])
+                moments.add(encoded)
+                parts.append(encoded)
+            store.write_shard(path, part, parts)
+    mean, std = moments.result() if model.latent_statistics == "measured" else _fixed(loaded.latent_statistics, model)
+    with replacing(statistics) as temporary:
+        torch.save({"mean": mean, "std": std}, temporary)
+
+
+def _fixed(statistics: tuple[torch.Tensor, torch.Tensor] | None, model: Model) -> tuple[torch.Tensor, torch.Tensor]:
+    if statistics is None:
+        raise ValueError(
+            f"{model.name}: the checkpoint defines no mean and std of latents; set models.{model.name}.latent_statistics: measured"
+        )
+    return statistics
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], "latents"):
+        torch.set_num_threads(snakemake.threads)
+        latents(
+            Path(snakemake.input.recipe),
+            Path(snakemake.input.weights),
+            Path(snakemake.input.manifest),
+            Path(snakemake.input.images),
+            [Path(shard) for shard in snakemake.output.shards],
+            Path(snakemake.output.statistics),
+            snakemake.params.device,
+            snakemake.params.batch_size,
+            snakemake.params.workers,
+        )
