@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from diffalign.atomic import replacing
@@ -21,6 +18,7 @@ from diffalign.atomic import replacing
 MINIATURE_NOTE = "Miniature models with random weights: this shows the workflow, not a result."
 BEST, DEFAULT = "#c2410c", "#1d4ed8"
 _STYLE = {
+    "backend": "Agg",
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -34,7 +32,7 @@ _STYLE = {
 
 def styled() -> None:
     """Set the style of every figure."""
-    plt.rcParams.update(_STYLE)
+    plt.rcParams.update(_STYLE)  # type: ignore[arg-type]
 
 
 def layer_map(
@@ -54,7 +52,7 @@ def layer_map(
     if np.isfinite(matrix).any():
         row, column = np.unravel_index(np.nanargmax(matrix), matrix.shape)
         axes.add_patch(
-            plt.Rectangle((float(column) - 0.5, float(row) - 0.5), 1, 1, fill=False, edgecolor="white", linewidth=1.5)
+            Rectangle((float(column) - 0.5, float(row) - 0.5), 1, 1, fill=False, edgecolor="white", linewidth=1.5)
         )
     return image
 

@@ -29,9 +29,9 @@ class LayerMatrix:
         """The canonical bundle of side ``a`` or ``b``."""
         return str(self.recipe[side]["bundle"])
 
-    def default_layer(self, side: str) -> int:
-        """Position of the model's default layer on side ``a`` or ``b``."""
-        return self.layers(side).index(self.recipe[side]["model"]["default_layer"])
+    def model(self, side: str) -> str:
+        """Name of the model of side ``a`` or ``b``."""
+        return str(self.recipe[side]["model"]["name"])
 
     @property
     def miniature(self) -> bool:

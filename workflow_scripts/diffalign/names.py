@@ -169,7 +169,7 @@ def _alternatives(words: tuple[str, ...]) -> str:
 def expand_layers(layers: Mapping[str, str]) -> dict[str, str]:
     """``{"b{0..2}": "blocks.{}"}`` -> ``{"b0": "blocks.0", "b1": "blocks.1", "b2": "blocks.2"}``, order kept.
 
-    Raises UnknownName for an alias outside [a-z0-9.], an empty range, a range whose path has no ``{}``, a repeated alias.
+    Raises UnknownName for an alias outside [a-z0-9.], an empty range, a range whose path lacks ``{}``; a repetition.
     """
     expanded: dict[str, str] = {}
     for alias, path in layers.items():

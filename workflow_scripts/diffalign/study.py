@@ -61,6 +61,9 @@ class Weights:
     folder: str | None = None
 
 
+_NOT_IN_RECIPES = ("default_layer", "noise", "conditionings", "batch_size")
+
+
 @dataclass(frozen=True)
 class Model:
     """One model: its family, weights, input, layers (alias -> module path, in order of depth) and defaults."""
@@ -87,20 +90,26 @@ class Model:
         return Vocabulary(tuple(self.layers), self.default_layer, self.noise, self.conditionings)
 
     def recipe(self) -> dict[str, Any]:
-        """Everything that a feature of this model depends on, as plain JSON; the batch size is not part of it."""
+        """Everything that a feature of this model depends on, as plain JSON.
+
+        Defaults of names (layer, noise level, conditioning) and the batch size are left out: changing them changes no
+        feature. So are the widths of a miniature that is not used.
+        """
         entry = asdict(self)
-        del entry["batch_size"]
+        for key in _NOT_IN_RECIPES:
+            del entry[key]
+        if self.weights.source != "miniature":
+            entry["miniature"] = {}
         return entry
 
     @classmethod
     def from_recipe(cls, entry: Mapping[str, Any]) -> Model:
-        """The inverse of `recipe`."""
-        entry = dict(entry)
+        """The model that `recipe` described, without its defaults of names."""
+        entry = {**entry, "default_layer": ""}
         entry["weights"] = Weights(**{**entry["weights"], "files": tuple(entry["weights"]["files"])})
         if entry["input"] is not None:
             pixels = entry["input"]
             entry["input"] = ImageInput(**{**pixels, "mean": tuple(pixels["mean"]), "std": tuple(pixels["std"])})
-        entry["conditionings"] = tuple(entry["conditionings"])
         return cls(**entry)
 
 

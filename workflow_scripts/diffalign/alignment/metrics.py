@@ -60,7 +60,9 @@ class Metric:
 
 
 def knn_graph(neighbors: Neighbors, k: int) -> KnnGraph:
-    """The first k neighbours of every list as a graph. Raises ValueError where the lists are shorter than k."""
+    """The first k neighbours of every list as a graph. ValueError where k is above N - 1 or what the lists hold."""
+    if k > neighbors.count - 1:
+        raise ValueError(f"alignment.k = {k} needs at least {k + 1} images; there are {neighbors.count}")
     if k > neighbors.k_max:
         raise ValueError(
             f"k = {k} is more than the {neighbors.k_max} neighbours that the lists hold; raise alignment.k_max"

@@ -3,7 +3,7 @@
 A family is a module of this package with two functions:
 
     load(model, folder, noise, device) -> Loaded      read a checkpoint in `folder`
-    make_miniature(model, folder, seed) -> None       write a narrow checkpoint that `load` reads
+    make_miniature(widths, folder, seed) -> None      write a narrow checkpoint that `load` reads
 
 A family of diffusion models has two more:
 
@@ -36,7 +36,7 @@ class Loaded:
 
     module: layers are module paths within it. forward: runs one batch (a dict with ``names`` and tensors on the
     device). tokens: turns what a module returned into (B, T, D), the tokens that are averaged. facts: what the
-    recipe says beyond the config. latent_statistics: for autoencoders, mean and std (1, C, 1, 1) that the model defines.
+    recipe says beyond the config. latent_statistics: for autoencoders, mean and std (1, C, 1, 1) that it defines.
     """
 
     module: nn.Module

@@ -96,7 +96,7 @@ def embed_prompts(folder: Path, texts: Sequence[str], device: torch.device) -> d
     return {key: torch.stack(value) for key, value in rows.items()}
 
 
-def make_miniature(model: Model, folder: Path, seed: int) -> None:
+def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:
     """Write a narrow SD3 pipeline without autoencoder: transformer, scheduler, and text encoders at their real depth
     (CLIP-L 12, CLIP-G 32, T5-XXL 24 layers) with tokenizers built here.
     """
@@ -113,11 +113,11 @@ def make_miniature(model: Model, folder: Path, seed: int) -> None:
     torch.manual_seed(seed)
     width, text_width = 32, 64
     SD3Transformer2DModel(
-        **model.miniature,
+        **miniature,
         joint_attention_dim=text_width,
-        caption_projection_dim=model.miniature["num_attention_heads"] * model.miniature["attention_head_dim"],
+        caption_projection_dim=miniature["num_attention_heads"] * miniature["attention_head_dim"],
         pooled_projection_dim=2 * width,
-        out_channels=model.miniature["in_channels"],
+        out_channels=miniature["in_channels"],
     ).save_pretrained(folder / "transformer")
     FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(folder / "scheduler")
 

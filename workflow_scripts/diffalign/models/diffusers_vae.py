@@ -84,10 +84,10 @@ def _fixed_statistics(vae: AutoencoderKL) -> tuple[Tensor, Tensor]:
     return mean.float().view(1, channels, 1, 1), std.float().view(1, channels, 1, 1)
 
 
-def make_miniature(model: Model, folder: Path, seed: int) -> None:
+def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:
     """Write a narrow AutoencoderKL from ``miniature``, the keys of its configuration."""
     torch.manual_seed(seed)
-    widths = dict(model.miniature)
+    widths = dict(miniature)
     stages = len(widths["block_out_channels"])
     vae = AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * stages, up_block_types=["UpDecoderBlock2D"] * stages, **widths

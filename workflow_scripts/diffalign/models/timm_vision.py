@@ -56,9 +56,9 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
     return Loaded(net, forward, patch_tokens, facts)
 
 
-def make_miniature(model: Model, folder: Path, seed: int) -> None:
+def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:
     """Write a narrow model of the architecture named in ``miniature.architecture``, in timm's own layout."""
-    widths = dict(model.miniature)
+    widths = dict(miniature)
     architecture = widths.pop("architecture")
     torch.manual_seed(seed)
     arguments = {**widths, "num_classes": 0}

@@ -55,12 +55,12 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
     return Loaded(net, forward, patch_tokens, {"model_type": kind, "tokens": "patch", "pooling": "mean"})
 
 
-def make_miniature(model: Model, folder: Path, seed: int) -> None:
+def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:
     """Write a narrow model from ``miniature``: model_type and the keys of its configuration class."""
-    widths = dict(model.miniature)
+    widths = dict(miniature)
     kind = widths.pop("model_type")
     if kind not in _VISION_CLASSES:
-        raise ValueError(f"{model.name}: unknown model_type '{kind}'; known: {', '.join(_VISION_CLASSES)}")
+        raise ValueError(f"miniature: unknown model_type '{kind}'; known: {', '.join(_VISION_CLASSES)}")
     torch.manual_seed(seed)
     config = transformers.AutoConfig.for_model(kind, **widths)
     getattr(transformers, _VISION_CLASSES[kind])(config).save_pretrained(folder)

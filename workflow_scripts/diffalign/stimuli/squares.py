@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 SQUARES = ("adm", "crop", "squash")
@@ -26,13 +27,9 @@ def read_rgb(path: Path) -> tuple[Image.Image, str]:
             mode = image.mode
             if mode == "RGB":
                 return image.copy(), ""
-            if mode in ("I;16", "I;16B", "I;16L", "I"):
-                scaled = (
-                    image.point(lambda value: value / 257, "L")
-                    if mode != "I"
-                    else image.convert("F").point(lambda value: value / 257).convert("L")
-                )
-                return scaled.convert("RGB"), f"converted from {mode}"
+            if mode.startswith("I"):
+                eight_bit = (np.asarray(image).astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8)
+                return Image.fromarray(eight_bit).convert("RGB"), f"converted from {mode}"
             if mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 rgba = image.convert("RGBA")
                 white = Image.new("RGBA", rgba.size, "white")
