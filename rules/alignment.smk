@@ -57,11 +57,8 @@ rule align_layers:
         unpack(both_sides),
         settings="results/recipes/settings/alignment.json",
     output:
-        **{metric: f"results/{metric}/{{dataset}}/{{condition}}/layers/{{a}}_vs_{{b}}.npy" for metric in METRICS},
-        **{
-            f"{metric}_recipe": f"results/{metric}/{{dataset}}/{{condition}}/layers/{{a}}_vs_{{b}}.json"
-            for metric in METRICS
-        },
+        matrices=matrices(METRICS, "{dataset}", "{condition}", "{a}", "{b}"),
+        recipes=[path.replace(".npy", ".json") for path in matrices(METRICS, "{dataset}", "{condition}", "{a}", "{b}")],
     log:
         "logs/align_layers/{dataset}/{condition}/{a}_vs_{b}.log",
     wildcard_constraints:

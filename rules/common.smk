@@ -54,6 +54,18 @@ def growing(base):
     return lambda wildcards, attempt: base * attempt
 
 
+def checkpoint_of(wildcards):
+    """What the checkpoint of a model depends on: the part of its entry that says where weights come from."""
+    model = STUDY.models[wildcards.model]
+    entry = model.recipe()
+    return {key: entry[key] for key in ("name", "family", "weights", "miniature")}
+
+
+def default_layers():
+    """Model -> its default layer."""
+    return {name: model.default_layer for name, model in STUDY.models.items()}
+
+
 def recipe_of(wildcards):
     """What the features of a bundle depend on: its model, noise level, conditioning, seed and code."""
     representation = STUDY.representation(wildcards.bundle)
@@ -64,6 +76,7 @@ def recipe_of(wildcards):
         "model": model.recipe(),
         "noise": representation.noise,
         "conditioning": representation.conditioning,
+        "autoencoder": STUDY.models[model.latents].recipe() if model.latents else None,
         "code": code_of("extract.py", "latents.py", MODELS_CODE / f"{model.family}.py"),
     }
 

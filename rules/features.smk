@@ -23,7 +23,7 @@ for name, model in STUDY.models.items():
         input:
             unpack(extraction_inputs(name)),
         output:
-            **{layer: f"{FEATURES}/{layer}.pt" for layer in model.layers},
+            features=[f"{FEATURES}/{layer}.pt" for layer in model.layers],
             manifest=f"{FEATURES}/layers.json",
         log:
             "logs/extract/{dataset}/{condition}/{bundle}.log",
@@ -34,13 +34,13 @@ for name, model in STUDY.models.items():
         threads: 4
         resources:
             gpu=1,
+            device=STUDY.compute.device,
+            batch_size=model.batch_size or STUDY.compute.batch_size,
+            workers=STUDY.compute.workers,
             mem_mb=growing(24000),
             runtime=720,
         params:
             layers=list(model.layers),
-            device=STUDY.compute.device,
-            batch_size=model.batch_size or STUDY.compute.batch_size,
-            workers=STUDY.compute.workers,
         script:
             "../workflow_scripts/extract.py"
 

@@ -55,6 +55,7 @@ rule depth_curves:
         runtime=30,
     params:
         miniature=lambda w: STUDY.is_miniature(w.a) or STUDY.is_miniature(w.b),
+        defaults=default_layers(),
         code=code_of("depth_curves.py"),
     script:
         "../workflow_scripts/depth_curves.py"
@@ -79,6 +80,7 @@ rule alignment_table:
         mem_mb=growing(4000),
         runtime=60,
     params:
+        defaults=default_layers(),
         code=code_of("alignment_table.py"),
     script:
         "../workflow_scripts/alignment_table.py"

@@ -1,5 +1,7 @@
 # Needs: images, the checkpoints of autoencoders and of text encoders.
 # Makes: latents in a fixed number of shards with the statistics that normalise them, and prompt embeddings.
+# How the work is done (device, batch size, workers) stands in resources, here and in features.smk: no result depends
+# on it, and a changed resource, unlike a changed parameter, reruns nothing.
 
 
 rule latents:
@@ -19,12 +21,11 @@ rule latents:
     threads: 4
     resources:
         gpu=1,
-        mem_mb=growing(16000),
-        runtime=480,
-    params:
         device=STUDY.compute.device,
         batch_size=lambda w: STUDY.models[w.model].batch_size or STUDY.compute.batch_size,
         workers=STUDY.compute.workers,
+        mem_mb=growing(16000),
+        runtime=480,
     script:
         "../workflow_scripts/latents.py"
 
@@ -46,11 +47,11 @@ rule prompts:
     threads: 4
     resources:
         gpu=1,
+        device=STUDY.compute.device,
         mem_mb=growing(32000),
         runtime=60,
     params:
-        model=lambda w: STUDY.models[w.model].recipe(),
-        device=STUDY.compute.device,
+        family=lambda w: STUDY.models[w.model].family,
         code=code_of("prompts.py"),
     script:
         "../workflow_scripts/prompts.py"

@@ -17,8 +17,9 @@ rule miniature_weights:
         mem_mb=growing(4000),
         runtime=30,
     params:
-        model=lambda w: STUDY.models[w.model].recipe(),
+        model=checkpoint_of,
         seed=STUDY.seed,
+        code=lambda w: code_of("miniature_weights.py", MODELS_CODE / f"{STUDY.models[w.model].family}.py"),
     script:
         "../workflow_scripts/miniature_weights.py"
 
@@ -34,7 +35,7 @@ rule folder_weights:
     conda:
         "../envs/models.yaml"
     params:
-        model=lambda w: STUDY.models[w.model].recipe(),
+        model=checkpoint_of,
     script:
         "../workflow_scripts/folder_weights.py"
 
@@ -50,6 +51,6 @@ rule hub_weights:
     conda:
         "../envs/models.yaml"
     params:
-        model=lambda w: STUDY.models[w.model].recipe(),
+        model=checkpoint_of,
     script:
         "../workflow_scripts/hub_weights.py"

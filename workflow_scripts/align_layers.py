@@ -49,6 +49,6 @@ if __name__ == "__main__":
             (Path(snakemake.input.a), Path(snakemake.input.b)),
             Path(snakemake.input.settings),
             recipes.Where(snakemake.wildcards.dataset, snakemake.wildcards.condition),
-            {metric: Path(snakemake.output[metric]) for metric in snakemake.params.metrics},
-            {metric: Path(snakemake.output[f"{metric}_recipe"]) for metric in snakemake.params.metrics},
+            dict(zip(snakemake.params.metrics, map(Path, snakemake.output.matrices), strict=True)),
+            dict(zip(snakemake.params.metrics, map(Path, snakemake.output.recipes), strict=True)),
         )

@@ -1,6 +1,6 @@
 """Alignment over depth: for every layer of one model, the best and the default layer of the other."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def depth_curves(matrices: Sequence[Path], outputs: Sequence[Path]) -> None:
-    """Draw one row of panels a metric: left over the depth of A, right over the depth of B."""
+def depth_curves(matrices: Sequence[Path], defaults: Mapping[str, str], outputs: Sequence[Path]) -> None:
+    """Draw one row of panels a metric: left over the depth of A, right over the depth of B.
+
+    defaults: model -> its default layer.
+    """
     figures.styled()
     found = [read_matrix(path) for path in matrices]
     figure, panels = plt.subplots(
@@ -26,8 +29,8 @@ def depth_curves(matrices: Sequence[Path], outputs: Sequence[Path]) -> None:
     for row, matrix in zip(panels, found, strict=True):
         for axes, side, other in zip(row, "ab", "ba", strict=True):
             layers = matrix.layers(side)
-            best, default = over_depth(matrix, side)
-            name = matrix.layers(other)[matrix.default_layer(other)]
+            name = defaults[matrix.model(other)]
+            best, default = over_depth(matrix, side, name)
             figures.depth_curve(
                 axes,
                 layers,
@@ -47,15 +50,19 @@ def depth_curves(matrices: Sequence[Path], outputs: Sequence[Path]) -> None:
     figures.save(figure, outputs, found[0].miniature)
 
 
-def over_depth(matrix: LayerMatrix, side: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """For every layer of `side`: the best score over the other side's layers, and the score with its default layer."""
+def over_depth(matrix: LayerMatrix, side: str, default: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """For every layer of `side`: the best score over the other side's layers, and the score with one of them."""
     values = matrix.values if side == "a" else matrix.values.T
     other = "b" if side == "a" else "a"
     # a layer without any defined score has no best one
     best = np.array([np.nanmax(line) if np.isfinite(line).any() else np.nan for line in values])
-    return best, values[:, matrix.default_layer(other)]
+    return best, values[:, matrix.layers(other).index(default)]
 
 
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "depth_curves"):
-        depth_curves([Path(path) for path in snakemake.input], [Path(path) for path in snakemake.output])
+        depth_curves(
+            [Path(path) for path in snakemake.input],
+            snakemake.params.defaults,
+            [Path(path) for path in snakemake.output],
+        )

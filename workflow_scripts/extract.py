@@ -53,7 +53,8 @@ def extract(
         assert model.input is not None  # the config is checked
         dataset = inputs.ImageFiles({row.name: images / f"{row.name}.png" for row in rows}, model.input)
     else:
-        assert statistics is not None and prompts is not None
+        assert statistics is not None
+        assert prompts is not None
         dataset = _noisy_latents(model, content["noise"], weights, rows, latents, statistics, prompts)
     logs.log.info("%s on %s: %d images, %d layers", model.name, on, len(rows), len(features))
     found = inputs.batches(dataset, batch_size, workers, on)
@@ -114,9 +115,9 @@ if __name__ == "__main__":
             [Path(shard) for shard in given.get("latents", [])],
             _optional(given, "statistics"),
             _optional(given, "prompts"),
-            {layer: Path(snakemake.output[layer]) for layer in snakemake.params.layers},
+            dict(zip(snakemake.params.layers, map(Path, snakemake.output.features), strict=True)),
             Path(snakemake.output.manifest),
-            snakemake.params.device,
-            snakemake.params.batch_size,
-            snakemake.params.workers,
+            snakemake.resources.device,
+            snakemake.resources.batch_size,
+            snakemake.resources.workers,
         )

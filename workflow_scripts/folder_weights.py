@@ -6,27 +6,26 @@ from typing import TYPE_CHECKING
 
 from diffalign import logs
 from diffalign.checkpoints import describe, link_files
-from diffalign.study import Model
+from diffalign.study import Weights
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def folder_weights(model: Model, folder: Path, record: Path) -> None:
+def folder_weights(model: str, weights: Weights, folder: Path, record: Path) -> None:
     """Link the files of ``weights.folder`` into `folder` and describe them in `record`, weights.json.
 
     Raises FileNotFoundError where the folder is absent or has no file that matches ``weights.files``.
     """
-    assert model.weights.folder is not None  # the config is checked
-    source = Path(model.weights.folder).expanduser()
+    assert weights.folder is not None  # the config is checked
+    source = Path(weights.folder).expanduser()
     if folder.exists():
         shutil.rmtree(folder)
-    link_files(source, folder, model.weights.files, f"models.{model.name}.weights.folder")
+    link_files(source, folder, weights.files, f"models.{model}.weights.folder")
     describe(record, folder, {"source": "folder"})
 
 
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "folder_weights"):
-        folder_weights(
-            Model.from_recipe(snakemake.params.model), Path(snakemake.output.folder), Path(snakemake.output.record)
-        )
+        spec, made = snakemake.params.model, snakemake.output
+        folder_weights(spec["name"], Weights(**spec["weights"]), Path(made.folder), Path(made.record))

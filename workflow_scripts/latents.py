@@ -64,7 +64,8 @@ def latents(
 def _fixed(statistics: tuple[torch.Tensor, torch.Tensor] | None, model: Model) -> tuple[torch.Tensor, torch.Tensor]:
     if statistics is None:
         raise ValueError(
-            f"{model.name}: the checkpoint defines no mean and std of latents; set models.{model.name}.latent_statistics: measured"
+            f"{model.name}: the checkpoint defines no mean and std of latents; "
+            f"set models.{model.name}.latent_statistics: measured"
         )
     return statistics
 
@@ -79,7 +80,7 @@ if __name__ == "__main__":
             Path(snakemake.input.images),
             [Path(shard) for shard in snakemake.output.shards],
             Path(snakemake.output.statistics),
-            snakemake.params.device,
-            snakemake.params.batch_size,
-            snakemake.params.workers,
+            snakemake.resources.device,
+            snakemake.resources.batch_size,
+            snakemake.resources.workers,
         )

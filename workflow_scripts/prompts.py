@@ -12,16 +12,15 @@ from diffalign.extraction.passes import choose_device
 from diffalign.models import family
 from diffalign.stimuli.captions import prompt_texts
 from diffalign.stimuli.manifest import read_manifest
-from diffalign.study import Model
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def prompts(model: Model, conditioning: str, weights: Path, manifest: Path, path: Path, device: str) -> None:
+def prompts(family_name: str, conditioning: str, weights: Path, manifest: Path, path: Path, device: str) -> None:
     """Embed the distinct texts and write them with ``row``, the text of each image in order of name."""
     texts, rows = prompt_texts(read_manifest(manifest), conditioning)
-    embedded = family(model.family).embed_prompts(weights, texts, choose_device(device))
+    embedded = family(family_name).embed_prompts(weights, texts, choose_device(device))
     logs.log.info("%d distinct texts for %d images", len(texts), len(rows))
     tensors = {**{key: value.contiguous() for key, value in embedded.items()}, "row": torch.tensor(rows)}
     with replacing(path) as temporary:
@@ -32,10 +31,10 @@ if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "prompts"):
         torch.set_num_threads(snakemake.threads)
         prompts(
-            Model.from_recipe(snakemake.params.model),
+            snakemake.params.family,
             snakemake.wildcards.conditioning,
             Path(snakemake.input.weights),
             Path(snakemake.input.manifest),
             Path(snakemake.output[0]),
-            snakemake.params.device,
+            snakemake.resources.device,
         )
