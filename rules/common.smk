@@ -61,9 +61,9 @@ def checkpoint_of(wildcards):
     return {key: entry[key] for key in ("name", "family", "weights", "miniature")}
 
 
-def default_layers():
-    """Model -> its default layer."""
-    return {name: model.default_layer for name, model in STUDY.models.items()}
+def default_layers(*typed):
+    """Model -> its default layer, for the models of these names."""
+    return {STUDY.model_of(name).name: STUDY.model_of(name).default_layer for name in typed}
 
 
 def recipe_of(wildcards):

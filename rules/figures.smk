@@ -55,7 +55,7 @@ rule depth_curves:
         runtime=30,
     params:
         miniature=lambda w: STUDY.is_miniature(w.a) or STUDY.is_miniature(w.b),
-        defaults=default_layers(),
+        defaults=lambda w: default_layers(w.a, w.b),
         code=code_of("depth_curves.py"),
     script:
         "../workflow_scripts/depth_curves.py"
@@ -80,7 +80,7 @@ rule alignment_table:
         mem_mb=growing(4000),
         runtime=60,
     params:
-        defaults=default_layers(),
+        defaults=default_layers(*(name for pair in STUDY.pairs for name in pair)),
         code=code_of("alignment_table.py"),
     script:
         "../workflow_scripts/alignment_table.py"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diffalign import logs, recipes, store
+from diffalign import logs, neighbor_store, recipes, store
 from diffalign.alignment.metrics import METRICS, knn_graph
 from diffalign.atomic import replacing, write_json
 
@@ -28,7 +28,7 @@ def align(
     Raises StoreError that names the first five images where the two sides differ.
     """
     setting = recipes.read_settings(settings)
-    a, b = (store.read_neighbors(path) for path in neighbors)
+    a, b = (neighbor_store.read_neighbors(path) for path in neighbors)
     store.check_same_names(a.names, b.names, a.path, b.path)
     graphs = [knn_graph(side.layer(layer), setting.k) for side, layer in zip((a, b), layers, strict=True)]
     score = METRICS[metric].function(graphs[0], graphs[1], setting.eps)

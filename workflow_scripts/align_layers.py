@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diffalign import logs, recipes, store
+from diffalign import logs, neighbor_store, recipes, store
 from diffalign.alignment.metrics import METRICS, Score, knn_graph
 from diffalign.atomic import replacing, write_json
 
@@ -27,7 +27,7 @@ def align_layers(
     images where the two sides differ.
     """
     setting = recipes.read_settings(settings)
-    a, b = (store.read_neighbors(path) for path in neighbors)
+    a, b = (neighbor_store.read_neighbors(path) for path in neighbors)
     store.check_same_names(a.names, b.names, a.path, b.path)
     columns = {alias: knn_graph(b.layer(alias), setting.k) for alias in b.layers}
     scores: dict[str, list[list[Score]]] = {metric: [] for metric in matrices}

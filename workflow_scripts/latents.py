@@ -57,8 +57,8 @@ def latents(
                 parts.append(encoded)
             store.write_shard(path, part, parts)
     mean, std = moments.result() if model.latent_statistics == "measured" else _fixed(loaded.latent_statistics, model)
-    with replacing(statistics) as temporary:
-        torch.save({"mean": mean, "std": std}, temporary)
+    with replacing(statistics) as temporary, temporary.open("wb") as file:
+        torch.save({"mean": mean, "std": std}, file)
 
 
 def _fixed(statistics: tuple[torch.Tensor, torch.Tensor] | None, model: Model) -> tuple[torch.Tensor, torch.Tensor]:

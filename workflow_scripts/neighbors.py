@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
 
-from diffalign import logs, store
+from diffalign import logs, neighbor_store, store
 from diffalign.alignment.neighbors import Neighbors, nearest_neighbors
 from diffalign.alignment.preparation import FeatureError, unit_rows
 
@@ -41,7 +41,7 @@ def neighbors(layers_json: Path, k_max: int, clamp: float | None, center: bool, 
         lists[alias] = nearest_neighbors(rows, min(k_max, len(names) - 1))
     settings = {"clamp": clamp, "center": center, "normalize": "l2", "k_max": min(k_max, len(names) - 1)}
     shared = {key: value for key, value in recipe.items() if key not in ("layer", "module")}
-    store.write_neighbors(path, names, lists, settings, {**shared, "modules": modules})
+    neighbor_store.write_neighbors(path, names, lists, settings, {**shared, "modules": modules})
 
 
 if __name__ == "__main__":

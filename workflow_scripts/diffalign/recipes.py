@@ -14,7 +14,7 @@ from typing import Any
 
 from diffalign import __version__
 from diffalign.alignment.metrics import METRICS, Score
-from diffalign.store import NeighborFile
+from diffalign.neighbor_store import NeighborFile
 
 FORMAT = 1
 

@@ -1,4 +1,4 @@
-"""Files of features and neighbours. Both carry a format version; nothing is ever unpickled freely."""
+"""The feature file: versioned, checked on both ways, never unpickled freely."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.alignment.neighbors import Neighbors
 from diffalign.atomic import replacing
 from diffalign.stimuli.manifest import check_unique
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FEATURES_FORMAT = 1
-NEIGHBORS_FORMAT = 1
 _FEATURE_KEYS = {"format", "features", "names", "recipe"}
 
 
@@ -44,7 +42,8 @@ def write_features(path: Path, features: Features) -> None:
     import torch
 
     _check_features(features.values, features.names, path)
-    with replacing(path) as temporary:
+    # through a file object: torch would write the name of a path into the archive, and that name is temporary
+    with replacing(path) as temporary, temporary.open("wb") as file:
         torch.save(
             {
                 "format": FEATURES_FORMAT,
@@ -52,7 +51,7 @@ def write_features(path: Path, features: Features) -> None:
                 "names": list(features.names),
                 "recipe": json.dumps(features.recipe),
             },
-            temporary,
+            file,
         )
 
 
@@ -68,7 +67,7 @@ def read_features(path: Path) -> Features:
         raise StoreError(f"{path}: cannot be read as a feature file ({str(error).splitlines()[0]})") from error
     if not isinstance(content, dict) or not set(content) >= _FEATURE_KEYS:
         raise StoreError(f"{path}: not a feature file of this workflow; it needs {', '.join(sorted(_FEATURE_KEYS))}")
-    _check_format(content.get("format"), FEATURES_FORMAT, path)
+    check_format(content.get("format"), FEATURES_FORMAT, path)
     values: Tensor = content["features"]
     names = tuple(content["names"])
     array = values.to(torch.float32).numpy()
@@ -76,7 +75,8 @@ def read_features(path: Path) -> Features:
     return Features(array, names, json.loads(content["recipe"]))
 
 
-def _check_format(found: object, known: int, path: Path) -> None:
+def check_format(found: object, known: int, path: Path) -> None:
+    """Raise StoreError for a version of a file's format that is newer than this code, or none."""
     if not isinstance(found, int) or not 1 <= found <= known:
         raise StoreError(f"{path}: format {found!r} is not known here (1 to {known}); delete the file and rerun")
 
@@ -93,60 +93,6 @@ def _check_features(values: NDArray[np.floating], names: Sequence[str], path: Pa
         raise StoreError(
             f"{path}: {len(offenders)} of {len(names)} rows are NaN or infinite, first: {', '.join(offenders[:5])}"
         )
-
-
-@dataclass(frozen=True)
-class NeighborFile:
-    """The header of a neighbour file; `layer` reads one layer's lists."""
-
-    path: Path
-    names: tuple[str, ...]
-    layers: tuple[str, ...]
-    settings: Mapping[str, Any]
-    recipe: Mapping[str, Any]
-
-    def layer(self, alias: str) -> Neighbors:
-        """The lists of one layer. Raises StoreError where the file has no such layer."""
-        if alias not in self.layers:
-            raise StoreError(f"{self.path}: no layer '{alias}'; it has {', '.join(self.layers)}")
-        with np.load(self.path, allow_pickle=False) as arrays:
-            return Neighbors(arrays[f"{alias}.indices"], arrays[f"{alias}.similarities"])
-
-
-def write_neighbors(
-    path: Path,
-    names: Sequence[str],
-    layers: Mapping[str, Neighbors],
-    settings: Mapping[str, Any],
-    recipe: Mapping[str, Any],
-) -> None:
-    """Write the neighbour lists of all layers of a bundle with the preparation and the recipe they came from."""
-    header = {
-        "format": NEIGHBORS_FORMAT,
-        "names": list(names),
-        "layers": list(layers),
-        "settings": dict(settings),
-        "recipe": dict(recipe),
-    }
-    arrays: dict[str, NDArray[Any]] = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)}
-    for alias, neighbors in layers.items():
-        arrays[f"{alias}.indices"] = neighbors.indices
-        arrays[f"{alias}.similarities"] = neighbors.similarities
-    with replacing(path) as temporary:
-        np.savez(temporary, **arrays)  # type: ignore[arg-type]
-
-
-def read_neighbors(path: Path) -> NeighborFile:
-    """Read the header of a neighbour file. Raises StoreError for anything else."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            header = json.loads(arrays["header"].tobytes())
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise StoreError(f"{path}: cannot be read as a neighbour file ({error})") from error
-    _check_format(header.get("format"), NEIGHBORS_FORMAT, path)
-    return NeighborFile(path, tuple(header["names"]), tuple(header["layers"]), header["settings"], header["recipe"])
 
 
 def check_same_names(a: Sequence[str], b: Sequence[str], path_a: Path, path_b: Path) -> None:

@@ -151,7 +151,8 @@ def _unbiased_hsic(a: KnnGraph, b: KnnGraph, in_a: NDArray[np.int64], in_b: NDAr
 
 
 METRICS: dict[str, Metric] = {
-    "cknna": Metric(cknna, "CKNNA", symmetric=True, lowest=-math.inf, highest=math.inf, minimum_k=2, chance=None),
+    # not symmetric: the last term of unbiased HSIC takes column sums of one side and row sums of the other
+    "cknna": Metric(cknna, "CKNNA", symmetric=False, lowest=-math.inf, highest=math.inf, minimum_k=2, chance=None),
     "mutual_knn": Metric(
         mutual_knn,
         "mutual kNN",

@@ -22,7 +22,7 @@ Item = dict[str, Any]
 
 def pixels(image: NDArray[np.uint8], spec: ImageInput) -> Tensor:
     """An (H, W, 3) uint8 image as the (3, S, S) float32 input of a model: resized in [0, 1], then (x - mean) / std."""
-    unit = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).to(torch.float32) / 255
+    unit = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(torch.float32) / 255
     return normalised(resized(unit[None], spec)[0], spec)
 
 

@@ -39,10 +39,13 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
     net.eval().to(device)
     prefix = int(getattr(net, "num_prefix_tokens", 0))
     patches = _patches(net, model.input.size)
+    channels_last = getattr(net, "output_fmt", "NCHW") == "NHWC"
 
     def patch_tokens(output: Tensor) -> Tensor:
         if output.ndim == 4:
-            return spatial_tokens(output)
+            # a patch embedding at any input size, and hierarchical transformers such as Swin, keep channels last
+            last = channels_last or (patches > 0 and output.shape[1] * output.shape[2] == patches)
+            return output.flatten(1, 2) if last else spatial_tokens(output)
         if output.ndim != 3 or output.shape[1] not in (patches, patches + prefix):
             raise ValueError(
                 f"{model.name}: a layer gave shape {tuple(output.shape)}; expected (B, {patches} patches + {prefix}, D)"

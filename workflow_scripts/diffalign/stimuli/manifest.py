@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -64,7 +65,6 @@ def read_manifest(path: Path) -> list[Image]:
 
 def check_unique(names: Sequence[str], where: str) -> None:
     """Raise ManifestError that names the first five duplicates."""
-    seen: set[str] = set()
-    twice = [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+    twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise ManifestError(f"{where}: {len(twice)} duplicate names, first: {', '.join(twice[:5])}")
+        raise ManifestError(f"{where}: {len(twice)} names stand more than once, first: {', '.join(twice[:5])}")

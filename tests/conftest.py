@@ -1,0 +1,146 @@
+"""What tests share: goldens, a small study that ran once, and a way to run the workflow."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+SMALL = ROOT / "tests" / "small_study.yaml"
+TREE = ("Snakefile", "config.yaml", "rules", "workflow_scripts", "schemas", "envs", "profiles", "report")
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def golden(name: str) -> Path:
+    """A golden file: from tests/golden, or from ../shared, which a user's checkout lacks and CI has."""
+    for folder in (ROOT / "tests" / "golden", SHARED / "golden"):
+        if (folder / name).exists():
+            return folder / name
+    if os.environ.get("CI"):
+        pytest.fail(f"golden {name} is missing, and in CI it must not be")
+    pytest.skip(f"golden {name} lies outside of this checkout")
+
+
+def demo_config() -> dict[str, Any]:
+    """config.yaml under the demo profile, merged as Snakemake merges it."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    merge(config, yaml.safe_load((ROOT / "profiles" / "demo" / "study.yaml").read_text()))
+    return config
+
+
+def merge(config: dict[str, Any], overlay: Mapping[str, Any]) -> None:
+    for key, value in overlay.items():
+        if isinstance(value, Mapping) and isinstance(config.get(key), dict):
+            merge(config[key], value)
+        else:
+            config[key] = value
+
+
+@dataclass
+class Run:
+    """The outcome of one call of snakemake."""
+
+    code: int
+    output: str
+
+    def jobs(self) -> dict[str, int]:
+        """rule -> number of jobs, from the table `Job stats`."""
+        lines = self.output.splitlines()
+        if "Job stats:" not in lines:
+            return {}
+        counts = {}
+        for line in lines[lines.index("Job stats:") + 3 :]:
+            words = line.split()
+            if len(words) != 2 or words[0] == "total":
+                break
+            counts[words[0]] = int(words[1])
+        return counts
+
+    def outputs(self) -> set[str]:
+        """Every file that a dry run says it would make."""
+        return {
+            path
+            for line in self.output.splitlines()
+            if line.startswith("    output: ")
+            for path in line.removeprefix("    output: ").split(", ")
+        }
+
+
+@dataclass
+class Workflow:
+    """A copy of the workflow's files and a working directory, so that tests may change both."""
+
+    tree: Path
+    directory: Path
+
+    def command(self, *arguments: str, overlay: Mapping[str, Any] | None = None, cores: int = 2) -> list[str]:
+        configs = [self.tree / "config.yaml", self.tree / "profiles/demo/study.yaml", SMALL]
+        if overlay is not None:
+            path = self.directory.parent / f"overlay_{abs(hash(str(overlay)))}.yaml"
+            path.write_text(yaml.safe_dump(dict(overlay)))
+            configs.append(path)
+        return [
+            *(sys.executable, "-m", "snakemake", "--snakefile", str(self.tree / "Snakefile")),
+            *("--directory", str(self.directory), "--cores", str(cores), "--rerun-incomplete", "--show-failed-logs"),
+            *("--configfile", *map(str, configs), "--", *arguments),
+        ]
+
+    def run(self, *targets: str, options: Sequence[str] = (), overlay: Mapping[str, Any] | None = None) -> Run:
+        command = self.command(*targets, overlay=overlay)
+        at = command.index("--configfile")
+        command[at:at] = list(options)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.tree)
+        return Run(done.returncode, done.stdout + done.stderr)
+
+    def plan(self, *targets: str, overlay: Mapping[str, Any] | None = None) -> Run:
+        """A dry run; it must build a graph."""
+        done = self.run(*targets, options=["--dry-run"], overlay=overlay)
+        assert done.code == 0, done.output
+        return done
+
+
+def copy_tree(to: Path) -> Path:
+    for name in TREE:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, to / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, to / name)
+    return to
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+    """The small study, run to its end once. Tests must leave its files as they are; dry runs do."""
+    base = tmp_path_factory.mktemp("finished")
+    workflow = Workflow(copy_tree(base / "tree"), base / "work")
+    done = workflow.run()
+    assert done.code == 0, done.output
+    return workflow
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Workflow:
+    """The workflow over an empty working directory."""
+    return Workflow(copy_tree(tmp_path / "tree"), tmp_path / "work")
+
+
+@pytest.fixture
+def copied(finished: Workflow, tmp_path: Path) -> Workflow:
+    """A copy of the finished study that a test may damage."""
+    shutil.copytree(finished.tree, tmp_path / "tree", symlinks=True)
+    shutil.copytree(finished.directory, tmp_path / "work", symlinks=True)
+    return Workflow(tmp_path / "tree", tmp_path / "work")
+
+
+Loader = Callable[..., Any]

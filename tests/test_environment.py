@@ -1,0 +1,96 @@
+"""One place for pins: the lock and the conda environments agree with pyproject.toml, and the lock installs."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PINS = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["dev"]]
+LOCK = (ROOT / "requirements.lock").read_text()
+
+
+def test_every_dependency_is_pinned_to_one_version() -> None:
+    assert all(re.fullmatch(r"[A-Za-z0-9-]+==[0-9.]+", pin) for pin in PINS)
+
+
+def test_the_lock_has_every_pin_and_a_hash_for_every_package() -> None:
+    locked = {line.split(" ")[0].lower() for line in LOCK.splitlines() if line and not line.startswith(" ")}
+    assert {pin.lower() for pin in PINS} <= locked
+    entries = re.split(r"\n(?=\S)", LOCK.strip())
+    assert len(entries) > 100
+    assert all("--hash=sha256:" in entry for entry in entries)
+    assert "http" not in re.sub(r"httpc?x?\w*2?==|httpx2-jsfetch==|httpcore2==", "", LOCK)
+
+
+def test_the_conda_environments_are_derived_from_the_pins() -> None:
+    spec = importlib.util.spec_from_file_location("derive", ROOT / "envs" / "derive.py")
+    assert spec is not None
+    assert spec.loader is not None
+    derive = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(derive)
+    environments = derive.environments()
+    assert {path.name for path in (ROOT / "envs").glob("*.yaml")} == set(environments)
+    for name, content in environments.items():
+        assert (ROOT / "envs" / name).read_text() == content
+    used = set(re.findall(r"envs/(\w+\.yaml)", "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))))
+    assert used == set(environments)
+
+
+def imported(files: list[Path]) -> set[str]:
+    text = "".join(path.read_text() for path in files)
+    return set(re.findall(r"^\s*(?:from|import) ([a-z_]+)", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("environment", "scripts"),
+    [
+        ("analysis", ("images", "align", "align_layers", "layer_maps", "depth_curves", "alignment_table", "recipe")),
+        ("models", ("extract", "latents", "prompts", "neighbors", "hub_weights")),
+    ],
+)
+def test_an_environment_has_what_its_scripts_import(environment: str, scripts: tuple[str, ...]) -> None:
+    from diffalign import provenance
+
+    packages = {
+        "PIL": "pillow",
+        "skimage": "scikit-image",
+        "sklearn": "scikit-learn",
+        "yaml": "pyyaml",
+        "huggingface_hub": "huggingface-hub",
+    }
+    has = set(PROJECT["tool"]["diffalign"]["envs"][environment])
+    files = [ROOT / "workflow_scripts" / f"{script}.py" for script in scripts]
+    if environment == "models":
+        files += sorted((ROOT / "workflow_scripts/diffalign/models").glob("*.py"))
+    needed = imported(sorted(provenance._closure(files))) - sys.stdlib_module_names - {"diffalign", "snakemake"}
+    # imported lazily by functions that these scripts never call
+    never = {"analysis": {"torch"}, "models": {"skimage", "sklearn"}}[environment]
+    assert {packages.get(name, name) for name in needed - never} <= has
+
+
+def test_the_lock_installs(tmp_path: Path) -> None:
+    uv = Path(sys.executable).parent / "uv"
+    assert uv.exists(), "make test installs uv into .venv"
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, tmp_path / "env"], check=True)
+    python = tmp_path / "env" / "bin" / "python"
+    command = [
+        uv,
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        python,
+        "--require-hashes",
+        "-r",
+        ROOT / "requirements.lock",
+    ]
+    subprocess.run(command, check=True)
+    code = "import diffusers, matplotlib, pandas, skimage, sklearn, snakemake, timm, torch, torchvision, transformers"
+    subprocess.run([python, "-c", code], check=True, cwd=tmp_path)
+    subprocess.run([uv, "pip", "check", "--quiet", "--python", python], check=True)

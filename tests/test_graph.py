@@ -1,0 +1,256 @@
+"""The graph: what is planned, what is planned again, and what is refused."""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import ROOT, Run, Workflow
+from snakemake_executor_plugin_slurm.partitions import get_best_partition, read_partition_file
+
+TARGET = "results/cknna/dinov2_vs_sd3_b8.npy"
+SINGLE = {
+    "images": 1,
+    "recipe": 3,
+    "latents": 1,
+    "prompts": 1,
+    "extract_dinov2": 1,
+    "extract_sd3": 1,
+    "neighbors": 2,
+    "alignment_settings": 1,
+    "align_default": 1,
+}
+PAIRS_OF_A_MODEL = {"align_layers": 3, "layer_maps": 3, "depth_curves": 3, "alignment_table": 1, "all": 1}
+ALL_ALIGNMENTS = {
+    "align_default": 1,
+    "align_layers": 6,
+    "layer_maps": 6,
+    "depth_curves": 6,
+    "alignment_table": 1,
+    "all": 1,
+}
+
+
+def snakemake(tmp_path: Path, *arguments: str) -> Run:
+    """Snakemake as a user calls it from the root of the repository, but with another working directory."""
+    command = [sys.executable, "-m", "snakemake", "--directory", str(tmp_path), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    return Run(done.returncode, done.stdout + done.stderr)
+
+
+def test_a_single_score_plans_what_it_needs_and_nothing_else(tmp_path: Path) -> None:
+    demo = snakemake(tmp_path, "--profile", "profiles/demo", "-n", TARGET)
+    assert demo.code == 0, demo.output
+    assert demo.jobs() == SINGLE | {"miniature_weights": 3}
+    assert "siglip2" not in demo.output
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_same_graph_is_planned_for_the_published_models(tmp_path: Path) -> None:
+    real = snakemake(tmp_path, "--configfile", "config.yaml", "-n", "--", TARGET)
+    assert real.code == 0, real.output
+    assert real.jobs() == SINGLE | {"hub_weights": 3}
+    assert "siglip2" not in real.output
+    assert "results/features/imagenet/clean/sd3-t0.5/b8.pt" in real.outputs()
+
+
+@pytest.mark.parametrize("profile", ["demo", "local", "slurm"])
+def test_the_whole_study_can_be_planned_under_every_profile(profile: str, tmp_path: Path) -> None:
+    planned = snakemake(tmp_path, "--profile", f"profiles/{profile}", "-n")
+    assert planned.code == 0, planned.output
+    jobs = planned.jobs()
+    assert jobs["align_layers"] == jobs["layer_maps"] == jobs["depth_curves"] == 6
+    assert sum(count for rule, count in jobs.items() if rule.startswith("extract_")) == 4
+    assert jobs["miniature_weights" if profile == "demo" else "hub_weights"] == 5
+
+
+def test_every_job_on_the_cluster_says_its_time_memory_and_gpu(tmp_path: Path) -> None:
+    planned = snakemake(tmp_path, "--profile", "profiles/slurm", "-n").output
+    blocks = [block for block in planned.split("\n[") if "\nrule " in block]
+    assert len(blocks) > 20
+    for block in blocks:
+        rule = block.split("\nrule ")[1].split(":")[0]
+        resources = next(line for line in block.splitlines() if line.strip().startswith("resources:"))
+        assert "mem_mb=" in resources, rule
+        assert "runtime=" in resources, rule
+        assert ("gpu=1" in resources) == (rule.startswith("extract_") or rule in ("latents", "prompts")), rule
+
+
+def test_jobs_go_to_the_partition_that_has_what_they_ask_for() -> None:
+    class Resources(dict[str, Any]):
+        __getattr__ = dict.__getitem__
+
+    class Job(SimpleNamespace):
+        def is_group(self) -> bool:
+            return False
+
+    def partition(**resources: Any) -> str | None:
+        job = Job(resources=Resources(resources), threads=4, name="job")
+        silent = SimpleNamespace(warning=lambda *_: None, info=lambda *_: None, debug=lambda *_: None)
+        found: str | None = get_best_partition(
+            read_partition_file(ROOT / "profiles/slurm/partitions.yaml"), job, silent
+        )
+        return found
+
+    assert partition(mem_mb=16000, runtime=60) == "cpu"
+    assert partition(mem_mb=16000, runtime=60, gpu=1) == "gpu"
+
+
+def test_memory_grows_with_every_attempt() -> None:
+    assert "lambda wildcards, attempt: base * attempt" in (ROOT / "rules/common.smk").read_text()
+    assert "retries: 2" in (ROOT / "profiles/slurm/config.yaml").read_text()
+
+
+# --- what is planned again ------------------------------------------------------------------------------------------
+
+
+def plan(workflow: Workflow, overlay: Mapping[str, Any]) -> dict[str, int]:
+    planned = workflow.plan(overlay=overlay)
+    assert "missing provenance" not in planned.output
+    return planned.jobs()
+
+
+def test_a_finished_study_has_nothing_to_do(finished: Workflow) -> None:
+    assert "Nothing to be done" in finished.plan().output
+
+
+def test_a_changed_k_reruns_alignments_and_no_list(finished: Workflow) -> None:
+    assert plan(finished, {"alignment": {"k": 7}}) == ALL_ALIGNMENTS | {"alignment_settings": 1}
+
+
+def test_longer_lists_rerun_neighbours_and_no_extraction(finished: Workflow) -> None:
+    assert plan(finished, {"alignment": {"k_max": 25}}) == ALL_ALIGNMENTS | {"neighbors": 4}
+
+
+def test_a_changed_noise_level_reruns_that_model_and_what_hangs_on_it(finished: Workflow) -> None:
+    jobs = plan(finished, {"models": {"sd3": {"noise": "t0.3"}}})
+    assert jobs == PAIRS_OF_A_MODEL | {"recipe": 1, "extract_sd3": 1, "neighbors": 1, "align_default": 1}
+
+
+def test_a_new_layer_reruns_that_model_and_what_hangs_on_it(finished: Workflow) -> None:
+    jobs = plan(finished, {"models": {"siglip2": {"layers": {"mlp": "encoder.layers.3.mlp"}}}})
+    assert jobs == PAIRS_OF_A_MODEL | {"recipe": 1, "extract_siglip2": 1, "neighbors": 1}
+
+
+def test_a_new_layer_and_a_changed_model_at_once_are_both_seen(finished: Workflow) -> None:
+    overlay = {"models": {"siglip2": {"layers": {"mlp": "encoder.layers.3.mlp"}, "input": {"mean": [0.4, 0.4, 0.4]}}}}
+    assert plan(finished, overlay) == PAIRS_OF_A_MODEL | {"recipe": 1, "extract_siglip2": 1, "neighbors": 1}
+
+
+def test_a_new_layer_once_made_leaves_later_changes_visible(copied: Workflow) -> None:
+    layer = {"models": {"siglip2": {"layers": {"mlp": "encoder.layers.3.mlp"}}}}
+    target = "results/neighbors/photographs/clean/siglip2.npz"
+    done = copied.run(target, overlay=layer)
+    assert done.code == 0, done.output
+    assert "Nothing to be done" in copied.plan(target, overlay=layer).output
+    changed = {"models": {"siglip2": {**layer["models"]["siglip2"], "input": {"mean": [0.4, 0.4, 0.4]}}}}
+    assert copied.plan(target, overlay=changed).jobs() == {"recipe": 1, "extract_siglip2": 1, "neighbors": 1}
+
+
+def test_a_new_metric_and_a_changed_preparation_rerun_all_alignments(finished: Workflow) -> None:
+    jobs = plan(finished, {"alignment": {"metrics": ["cknna", "mutual_knn"], "center": True}})
+    assert jobs == ALL_ALIGNMENTS | {"align_default": 2, "neighbors": 4}
+
+
+def test_a_new_metric_and_a_changed_eps_rerun_all_alignments(finished: Workflow) -> None:
+    jobs = plan(finished, {"alignment": {"metrics": ["cknna", "mutual_knn"], "eps": 1e-6}})
+    assert jobs == ALL_ALIGNMENTS | {"align_default": 2, "alignment_settings": 1}
+
+
+def test_a_new_metric_alone_recomputes_no_list(finished: Workflow) -> None:
+    jobs = plan(finished, {"alignment": {"metrics": ["cknna", "mutual_knn"]}})
+    assert jobs == ALL_ALIGNMENTS
+
+
+@pytest.mark.parametrize(
+    ("module", "jobs"),
+    [
+        ("alignment/metrics.py", ALL_ALIGNMENTS | {"alignment_settings": 1}),
+        ("alignment/neighbors.py", ALL_ALIGNMENTS | {"alignment_settings": 1, "neighbors": 4}),
+        ("figures.py", {"layer_maps": 6, "depth_curves": 6, "all": 1}),
+        (
+            "models/transformers_vision.py",
+            PAIRS_OF_A_MODEL | {"miniature_weights": 1, "recipe": 1, "extract_siglip2": 1, "neighbors": 1},
+        ),
+    ],
+)
+def test_an_edited_module_reruns_what_imports_it(module: str, jobs: dict[str, int], copied: Workflow) -> None:
+    assert "Nothing to be done" in copied.plan().output
+    with (copied.tree / "workflow_scripts" / "diffalign" / module).open("a") as file:
+        file.write("\n# edited\n")
+    assert copied.plan().jobs() == jobs
+
+
+def test_a_fifth_model_runs_only_its_own_jobs(finished: Workflow) -> None:
+    entry = {
+        "family": "timm_vision",
+        "weights": {"from": "miniature"},
+        "miniature": {"architecture": "vit_tiny_patch16_224", "embed_dim": 24, "img_size": 64},
+        "input": {"size": 64},
+        "layers": {"b{0..11}": "blocks.{}"},
+        "default_layer": -1,
+    }
+    models = ["dinov2", "siglip2", "sdvae", "sd3", "vit.tiny"]
+    jobs = plan(finished, {"models": {"vit.tiny": entry}, "study": {"models": models}})
+    assert jobs == {
+        "miniature_weights": 1,
+        "recipe": 1,
+        "extract_vit_tiny": 1,
+        "neighbors": 1,
+        "align_layers": 4,
+        "layer_maps": 4,
+        "depth_curves": 4,
+        "alignment_table": 1,
+        "all": 1,
+    }
+
+
+def test_how_the_work_is_done_reruns_nothing(finished: Workflow) -> None:
+    overlay = {"compute": {"batch_size": 3, "workers": 2, "device": "auto"}, "models": {"sd3": {"batch_size": 5}}}
+    assert "Nothing to be done" in finished.plan(overlay=overlay).output
+
+
+def test_a_default_layer_changes_what_a_name_means_and_no_feature(finished: Workflow) -> None:
+    jobs = plan(finished, {"models": {"dinov2": {"default_layer": "b3"}}})
+    assert jobs == {"align_default": 1, "depth_curves": 3, "alignment_table": 1, "all": 1}
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("results/cknaa/dinov2_vs_sd3_b8.npy", "unknown metric or stage 'cknaa'; did you mean 'cknna'?"),
+        ("results/cknna/dinov3_vs_sd3_b8.npy", "unknown model 'dinov3'; did you mean 'dinov2'?"),
+        ("results/cknna/dinov2_vs_sd3_b99.npy", "sd3 has no layer 'b99'; it has embed, b0 … b23, final"),
+        ("results/cknna/photographs/claen/dinov2_vs_sd3.npy", "unknown condition 'claen'; did you mean 'clean'?"),
+        ("results/features/photographs/clean/sd3/b8.pt", "write 'sd3-t0.5' for 'sd3'"),
+    ],
+)
+def test_an_unknown_word_in_a_target_is_named(target: str, message: str, tmp_path: Path) -> None:
+    refused = snakemake(tmp_path, "--profile", "profiles/demo", "-n", target)
+    assert refused.code != 0
+    assert message in refused.output
+    assert "No rule to produce" not in refused.output
+
+
+def test_a_misspelt_key_is_named_with_a_suggestion_before_anything_runs(fresh: Workflow) -> None:
+    refused = fresh.run(overlay={"aligment": {"k": 3}, "alignment": {"metrics": ["cknna"], "epsilon": 0}})
+    assert refused.code != 0
+    assert "The configuration has 2 mistake(s)" in refused.output
+    assert "(top level): unknown key 'aligment'; did you mean 'alignment'?" in refused.output
+    assert "alignment: unknown key 'epsilon'; did you mean 'eps'?" in refused.output
+    assert "Traceback" not in refused.output
+    assert not (fresh.directory / "results").exists()
+
+
+def test_the_typed_name_decides_the_bundle(finished: Workflow) -> None:
+    planned = finished.plan(
+        "results/mutual_knn/sd3-t0.50_b1_vs_sd3-s20.npy", overlay={"alignment": {"metrics": ["mutual_knn"]}}
+    )
+    assert planned.jobs() == {"recipe": 1, "extract_sd3": 1, "neighbors": 1, "align_default": 1}
+    assert "results/features/photographs/clean/sd3-s20/b8.pt" in planned.outputs()

@@ -1,0 +1,146 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from diffalign import atomic, neighbor_store, store
+from diffalign.alignment.neighbors import nearest_neighbors
+from diffalign.alignment.preparation import unit_rows
+from diffalign.store import Features, StoreError
+
+VALUES = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32)
+NAMES = tuple(f"image{i}" for i in range(8))
+
+
+def test_features_come_back_as_they_went(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "b0.pt"
+    store.write_features(path, Features(VALUES, NAMES, {"layer": "b0", "σ": 0.5}))
+    read = store.read_features(path)
+    assert np.array_equal(read.values, VALUES)
+    assert read.names == NAMES
+    assert read.recipe == {"layer": "b0", "σ": 0.5}
+    # peers read it with one line
+    content = torch.load(path, weights_only=True)
+    assert content["features"].shape == (8, 3)
+    assert content["names"] == list(NAMES)
+    assert list(path.parent.iterdir()) == [path]
+    # the same features give the same bytes
+    before = path.read_bytes()
+    store.write_features(path, read)
+    assert path.read_bytes() == before
+
+
+def content(**changes: object) -> dict[str, object]:
+    return {"format": 1, "features": torch.from_numpy(VALUES), "names": list(NAMES), "recipe": "{}"} | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"features": torch.full((8, 3), float("nan"))},
+            "8 of 8 rows are NaN or infinite, first: image0, image1, image2",
+        ),
+        ({"names": ["a"] * 8}, "1 names stand more than once, first: a$"),
+        ({"names": list(NAMES[:7])}, "8 rows for 7 names"),
+        ({"features": torch.zeros(8)}, r"shape \(8,\); expected \(N, D\)"),
+        ({"format": 99}, "format 99 is not known here"),
+        ({"format": "1"}, "format '1' is not known here"),
+    ],
+)
+def test_feature_files_that_cannot_be_trusted(changes: dict[str, object], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "b0.pt"
+    torch.save(content(**changes), path)
+    with pytest.raises(ValueError, match=f"b0.pt: .*{message}"):
+        store.read_features(path)
+
+
+def test_files_with_other_keys_or_other_content(tmp_path: Path) -> None:
+    path = tmp_path / "b0.pt"
+    torch.save({"feats": torch.zeros(3)}, path)
+    with pytest.raises(StoreError, match=r"b0.pt: not a feature file.*features, format, names, recipe"):
+        store.read_features(path)
+    path.write_bytes(b"nonsense")
+    with pytest.raises(StoreError, match="b0.pt: cannot be read"):
+        store.read_features(path)
+    with pytest.raises(FileNotFoundError):
+        store.read_features(tmp_path / "absent.pt")
+
+
+class Dangerous:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickled_object_is_refused_and_not_executed(tmp_path: Path) -> None:
+    path = tmp_path / "b0.pt"
+    torch.save(content(names=Dangerous(tmp_path / "executed")), path)
+    with pytest.raises(StoreError, match="b0.pt: cannot be read"):
+        store.read_features(path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_nothing_is_written_that_could_not_be_read(tmp_path: Path) -> None:
+    bad = VALUES.copy()
+    bad[3, 1] = np.inf
+    with pytest.raises(StoreError, match="first: image3"):
+        store.write_features(tmp_path / "b0.pt", Features(bad, NAMES, {}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_neighbours_come_back_as_they_went(tmp_path: Path) -> None:
+    lists = {layer: nearest_neighbors(unit_rows(VALUES + i, NAMES), 4) for i, layer in enumerate(("b0", "b1"))}
+    path = tmp_path / "m.npz"
+    neighbor_store.write_neighbors(path, NAMES, lists, {"clamp": None}, {"bundle": "m"})
+    read = neighbor_store.read_neighbors(path)
+    assert (read.names, read.layers, read.settings, read.recipe) == (
+        NAMES,
+        ("b0", "b1"),
+        {"clamp": None},
+        {"bundle": "m"},
+    )
+    for layer, expected in lists.items():
+        assert np.array_equal(read.layer(layer).indices, expected.indices)
+        assert np.array_equal(read.layer(layer).similarities, expected.similarities)
+    with pytest.raises(StoreError, match="no layer 'b2'; it has b0, b1"):
+        read.layer("b2")
+    path.write_bytes(b"nonsense")
+    with pytest.raises(StoreError, match="m.npz: cannot be read as a neighbour file"):
+        neighbor_store.read_neighbors(path)
+    np.savez(path, header=np.array([Dangerous(tmp_path / "executed")], dtype=object))
+    with pytest.raises(StoreError, match="m.npz: cannot be read"):
+        neighbor_store.read_neighbors(path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_names_that_differ_are_named() -> None:
+    a, b = Path("a.npz"), Path("b.npz")
+    store.check_same_names(NAMES, list(NAMES), a, b)
+    with pytest.raises(
+        StoreError, match=r"8 only in a.npz: image0, image1, image2, image3, image4 …; 1 only in b.npz: x$"
+    ):
+        store.check_same_names(NAMES, ["x"], a, b)
+    with pytest.raises(StoreError, match="in another order"):
+        store.check_same_names(NAMES, NAMES[::-1], a, b)
+
+
+def test_a_crash_leaves_no_half_written_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+
+    def crash() -> None:
+        with atomic.replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        crash()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        atomic.write_json(path, {"value": float("nan")})
