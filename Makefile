@@ -10,7 +10,7 @@ RULES := Snakefile rules/*.smk
 export HF_HUB_OFFLINE ?= 1
 export PYTHONNOUSERSITE := 1
 
-.PHONY: demo test lint lock clean-demo
+.PHONY: demo test lint lock rulegraph clean-demo
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffalign needs Python 3.11 or newer; set PYTHON=…")'
@@ -47,6 +47,11 @@ lock: $(VENV)/.installed
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --no-emit-index-url \
 	  --no-header --no-annotate pyproject.toml --output-file requirements.lock
 	$(BIN)/python envs/derive.py
+
+# after a change of the rules; needs graphviz
+rulegraph: $(VENV)/.installed
+	$(BIN)/snakemake --profile profiles/demo --rulegraph 2>/dev/null > docs/rulegraph.dot
+	dot -Tsvg -Grankdir=LR docs/rulegraph.dot -o docs/rulegraph.svg
 
 clean-demo:
 	rm -rf demo

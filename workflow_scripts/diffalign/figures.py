@@ -52,7 +52,7 @@ def layer_map(
     if np.isfinite(matrix).any():
         row, column = np.unravel_index(np.nanargmax(matrix), matrix.shape)
         axes.add_patch(
-            Rectangle((float(column) - 0.5, float(row) - 0.5), 1, 1, fill=False, edgecolor="white", linewidth=1.5)
+            Rectangle((float(column) - 0.5, float(row) - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1.3)
         )
     return image
 

@@ -1,0 +1,69 @@
+"""What the documentation shows is what happens."""
+
+import copy
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, demo_config, merge
+from test_graph import SINGLE, snakemake
+from test_metrics import graph, related
+
+from diffalign import study
+from diffalign.alignment import metrics
+from diffalign.alignment.metrics import METRICS
+from diffalign.models import families
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SCHEMA = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_example_of_a_configuration_is_valid(page: Path) -> None:
+    for block in blocks(page, "yaml"):
+        config = copy.deepcopy(demo_config())
+        merge(config, yaml.safe_load(block))
+        study.load(config, SCHEMA, families(), METRICS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
+        assert (page.parent / link).exists(), link
+
+
+def test_the_table_of_the_readme_is_the_dry_run(tmp_path: Path) -> None:
+    table = re.search(r"job +count\n-+  -+\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert table is not None
+    shown = {line.split()[0]: int(line.split()[1]) for line in table[1].splitlines()}
+    assert shown.pop("total") == sum(shown.values())
+    assert shown == SINGLE | {"hub_weights": 3}
+
+
+def test_the_picture_of_the_rules_is_the_graph(tmp_path: Path) -> None:
+    def edges(dot: str) -> set[tuple[str, str]]:
+        labels = dict(re.findall(r'(\d+)\[label = "(\w+)"', dot))
+        return {(labels[a], labels[b]) for a, b in re.findall(r"(\d+) -> (\d+)", dot)}
+
+    now = edges(snakemake(tmp_path, "--profile", "profiles/demo", "--rulegraph").output)
+    assert len(now) > 20
+    assert now == edges((ROOT / "docs" / "rulegraph.dot").read_text()), "run `make rulegraph`"
+    # graphviz writes each edge into the picture as a title
+    svg = (ROOT / "docs" / "rulegraph.svg").read_text()
+    assert len(re.findall(r'class="edge"', svg)) == len(now)
+
+
+def test_the_example_of_a_metric_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "METRICS", dict(METRICS))
+    (code,) = blocks(ROOT / "docs" / "add-a-metric.md", "python")
+    exec(code, vars(metrics))
+    added = metrics.METRICS["jaccard_knn"]
+    a, b = related(0)
+    assert added.function(graph(a, 5), graph(a, 5), 0.0).value == 1
+    shared = METRICS["mutual_knn"].function(graph(a, 5), graph(b, 5), 0.0).value
+    assert added.function(graph(a, 5), graph(b, 5), 0.0).value == pytest.approx(shared / (2 - shared))
