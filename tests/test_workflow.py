@@ -265,7 +265,7 @@ def test_a_hub_that_cannot_be_reached_says_what_to_do(fresh: Workflow) -> None:
         "resources/weights/siglip2/weights.json", overlay={"models": {"siglip2": {"weights": {"from": "hub"}}}}
     )
     check_refused(
-        refused, fresh, "resources", "google/siglip2-large-patch16-512 could not be downloaded", "from: folder"
+        refused, fresh, "resources", "google/siglip2-large-patch16-512 is not in the Hugging Face cache", "from: folder"
     )
 
 

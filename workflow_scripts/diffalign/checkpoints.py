@@ -53,17 +53,22 @@ def link_files(source: Path, folder: Path, patterns: Sequence[str], what: str) -
 
 
 def hub_snapshot(model: str, hub: str, revision: str | None, patterns: Sequence[str]) -> tuple[Path, str]:
-    """Download the matching files of a repository into the Hugging Face cache; return the folder and the commit.
+    """The matching files of a repository in the Hugging Face cache, downloaded if need be: the folder and the commit.
 
+    With the hub switched off (HF_HUB_OFFLINE=1), or out of reach, what the cache holds of the revision is taken.
     Raises CheckpointError that says what to do: accept a licence, check the name, or point to a local folder.
     """
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     elsewhere = f"or set models.{model}.weights to {{from: folder, folder: …}} with a local copy"
     try:
-        commit = HfApi().model_info(hub, revision=revision).sha
-        folder = snapshot_download(hub, revision=commit, allow_patterns=list(patterns) or None)
+        folder = Path(snapshot_download(hub, revision=revision, allow_patterns=list(patterns) or None))
     except GatedRepoError as error:
         raise CheckpointError(
             f"{model}: {hub} is gated: accept its licence on the page of the repository, "
@@ -75,6 +80,12 @@ def hub_snapshot(model: str, hub: str, revision: str | None, patterns: Sequence[
         raise CheckpointError(
             f"{model}: the hub has no repository '{hub}', or you are not logged in; {elsewhere}"
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except LocalEntryNotFoundError as error:
+        raise CheckpointError(
+            f"{model}: {hub} is not in the Hugging Face cache, and the hub is out of reach or switched off "
+            f"(HF_HUB_OFFLINE); try again with a network, {elsewhere}"
+        ) from error
+    except Exception as error:  # whatever the network or the disk does, the reader learns what failed
         raise CheckpointError(f"{model}: {hub} could not be downloaded ({error}); try again, {elsewhere}") from error
-    return Path(folder), str(commit)
+    # a snapshot is kept in a folder named for its commit
+    return folder, folder.name
