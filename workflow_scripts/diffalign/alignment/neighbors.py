@@ -46,44 +46,36 @@ def nearest_neighbors(rows: NDArray[np.float32], k: int) -> Neighbors:
     if not 1 <= k <= count - 1:
         raise ValueError(f"k = {k} neighbours need at least {k + 1} images, got {count}")
     rows = np.ascontiguousarray(rows)
+    double = rows.astype(np.float64)
     indices = np.empty((count, k), np.int32)
     similarities = np.empty((count, k), np.float32)
     candidates = min(k + _MARGIN, count - 1)
     # a bound on the error of a float32 dot product of unit rows
     error = 4 * np.finfo(np.float32).eps * np.sqrt(width)
-    block = max(1, _BLOCK_BYTES // (4 * count + 8 * candidates * width))
+    gathered = np.empty((candidates, width))
+    block = max(1, _BLOCK_BYTES // (4 * count))
     for start in range(0, count, block):
         stop = min(start + block, count)
-        itself = np.arange(start, stop)
         approximate = rows[start:stop] @ rows.T
-        approximate[np.arange(stop - start), itself] = -np.inf
+        approximate[np.arange(stop - start), np.arange(start, stop)] = -np.inf
         chosen = np.argpartition(approximate, -candidates, axis=1)[:, -candidates:]
         # no row left out is closer than this
         left_out = np.take_along_axis(approximate, chosen, 1).min(axis=1)
-        exact = _similarities(rows, itself, chosen)
-        order = _order(exact, chosen)
-        chosen, exact = np.take_along_axis(chosen, order, 1), np.take_along_axis(exact, order, 1)
-        if candidates < count - 1:
-            # a row left out may, within its error, belong in the list: then measure the whole row again
-            for row in np.flatnonzero(left_out + error >= exact[:, k - 1]):
-                everyone = np.delete(np.arange(count), itself[row])[None]
-                whole = _similarities(rows, itself[row : row + 1], everyone)
-                best = _order(whole, everyone)[0, :candidates]
-                chosen[row], exact[row] = everyone[0, best], whole[0, best]
-        indices[start:stop] = chosen[:, :k]
-        similarities[start:stop] = exact[:, :k]
+        for i in range(start, stop):
+            mine = chosen[i - start]
+            # einsum, not a matrix product: equal rows then give equal sums wherever they stand
+            exact = np.einsum("cd,d->c", np.take(double, mine, axis=0, out=gathered, mode="clip"), double[i])
+            best = _order(exact, mine)[:k]
+            if candidates < count - 1 and left_out[i - start] + error >= exact[best[-1]]:
+                # a row left out may, within its error, belong in the list: then all are measured
+                mine = np.delete(np.arange(count), i)
+                exact = np.delete(np.einsum("cd,d->c", double, double[i]), i)
+                best = _order(exact, mine)[:k]
+            indices[i] = mine[best]
+            similarities[i] = exact[best]
     return Neighbors(indices, similarities)
 
 
-def _similarities(
-    rows: NDArray[np.float32], queries: NDArray[np.intp], chosen: NDArray[np.intp]
-) -> NDArray[np.float64]:
-    """Dot products (B, C) in float64 of query rows with their chosen rows."""
-    left = rows[queries].astype(np.float64)
-    right = rows[chosen].astype(np.float64)
-    return np.asarray(np.einsum("bd,bcd->bc", left, right))
-
-
 def _order(similarities: NDArray[np.float64], chosen: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Positions that sort each row by (-similarity, index)."""
-    return np.lexsort((chosen, -np.round(similarities / _QUANTUM)), axis=1)
+    """Positions that sort by (-similarity, index)."""
+    return np.lexsort((chosen, -np.round(similarities / _QUANTUM)))
