@@ -45,35 +45,68 @@ def nearest_neighbors(rows: NDArray[np.float32], k: int) -> Neighbors:
     count, width = rows.shape
     if not 1 <= k <= count - 1:
         raise ValueError(f"k = {k} neighbours need at least {k + 1} images, got {count}")
-    rows = np.ascontiguousarray(rows)
-    double = rows.astype(np.float64)
+    single = np.ascontiguousarray(rows)
+    double = single.astype(np.float64)
     indices = np.empty((count, k), np.int32)
     similarities = np.empty((count, k), np.float32)
-    candidates = min(k + _MARGIN, count - 1)
-    # a bound on the error of a float32 dot product of unit rows
-    error = 4 * np.finfo(np.float32).eps * np.sqrt(width)
-    gathered = np.empty((candidates, width))
-    block = max(1, _BLOCK_BYTES // (4 * count))
+    block = max(1, _BLOCK_BYTES // (8 * count))
     for start in range(0, count, block):
-        stop = min(start + block, count)
-        approximate = rows[start:stop] @ rows.T
-        approximate[np.arange(stop - start), np.arange(start, stop)] = -np.inf
-        chosen = np.argpartition(approximate, -candidates, axis=1)[:, -candidates:]
-        # no row left out is closer than this
-        left_out = np.take_along_axis(approximate, chosen, 1).min(axis=1)
-        for i in range(start, stop):
-            mine = chosen[i - start]
-            # einsum, not a matrix product: equal rows then give equal sums wherever they stand
-            exact = np.einsum("cd,d->c", np.take(double, mine, axis=0, out=gathered, mode="clip"), double[i])
-            best = _order(exact, mine)[:k]
-            if candidates < count - 1 and left_out[i - start] + error >= exact[best[-1]]:
-                # a row left out may, within its error, belong in the list: then all are measured
-                mine = np.delete(np.arange(count), i)
-                exact = np.delete(np.einsum("cd,d->c", double, double[i]), i)
-                best = _order(exact, mine)[:k]
-            indices[i] = mine[best]
-            similarities[i] = exact[best]
+        waiting = np.arange(start, min(start + block, count))
+        # products in float32 settle nearly all rows, products in float64 those whose cut lies among near-ties
+        for source in (single, double):
+            if len(waiting) == 0:
+                break
+            products = source[waiting] @ source.T
+            waiting = np.array(
+                [
+                    i
+                    for i, row in zip(waiting, products, strict=True)
+                    if not _settle(double, int(i), row, k, indices, similarities)
+                ],
+                dtype=np.intp,
+            )
+        for i in waiting:
+            _measure(double, int(i), np.delete(np.arange(count), i), k, indices, similarities)
     return Neighbors(indices, similarities)
+
+
+def _settle(
+    double: NDArray[np.float64],
+    i: int,
+    products: NDArray[np.floating],
+    k: int,
+    indices: NDArray[np.int32],
+    similarities: NDArray[np.float32],
+) -> bool:
+    """Fill row i from its best candidates; False where a row left out may, within the products' error, belong there.
+
+    products: (N,) approximate similarities of row i with all rows.
+    """
+    count, width = double.shape
+    products[i] = -np.inf
+    candidates = min(k + _MARGIN, count - 1)
+    chosen = np.argpartition(products, -candidates)[-candidates:]
+    last = _measure(double, i, chosen, k, indices, similarities)
+    # a bound on the error of a dot product of unit rows
+    error = 4 * np.finfo(products.dtype).eps * np.sqrt(width)
+    return candidates == count - 1 or bool(products[chosen].min() + error < last)
+
+
+def _measure(
+    double: NDArray[np.float64],
+    i: int,
+    chosen: NDArray[np.intp],
+    k: int,
+    indices: NDArray[np.int32],
+    similarities: NDArray[np.float32],
+) -> float:
+    """Fill row i with the k best of the chosen rows, measured in float64; return the similarity of the last."""
+    # einsum, not a matrix product: equal rows then give equal sums wherever they stand
+    exact = np.einsum("cd,d->c", double[chosen], double[i])
+    best = _order(exact, chosen)[:k]
+    indices[i] = chosen[best]
+    similarities[i] = exact[best]
+    return float(exact[best[-1]])
 
 
 def _order(similarities: NDArray[np.float64], chosen: NDArray[np.intp]) -> NDArray[np.intp]:
