@@ -17,12 +17,12 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(UV)"
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: $(VENV)/.installed
 	$(BIN)/snakemake --profile profiles/demo --quiet rules
-	@if [ ! -f demo/report.html ] || [ demo/results/tables/alignment.tsv -nt demo/report.html ]; then \
+	@if [ ! -f demo/report.html ] || \
+	  [ -n "$$(find demo/results/figures demo/results/tables report config.yaml profiles/demo -newer demo/report.html)" ]; then \
 	  $(BIN)/snakemake --profile profiles/demo --report report.html --quiet all; fi
 	@echo
 	@echo "The demo is done. Its models are miniatures with random weights: it shows the workflow, not results."
@@ -40,6 +40,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/snakefmt --check --line-length 120 $(RULES)
 	$(BIN)/mypy
+	$(BIN)/mypy workflow_scripts/*.py
 	$(BIN)/snakemake --lint --quiet all
 
 # after a change of pyproject.toml

@@ -58,7 +58,7 @@ rule align_layers:
         settings="results/recipes/settings/alignment.json",
     output:
         matrices=matrices(METRICS, "{dataset}", "{condition}", "{a}", "{b}"),
-        recipes=[path.replace(".npy", ".json") for path in matrices(METRICS, "{dataset}", "{condition}", "{a}", "{b}")],
+        recipes=recipes_of(matrices(METRICS, "{dataset}", "{condition}", "{a}", "{b}")),
     log:
         "logs/align_layers/{dataset}/{condition}/{a}_vs_{b}.log",
     wildcard_constraints:

@@ -11,6 +11,7 @@ sys.path.insert(0, str(ROOT / "workflow_scripts"))
 
 from diffalign import names, study, targets
 from diffalign.alignment.metrics import METRICS as KNOWN_METRICS
+from diffalign.checkpoints import fingerprint
 from diffalign.models import families
 from diffalign.names import any_of
 from diffalign.provenance import code_digest
@@ -23,7 +24,8 @@ try:
         config, yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text()), families(), KNOWN_METRICS
     )
 except study.ConfigError as error:
-    raise WorkflowError(f"The configuration has {len(error.mistakes)} mistake(s):\n{error}") from None
+    files = " + ".join(str(path) for path in workflow.configfiles)
+    raise WorkflowError(f"The configuration ({files}) has {len(error.mistakes)} mistake(s):\n{error}") from None
 
 METRICS = STUDY.alignment.metrics
 BUNDLE = "(?:" + "|".join(names.bundle_pattern(m, v) for m, v in STUDY.catalogue.items()) + ")"
@@ -45,8 +47,23 @@ def code_of(*scripts):
 
 def models_from(source):
     """Names of the models whose weights come from `source`; a pattern that matches nothing if there are none."""
-    found = [name for name, model in STUDY.models.items() if model.weights.source == source]
+    return any_of_or_none(name for name, model in STUDY.models.items() if model.weights.source == source)
+
+
+def any_of_or_none(words):
+    """A pattern of these words; one that matches nothing if there are none."""
+    found = list(words)
     return any_of(found) if found else "(?!)"
+
+
+def autoencoders():
+    """A pattern of the models whose latents others can read."""
+    return any_of_or_none(name for name, model in STUDY.models.items() if model.is_autoencoder)
+
+
+def family_code(name):
+    """The module that loads a model. It is imported by name, so a digest must be told of it."""
+    return MODELS_CODE / f"{STUDY.models[name].family}.py"
 
 
 def growing(base):
@@ -76,8 +93,8 @@ def recipe_of(wildcards):
         "model": model.recipe(),
         "noise": representation.noise,
         "conditioning": representation.conditioning,
-        "autoencoder": STUDY.models[model.latents].recipe() if model.latents else None,
-        "code": code_of("extract.py", "latents.py", MODELS_CODE / f"{model.family}.py"),
+        "autoencoder": STUDY.models[model.latents].encoder() if model.latents else None,
+        "code": code_of("extract.py", family_code(model.name)),
     }
 
 
@@ -92,6 +109,7 @@ def extraction_inputs(name):
             "recipe": f"results/recipes/{wildcards.bundle}.json",
             "weights": f"{weights}/checkpoint",
             "record": f"{weights}/weights.json",
+            "dataset": f"{IMAGES}/dataset.json".format(**where),
             "manifest": f"{IMAGES}/manifest.tsv".format(**where),
         }
         if model.latents is None:
@@ -102,6 +120,7 @@ def extraction_inputs(name):
             **files,
             "latents": shards(folder),
             "statistics": f"{folder}/latents_stats.pt",
+            "autoencoder_record": f"{WEIGHTS}/weights.json".format(model=model.latents),
             "prompts": f"results/prompts/{wildcards.dataset}/{name}-{conditioning}.safetensors",
         }
 
@@ -128,7 +147,17 @@ def matrices(metrics, dataset, condition, a, b):
 
 def matrices_of(wildcards):
     """The matrices of all metrics of one pair, and their recipes."""
-    return matrices(METRICS, wildcards.dataset, wildcards.condition, wildcards.a, wildcards.b)
+    return with_recipes(matrices(METRICS, wildcards.dataset, wildcards.condition, wildcards.a, wildcards.b))
+
+
+def with_recipes(arrays):
+    """Arrays, and the recipes that lie beside them, as named inputs."""
+    return {"matrices": arrays, "recipes": recipes_of(arrays)}
+
+
+def recipes_of(arrays):
+    """The recipes that lie beside arrays."""
+    return [path.removesuffix(".npy") + ".json" for path in arrays]
 
 
 def study_places():
@@ -158,13 +187,13 @@ def everything():
 
 
 def made_by(rules):
-    """A pattern of every file below results/ that one of the rules makes, for the refusal of all others."""
-    patterns = {output.regex().pattern for rule in rules for output in rule.output if output.startswith("results/")}
+    """A pattern of every file that one of the rules makes, for the refusal of all others."""
+    patterns = {output.regex().pattern for rule in rules for output in rule.output}
     # the names of wildcards may stand only once in a pattern
     bare = sorted(re.sub(r"\(\?P<\w+>", "(?:", pattern) for pattern in patterns)
-    return "(?:" + "|".join(pattern.removeprefix("results/").rstrip("$") for pattern in bare) + ")"
+    return "(?:" + "|".join(pattern.rstrip("$") for pattern in bare) + ")"
 
 
 def refuse(wildcards):
     """Say which word of a target is unknown."""
-    raise ValueError(targets.explain(f"results/{wildcards.target}", STUDY))
+    raise ValueError(targets.explain(wildcards.target, STUDY, KNOWN_METRICS))

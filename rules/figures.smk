@@ -4,7 +4,7 @@
 
 rule layer_maps:
     input:
-        matrices_of,
+        unpack(matrices_of),
     output:
         report(
             "results/figures/{dataset}/{condition}/layer_maps/{a}_vs_{b}.png",
@@ -33,7 +33,7 @@ rule layer_maps:
 
 rule depth_curves:
     input:
-        matrices_of,
+        unpack(matrices_of),
     output:
         report(
             "results/figures/{dataset}/{condition}/depth_curves/{a}_vs_{b}.png",
@@ -63,7 +63,7 @@ rule depth_curves:
 
 rule alignment_table:
     input:
-        all_matrices(),
+        **with_recipes(all_matrices()),
     output:
         tsv=report(
             "results/tables/alignment.tsv",

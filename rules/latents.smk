@@ -6,7 +6,6 @@
 
 rule latents:
     input:
-        recipe="results/recipes/{model}.json",
         weights=f"{WEIGHTS}/checkpoint",
         record=f"{WEIGHTS}/weights.json",
         images=f"{IMAGES}/png",
@@ -16,6 +15,8 @@ rule latents:
         statistics=f"{LATENTS}/latents_stats.pt",
     log:
         "logs/latents/{dataset}/{condition}/{model}.log",
+    wildcard_constraints:
+        model=autoencoders(),
     conda:
         "../envs/models.yaml"
     threads: 4
@@ -26,6 +27,10 @@ rule latents:
         workers=STUDY.compute.workers,
         mem_mb=growing(16000),
         runtime=480,
+    params:
+        model=lambda w: STUDY.models[w.model].encoder(),
+        shards=STUDY.latent_shards,
+        code=lambda w: code_of("latents.py", family_code(w.model)),
     script:
         "../workflow_scripts/latents.py"
 
@@ -41,7 +46,8 @@ rule prompts:
     log:
         "logs/prompts/{dataset}/{model}-{conditioning}.log",
     wildcard_constraints:
-        conditioning="[a-z]+",
+        model=any_of_or_none(name for name, model in STUDY.models.items() if model.conditionings),
+        conditioning=any_of_or_none({word for model in STUDY.models.values() for word in model.conditionings}),
     conda:
         "../envs/models.yaml"
     threads: 4
@@ -52,6 +58,6 @@ rule prompts:
         runtime=60,
     params:
         family=lambda w: STUDY.models[w.model].family,
-        code=code_of("prompts.py"),
+        code=lambda w: code_of("prompts.py", family_code(w.model)),
     script:
         "../workflow_scripts/prompts.py"

@@ -1,11 +1,12 @@
 # Needs: the data set's folder, or the photographs that ship with scikit-image and scikit-learn.
-# Makes: square PNG files and a manifest (name, label, caption, sha256) for every data set and condition.
+# Makes: square PNG files, a manifest (name, label, caption, sha256) and dataset.json for every data set and condition.
 
 
 rule images:
     output:
         folder=directory(f"{IMAGES}/png"),
         manifest=f"{IMAGES}/manifest.tsv",
+        spec=f"{IMAGES}/dataset.json",
     log:
         "logs/images/{dataset}/{condition}.log",
     conda:

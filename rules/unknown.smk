@@ -6,11 +6,11 @@ rule unknown_target:
     input:
         refuse,
     output:
-        "results/{target}",
+        "{target}",
     log:
         "logs/unknown_target/{target}.log",
     wildcard_constraints:
-        target=f"(?!{made_by(workflow.rules)}$).+",
+        target=f"(?!{made_by(workflow.rules)}$)(?:results|resources)/.+",
     conda:
         "../envs/analysis.yaml"
     shell:

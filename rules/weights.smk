@@ -19,7 +19,7 @@ rule miniature_weights:
     params:
         model=checkpoint_of,
         seed=STUDY.seed,
-        code=lambda w: code_of("miniature_weights.py", MODELS_CODE / f"{STUDY.models[w.model].family}.py"),
+        code=lambda w: code_of("miniature_weights.py", family_code(w.model)),
     script:
         "../workflow_scripts/miniature_weights.py"
 
@@ -36,6 +36,7 @@ rule folder_weights:
         "../envs/models.yaml"
     params:
         model=checkpoint_of,
+        files=lambda w: fingerprint(Path(STUDY.models[w.model].weights.folder).expanduser()),
     script:
         "../workflow_scripts/folder_weights.py"
 

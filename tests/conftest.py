@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,3 @@ def copied(finished: Workflow, tmp_path: Path) -> Workflow:
     shutil.copytree(finished.tree, tmp_path / "tree", symlinks=True)
     shutil.copytree(finished.directory, tmp_path / "work", symlinks=True)
     return Workflow(tmp_path / "tree", tmp_path / "work")
-
-
-Loader = Callable[..., Any]

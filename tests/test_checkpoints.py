@@ -152,6 +152,15 @@ def test_a_record_of_another_format_and_an_empty_checkpoint_are_refused(tmp_path
         checkpoints.describe(tmp_path / "weights.json", tmp_path / "empty", {})
 
 
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (tmp_path / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
+    (tmp_path / "model" / "model-1.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"1 of 2 shards are missing, first: model-2\.safetensors"):
+        checkpoints.describe(tmp_path / "weights.json", tmp_path / "model", {})
+
+
 def test_links_follow_patterns_and_name_what_is_missing(tmp_path: Path) -> None:
     for name in ("vae/config.json", "vae/model.bin", "unet/config.json"):
         (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +169,7 @@ def test_links_follow_patterns_and_name_what_is_missing(tmp_path: Path) -> None:
     assert [p.relative_to(tmp_path / "links").as_posix() for p in (tmp_path / "links").rglob("*.json")] == [
         "vae/config.json"
     ]
-    with pytest.raises(FileNotFoundError, match=r"models\.mine: .*source has no file that matches te/\*"):
+    with pytest.raises(FileNotFoundError, match=r"models\.mine: .*source has no file te/\*"):
         checkpoints.link_files(tmp_path / "source", tmp_path / "other", ["te/*"], "models.mine")
     with pytest.raises(FileNotFoundError, match="models.mine: no such folder"):
         checkpoints.link_files(tmp_path / "gone", tmp_path / "other", [], "models.mine")

@@ -62,8 +62,7 @@ def test_the_example_of_a_metric_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "METRICS", dict(METRICS))
     (code,) = blocks(ROOT / "docs" / "add-a-metric.md", "python")
     exec(code, vars(metrics))
-    added = metrics.METRICS["jaccard_knn"]
     a, b = related(0)
-    assert added.function(graph(a, 5), graph(a, 5), 0.0).value == 1
-    shared = METRICS["mutual_knn"].function(graph(a, 5), graph(b, 5), 0.0).value
-    assert added.function(graph(a, 5), graph(b, 5), 0.0).value == pytest.approx(shared / (2 - shared))
+    assert metrics.measure("jaccard_knn", graph(a, 5), graph(a, 5)).value == 1
+    shared = metrics.measure("mutual_knn", graph(a, 5), graph(b, 5)).value
+    assert metrics.measure("jaccard_knn", graph(a, 5), graph(b, 5)).value == pytest.approx(shared / (2 - shared))

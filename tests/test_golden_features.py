@@ -1,15 +1,19 @@
 """The published Stable Diffusion 3 features, measured on tiny pipelines by running the published code."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import golden
+from test_stimuli import rows
 
+from diffalign import models
 from diffalign.extraction import inputs
 from diffalign.extraction.passes import pooled_features
 from diffalign.extraction.taps import Taps
+from diffalign.latents import Latents, write_shard
 from diffalign.models import family
 from diffalign.study import ImageInput, Model, Weights
 
@@ -23,7 +27,7 @@ PUBLISHED = {"seeding": "constant", "seed": 42}
 
 @pytest.mark.parametrize("strength", [5, 20, 60])
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_sd3_features_equal_the_published_ones(strength: int, batch_size: int) -> None:
+def test_sd3_features_equal_the_published_ones(strength: int, batch_size: int, tmp_path: Path) -> None:
     folder = golden("pipelines") / "stable-diffusion-3-tiny"
     published = np.load(golden("stable_diffusion_features.npz"))
     assert json.loads(golden("stable_diffusion_features.json").read_text())["seed_per_image"] == 42
@@ -41,18 +45,21 @@ def test_sd3_features_equal_the_published_ones(strength: int, batch_size: int) -
     images = torch.from_numpy(published["images_sd3"])
     names = ["a", "b", "c"]
 
-    encoder = family(vae.family).load(vae, folder, None, CPU)
+    encoder = models.load(vae, folder, None, CPU)
     mean, std = encoder.latent_statistics
     pixels = {"pixels": inputs.normalised(images, PIXELS), "names": names}
     with torch.inference_mode(), Taps(encoder.module, vae.layers, lambda output: output) as taps:
-        latents = (taps.run(lambda: encoder.forward(pixels))["latent"] - mean) / std
+        encoded = taps.run(lambda: encoder.forward(pixels))["latent"]
+    shard, statistics = tmp_path / "latents_rank00_shard000.safetensors", tmp_path / "latents_stats.pt"
+    write_shard(shard, rows(*names), [encoded])
+    torch.save({"mean": mean, "std": std}, statistics)
 
     prompts = family(sd3.family).embed_prompts(folder, [""], CPU)
     level = family(sd3.family).noise_level(sd3, folder, sd3.noise)
     dataset = inputs.NoisyLatents(
-        dict(zip(names, latents, strict=True)), level, sd3.seeding, sd3.seed, prompts, dict.fromkeys(names, 0)
+        Latents([shard], statistics), level, sd3.seeding, sd3.seed, prompts, dict.fromkeys(names, 0)
     )
-    transformer = family(sd3.family).load(sd3, folder, sd3.noise, CPU)
+    transformer = models.load(sd3, folder, sd3.noise, CPU)
     _, features = pooled_features(transformer, LAYERS, inputs.batches(dataset, batch_size, 0, CPU))
 
     checked = 0

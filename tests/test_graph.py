@@ -14,7 +14,7 @@ from snakemake_executor_plugin_slurm.partitions import get_best_partition, read_
 TARGET = "results/cknna/dinov2_vs_sd3_b8.npy"
 SINGLE = {
     "images": 1,
-    "recipe": 3,
+    "recipe": 2,
     "latents": 1,
     "prompts": 1,
     "extract_dinov2": 1,
@@ -99,8 +99,13 @@ def test_jobs_go_to_the_partition_that_has_what_they_ask_for() -> None:
     assert partition(mem_mb=16000, runtime=60, gpu=1) == "gpu"
 
 
-def test_memory_grows_with_every_attempt() -> None:
-    assert "lambda wildcards, attempt: base * attempt" in (ROOT / "rules/common.smk").read_text()
+def test_memory_grows_with_every_attempt(fresh: Workflow) -> None:
+    overlay = {"datasets": {"mine": {"kind": "folder", "path": "/nowhere", "size": 64}}}
+    target = "results/images/mine/clean/manifest.tsv"
+    failed = fresh.run(target, options=["--retries", "1"], overlay=overlay)
+    assert failed.code != 0
+    assert "mem_mb=4000" in failed.output
+    assert "mem_mb=8000" in failed.output
     assert "retries: 2" in (ROOT / "profiles/slurm/config.yaml").read_text()
 
 
@@ -175,6 +180,11 @@ def test_a_new_metric_alone_recomputes_no_list(finished: Workflow) -> None:
             "models/transformers_vision.py",
             PAIRS_OF_A_MODEL | {"miniature_weights": 1, "recipe": 1, "extract_siglip2": 1, "neighbors": 1},
         ),
+        (
+            "models/diffusers_mmdit.py",
+            PAIRS_OF_A_MODEL
+            | {"miniature_weights": 1, "prompts": 1, "recipe": 1, "extract_sd3": 1, "neighbors": 1, "align_default": 1},
+        ),
     ],
 )
 def test_an_edited_module_reruns_what_imports_it(module: str, jobs: dict[str, int], copied: Workflow) -> None:
@@ -182,6 +192,35 @@ def test_an_edited_module_reruns_what_imports_it(module: str, jobs: dict[str, in
     with (copied.tree / "workflow_scripts" / "diffalign" / module).open("a") as file:
         file.write("\n# edited\n")
     assert copied.plan().jobs() == jobs
+
+
+def test_a_change_is_seen_by_what_hangs_on_it_in_a_later_call(copied: Workflow) -> None:
+    changed = {"models": {"siglip2": {"input": {"mean": [0.4, 0.4, 0.4]}}}}
+    done = copied.run("results/features/photographs/clean/siglip2/layers.json", overlay=changed)
+    assert done.code == 0, done.output
+    assert copied.plan(overlay=changed).jobs() == PAIRS_OF_A_MODEL | {"neighbors": 1}
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_another_number_of_shards_encodes_latents_again(shards: int, finished: Workflow) -> None:
+    jobs = plan(finished, {"latents": {"shards": shards}})
+    assert jobs == PAIRS_OF_A_MODEL | {"latents": 1, "extract_sd3": 1, "neighbors": 1, "align_default": 1}
+
+
+def test_a_tap_of_an_autoencoder_leaves_its_latents_alone(finished: Workflow) -> None:
+    overlay = {"models": {"sd3vae": {"layers": {"conv": "encoder.conv_out"}}}}
+    assert "Nothing to be done" in finished.plan(overlay=overlay).output
+
+
+def test_figures_depend_on_the_recipes_that_they_read(copied: Workflow) -> None:
+    (copied.directory / "results/cknna/photographs/clean/layers/dinov2_vs_sd3.json").unlink()
+    assert copied.plan().jobs() == {
+        "align_layers": 1,
+        "layer_maps": 1,
+        "depth_curves": 1,
+        "alignment_table": 1,
+        "all": 1,
+    }
 
 
 def test_a_fifth_model_runs_only_its_own_jobs(finished: Workflow) -> None:
@@ -229,6 +268,9 @@ def test_a_default_layer_changes_what_a_name_means_and_no_feature(finished: Work
         ("results/cknna/dinov2_vs_sd3_b99.npy", "sd3 has no layer 'b99'; it has embed, b0 … b23, final"),
         ("results/cknna/photographs/claen/dinov2_vs_sd3.npy", "unknown condition 'claen'; did you mean 'clean'?"),
         ("results/features/photographs/clean/sd3/b8.pt", "write 'sd3-t0.5' for 'sd3'"),
+        ("results/latents/photographs/clean/dinov2/latents_stats.pt", "unknown autoencoder 'dinov2'"),
+        ("results/prompts/photographs/dinov2-uncond.safetensors", "dinov2 has no variants"),
+        ("resources/weights/dinov3/weights.json", "unknown model 'dinov3'; did you mean 'dinov2'?"),
     ],
 )
 def test_an_unknown_word_in_a_target_is_named(target: str, message: str, tmp_path: Path) -> None:
@@ -241,7 +283,8 @@ def test_an_unknown_word_in_a_target_is_named(target: str, message: str, tmp_pat
 def test_a_misspelt_key_is_named_with_a_suggestion_before_anything_runs(fresh: Workflow) -> None:
     refused = fresh.run(overlay={"aligment": {"k": 3}, "alignment": {"metrics": ["cknna"], "epsilon": 0}})
     assert refused.code != 0
-    assert "The configuration has 2 mistake(s)" in refused.output
+    assert "small_study.yaml" in refused.output
+    assert "has 2 mistake(s)" in refused.output
     assert "(top level): unknown key 'aligment'; did you mean 'alignment'?" in refused.output
     assert "alignment: unknown key 'epsilon'; did you mean 'eps'?" in refused.output
     assert "Traceback" not in refused.output

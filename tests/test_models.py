@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_study import load
 
+from diffalign import models
 from diffalign.extraction import inputs
 from diffalign.extraction.passes import choose_device, pooled_features
 from diffalign.extraction.taps import Taps
@@ -36,8 +37,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def loaded(name: str, folder: Path, noise: str | None = None) -> Loaded:
     model = STUDY.models[name]
-    found: Loaded = family(model.family).load(model, folder, noise or model.noise, CPU)
-    return found
+    return models.load(model, folder, noise or model.noise, CPU)
 
 
 def batch(name: str, count: int = 3) -> dict[str, Any]:
@@ -129,6 +129,31 @@ def test_a_checkpoint_with_an_unexpected_key_is_refused(
     path = tmp_path / "copy" / file
     save_file({**load_file(path), "surplus.weight": torch.zeros(2)}, path, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=r"1 unexpected \(surplus.weight\)"):
+        loaded(name, tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("dinov2", "model.safetensors"),
+        ("siglip2", "model.safetensors"),
+        ("sdvae", "diffusion_pytorch_model.safetensors"),
+        ("sd3", "transformer/diffusion_pytorch_model.safetensors"),
+    ],
+)
+@pytest.mark.parametrize("broken", ["cut", "reshaped"])
+def test_a_corrupted_checkpoint_is_named(
+    name: str, file: str, broken: str, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(checkpoints[name], tmp_path / "copy")
+    path = tmp_path / "copy" / file
+    if broken == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        tensors = load_file(path)
+        key = next(key for key in sorted(tensors) if tensors[key].ndim > 1)
+        save_file({**tensors, key: tensors[key][:-1].contiguous()}, path, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"{tmp_path}.*{name} cannot be loaded"):
         loaded(name, tmp_path / "copy")
 
 
@@ -244,7 +269,12 @@ def test_features_that_are_not_finite_name_layer_and_image(checkpoints: dict[str
 
 
 def test_families_are_found_by_name() -> None:
-    assert families() == ("diffusers_mmdit", "diffusers_vae", "timm_vision", "transformers_vision")
+    assert families() == {
+        "diffusers_mmdit": "latents",
+        "diffusers_vae": "pixels",
+        "timm_vision": "pixels",
+        "transformers_vision": "pixels",
+    }
     with pytest.raises(ValueError, match="unknown family 'tim'; allowed: diffusers_mmdit"):
         family("tim")
 

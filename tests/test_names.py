@@ -26,7 +26,7 @@ CATALOGUE = {
         ("sd3-t1.0", "sd3-t1", None),
         ("sd3-s20-label_b8", "sd3-s20-label", "b8"),
         ("sd3-label", "sd3-t0.5-label", None),
-        ("sd3-uncond-t0.3", "sd3-t0.3", None),
+        ("sd3-t0.3-uncond", "sd3-t0.3", None),
     ],
 )
 def test_typed_names_become_bundles(typed: str, bundle: str, layer: str | None) -> None:
@@ -47,6 +47,18 @@ def test_a_bundle_parses_to_itself_and_fits_its_pattern(model: str, t: float, no
     bundle = names.parse_representation(typed, CATALOGUE).bundle(vocabulary)
     assert re.fullmatch(names.bundle_pattern(model, vocabulary), bundle)
     assert names.parse_representation(bundle, CATALOGUE).bundle(vocabulary) == bundle
+
+
+@given(st.from_regex(r"\A(sd3|dinov2)(-(t[0-9.]{1,4}|s[0-9]{1,3}|label|uncond)){0,2}\Z"))
+def test_a_name_parses_exactly_where_its_pattern_matches(text: str) -> None:
+    model = text.split("-", maxsplit=1)[0]
+    matches = re.fullmatch(names.typed_pattern(model, CATALOGUE[model]), text) is not None
+    try:
+        names.parse_representation(text, CATALOGUE)
+    except UnknownName:
+        assert not matches
+    else:
+        assert matches
 
 
 def test_patterns_of_one_model_match_no_other() -> None:
@@ -72,6 +84,7 @@ def test_patterns_of_one_model_match_no_other() -> None:
         ("sd3-s101", "'s101' is no noise level"),
         ("sd3-labl", "sd3 has no variant 'labl'; did you mean 'label'?"),
         ("sd3-t0.1-t0.2", "gives two noise levels"),
+        ("sd3-label-t0.3", "the noise level stands before the conditioning, '-t0.3-label'"),
         ("dinov2-t0.5", "dinov2 has no noise level"),
         ("dinov2-label", "dinov2 has no variants"),
         ("", "unknown model ''"),

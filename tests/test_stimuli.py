@@ -102,6 +102,18 @@ def test_flat_folders(tmp_path: Path) -> None:
         folders.flat_folder(tmp_path, "prefix", None, 0)
 
 
+def test_the_order_of_a_listing_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("n02/b.png", "n01/c.png", "n01/a.png", "n03/d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    synsets = folders.synset_folders(tmp_path, 3, 0)
+    flat = folders.flat_folder(tmp_path / "n01", "none", None, 0)
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: iter(sorted(listed(path), reverse=True)))
+    assert folders.synset_folders(tmp_path, 3, 0) == synsets
+    assert folders.flat_folder(tmp_path / "n01", "none", None, 0) == flat
+
+
 def test_synset_folders(tmp_path: Path) -> None:
     for name in ("n02/a.png", "n01/b.JPEG", "n03/c.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

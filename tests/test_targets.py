@@ -2,33 +2,51 @@ import pytest
 from test_study import load
 
 from diffalign import targets
+from diffalign.alignment.metrics import METRICS
 
 
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("cknaa/dinov2_vs_sd3.npy", "unknown metric or stage 'cknaa'; did you mean 'cknna'?"),
-        ("cknna/dinov3_vs_sd3.npy", "unknown model 'dinov3'; did you mean 'dinov2'?"),
-        ("cknna/dinov2_vs_sd3_b99.npy", "sd3 has no layer 'b99'; it has embed, b0 … b23, final"),
-        ("cknna/photograph/clean/dinov2_vs_sd3.npy", "unknown dataset 'photograph'; did you mean 'photographs'?"),
-        ("cknna/photographs/claen/dinov2_vs_sd3.npy", "unknown condition 'claen'; did you mean 'clean'?"),
-        ("cknna/photographs/clean/layrs/dinov2_vs_sd3.npy", "unknown folder 'layrs'; did you mean 'layers'?"),
-        ("cknna/photographs/clean/layers/dinov2_vs_sd3_b8.npy", "names a layer; here all layers are meant"),
-        ("features/photographs/clean/sd3/b8.pt", "write 'sd3-t0.5' for 'sd3'"),
-        ("features/photographs/clean/sd3-t0.5/b99.pt", "sd3 has no layer 'b99'"),
-        ("neighbors/photographs/clean/sd4-t0.5.npz", "unknown model 'sd4'; did you mean 'sd3'?"),
+        ("results/cknaa/dinov2_vs_sd3.npy", "unknown metric or stage 'cknaa'; did you mean 'cknna'?"),
+        ("results/cknna/dinov3_vs_sd3.npy", "unknown model 'dinov3'; did you mean 'dinov2'?"),
+        ("results/cknna/dinov2_vs_sd3_b99.npy", "sd3 has no layer 'b99'; it has embed, b0 … b23, final"),
+        (
+            "results/cknna/photograph/clean/dinov2_vs_sd3.npy",
+            "unknown dataset 'photograph'; did you mean",
+        ),
+        ("results/cknna/photographs/claen/dinov2_vs_sd3.npy", "unknown condition 'claen'; did you mean 'clean'?"),
+        ("results/cknna/photographs/clean/layrs/dinov2_vs_sd3.npy", "unknown folder 'layrs'; did you mean 'layers'?"),
+        ("results/cknna/photographs/clean/layers/dinov2_vs_sd3_b8.npy", "names a layer; here all layers are meant"),
+        ("results/features/photographs/clean/sd3/b8.pt", "write 'sd3-t0.5' for 'sd3'"),
+        ("results/features/photographs/clean/sd3-t0.5/b99.pt", "sd3 has no layer 'b99'"),
+        ("results/neighbors/photographs/clean/sd4-t0.5.npz", "unknown model 'sd4'; did you mean 'sd3'?"),
         (
             "figures/photographs/clean/layer_map/dinov2_vs_sd3.png",
             "unknown figure 'layer_map'; did you mean 'layer_maps'?",
         ),
-        ("figures/photographs/clean/layer_maps/dinov3_vs_sd3.png", "unknown model 'dinov3'"),
-        ("latents/photographs/clean/sd3va/latents_stats.pt", "unknown model 'sd3va'; did you mean 'sd3vae'?"),
-        ("prompts/photographs/sd3-labl.safetensors", "sd3 has no variant 'labl'"),
-        ("recipes/sd4.json", "unknown model 'sd4'"),
-        ("cknna/a/b/c/d/e.npy", "is no file of this workflow; files of this stage are results/cknna/{pair} or"),
+        ("results/figures/photographs/clean/layer_maps/dinov3_vs_sd3.png", "unknown model 'dinov3'"),
+        (
+            "results/latents/photographs/clean/sd3va/latents_stats.pt",
+            "unknown autoencoder 'sd3va'; did you mean",
+        ),
+        ("results/prompts/photographs/sd3-labl.safetensors", "sd3 has no variant 'labl'"),
+        (
+            "results/latents/photographs/clean/dinov2/latents_stats.pt",
+            "unknown autoencoder 'dinov2'; allowed: sdvae",
+        ),
+        ("results/prompts/photographs/dinov2.safetensors", "dinov2 takes no prompts"),
+        (
+            "results/other/dinov2_vs_sd3.npy",
+            "the metric 'other' exists but is not among alignment.metrics (cknna,",
+        ),
+        ("results/tables/alignmnt.tsv", "unknown table 'alignmnt'; did you mean 'alignment'?"),
+        ("resources/weights/dinov3/weights.json", "unknown model 'dinov3'; did you mean 'dinov2'?"),
+        ("results/recipes/sd4.json", "unknown model 'sd4'"),
+        ("results/cknna/a/b/c/d/e.npy", "is no file of this workflow; files of this stage are results/cknna/{pair} or"),
     ],
 )
 def test_the_unknown_word_is_named(target: str, message: str) -> None:
-    explained = targets.explain(f"results/{target}", load())
+    explained = targets.explain(target, load(), (*METRICS, "other"))
     assert message in explained
-    assert explained.startswith(f"'results/{target}'")
+    assert explained.startswith(f"'{target}'")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -20,6 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from diffalign import neighbor_store, store
+from diffalign.latents import decode_names
 from diffalign.stimuli.manifest import read_manifest
 
 FEATURES = "results/features/photographs/clean"
@@ -50,6 +52,14 @@ def test_every_artifact_has_the_form_that_the_readme_promises(finished: Workflow
     prompt = load_file(work / "results/prompts/photographs/sd3-uncond.safetensors")
     assert prompt["prompt_embeds"].shape == (1, 333, 64)
     assert prompt["row"].tolist() == [0] * 40
+    assert decode_names(prompt["names"]) == [image.name for image in images]
+    assert features.recipe["autoencoder_weights"]["sha256"].keys() == {
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+    }
+    spec = json.loads((work / "results/images/photographs/clean/dataset.json").read_text())
+    assert features.recipe["images"] == spec
+    assert (spec["kind"], spec["size"], spec["per_photograph"]) == ("photographs", 128, 2)
 
 
 def test_recipes_follow_their_schema(finished: Workflow) -> None:
@@ -117,7 +127,7 @@ def test_the_report_is_one_offline_page_with_captions(finished: Workflow, tmp_pa
     done = finished.run(options=["--report", str(page)])
     assert done.code == 0, done.output
     html = page.read_text()
-    for text in ("miniatures with random weights", "Alignment over depth", "layer x layer", "sd3-t0.5_b8"):
+    for text in ("are miniatures with random weights", "Alignment over depth", "layer x layer", "sd3-t0.5_b8"):
         assert text in html
     # everything is inside: no script, style or picture is fetched
     assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=[\"']https?:", html)
@@ -247,16 +257,50 @@ def test_names_that_differ_between_two_models(copied: Workflow) -> None:
     assert not (copied.directory / target).exists()
 
 
-def test_a_checkpoint_with_missing_keys(copied: Workflow) -> None:
-    path = copied.directory / "resources/weights/dinov2/checkpoint/model.safetensors"
-    tensors = load_file(path)
+def dinov2_from(folder: Path) -> dict[str, object]:
+    return {"models": {"dinov2": {"weights": {"from": "folder", "folder": str(folder)}}}}
+
+
+def test_a_checkpoint_with_missing_keys(copied: Workflow, tmp_path: Path) -> None:
+    shutil.copytree(copied.directory / "resources/weights/dinov2/checkpoint", tmp_path / "mine")
+    tensors = load_file(tmp_path / "mine/model.safetensors")
     del tensors["blocks.3.attn.qkv.weight"]
-    save_file(tensors, path)
+    save_file(tensors, tmp_path / "mine/model.safetensors")
+    refused = copied.run(f"{FEATURES}/dinov2/layers.json", overlay=dinov2_from(tmp_path / "mine"))
+    checkpoint = "resources/weights/dinov2/checkpoint/model.safetensors"
+    message = f"extract_dinov2: {checkpoint}: the checkpoint does not fit the model: keys 1 missing (blocks.3"
+    check_refused(refused, copied, f"{FEATURES}/dinov2", message)
+
+
+def test_a_checkpoint_that_is_cut_off(copied: Workflow, tmp_path: Path) -> None:
+    shutil.copytree(copied.directory / "resources/weights/dinov2/checkpoint", tmp_path / "mine")
+    path = tmp_path / "mine/model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    refused = copied.run(f"{FEATURES}/dinov2/layers.json", overlay=dinov2_from(tmp_path / "mine"))
+    message = "extract_dinov2: resources/weights/dinov2/checkpoint: dinov2 cannot be loaded:"
+    check_refused(refused, copied, f"{FEATURES}/dinov2", message)
+
+
+def test_a_local_checkpoint_that_changes_is_noticed(copied: Workflow, tmp_path: Path) -> None:
+    shutil.copytree(copied.directory / "resources/weights/dinov2/checkpoint", tmp_path / "mine")
+    overlay = dinov2_from(tmp_path / "mine")
+    target = f"{FEATURES}/dinov2/layers.json"
+    assert copied.run(target, overlay=overlay).code == 0
+    assert "Nothing to be done" in copied.plan(target, overlay=overlay).output
+    tensors = load_file(tmp_path / "mine/model.safetensors")
+    save_file({key: value + 0.1 for key, value in tensors.items()}, tmp_path / "mine/model.safetensors")
+    assert copied.plan(target, overlay=overlay).jobs() == {"folder_weights": 1, "extract_dinov2": 1}
+
+
+def test_a_checkpoint_that_is_not_the_recorded_one(copied: Workflow) -> None:
+    path = copied.directory / "resources/weights/dinov2/checkpoint/config.json"
+    path.write_text(path.read_text() + " ")
     for file in (copied.directory / FEATURES / "dinov2").iterdir():
         file.unlink()
     refused = copied.run(f"{FEATURES}/dinov2/layers.json")
-    checkpoint = "resources/weights/dinov2/checkpoint/model.safetensors"
-    message = f"extract_dinov2: {checkpoint}: the checkpoint does not fit the model: keys 1 missing (blocks.3"
+    message = (
+        "checkpoint/config.json: has changed since its sha256 was recorded in resources/weights/dinov2/weights.json"
+    )
     check_refused(refused, copied, f"{FEATURES}/dinov2", message)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diffalign import logs, neighbor_store, recipes, store
-from diffalign.alignment.metrics import METRICS, knn_graph
+from diffalign.alignment.metrics import knn_graph, measure
 from diffalign.atomic import replacing, write_json
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def align(
     a, b = (neighbor_store.read_neighbors(path) for path in neighbors)
     store.check_same_names(a.names, b.names, a.path, b.path)
     graphs = [knn_graph(side.layer(layer), setting.k) for side, layer in zip((a, b), layers, strict=True)]
-    score = METRICS[metric].function(graphs[0], graphs[1], setting.eps)
+    score = measure(metric, graphs[0], graphs[1], setting.eps)
     if math.isnan(score.value):
         logs.log.warning("undefined: %s", score.undefined)
     with replacing(score_path) as temporary:

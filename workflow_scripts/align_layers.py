@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diffalign import logs, neighbor_store, recipes, store
-from diffalign.alignment.metrics import METRICS, Score, knn_graph
+from diffalign.alignment.metrics import Score, knn_graph, measure
 from diffalign.atomic import replacing, write_json
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ def align_layers(
     for alias in logs.progress(a.layers, len(a.layers), "align_layers"):
         row = knn_graph(a.layer(alias), setting.k)
         for metric, table in scores.items():
-            function = METRICS[metric].function
-            table.append([function(row, column, setting.eps) for column in columns.values()])
+            table.append([measure(metric, row, column, setting.eps) for column in columns.values()])
     for metric, path in matrices.items():
         table = scores[metric]
         with replacing(path) as temporary:

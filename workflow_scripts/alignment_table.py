@@ -61,7 +61,7 @@ def rows(matrix: LayerMatrix, defaults: Mapping[str, str]) -> Iterator[dict[str,
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "alignment_table"):
         alignment_table(
-            [Path(path) for path in snakemake.input],
+            [Path(path) for path in snakemake.input.matrices],
             snakemake.params.defaults,
             Path(snakemake.output.tsv),
             Path(snakemake.output.parquet),

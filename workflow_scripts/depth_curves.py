@@ -62,7 +62,7 @@ def over_depth(matrix: LayerMatrix, side: str, default: str) -> tuple[NDArray[np
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "depth_curves"):
         depth_curves(
-            [Path(path) for path in snakemake.input],
+            [Path(path) for path in snakemake.input.matrices],
             snakemake.params.defaults,
             [Path(path) for path in snakemake.output],
         )

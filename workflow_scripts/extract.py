@@ -9,14 +9,15 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.data import Dataset
 
-from diffalign import logs, store
+from diffalign import logs, models, store
 from diffalign.atomic import write_json
-from diffalign.checkpoints import read_record
+from diffalign.checkpoints import read_record, verify
 from diffalign.extraction import inputs
 from diffalign.extraction.passes import choose_device, pooled_features
-from diffalign.latents import Latents
-from diffalign.models import family
+from diffalign.latents import Latents, decode_names
+from diffalign.provenance import file_sha256
 from diffalign.stimuli.manifest import Image, read_manifest
+from diffalign.store import check_same_names
 from diffalign.study import Model
 
 if TYPE_CHECKING:
@@ -27,11 +28,13 @@ def extract(
     recipe: Path,
     weights: Path,
     record: Path,
+    dataset_json: Path,
     manifest: Path,
     images: Path | None,
     latents: Sequence[Path],
     statistics: Path | None,
     prompts: Path | None,
+    autoencoder_record: Path | None,
     features: Mapping[str, Path],
     layers_json: Path,
     device: str,
@@ -40,14 +43,16 @@ def extract(
 ) -> None:
     """Run the model once over all images and write one feature file a layer, and their manifest.
 
-    images: folder of PNG files, for a model that sees images. latents, statistics, prompts: for a diffusion model.
+    images: folder of PNG files, for a model that sees images. latents, statistics, prompts, autoencoder_record: for a
+    diffusion model.
     Raises ValueError that names the file, the layer or the images where something is wrong, before anything is written.
     """
     content = json.loads(recipe.read_text(encoding="utf-8"))
     model = Model.from_recipe(content["model"])
     rows = read_manifest(manifest)
     on = choose_device(device)
-    loaded = family(model.family).load(model, weights, content["noise"], on)
+    checkpoint = verify(record, weights)
+    loaded = models.load(model, weights, content["noise"], on)
     dataset: Dataset[dict[str, Any]]
     if images is not None:
         assert model.input is not None  # the config is checked
@@ -55,7 +60,7 @@ def extract(
     else:
         assert statistics is not None
         assert prompts is not None
-        dataset = _noisy_latents(model, content["noise"], weights, rows, latents, statistics, prompts)
+        dataset = _noisy_latents(model, content["noise"], weights, rows, manifest, latents, statistics, prompts)
     logs.log.info("%s on %s: %d images, %d layers", model.name, on, len(rows), len(features))
     found = inputs.batches(dataset, batch_size, workers, on)
     layers = {alias: model.layers[alias] for alias in features}
@@ -68,12 +73,17 @@ def extract(
             "layer": alias,
             "module": model.layers[alias],
             **loaded.facts,
-            "weights": read_record(record),
+            "weights": checkpoint,
+            "autoencoder_weights": None if autoencoder_record is None else read_record(autoencoder_record),
+            "images": json.loads(dataset_json.read_text(encoding="utf-8")),
             "torch": torch.__version__,
         }
         store.write_features(path, store.Features(pooled[alias], tuple(names), made))
-    widths = {alias: int(values.shape[1]) for alias, values in pooled.items()}
-    write_json(layers_json, {"format": 1, "bundle": content["bundle"], "count": len(names), "layers": widths})
+    # with digests: Snakemake takes a small input whose content is the same for unchanged
+    made_of = {
+        alias: {"width": int(pooled[alias].shape[1]), "sha256": file_sha256(features[alias])} for alias in features
+    }
+    write_json(layers_json, {"format": 1, "bundle": content["bundle"], "count": len(names), "layers": made_of})
 
 
 def _noisy_latents(
@@ -81,20 +91,19 @@ def _noisy_latents(
     noise: str,
     weights: Path,
     rows: Sequence[Image],
+    dataset_manifest: Path,
     shards: Sequence[Path],
     statistics: Path,
     prompts: Path,
 ) -> inputs.NoisyLatents:
     encoded = Latents(shards, statistics)
     names = [row.name for row in rows]
-    if sorted(encoded) != names:
-        missing = sorted(set(names) ^ set(encoded))
-        raise ValueError(
-            f"{shards[0].parent}: latents and manifest differ in {len(missing)} images: {', '.join(missing[:5])}"
-        )
+    check_same_names(names, sorted(encoded), dataset_manifest, shards[0].parent)
     embedded = load_file(prompts)
-    text_of = dict(zip(names, embedded.pop("row").tolist(), strict=True))
-    level = family(model.family).noise_level(model, weights, noise)
+    told = decode_names(embedded.pop("names"))
+    check_same_names(names, told, shards[0].parent, prompts)
+    text_of = dict(zip(told, embedded.pop("row").tolist(), strict=True))
+    level = models.family(model.family).noise_level(model, weights, noise)
     return inputs.NoisyLatents(encoded, level, model.seeding, model.seed, embedded, text_of)
 
 
@@ -110,11 +119,13 @@ if __name__ == "__main__":
             Path(given.recipe),
             Path(given.weights),
             Path(given.record),
+            Path(given.dataset),
             Path(given.manifest),
             _optional(given, "images"),
             [Path(shard) for shard in given.get("latents", [])],
             _optional(given, "statistics"),
             _optional(given, "prompts"),
+            _optional(given, "autoencoder_record"),
             dict(zip(snakemake.params.layers, map(Path, snakemake.output.features), strict=True)),
             Path(snakemake.output.manifest),
             snakemake.resources.device,

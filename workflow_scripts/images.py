@@ -1,11 +1,14 @@
 """Images of a data set under a condition: square PNG files and their manifest."""
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from PIL.Image import Image as Picture
+
 from diffalign import logs
-from diffalign.atomic import write_text
+from diffalign.atomic import write_json, write_text
 from diffalign.provenance import file_sha256
 from diffalign.stimuli import folders, manifest, photographs, squares
 from diffalign.study import Dataset
@@ -14,8 +17,8 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def images(dataset: Dataset, seed: int, folder: Path, manifest_path: Path) -> None:
-    """Write one PNG an image into `folder` and the manifest beside it.
+def images(name: str, dataset: Dataset, seed: int, folder: Path, manifest_path: Path, spec_path: Path) -> None:
+    """Write one PNG an image into `folder`, the manifest, and dataset.json, which says what the images are.
 
     Raises ImageError that names the file for an unreadable image, an empty folder or two files with one stem; what was
     converted (grey, palette, CMYK) stands in the manifest and in the log.
@@ -25,9 +28,7 @@ def images(dataset: Dataset, seed: int, folder: Path, manifest_path: Path) -> No
     folder.mkdir(parents=True)
     rows: list[manifest.Image] = []
 
-    def keep(
-        name: str, label: str, index: int, caption: str, source: str, notes: str, image: squares.Image.Image
-    ) -> None:
+    def keep(name: str, label: str, index: int, caption: str, source: str, notes: str, image: Picture) -> None:
         path = folder / f"{name}.png"
         image.save(path)
         if notes:
@@ -53,13 +54,17 @@ def images(dataset: Dataset, seed: int, folder: Path, manifest_path: Path) -> No
     converted = sum(bool(row.notes) for row in rows)
     logs.log.info("%d images, %d of them converted to RGB (see the column notes)", len(rows), converted)
     write_text(manifest_path, manifest.print_manifest(rows))
+    made_of = {"dataset": name, **asdict(dataset), "seed": seed, "manifest_sha256": file_sha256(manifest_path)}
+    write_json(spec_path, made_of)
 
 
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "images"):
         images(
+            snakemake.wildcards.dataset,
             Dataset(**snakemake.params.dataset),
             snakemake.params.seed,
             Path(snakemake.output.folder),
             Path(snakemake.output.manifest),
+            Path(snakemake.output.spec),
         )

@@ -1,6 +1,5 @@
 """Latents of a data set: encoded once, in a fixed number of shards, with the statistics that normalise them."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,12 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from diffalign import latents as store
-from diffalign import logs
+from diffalign import logs, models
 from diffalign.atomic import replacing
+from diffalign.checkpoints import verify
 from diffalign.extraction import inputs
 from diffalign.extraction.passes import choose_device
 from diffalign.extraction.taps import Taps
-from diffalign.models import family
 from diffalign.stimuli.manifest import read_manifest
 from diffalign.study import Model
 
@@ -22,8 +21,9 @@ if TYPE_CHECKING:
 
 
 def latents(
-    recipe: Path,
+    model: Model,
     weights: Path,
+    record: Path,
     manifest: Path,
     images: Path,
     shards: Sequence[Path],
@@ -36,11 +36,11 @@ def latents(
 
     Raises ValueError that names the images where a latent is NaN or infinite.
     """
-    model = Model.from_recipe(json.loads(recipe.read_text(encoding="utf-8"))["model"])
     assert model.input is not None  # the config is checked
     rows = read_manifest(manifest)
     on = choose_device(device)
-    loaded = family(model.family).load(model, weights, None, on)
+    verify(record, weights)
+    loaded = models.load(model, weights, None, on)
     layer = {"latent": model.layers["latent"]}
     files = {row.name: images / f"{row.name}.png" for row in rows}
     moments = store.RunningMoments()
@@ -74,8 +74,9 @@ if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "latents"):
         torch.set_num_threads(snakemake.threads)
         latents(
-            Path(snakemake.input.recipe),
+            Model.from_recipe(snakemake.params.model),
             Path(snakemake.input.weights),
+            Path(snakemake.input.record),
             Path(snakemake.input.manifest),
             Path(snakemake.input.images),
             [Path(shard) for shard in snakemake.output.shards],

@@ -36,7 +36,7 @@ def layer_maps(matrices: Sequence[Path], outputs: Sequence[Path]) -> None:
         axes.set_title(title, loc="left")
         axes.set_xlabel(f"layer of {matrix.bundle('b')}")
         axes.set_ylabel(f"layer of {matrix.bundle('a')}")
-        figure.colorbar(image, ax=axes, shrink=0.85, pad=0.02).outline.set_visible(False)  # type: ignore[operator]
+        figure.colorbar(image, ax=axes, shrink=0.85, pad=0.02).outline.set_visible(False)
     recipe = found[0].recipe
     figure.suptitle(
         f"{recipe['dataset']}, {recipe['condition']}: N = {recipe['n']}, k = {recipe['k']}", x=0.01, ha="left"
@@ -46,4 +46,4 @@ def layer_maps(matrices: Sequence[Path], outputs: Sequence[Path]) -> None:
 
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "layer_maps"):
-        layer_maps([Path(path) for path in snakemake.input], [Path(path) for path in snakemake.output])
+        layer_maps([Path(path) for path in snakemake.input.matrices], [Path(path) for path in snakemake.output])

@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 from diffalign import logs, neighbor_store, store
 from diffalign.alignment.neighbors import Neighbors, nearest_neighbors
 from diffalign.alignment.preparation import FeatureError, unit_rows
+from diffalign.provenance import file_sha256
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -21,15 +22,17 @@ def neighbors(layers_json: Path, k_max: int, clamp: float | None, center: bool, 
     Lists are cut to N - 1. Raises StoreError or FeatureError that names the file and the first five images where
     features are NaN, infinite or zero, or where layers disagree about the images.
     """
-    aliases = list(json.loads(layers_json.read_text(encoding="utf-8"))["layers"])
+    made_of = json.loads(layers_json.read_text(encoding="utf-8"))["layers"]
     lists: dict[str, Neighbors] = {}
     names: tuple[str, ...] = ()
     recipe: Mapping[str, Any] = {}
     modules: dict[str, str] = {}
     first = layers_json
-    for alias in logs.progress(aliases, len(aliases), "neighbors"):
+    for alias in logs.progress(made_of, len(made_of), "neighbors"):
         source = layers_json.with_name(f"{alias}.pt")
         features = store.read_features(source)
+        if file_sha256(source) != made_of[alias]["sha256"]:
+            raise store.StoreError(f"{source}: has changed since {layers_json} was written; delete both and rerun")
         if not names:
             names, first, recipe = features.names, source, features.recipe
         store.check_same_names(names, features.names, first, source)

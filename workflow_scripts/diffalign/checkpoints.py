@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffalign.atomic import write_json
+from diffalign.logs import TerminalBar, log, progress
 from diffalign.models import CheckpointError
 from diffalign.provenance import file_sha256
 
@@ -20,8 +21,51 @@ def describe(record: Path, folder: Path, origin: Mapping[str, Any]) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     if not files:
         raise CheckpointError(f"{folder}: the checkpoint has no files")
-    digests = {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
+    _check_shards(folder)
+    digests = _digests(folder, files)
     write_json(record, {"format": RECORD_FORMAT, **origin, "sha256": digests})
+
+
+def _digests(folder: Path, files: Sequence[Path]) -> dict[str, str]:
+    found = progress(files, len(files), "sha256")
+    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in found}
+
+
+def _check_shards(folder: Path) -> None:
+    """Raise CheckpointError where an index of shards names a file that is not there, as after a cut-off download."""
+    for index in sorted(folder.rglob("*.index.json")):
+        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        absent = sorted(name for name in named if not (index.parent / name).is_file())
+        if absent:
+            raise CheckpointError(f"{index}: {len(absent)} of {len(named)} shards are missing, first: {absent[0]}")
+
+
+def verify(record: Path, folder: Path) -> dict[str, Any]:
+    """Check that a checkpoint is the one that weights.json records, and return the record.
+
+    Raises CheckpointError that names the first file that is missing or has changed.
+    """
+    content = read_record(record)
+    recorded: dict[str, str] = content["sha256"]
+    for name in recorded:
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder / name}: recorded in {record}, but missing; delete {record} and rerun")
+    found = _digests(folder, [folder / name for name in recorded])
+    changed = [name for name, digest in recorded.items() if found[name] != digest]
+    if changed:
+        raise CheckpointError(
+            f"{folder / changed[0]}: has changed since its sha256 was recorded in {record}; "
+            "if that is meant, delete the record and rerun"
+        )
+    return content
+
+
+def fingerprint(folder: Path) -> list[tuple[str, int, int]] | None:
+    """Name, size and time of change of every file of a local checkpoint, to notice a new one; None without a folder."""
+    if not folder.is_dir():
+        return None
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [(f.relative_to(folder).as_posix(), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
 
 
 def read_record(record: Path) -> dict[str, Any]:
@@ -39,13 +83,12 @@ def link_files(source: Path, folder: Path, patterns: Sequence[str], what: str) -
     """
     if not source.is_dir():
         raise FileNotFoundError(f"{what}: no such folder: {source}")
-    found = [
-        path
-        for path in sorted(source.rglob("*"))
-        if path.is_file() and (not patterns or any(fnmatch(path.relative_to(source).as_posix(), p) for p in patterns))
-    ]
-    if not found:
-        raise FileNotFoundError(f"{what}: {source} has no file that matches {', '.join(patterns) or '*'}")
+    files = {path.relative_to(source).as_posix(): path for path in sorted(source.rglob("*")) if path.is_file()}
+    exact = [pattern for pattern in patterns if not set(pattern) & set("*?[")]
+    absent = [pattern for pattern in exact if pattern not in files]
+    found = [path for name, path in files.items() if not patterns or any(fnmatch(name, p) for p in patterns)]
+    if absent or not found:
+        raise FileNotFoundError(f"{what}: {source} has no file {', '.join(absent or patterns or ['at all'])}")
     for path in found:
         link = folder / path.relative_to(source)
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +111,9 @@ def hub_snapshot(model: str, hub: str, revision: str | None, patterns: Sequence[
 
     elsewhere = f"or set models.{model}.weights to {{from: folder, folder: …}} with a local copy"
     try:
-        folder = Path(snapshot_download(hub, revision=revision, allow_patterns=list(patterns) or None))
+        folder = Path(
+            snapshot_download(hub, revision=revision, allow_patterns=list(patterns) or None, tqdm_class=TerminalBar)
+        )
     except GatedRepoError as error:
         raise CheckpointError(
             f"{model}: {hub} is gated: accept its licence on the page of the repository, "
@@ -87,5 +132,6 @@ def hub_snapshot(model: str, hub: str, revision: str | None, patterns: Sequence[
         ) from error
     except Exception as error:  # whatever the network or the disk does, the reader learns what failed
         raise CheckpointError(f"{model}: {hub} could not be downloaded ({error}); try again, {elsewhere}") from error
+    log.info("%s: %s at commit %s", model, hub, folder.name)
     # a snapshot is kept in a folder named for its commit
     return folder, folder.name

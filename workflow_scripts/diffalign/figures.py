@@ -79,7 +79,7 @@ def depth_curve(
     for label, (values, color, width) in curves.items():
         axes.plot(positions, values, marker="o", markersize=2 * width, linewidth=width, color=color, label=label)
     if chance is not None:
-        axes.axhline(chance, color="0.5", linewidth=0.8, linestyle="--", label="chance, k / (N - 1)")
+        axes.axhline(chance, color="0.5", linewidth=0.8, linestyle="--", label="chance")
     _ticks(axes, layers, "x")
     axes.grid(axis="y", color="0.92", linewidth=0.6)
     axes.set_axisbelow(True)

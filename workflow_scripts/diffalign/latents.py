@@ -67,18 +67,28 @@ def check_finite(latents: Tensor, names: Sequence[str]) -> None:
         raise LatentError(f"latents are NaN or infinite for {', '.join(offenders[:5])}")
 
 
+def encode_names(names: Sequence[str]) -> Tensor:
+    """Names as (n, L) uint8, zero-padded UTF-8, since safetensors holds no text."""
+    encoded = [name.encode() for name in names]
+    table = torch.zeros(len(names), max(map(len, encoded)), dtype=torch.uint8)
+    for i, name in enumerate(encoded):
+        table[i, : len(name)] = torch.frombuffer(bytearray(name), dtype=torch.uint8)
+    return table
+
+
+def decode_names(table: Tensor) -> list[str]:
+    """The inverse of `encode_names`."""
+    return [bytes(row).rstrip(b"\x00").decode() for row in table.tolist()]
+
+
 def write_shard(path: Path, rows: Sequence[Image], parts: Sequence[Tensor]) -> None:
     """Write one shard; `parts` are batches in the order of `rows`."""
-    encoded = [row.name.encode() for row in rows]
-    names = torch.zeros(len(rows), max(map(len, encoded)), dtype=torch.uint8)
-    for i, name in enumerate(encoded):
-        names[i, : len(name)] = torch.frombuffer(bytearray(name), dtype=torch.uint8)
     with replacing(path) as temporary:
         save_file(
             {
                 "latents": torch.cat(list(parts)).contiguous(),
                 "labels": torch.tensor([row.label_index for row in rows], dtype=torch.int64),
-                "names": names,
+                "names": encode_names([row.name for row in rows]),
             },
             temporary,
         )
@@ -95,7 +105,7 @@ class Latents(Mapping[str, Tensor]):
         names: list[str] = []
         for number, path in enumerate(self._files):
             with safe_open(path, "pt") as file:
-                found = [bytes(row).rstrip(b"\x00").decode() for row in file.get_tensor("names").tolist()]
+                found = decode_names(file.get_tensor("names"))
                 shape = file.get_slice("latents").get_shape()
             if len(found) != shape[0] or shape[1] != len(self._mean):
                 raise LatentError(f"{path}: latents {shape} for {len(found)} names and {len(self._mean)} channels")

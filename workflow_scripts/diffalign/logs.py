@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -47,10 +47,19 @@ def attached(path: str | Path, job: str) -> Iterator[None]:
             root.removeHandler(handler)
 
 
+class TerminalBar(tqdm):  # type: ignore[type-arg]
+    """A bar on the terminal, where there is one, whatever stderr has been redirected to."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        options.pop("name", None)
+        terminal = sys.__stderr__
+        silent = terminal is None or not terminal.isatty()
+        super().__init__(*arguments, **{**options, "file": terminal, "disable": silent or options.get("disable")})
+
+
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     """Yield the items with a bar on the terminal, or, where there is none, a count in the log every ten seconds."""
-    terminal = sys.__stderr__
-    bar = tqdm(total=total, desc=what, file=terminal, disable=terminal is None or not terminal.isatty(), leave=False)
+    bar = TerminalBar(total=total, desc=what, leave=False)
     last = time.monotonic()
     with bar:
         for number, item in enumerate(items, 1):

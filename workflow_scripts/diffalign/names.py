@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-MODEL = r"[a-z0-9]+(?:\.[a-z0-9]+)*"
 LAYER = r"[a-z0-9.]+"
 SEPARATOR = "_vs_"
 _LEVEL = r"t(?:0(?:\.[0-9]+)?|1(?:\.0+)?)|s(?:[1-9][0-9]?|100)"
@@ -104,6 +103,8 @@ def parse_representation(text: str, catalogue: Mapping[str, Vocabulary]) -> Repr
                 raise UnknownName(f"'{text}': {model} has no noise level, so '-{part}' means nothing")
             if noise is not None:
                 raise UnknownName(f"'{text}' gives two noise levels, '{noise}' and '{part}'")
+            if conditioning is not None:
+                raise UnknownName(f"'{text}': the noise level stands before the conditioning, '-{part}-{conditioning}'")
             noise = canonical_noise(part)
         elif part in vocabulary.conditionings:
             if conditioning is not None:
@@ -134,15 +135,6 @@ def parse_pair(text: str, catalogue: Mapping[str, Vocabulary]) -> tuple[Represen
 def print_pair(a: str, b: str) -> str:
     """``a_vs_b``, the name of a pair of typed names or bundles."""
     return f"{a}{SEPARATOR}{b}"
-
-
-def with_default_layer(representation: Representation, vocabulary: Vocabulary) -> Representation:
-    """The same representation with the model's default layer where the name gave none."""
-    if representation.layer is not None:
-        return representation
-    return Representation(
-        representation.model, representation.noise, representation.conditioning, vocabulary.default_layer
-    )
 
 
 def bundle_pattern(model: str, vocabulary: Vocabulary) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -93,14 +94,25 @@ class Model:
         """Everything that a feature of this model depends on, as plain JSON.
 
         Defaults of names (layer, noise level, conditioning) and the batch size are left out: changing them changes no
-        feature. So are the widths of a miniature that is not used.
+        feature. So are the widths of a miniature that is not used, and the seed where nothing is drawn.
         """
         entry = asdict(self)
+        if self.latents is None and self.posterior == "mode":
+            entry |= {"seed": 0, "seeding": "name"}
         for key in _NOT_IN_RECIPES:
             del entry[key]
         if self.weights.source != "miniature":
             entry["miniature"] = {}
         return entry
+
+    @property
+    def is_autoencoder(self) -> bool:
+        """Whether other models can read its latents."""
+        return "latent" in self.layers
+
+    def encoder(self) -> dict[str, Any]:
+        """The recipe of an autoencoder's latents: its own without the layers that latents do not depend on."""
+        return {**self.recipe(), "layers": {"latent": self.layers["latent"]}}
 
     @classmethod
     def from_recipe(cls, entry: Mapping[str, Any]) -> Model:
@@ -181,21 +193,55 @@ class Study:
 
 
 def load(
-    config: Mapping[str, Any], schema: Mapping[str, Any], families: Iterable[str], metrics: Iterable[str]
+    config: Mapping[str, Any], schema: Mapping[str, Any], families: Mapping[str, str], metrics: Iterable[str]
 ) -> Study:
     """Check a configuration and turn it into a `Study`.
 
-    config: the merged YAML, as Snakemake holds it. schema: schemas/config.schema.yaml. families and metrics: the
-    words that exist in the code. Raises ConfigError with every mistake, each named by its place in the file.
+    config: the merged YAML, as Snakemake holds it. schema: schemas/config.schema.yaml. families: what each reads,
+    ``pixels`` or ``latents``. metrics: the ones that exist. Raises ConfigError with every mistake and its place.
     """
     plain: dict[str, Any] = _plain(config)
     mistakes = list(_schema_mistakes(plain, schema))
-    if not mistakes:
-        fill_defaults(plain, schema)
-        mistakes = list(_reference_mistakes(plain, tuple(families), tuple(metrics)))
+    # what is wrong is taken out, so that the rest can be checked for what a schema cannot see
+    declared = {section: list(plain.get(section) or ()) for section in ("datasets", "models")}
+    _prune(plain, schema)
+    given = copy.deepcopy(plain)
+    fill_defaults(plain, schema)
+    mistakes += _reference_mistakes(plain, given, declared, families, tuple(metrics))
     if mistakes:
-        raise ConfigError([f"config.yaml: {m}" for m in mistakes])
+        raise ConfigError(mistakes)
     return _study(plain)
+
+
+def _prune(config: dict[str, Any], schema: Mapping[str, Any]) -> None:
+    """Remove what the schema refuses, in place; whole sections may go."""
+    validator = Draft202012Validator(schema)
+    # a section that has lost a required key is refused in its turn, so a few rounds are needed
+    while errors := [e for e in validator.iter_errors(config) if e.absolute_path or e.validator != "required"]:
+        for error in errors:
+            path = list(error.absolute_path)
+            if error.validator == "additionalProperties":
+                for key in set(error.instance) - set(error.schema.get("properties", {})):
+                    del error.instance[key]
+            elif "propertyNames" in error.absolute_schema_path:
+                _remove(config, [*path, error.instance])
+            elif path:
+                _remove(config, path)
+
+
+def _remove(config: dict[str, Any], path: Sequence[str | int]) -> None:
+    """Delete the entry at a path, or the nearest dictionary entry around it."""
+    holder: Any = config
+    last: tuple[dict[str, Any], Any] | None = None
+    for step in path:
+        if isinstance(holder, dict):
+            last = (holder, step)
+        try:
+            holder = holder[step]
+        except (KeyError, IndexError, TypeError):
+            return
+    if last is not None:
+        last[0].pop(last[1], None)
 
 
 def fill_defaults(config: dict[str, Any], schema: Mapping[str, Any]) -> None:
@@ -217,10 +263,13 @@ def fill_defaults(config: dict[str, Any], schema: Mapping[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
+    """Plain dictionaries and lists; ``1e-6``, which YAML 1.1 reads as text, as the number that it is."""
     if isinstance(value, Mapping):
         return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
+    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?[eE][+-]?[0-9]+", value):
+        return float(value)
     return value
 
 
@@ -248,67 +297,124 @@ def _schema_mistakes(config: Mapping[str, Any], schema: Mapping[str, Any]) -> It
             yield f"{place}: {error.message}"
 
 
-def _reference_mistakes(config: Mapping[str, Any], families: Sequence[str], metrics: Sequence[str]) -> Iterator[str]:
-    """What a schema cannot see: words that name other entries, and values that contradict each other."""
-    datasets, models, conditions = config["datasets"], config["models"], config["conditions"]
-    study, alignment = config["study"], config["alignment"]
+def _reference_mistakes(
+    config: Mapping[str, Any],
+    given: Mapping[str, Any],
+    declared: Mapping[str, Sequence[str]],
+    families: Mapping[str, str],
+    metrics: Sequence[str],
+) -> Iterator[str]:
+    """What a schema cannot see: words that name other entries, and values that contradict each other.
 
-    def check(place: str, what: str, word: str, allowed: Iterable[str]) -> Iterator[str]:
-        if word not in allowed:
-            yield f"{place}: {names.unknown(what, word, allowed)}"
-
-    yield from check("defaults.dataset", "dataset", config["defaults"]["dataset"], datasets)
-    yield from check("defaults.condition", "condition", config["defaults"]["condition"], conditions)
-    for i, word in enumerate(study["datasets"]):
-        yield from check(f"study.datasets[{i}]", "dataset", word, datasets)
-    for i, word in enumerate(study["conditions"]):
-        yield from check(f"study.conditions[{i}]", "condition", word, conditions)
-    for i, word in enumerate(alignment["metrics"]):
-        yield from check(f"alignment.metrics[{i}]", "metric", word, metrics)
-    if alignment["k"] > alignment["k_max"]:
-        yield f"alignment.k: {alignment['k']} is more than the lists hold (alignment.k_max = {alignment['k_max']})"
-
+    config: with defaults, but without what the schema refused. given: the same before defaults were filled in, to tell
+    an option that was asked for. declared: names of all data sets and models, refused ones too.
+    """
+    datasets, models = given.get("datasets", {}), config.get("models", {})
+    yield from _word_mistakes(config, declared["datasets"], metrics)
     for name, dataset in datasets.items():
-        if dataset["kind"] != "photographs" and dataset["path"] is None:
-            yield f"datasets.{name}: kind '{dataset['kind']}' needs a path"
-
+        yield from _dataset_mistakes(name, dataset)
     catalogue: dict[str, Vocabulary] = {}
     for name, model in models.items():
-        broken = list(_model_mistakes(name, model, models, families))
+        broken = list(_model_mistakes(name, model, given["models"][name], models, families))
         yield from broken
         if not broken:
             catalogue[name] = _model(name, model, config["seed"]).vocabulary
-    if set(catalogue) != set(models):
-        return
+    yield from _study_mistakes(config.get("study", {}), catalogue, declared["models"])
 
-    def parse(place: str, text: str, layer: bool) -> Iterator[str]:
+
+def _word_mistakes(config: Mapping[str, Any], datasets: Sequence[str], metrics: Sequence[str]) -> Iterator[str]:
+    defaults, study, alignment = (config.get(section, {}) for section in ("defaults", "study", "alignment"))
+    groups = [
+        ("defaults.dataset", "dataset", [defaults.get("dataset")], datasets),
+        ("defaults.condition", "condition", [defaults.get("condition")], config.get("conditions")),
+        ("study.datasets[{}]", "dataset", study.get("datasets", []), datasets),
+        ("study.conditions[{}]", "condition", study.get("conditions", []), config.get("conditions")),
+        ("alignment.metrics[{}]", "metric", alignment.get("metrics", []), metrics),
+    ]
+    for place, what, words, allowed in groups:
+        for i, word in enumerate(words):
+            # a section that the schema refused allows nothing and has been reported
+            if word is not None and allowed and word not in allowed:
+                yield f"{place.format(i)}: {names.unknown(what, word, allowed)}"
+    if alignment and alignment["k"] > alignment["k_max"]:
+        yield f"alignment.k: {alignment['k']} is more than the lists hold (alignment.k_max = {alignment['k_max']})"
+
+
+_DATASET_KEYS = {
+    "photographs": {"kind", "size", "per_photograph"},
+    "folder": {"kind", "size", "path", "square", "sample", "labels"},
+    "synsets": {"kind", "size", "path", "square", "sample"},
+}
+
+
+def _dataset_mistakes(name: str, given: Mapping[str, Any]) -> Iterator[str]:
+    kind = given["kind"]
+    for key in sorted(set(given) - _DATASET_KEYS[kind]):
+        yield f"datasets.{name}.{key}: means nothing for kind '{kind}'"
+    if "path" in _DATASET_KEYS[kind] and not given.get("path"):
+        yield f"datasets.{name}: kind '{kind}' needs a path"
+
+
+def _study_mistakes(
+    study: Mapping[str, Any], catalogue: Mapping[str, Vocabulary], declared: Sequence[str]
+) -> Iterator[str]:
+    """Names that parse to nothing, and pairs that stand twice. Names of refused models are passed over."""
+    mistakes: list[str] = []
+    refused = set(declared) - set(catalogue)
+
+    def model(text: str) -> str:
+        return re.split("[-_]", text)[0]
+
+    def bundle(place: str, text: str) -> str | None:
+        if model(text) in refused:
+            return None
         try:
+            if model(text) not in declared:
+                raise names.unknown("model", model(text), declared)
             representation = names.parse_representation(text, catalogue)
         except UnknownName as error:
-            yield f"{place}: {error}"
-        else:
-            if representation.layer is not None and not layer:
-                yield f"{place}: '{text}' names a layer; here all layers are meant"
+            mistakes.append(f"{place}: {error}")
+            return None
+        if representation.layer is not None:
+            mistakes.append(f"{place}: '{text}' names a layer; here all layers are meant")
+            return None
+        return representation.bundle(catalogue[representation.model])
 
-    for i, text in enumerate(study["models"]):
-        yield from parse(f"study.models[{i}]", text, layer=False)
-    if study["pairs"] != "all":
-        for i, pair in enumerate(study["pairs"]):
-            for j, text in enumerate(pair):
-                yield from parse(f"study.pairs[{i}][{j}]", text, layer=False)
-    for i, text in enumerate(study["scores"]):
+    first: dict[object, str] = {}
+    for i, text in enumerate(study.get("models", [])):
+        place = f"study.models[{i}]"
+        found = bundle(place, text)
+        if found is not None and first.setdefault(found, place) != place:
+            mistakes.append(f"{place}: '{text}' is the same as {first[found]}")
+    for i, pair in enumerate([] if study.get("pairs", "all") == "all" else study["pairs"]):
+        place = f"study.pairs[{i}]"
+        both = [bundle(f"{place}[{j}]", text) for j, text in enumerate(pair)]
+        if None not in both:
+            if both[0] == both[1]:
+                mistakes.append(f"{place}: both sides are {both[0]}")
+            elif first.setdefault(frozenset(both), place) != place:
+                mistakes.append(f"{place}: the same pair as {first[frozenset(both)]}")
+    for i, text in enumerate(study.get("scores", [])):
         try:
-            names.parse_pair(text, catalogue)
+            if not refused & {model(side) for side in text.split(names.SEPARATOR)}:
+                names.parse_pair(text, catalogue)
         except UnknownName as error:
-            yield f"study.scores[{i}]: {error}"
+            mistakes.append(f"study.scores[{i}]: {error}")
+    yield from mistakes
 
 
 def _model_mistakes(
-    name: str, model: Mapping[str, Any], models: Mapping[str, Any], families: Sequence[str]
+    name: str,
+    model: Mapping[str, Any],
+    given: Mapping[str, Any],
+    models: Mapping[str, Any],
+    families: Mapping[str, str],
 ) -> Iterator[str]:
     place = f"models.{name}"
     if model["family"] not in families:
         yield f"{place}.family: {names.unknown('family', model['family'], families)}"
+    else:
+        yield from _input_mistakes(place, model, given, models, families[model["family"]])
     weights = model["weights"]
     if weights["from"] == "hub" and not weights["hub"]:
         yield f"{place}.weights: from 'hub' needs the key 'hub', a repository id such as owner/name"
@@ -325,16 +431,29 @@ def _model_mistakes(
             names.resolve_layer(model["default_layer"], layers, name)
         except UnknownName as error:
             yield f"{place}.default_layer: {error}"
-    if model["latents"] is not None:
-        if model["latents"] not in models:
-            yield f"{place}.latents: {names.unknown('model', model['latents'], models)}"
-        elif "latent" not in models[model["latents"]]["layers"]:
-            yield f"{place}.latents: '{model['latents']}' has no layer 'latent', so it is no autoencoder"
-        if model["noise"] is None:
-            yield f"{place}: a model that reads latents needs a default noise level, key 'noise' (t0.5)"
-    elif model["input"] is None:
-        yield f"{place}: needs 'input' (a model that sees images) or 'latents' (a model that sees latents)"
-    if model["noise"] is not None:
+
+
+def _input_mistakes(
+    place: str, model: Mapping[str, Any], given: Mapping[str, Any], models: Mapping[str, Any], reads: str
+) -> Iterator[str]:
+    """What a family that reads pixels, or latents, needs, and which options mean nothing to it."""
+    if reads == "pixels":
+        needed, idle = ["input"], ["latents", "noise", "conditionings"]
+        if "latent" not in model["layers"]:
+            idle += ["posterior", "latent_statistics", "seeding", "seed"]
+    else:
+        needed, idle = ["latents", "noise", "conditionings"], ["input", "posterior", "latent_statistics"]
+    for key in needed:
+        if not model[key]:
+            yield f"{place}: family '{model['family']}' reads {reads} and needs the key '{key}'"
+    for key in idle:
+        if given.get(key):
+            yield f"{place}.{key}: means nothing for this model of family '{model['family']}', which reads {reads}"
+    if model["latents"] and model["latents"] not in models:
+        yield f"{place}.latents: {names.unknown('model', model['latents'], models)}"
+    elif model["latents"] and "latent" not in models[model["latents"]]["layers"]:
+        yield f"{place}.latents: '{model['latents']}' has no layer 'latent', so it is no autoencoder"
+    if model["noise"]:
         try:
             names.canonical_noise(model["noise"])
         except UnknownName as error:

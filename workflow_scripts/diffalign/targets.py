@@ -1,8 +1,8 @@
-"""What the paths below results/ mean, and which word of one is unknown."""
+"""What the paths of files mean, and which word of one is unknown."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from diffalign import names
 from diffalign.names import UnknownName
@@ -13,23 +13,31 @@ _STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
     "features": (("dataset", "condition", "bundle", "layer"),),
     "figures": (("dataset", "condition", "figure", "pair"),),
     "images": (("dataset", "condition", "file"),),
-    "latents": (("dataset", "condition", "model", "file"),),
+    "latents": (("dataset", "condition", "autoencoder", "file"),),
     "neighbors": (("dataset", "condition", "bundle"),),
     "prompts": (("dataset", "prompt"),),
     "recipes": (("bundle",), ("settings", "file")),
-    "tables": (("file",),),
+    "tables": (("table",),),
+    "weights": (("model", "file"),),
 }
 _METRIC = (("pair",), ("dataset", "condition", "pair"), ("dataset", "condition", "layers", "pair"))
+_TABLES = ("alignment",)
 _FIGURES = ("layer_maps", "depth_curves")
 
 
-def explain(target: str, study: Study) -> str:
+def explain(target: str, study: Study, known_metrics: Iterable[str]) -> str:
     """One sentence that says what is wrong with a target no rule makes: the unknown word and the nearest known one.
 
-    target: a path below results/, as typed, for example ``results/cknaa/dinov2_vs_sd3_b8.npy``.
+    target: a path as typed, for example ``results/cknaa/dinov2_vs_sd3_b8.npy``. known_metrics: those that exist,
+    whether or not the study asks for them.
     """
-    stage, *rest = target.removeprefix("results/").split("/")
+    if target.startswith("resources/"):
+        stage, *rest = target.removeprefix("resources/").split("/")
+    else:
+        stage, *rest = target.removeprefix("results/").split("/")
     metrics = study.alignment.metrics
+    if stage in set(known_metrics) - set(metrics):
+        return f"'{target}': the metric '{stage}' exists but is not among alignment.metrics ({', '.join(metrics)})"
     if stage not in metrics and stage not in _STAGES:
         return f"'{target}': {names.unknown('metric or stage', stage, [*metrics, *_STAGES])}"
     forms = _STAGES.get(stage, _METRIC)
@@ -39,7 +47,8 @@ def explain(target: str, study: Study) -> str:
             _check(part, word, rest, study)
     except UnknownName as error:
         return f"'{target}': {error}"
-    known = " or ".join("/".join(["results", stage, *("{" + part + "}" for part in form)]) for form in forms)
+    root = target.split("/", maxsplit=1)[0]
+    known = " or ".join("/".join([root, stage, *("{" + part + "}" for part in form)]) for form in forms)
     return f"'{target}' is no file of this workflow; files of this stage are {known} with their suffix"
 
 
@@ -56,8 +65,16 @@ def _check(part: str, word: str, rest: Sequence[str], study: Study) -> None:
         raise names.unknown("folder", word, ["layers"])
     if part == "model" and word not in study.models:
         raise names.unknown("model", word, study.models)
+    if part == "autoencoder":
+        encoders = [name for name, model in study.models.items() if model.is_autoencoder]
+        if word not in encoders:
+            raise names.unknown("autoencoder", word, encoders)
+    if part == "table" and stem not in _TABLES:
+        raise names.unknown("table", stem, _TABLES)
     if part == "prompt":
-        study.representation(stem)
+        model = study.model_of(stem)
+        if not model.conditionings:
+            raise UnknownName(f"{model.name} takes no prompts")
     if part == "bundle":
         text = stem if word == rest[-1] else word
         if study.bundle(text) != text:

@@ -45,9 +45,10 @@ class Score:
 class Metric:
     """What a metric promises; property tests are made from it.
 
-    symmetric: score(a, b) = score(b, a). lowest, highest: its range, infinite where unbounded. minimum_k: the smallest
-    k it is defined for. chance: expected score of independent representations as a function of (N, k), or None where it
-    depends on the representations and must be estimated. label: its name in figures.
+    function: the score of two graphs of equal N and k. symmetric: score(a, b) = score(b, a). lowest, highest: its
+    range, infinite where unbounded. minimum_k: the smallest k it is defined for. chance: expected score of independent
+    representations as a function of (N, k), or None where it depends on the representations and must be estimated.
+    label: its name in figures.
     """
 
     function: Callable[[KnnGraph, KnnGraph, float], Score]
@@ -80,9 +81,18 @@ def knn_graph(neighbors: Neighbors, k: int) -> KnnGraph:
     return KnnGraph(count, k, keys, weights, reverse, _unbiased_hsic(graph, graph, everything, everything))
 
 
+def measure(metric: str, a: KnnGraph, b: KnnGraph, eps: float = 0.0) -> Score:
+    """The score of two graphs. Raises ValueError for graphs of different N or k, or a k too small for the metric."""
+    declared = METRICS[metric]
+    if a.count != b.count or a.k != b.k:
+        raise ValueError(f"graphs differ: N = {a.count} and {b.count}, k = {a.k} and {b.k}")
+    if a.k < declared.minimum_k:
+        raise ValueError(f"{metric} needs k of at least {declared.minimum_k}, got {a.k}")
+    return declared.function(a, b, eps)
+
+
 def mutual_knn(a: KnnGraph, b: KnnGraph, eps: float = 0.0) -> Score:
     """Mean over images of |kNN_A(i) ∩ kNN_B(i)| / k (Huh et al. 2024, eq. 2). Chance is k / (N - 1)."""
-    _check(a, b)
     shared, _ = _shared_edges(a, b)
     return Score(len(shared) / (a.count * a.k))
 
@@ -94,9 +104,6 @@ def cknna(a: KnnGraph, b: KnnGraph, eps: float = 0.0) -> Score:
     of each graph's HSIC with itself. eps is added to the denominator (1e-6 in the reference, which makes the score
     depend on N). Unbounded; NaN where a self term is not positive.
     """
-    _check(a, b)
-    if a.k < METRICS["cknna"].minimum_k:
-        raise ValueError(f"cknna needs k of at least 2, got {a.k}")
     if a.self_hsic <= 0 or b.self_hsic <= 0:
         return Score(
             math.nan,
@@ -105,11 +112,6 @@ def cknna(a: KnnGraph, b: KnnGraph, eps: float = 0.0) -> Score:
         )
     in_a, in_b = _shared_edges(a, b)
     return Score(_unbiased_hsic(a, b, in_a, in_b) / (math.sqrt(a.self_hsic * b.self_hsic) + eps))
-
-
-def _check(a: KnnGraph, b: KnnGraph) -> None:
-    if a.count != b.count or a.k != b.k:
-        raise ValueError(f"graphs differ: N = {a.count} and {b.count}, k = {a.k} and {b.k}")
 
 
 def _positions(keys: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -42,7 +42,7 @@ def nearest_neighbors(rows: NDArray[np.float32], k: int) -> Neighbors:
     again in float64, so the lists equal a float64 brute force and do not depend on block size, threads or BLAS. Ties go
     to the smaller index. Raises ValueError unless 1 <= k <= N - 1.
     """
-    count, width = rows.shape
+    count = len(rows)
     if not 1 <= k <= count - 1:
         raise ValueError(f"k = {k} neighbours need at least {k + 1} images, got {count}")
     single = np.ascontiguousarray(rows)

@@ -1,6 +1,6 @@
 """Model families: one module each, found by its name, behind one small protocol.
 
-A family is a module of this package with two functions:
+A family is a module of this package with a constant, READS = "pixels" or "latents", and two functions:
 
     load(model, folder, noise, device) -> Loaded      read a checkpoint in `folder`
     make_miniature(widths, folder, seed) -> None      write a narrow checkpoint that `load` reads
@@ -15,15 +15,20 @@ Modules are imported when a job needs them, so a job of one family never imports
 
 from __future__ import annotations
 
+import ast
 import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
+
+    from diffalign.study import Model
 
 
 class CheckpointError(ValueError):
@@ -46,9 +51,18 @@ class Loaded:
     latent_statistics: tuple[Tensor, Tensor] | None = None
 
 
-def families() -> tuple[str, ...]:
-    """The families that exist: the modules of this package."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+@cache
+def families() -> Mapping[str, str]:
+    """The families that exist, the modules of this package, and what each reads: ``pixels`` or ``latents``.
+
+    Taken from the source, so that no family's libraries are imported.
+    """
+    found = {}
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == ["READS"]:
+                found[path.stem] = str(ast.literal_eval(node.value))
+    return found
 
 
 def family(name: str) -> ModuleType:
@@ -56,6 +70,22 @@ def family(name: str) -> ModuleType:
     if name not in families():
         raise ValueError(f"unknown family '{name}'; allowed: {', '.join(families())}")
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def load(model: Model, folder: Path, noise: str | None, device: torch.device) -> Loaded:
+    """Load a model through its family.
+
+    Raises CheckpointError that names the folder, whatever a library says of a corrupted file or a wrong shape.
+    """
+    found = family(model.family)
+    try:
+        loaded: Loaded = found.load(model, folder, noise, device)
+    except CheckpointError:
+        raise
+    except Exception as error:
+        # safetensors, torch, diffusers and transformers have an error of their own for each way to be broken
+        raise CheckpointError(f"{folder}: {model.name} cannot be loaded: {error}") from error
+    return loaded
 
 
 def check_keys(missing: set[str], unexpected: set[str], where: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from torch import Tensor
@@ -14,6 +15,9 @@ from torch import Tensor
 from diffalign.models import CheckpointError, Loaded, check_keys
 from diffalign.noise import NoiseLevel, linear
 from diffalign.study import Model
+
+# what a batch of this family holds
+READS = "latents"
 
 # the published img2img features run 100 steps whatever the strength
 _PUBLISHED_STEPS = 100
@@ -67,7 +71,15 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
         return output[1] if isinstance(output, tuple) else output
 
     return Loaded(
-        net, forward, image_stream, {"tokens": "image stream", "pooling": "mean", "noise_level": level.facts()}
+        net,
+        forward,
+        image_stream,
+        {
+            "diffusers": diffusers.__version__,
+            "tokens": "image stream",
+            "pooling": "mean",
+            "noise_level": level.facts(),
+        },
     )
 
 

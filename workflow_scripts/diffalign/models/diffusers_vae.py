@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from diffalign.models import CheckpointError, Loaded, check_keys, spatial_tokens
 from diffalign.randomness import normal
 from diffalign.study import Model
+
+# what a batch of this family holds
+READS = "pixels"
 
 
 class Posterior(nn.Module):
@@ -69,7 +73,12 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
     def forward(batch: Mapping[str, Any]) -> object:
         return encoder(batch["pixels"], batch["names"])
 
-    facts = {"pooling": "mean", "posterior": model.posterior, "latent_scaling": "none"}
+    facts = {
+        "diffusers": diffusers.__version__,
+        "pooling": "mean",
+        "posterior": model.posterior,
+        "latent_scaling": "none",
+    }
     return Loaded(encoder, forward, spatial_tokens, facts, _fixed_statistics(vae))
 
 

@@ -16,6 +16,9 @@ from torch import Tensor
 from diffalign.models import CheckpointError, Loaded, check_keys, spatial_tokens
 from diffalign.study import Model
 
+# what a batch of this family holds
+READS = "pixels"
+
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 
 
@@ -55,7 +58,12 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
     def forward(batch: Mapping[str, Any]) -> object:
         return net.forward_features(batch["pixels"])
 
-    facts = {"architecture": config["architecture"], "tokens": "patch" if prefix else "all", "pooling": "mean"}
+    facts = {
+        "timm": timm.__version__,
+        "architecture": config["architecture"],
+        "tokens": "patch" if prefix else "all",
+        "pooling": "mean",
+    }
     return Loaded(net, forward, patch_tokens, facts)
 
 

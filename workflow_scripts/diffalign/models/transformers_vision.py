@@ -14,6 +14,9 @@ from torch import Tensor
 from diffalign.models import CheckpointError, Loaded, check_keys
 from diffalign.study import Model
 
+# what a batch of this family holds
+READS = "pixels"
+
 # checkpoints of vision-language models: the configuration's model_type -> the class of its vision half
 _VISION_CLASSES = {
     "siglip": "SiglipVisionModel",
@@ -52,7 +55,12 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
     def patch_tokens(output: Tensor | tuple[Tensor, ...]) -> Tensor:
         return output[0] if isinstance(output, tuple) else output
 
-    return Loaded(net, forward, patch_tokens, {"model_type": kind, "tokens": "patch", "pooling": "mean"})
+    return Loaded(
+        net,
+        forward,
+        patch_tokens,
+        {"transformers": transformers.__version__, "model_type": kind, "tokens": "patch", "pooling": "mean"},
+    )
 
 
 def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:

@@ -64,7 +64,7 @@ def read_manifest(path: Path) -> list[Image]:
 
 
 def check_unique(names: Sequence[str], where: str) -> None:
-    """Raise ManifestError that names the first five duplicates."""
+    """Raise ManifestError that names the first five names that stand more than once."""
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ManifestError(f"{where}: {len(twice)} names stand more than once, first: {', '.join(twice[:5])}")
