@@ -14,7 +14,7 @@ from diffalign.extraction import inputs
 from diffalign.extraction.passes import choose_device
 from diffalign.extraction.taps import Taps
 from diffalign.stimuli.manifest import read_manifest
-from diffalign.study import Model
+from diffalign.study import Compute, Model
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -28,9 +28,7 @@ def latents(
     images: Path,
     shards: Sequence[Path],
     statistics: Path,
-    device: str,
-    batch_size: int,
-    workers: int,
+    compute: Compute,
 ) -> None:
     """Encode every image and write the shards in order of name, and ``latents_stats.pt``.
 
@@ -38,7 +36,7 @@ def latents(
     """
     assert model.input is not None  # the config is checked
     rows = read_manifest(manifest)
-    on = choose_device(device)
+    on = choose_device(compute.device)
     verify(record, weights)
     loaded = models.load(model, weights, None, on)
     layer = {"latent": model.layers["latent"]}
@@ -47,10 +45,13 @@ def latents(
     with torch.inference_mode(), Taps(loaded.module, layer, lambda output: output) as taps:
         for path, part in zip(shards, store.split(rows, len(shards)), strict=True):
             found = inputs.batches(
-                inputs.ImageFiles({row.name: files[row.name] for row in part}, model.input), batch_size, workers, on
+                inputs.ImageFiles({row.name: files[row.name] for row in part}, model.input),
+                compute.batch_size,
+                compute.workers,
+                on,
             )
             parts = []
-            for batch in logs.progress(found, -(-len(part) // batch_size), f"latents {path.name}"):
+            for batch in logs.progress(found, -(-len(part) // compute.batch_size), f"latents {path.name}"):
                 encoded = taps.run(lambda batch=batch: loaded.forward(batch))["latent"].float().cpu()  # type: ignore[misc]
                 store.check_finite(encoded, batch["names"])
                 moments.add(encoded)
@@ -73,6 +74,7 @@ def _fixed(statistics: tuple[torch.Tensor, torch.Tensor] | None, model: Model) -
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "latents"):
         torch.set_num_threads(snakemake.threads)
+        resources = snakemake.resources
         latents(
             Model.from_recipe(snakemake.params.model),
             Path(snakemake.input.weights),
@@ -81,7 +83,5 @@ if __name__ == "__main__":
             Path(snakemake.input.images),
             [Path(shard) for shard in snakemake.output.shards],
             Path(snakemake.output.statistics),
-            snakemake.resources.device,
-            snakemake.resources.batch_size,
-            snakemake.resources.workers,
+            Compute(resources.device, resources.batch_size, resources.workers),
         )

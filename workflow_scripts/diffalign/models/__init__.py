@@ -88,6 +88,22 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
     return loaded
 
 
+def from_diffusers(kind: Any, where: Path) -> Any:
+    """Load a model of diffusers from a folder in float32, every key of it. Raises CheckpointError."""
+    import torch
+
+    net, info = kind.from_pretrained(
+        where,
+        local_files_only=True,
+        use_safetensors=True,
+        output_loading_info=True,
+        low_cpu_mem_usage=False,
+        torch_dtype=torch.float32,
+    )
+    check_keys(set(info["missing_keys"]), set(info["unexpected_keys"]), str(where))
+    return net
+
+
 def check_keys(missing: set[str], unexpected: set[str], where: str) -> None:
     """Raise CheckpointError that names the first five missing and unexpected keys, if there are any."""
     parts = [

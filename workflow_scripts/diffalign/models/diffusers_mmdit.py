@@ -12,7 +12,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from torch import Tensor
 
-from diffalign.models import CheckpointError, Loaded, check_keys
+from diffalign.models import CheckpointError, Loaded, from_diffusers
 from diffalign.noise import NoiseLevel, linear
 from diffalign.study import Model
 
@@ -45,15 +45,7 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
         raise ValueError(f"{model.name}: family diffusers_mmdit needs a noise level")
     if not (where / "config.json").is_file():
         raise CheckpointError(f"{where / 'config.json'}: missing; not a pipeline folder of diffusers")
-    net, info = SD3Transformer2DModel.from_pretrained(
-        where,
-        local_files_only=True,
-        use_safetensors=True,
-        output_loading_info=True,
-        low_cpu_mem_usage=False,
-        torch_dtype=torch.float32,
-    )
-    check_keys(set(info["missing_keys"]), set(info["unexpected_keys"]), str(where))
+    net = from_diffusers(SD3Transformer2DModel, where)
     net.eval().to(device)
     level = noise_level(model, folder, noise)
 

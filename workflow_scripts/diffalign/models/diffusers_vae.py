@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from diffalign.models import CheckpointError, Loaded, check_keys, spatial_tokens
+from diffalign.models import CheckpointError, Loaded, from_diffusers, spatial_tokens
 from diffalign.randomness import normal
 from diffalign.study import Model
 
@@ -59,15 +59,7 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
     where = folder / "vae" if (folder / "vae" / "config.json").is_file() else folder
     if not (where / "config.json").is_file():
         raise CheckpointError(f"{folder}: neither config.json nor vae/config.json; not an AutoencoderKL of diffusers")
-    vae, info = AutoencoderKL.from_pretrained(
-        where,
-        local_files_only=True,
-        use_safetensors=True,
-        output_loading_info=True,
-        low_cpu_mem_usage=False,
-        torch_dtype=torch.float32,
-    )
-    check_keys(set(info["missing_keys"]), set(info["unexpected_keys"]), str(where))
+    vae = from_diffusers(AutoencoderKL, where)
     encoder = Encoder(vae, model).eval().to(device)
 
     def forward(batch: Mapping[str, Any]) -> object:
