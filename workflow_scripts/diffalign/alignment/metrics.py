@@ -20,13 +20,14 @@ from diffalign.alignment.neighbors import Neighbors
 class KnnGraph:
     """The k nearest neighbours of one layer as a sparse matrix, prepared once and used for every pair.
 
-    keys: i * N + j of every edge, ascending, (N k,) int64. weights: cosine similarities in the same order, float64.
-    reverse: position of the edge (j, i), or -1 where i is no neighbour of j. self_hsic: unbiased HSIC of the graph with
-    itself, the normaliser of CKNNA.
+    targets: (N, k) int32, the neighbours in order. keys: i * N + j of every edge, ascending, (N k,) int64. weights:
+    cosine similarities in the order of keys, float64. reverse: position of the edge (j, i), or -1 where i is no
+    neighbour of j. self_hsic: unbiased HSIC of the graph with itself, the normaliser of CKNNA.
     """
 
     count: int
     k: int
+    targets: NDArray[np.int32]
     keys: NDArray[np.int64]
     weights: NDArray[np.float64]
     reverse: NDArray[np.int64]
@@ -45,17 +46,19 @@ class Score:
 class Metric:
     """What a metric promises; property tests are made from it.
 
-    function: the score of two graphs of equal N and k. symmetric: score(a, b) = score(b, a). lowest, highest: its
-    range, infinite where unbounded. minimum_k: the smallest k it is defined for. chance: expected score of independent
-    representations as a function of (N, k), or None where it depends on the representations and must be estimated.
-    label: its name in figures.
+    function: the score of two graphs of equal N and k. label: its name in figures. symmetric: score(a, b) =
+    score(b, a). lowest, highest: its range, infinite where unbounded; highest is a function of k. identical: whether
+    equal graphs score `highest` (or 1, where that is infinite). minimum_k: the smallest k it is defined for. chance:
+    expected score of independent representations as a function of (N, k), or None where it depends on the
+    representations and must be estimated.
     """
 
     function: Callable[[KnnGraph, KnnGraph, float], Score]
     label: str
     symmetric: bool
     lowest: float
-    highest: float
+    highest: Callable[[int], float]
+    identical: bool
     minimum_k: int
     chance: Callable[[int, int], float] | None
 
@@ -70,15 +73,16 @@ def knn_graph(neighbors: Neighbors, k: int) -> KnnGraph:
         )
     count = neighbors.count
     sources = np.repeat(np.arange(count, dtype=np.int64), k)
-    targets = neighbors.indices[:, :k].astype(np.int64).ravel()
+    ordered = np.ascontiguousarray(neighbors.indices[:, :k])
+    targets = ordered.astype(np.int64).ravel()
     keys = sources * count + targets
     order = np.argsort(keys)
     keys = keys[order]
     weights = neighbors.similarities[:, :k].astype(np.float64).ravel()[order]
     reverse = _positions(keys, targets[order] * count + sources[order])
-    graph = KnnGraph(count, k, keys, weights, reverse, math.nan)
+    graph = KnnGraph(count, k, ordered, keys, weights, reverse, math.nan)
     everything = np.arange(len(keys))
-    return KnnGraph(count, k, keys, weights, reverse, _unbiased_hsic(graph, graph, everything, everything))
+    return KnnGraph(count, k, ordered, keys, weights, reverse, _unbiased_hsic(graph, graph, everything, everything))
 
 
 def measure(metric: str, a: KnnGraph, b: KnnGraph, eps: float = 0.0) -> Score:
@@ -95,6 +99,52 @@ def mutual_knn(a: KnnGraph, b: KnnGraph, eps: float = 0.0) -> Score:
     """Mean over images of |kNN_A(i) ∩ kNN_B(i)| / k (Huh et al. 2024, eq. 2). Chance is k / (N - 1)."""
     shared, _ = _shared_edges(a, b)
     return Score(len(shared) / (a.count * a.k))
+
+
+def cycle_knn(a: KnnGraph, b: KnnGraph, eps: float = 0.0) -> Score:
+    """Share of images i that are among the A-neighbours of one of their B-neighbours (platonic-rep, ``cycle_knn``)."""
+    sources, targets = np.divmod(b.keys, b.count)
+    # sorted, so that the search runs through memory in order
+    backward = np.sort(targets * b.count + sources)
+    returned = backward[_positions(a.keys, backward) >= 0] % b.count
+    return Score(np.unique(returned).size / a.count)
+
+
+def lcs_knn(a: KnnGraph, b: KnnGraph, eps: float = 0.0) -> Score:
+    """Mean length of the longest common subsequence of the two ordered lists (platonic-rep, ``lcs_knn``), 0 to k."""
+    # longest[j] is, for every image, the length for the neighbours of a so far and the first j of b
+    longest = np.zeros((b.k + 1, a.count), _small(a.k))
+    for mine in _columns(a):
+        diagonal = longest[0].copy()
+        for j, theirs in enumerate(_columns(b), 1):
+            above = longest[j].copy()
+            np.maximum(np.maximum(above, longest[j - 1]), diagonal + (mine == theirs), out=longest[j])
+            diagonal = above
+    return Score(float(longest[-1].mean(dtype=np.float64)))
+
+
+def edit_distance_knn(a: KnnGraph, b: KnnGraph, eps: float = 0.0) -> Score:
+    """1 - mean Levenshtein distance of the two ordered lists / k (platonic-rep, ``edit_distance_knn``)."""
+    kind = _small(a.k)
+    distance = np.repeat(np.arange(b.k + 1, dtype=kind)[:, None], a.count, axis=1)
+    for i, mine in enumerate(_columns(a), 1):
+        diagonal = distance[0].copy()
+        distance[0] = i
+        for j, theirs in enumerate(_columns(b), 1):
+            above = distance[j].copy()
+            np.minimum(np.minimum(above, distance[j - 1]) + 1, diagonal + (mine != theirs), out=distance[j])
+            diagonal = above
+    return Score(1 - float(distance[-1].mean(dtype=np.float64)) / a.k)
+
+
+def _columns(graph: KnnGraph) -> NDArray[np.int32]:
+    """(k, N): the first neighbours of all images, then the second ones, each contiguous."""
+    return np.ascontiguousarray(graph.targets.T)
+
+
+def _small(k: int) -> type[np.int8] | type[np.int32]:
+    """The smallest type that holds lengths up to k: the dynamic programme runs at the speed of memory."""
+    return np.int8 if k < np.iinfo(np.int8).max else np.int32
 
 
 def cknna(a: KnnGraph, b: KnnGraph, eps: float = 0.0) -> Score:
@@ -152,16 +202,46 @@ def _unbiased_hsic(a: KnnGraph, b: KnnGraph, in_a: NDArray[np.int64], in_b: NDAr
     return (first + second - third) / (m * (m - 3))
 
 
+def _one(k: int) -> float:
+    return 1.0
+
+
 METRICS: dict[str, Metric] = {
-    # not symmetric: the last term of unbiased HSIC takes column sums of one side and row sums of the other
-    "cknna": Metric(cknna, "CKNNA", symmetric=False, lowest=-math.inf, highest=math.inf, minimum_k=2, chance=None),
+    "cycle_knn": Metric(
+        cycle_knn, "cycle kNN", symmetric=False, lowest=0.0, highest=_one, identical=False, minimum_k=1, chance=None
+    ),
     "mutual_knn": Metric(
         mutual_knn,
         "mutual kNN",
         symmetric=True,
         lowest=0.0,
-        highest=1.0,
+        highest=_one,
+        identical=True,
         minimum_k=1,
         chance=lambda count, k: k / (count - 1),
+    ),
+    "lcs_knn": Metric(
+        lcs_knn, "LCS kNN", symmetric=True, lowest=0.0, highest=float, identical=True, minimum_k=1, chance=None
+    ),
+    "edit_distance_knn": Metric(
+        edit_distance_knn,
+        "edit distance kNN",
+        symmetric=True,
+        lowest=0.0,
+        highest=_one,
+        identical=True,
+        minimum_k=1,
+        chance=None,
+    ),
+    # not symmetric: the last term of unbiased HSIC takes column sums of one side and row sums of the other
+    "cknna": Metric(
+        cknna,
+        "CKNNA",
+        symmetric=False,
+        lowest=-math.inf,
+        highest=lambda k: math.inf,
+        identical=True,
+        minimum_k=2,
+        chance=None,
     ),
 }
