@@ -219,6 +219,14 @@ def test_figures_depend_on_the_recipes_that_they_read(copied: Workflow) -> None:
     assert copied.plan(figure).jobs() == {"align_layers": 1, "layer_maps": 1}
 
 
+def test_only_the_layers_that_are_taken_are_planned(finished: Workflow) -> None:
+    planned = finished.plan(overlay={"models": {"sd3": {"take": [8, "embed"]}}})
+    assert planned.jobs() == PAIRS_OF_A_MODEL | {"recipe": 1, "extract_sd3": 1, "neighbors": 1, "align_default": 1}
+    made = {path for path in planned.outputs() if path.startswith("results/features")}
+    folder = "results/features/photographs/clean/sd3-t0.5"
+    assert made == {f"{folder}/{name}" for name in ("embed.pt", "b8.pt", "layers.json")}
+
+
 def test_a_fifth_model_runs_only_its_own_jobs(finished: Workflow) -> None:
     entry = {
         "family": "timm_vision",

@@ -134,9 +134,18 @@ def test_cross_references_are_checked_all_at_once() -> None:
             {"dinov2": {"default_layer": "b12"}},
             "models.dinov2.default_layer: dinov2 has no layer 'b12'; it has embed, b0",
         ),
+        (
+            {"dinov2": {"take": ["b3", 12]}},
+            "models.dinov2.take: dinov2 has no layer '12'; it has embed, b0 … b11, final",
+        ),
+        (
+            {"dinov2": {"take": ["b3"]}},
+            "models.dinov2.default_layer: 'final' is not among the layers that 'take' names",
+        ),
         ({"dinov2": {"family": "tim_vision"}}, "unknown family 'tim_vision'; did you mean 'timm_vision'?"),
         ({"sd3": {"latents": "sd3va"}}, "models.sd3.latents: unknown model 'sd3va'; did you mean 'sd3vae'?"),
-        ({"sd3": {"latents": "dinov2"}}, "'dinov2' has no layer 'latent', so it is no autoencoder"),
+        ({"sd3": {"latents": "dinov2"}}, "'dinov2' has, or takes, no layer 'latent', so it is no autoencoder"),
+        ({"sd3vae": {"take": ["mid"], "default_layer": "mid"}}, "models.sd3.latents: 'sd3vae' has, or takes, no layer"),
         ({"sd3": {"noise": None}}, "models.sd3: family 'diffusers_mmdit' reads latents and needs the key 'noise'"),
         ({"sd3": {"noise": "0.5"}}, "models.sd3.noise: '0.5' is no noise level"),
         ({"dinov2": {"input": None}}, "family 'timm_vision' reads pixels and needs the key 'input'"),
@@ -184,6 +193,12 @@ def test_numbers_that_yaml_reads_as_text_are_numbers() -> None:
 def test_defaults_of_layers_by_number_and_path() -> None:
     assert load({"models": {"sd3": {"default_layer": -1}}}).layer("sd3") == "b23"
     assert load({"models": {"sd3": {"default_layer": "transformer_blocks.3"}}}).layer("sd3") == "b3"
+
+
+def test_layers_to_take_by_alias_number_and_path() -> None:
+    model = load({"models": {"sd3": {"take": ["final", 8, "transformer_blocks.3", -1]}}}).models["sd3"]
+    assert list(model.layers) == ["b3", "b8", "b23", "final"]
+    assert load().models["sd3"].recipe() != model.recipe()
 
 
 def test_a_recipe_holds_what_features_depend_on_and_nothing_else() -> None:

@@ -32,7 +32,7 @@ def layer_maps(matrices: Sequence[Path], outputs: Sequence[Path]) -> None:
         title = METRICS[matrix.metric].label
         if finite.size:
             row, column = np.unravel_index(np.nanargmax(matrix.values), matrix.values.shape)
-            title += f": best {matrix.values[row, column]:.3f} at {rows[row]}, {columns[column]}"
+            title += f": best {matrix.values[row, column]:.3f} at {rows[row]} and {columns[column]}"
         axes.set_title(title, loc="left")
         axes.set_xlabel(f"layer of {matrix.bundle('b')}")
         axes.set_ylabel(f"layer of {matrix.bundle('a')}")

@@ -202,6 +202,14 @@ def resolve_layer(request: int | str, layers: Mapping[str, str], model: str) -> 
     raise UnknownName(f"{model} has no layer '{request}'; it has {listed_layers(tuple(layers))}")
 
 
+def take_layers(requests: Iterable[int | str] | None, layers: Mapping[str, str], model: str) -> dict[str, str]:
+    """The requested ones of a model's layers, in order of depth; all of them for None. Raises UnknownName."""
+    if requests is None:
+        return dict(layers)
+    taken = {resolve_layer(request, layers, model) for request in requests}
+    return {alias: path for alias, path in layers.items() if alias in taken}
+
+
 def listed_layers(layers: tuple[str, ...]) -> str:
     """``embed, b0 … b23, final``: runs of numbered layers are shortened."""
     runs: list[list[str]] = []

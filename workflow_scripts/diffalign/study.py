@@ -426,11 +426,19 @@ def _model_mistakes(
         layers = names.expand_layers(model["layers"])
     except UnknownName as error:
         yield f"{place}.layers: {error}"
+        return
+    try:
+        taken = names.take_layers(model["take"], layers, name)
+    except UnknownName as error:
+        yield f"{place}.take: {error}"
+        taken = layers
+    try:
+        default = names.resolve_layer(model["default_layer"], layers, name)
+    except UnknownName as error:
+        yield f"{place}.default_layer: {error}"
     else:
-        try:
-            names.resolve_layer(model["default_layer"], layers, name)
-        except UnknownName as error:
-            yield f"{place}.default_layer: {error}"
+        if default not in taken:
+            yield f"{place}.default_layer: '{default}' is not among the layers that 'take' names"
 
 
 def _input_mistakes(
@@ -451,8 +459,8 @@ def _input_mistakes(
             yield f"{place}.{key}: means nothing for this model of family '{model['family']}', which reads {reads}"
     if model["latents"] and model["latents"] not in models:
         yield f"{place}.latents: {names.unknown('model', model['latents'], models)}"
-    elif model["latents"] and "latent" not in models[model["latents"]]["layers"]:
-        yield f"{place}.latents: '{model['latents']}' has no layer 'latent', so it is no autoencoder"
+    elif model["latents"] and not _takes_latent(models[model["latents"]]):
+        yield f"{place}.latents: '{model['latents']}' has, or takes, no layer 'latent', so it is no autoencoder"
     if model["noise"]:
         try:
             names.canonical_noise(model["noise"])
@@ -460,8 +468,17 @@ def _input_mistakes(
             yield f"{place}.noise: {error}"
 
 
+def _takes_latent(model: Mapping[str, Any]) -> bool:
+    try:
+        layers = names.expand_layers(model["layers"])
+        return "latent" in names.take_layers(model["take"], layers, "")
+    except UnknownName:
+        # reported where that model is checked
+        return True
+
+
 def _model(name: str, entry: Mapping[str, Any], seed: int) -> Model:
-    layers = names.expand_layers(entry["layers"])
+    every = names.expand_layers(entry["layers"])
     weights = entry["weights"]
     return Model(
         name=name,
@@ -469,8 +486,8 @@ def _model(name: str, entry: Mapping[str, Any], seed: int) -> Model:
         weights=Weights(
             weights["from"], weights["hub"], weights["revision"], tuple(weights["files"]), weights["folder"]
         ),
-        layers=layers,
-        default_layer=names.resolve_layer(entry["default_layer"], layers, name),
+        layers=names.take_layers(entry["take"], every, name),
+        default_layer=names.resolve_layer(entry["default_layer"], every, name),
         input=None
         if entry["input"] is None
         else ImageInput(
