@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import re
 from pathlib import Path
@@ -6,6 +7,8 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT, demo_config, merge
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from diffalign import study
 from diffalign.alignment.metrics import METRICS
@@ -214,6 +217,33 @@ def test_a_recipe_holds_what_features_depend_on_and_nothing_else() -> None:
     for change in ({"seeding": "constant"}, {"seed": 7}, {"layers": {"extra": "norm_out.norm"}}, {"latents": "sdvae"}):
         assert load({"models": {"sd3": change}}).models["sd3"].recipe() != before
     assert Model.from_recipe(before).recipe() == before
+
+
+def nodes(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    found = [path] if path else []
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, entry in entries:
+        found += nodes(entry, (*path, key))
+    return found
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_whatever_stands_in_a_configuration_it_is_valid_or_explained(data: st.DataObject) -> None:
+    config = copy.deepcopy(demo_config())
+    strange = st.sampled_from([None, 3, -1, 1.5, True, "", "x", "b8", "all", [], ["x"], [[]], {}, {"x": {}}, [None]])
+    for _ in range(data.draw(st.integers(1, 3))):
+        path = data.draw(st.sampled_from(nodes(config)))
+        holder = config
+        for step in path[:-1]:
+            holder = holder[step]
+        if data.draw(st.booleans()):
+            holder[path[-1]] = data.draw(strange)
+        else:
+            del holder[path[-1]]
+    # any exception but this one fails the test
+    with contextlib.suppress(ConfigError):
+        study.load(config, SCHEMA, families(), METRICS)
 
 
 def test_the_config_is_left_as_it_was(tmp_path: Path) -> None:

@@ -203,7 +203,8 @@ def load(
     plain: dict[str, Any] = _plain(config)
     mistakes = list(_schema_mistakes(plain, schema))
     # what is wrong is taken out, so that the rest can be checked for what a schema cannot see
-    declared = {section: list(plain.get(section) or ()) for section in ("datasets", "models")}
+    sections = {section: plain.get(section) for section in ("datasets", "models")}
+    declared = {section: list(entries) if isinstance(entries, dict) else [] for section, entries in sections.items()}
     _prune(plain, schema)
     given = copy.deepcopy(plain)
     fill_defaults(plain, schema)
