@@ -11,10 +11,9 @@ sys.path.insert(0, str(ROOT / "workflow_scripts"))
 
 from diffalign import names, study, targets
 from diffalign.alignment.metrics import METRICS as KNOWN_METRICS
-from diffalign.checkpoints import fingerprint
 from diffalign.models import families
 from diffalign.names import any_of
-from diffalign.provenance import code_digest
+from diffalign.provenance import code_digest, folder_digest
 
 SCRIPTS = ROOT / "workflow_scripts"
 MODELS_CODE = SCRIPTS / "diffalign" / "models"
@@ -183,7 +182,7 @@ def everything():
         for figure in ("layer_maps", "depth_curves")
     ]
     scores = [f"results/{metric}/{pair}.npy" for metric in METRICS for pair in STUDY.scores]
-    return [*scores, "results/tables/alignment.tsv", *figures]
+    return [*scores, *(["results/tables/alignment.tsv"] if figures else []), *figures]
 
 
 def made_by(rules):

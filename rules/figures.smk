@@ -25,6 +25,7 @@ rule layer_maps:
         mem_mb=growing(2000),
         runtime=30,
     params:
+        # for the caption
         miniature=lambda w: STUDY.is_miniature(w.a) or STUDY.is_miniature(w.b),
         code=code_of("layer_maps.py"),
     script:
@@ -54,6 +55,7 @@ rule depth_curves:
         mem_mb=growing(2000),
         runtime=30,
     params:
+        # for the caption
         miniature=lambda w: STUDY.is_miniature(w.a) or STUDY.is_miniature(w.b),
         defaults=lambda w: default_layers(w.a, w.b),
         code=code_of("depth_curves.py"),

@@ -17,7 +17,9 @@ rule images:
         runtime=240,
     params:
         dataset=lambda w: vars(STUDY.datasets[w.dataset]),
-        seed=STUDY.seed,
+        # a seed is a parameter only where something is drawn
+        seed=lambda w: STUDY.seed if STUDY.datasets[w.dataset].sample else 0,
+        files=lambda w: folder_digest(Path(STUDY.datasets[w.dataset].path)) if STUDY.datasets[w.dataset].path else None,
         code=code_of("images.py"),
     script:
         "../workflow_scripts/images.py"

@@ -36,7 +36,7 @@ rule folder_weights:
         "../envs/models.yaml"
     params:
         model=checkpoint_of,
-        files=lambda w: fingerprint(Path(STUDY.models[w.model].weights.folder).expanduser()),
+        files=lambda w: folder_digest(Path(STUDY.models[w.model].weights.folder).expanduser()),
     script:
         "../workflow_scripts/folder_weights.py"
 

@@ -33,3 +33,19 @@ def test_the_digest_changes_with_a_module_and_not_with_its_place(tmp_path: Path)
 def test_file_digests(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert provenance.file_sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_folder_digest_notices_every_change_and_reads_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    assert provenance.folder_digest(folder) is None
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "a.png").write_bytes(b"a")
+    seen = [provenance.folder_digest(folder)]
+    assert provenance.folder_digest(folder) == seen[0]
+    (folder / "b.png").write_bytes(b"b")
+    seen.append(provenance.folder_digest(folder))
+    (folder / "deep" / "a.png").write_bytes(b"aa")
+    seen.append(provenance.folder_digest(folder))
+    (folder / "b.png").rename(folder / "c.png")
+    seen.append(provenance.folder_digest(folder))
+    assert len(set(seen)) == 4

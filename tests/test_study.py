@@ -176,6 +176,11 @@ def test_a_data_set_of_files_needs_a_path() -> None:
         ({"models": ["sd3", "sd3-t0.50"]}, "study.models[1]: 'sd3-t0.50' is the same as study.models[0]"),
         ({"pairs": [["dinov2", "sd3"], ["sd3-t0.5", "dinov2"]]}, "study.pairs[1]: the same pair as study.pairs[0]"),
         ({"pairs": [["sd3", "sd3-t0.5"]]}, "study.pairs[0]: both sides are sd3-t0.5"),
+        ({"scores": ["sd3_vs_sd3-t0.5_b8"]}, "study.scores[0]: both sides are sd3-t0.5_b8"),
+        ({"scores": ["dinov2_vs_sd3", "dinov2_final_vs_sd3_b8"]}, "study.scores[1]: the same score as study.scores[0]"),
+        ({"pairs": [], "scores": []}, "study: nothing to measure"),
+        ({"models": ["dinov2"], "scores": []}, "study: nothing to measure"),
+        ({"datasets": ["imagenet"]}, "study.scores: are taken on defaults.dataset, 'photographs', which is not among"),
     ],
 )
 def test_nothing_is_computed_twice_under_two_names(study: dict[str, Any], message: str) -> None:
@@ -191,6 +196,34 @@ def test_options_of_a_data_set_that_mean_nothing_are_refused() -> None:
 def test_numbers_that_yaml_reads_as_text_are_numbers() -> None:
     assert yaml.safe_load("1e-6") == "1e-6"
     assert load({"alignment": {"eps": "1e-6"}}).alignment.eps == 1e-6
+
+
+@pytest.mark.parametrize(
+    ("overlay", "message"),
+    [
+        ({"seed": 1.0}, "seed: 1.0 is not of type 'integer'"),
+        ({"alignment": {"k": True}}, "alignment.k: True is not of type 'integer'"),
+        ({"alignment": {"eps": float("nan")}}, "alignment.eps: nan is not of type 'number'"),
+        ({"alignment": {"clamp": float("inf")}}, "alignment.clamp: inf is not of type"),
+    ],
+)
+def test_numbers_are_what_they_say(overlay: dict[str, Any], message: str) -> None:
+    assert message in mistakes(overlay)
+
+
+def test_one_mistake_is_reported_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load({"models": {"mine": {}}})
+    assert caught.value.mistakes == ("models.mine: missing keys 'family', 'weights', 'layers', 'default_layer'",)
+    with pytest.raises(ConfigError) as caught:
+        load({"models": None})
+    assert caught.value.mistakes == ("models: is empty; expected: object",)
+
+
+def test_miniatures_are_known_through_the_autoencoder() -> None:
+    mixed = load({"models": {"sd3": {"weights": {"from": "hub"}}}})
+    assert mixed.is_miniature("sd3")
+    assert not load({"models": {"dinov2": {"weights": {"from": "hub"}}}}).is_miniature("dinov2")
 
 
 def test_defaults_of_layers_by_number_and_path() -> None:
@@ -237,10 +270,13 @@ def test_whatever_stands_in_a_configuration_it_is_valid_or_explained(data: st.Da
         holder = config
         for step in path[:-1]:
             holder = holder[step]
-        if data.draw(st.booleans()):
-            holder[path[-1]] = data.draw(strange)
-        else:
+        what = data.draw(st.sampled_from(["replace", "remove", "add"]))
+        if what == "replace":
+            holder[path[-1]] = copy.deepcopy(data.draw(strange))
+        elif what == "remove":
             del holder[path[-1]]
+        elif isinstance(holder, dict):
+            holder[data.draw(st.sampled_from(["x", "X_", 0, None, True]))] = copy.deepcopy(data.draw(strange))
     # any exception but this one fails the test
     with contextlib.suppress(ConfigError):
         study.load(config, SCHEMA, families(), METRICS)

@@ -213,6 +213,16 @@ def test_grey_palette_and_cmyk_images_are_accepted_converted_and_noted(fresh: Wo
     assert "3 of them converted" in (fresh.directory / "logs/images/mine/clean.log").read_text()
 
 
+def test_images_that_are_added_are_noticed(fresh: Workflow, tmp_path: Path) -> None:
+    picture(tmp_path / "mine" / "a.png")
+    assert my_images(fresh, tmp_path / "mine").code == 0
+    assert "Nothing to be done" in my_images(fresh, tmp_path / "mine").output
+    picture(tmp_path / "mine" / "b.png")
+    assert my_images(fresh, tmp_path / "mine").code == 0
+    images = read_manifest(fresh.directory / "results/images/mine/clean/manifest.tsv")
+    assert [image.name for image in images] == ["a", "b"]
+
+
 def test_a_seeded_sample_of_synset_folders(fresh: Workflow, tmp_path: Path) -> None:
     for synset in ("n01", "n02", "n03"):
         for i in range(5):
@@ -302,6 +312,12 @@ def test_a_checkpoint_that_is_not_the_recorded_one(copied: Workflow) -> None:
         "checkpoint/config.json: has changed since its sha256 was recorded in resources/weights/dinov2/weights.json"
     )
     check_refused(refused, copied, f"{FEATURES}/dinov2", message)
+
+
+def test_latents_of_another_width_are_refused_by_name(copied: Workflow) -> None:
+    refused = copied.run(f"{FEATURES}/sd3-t0.5/layers.json", overlay={"models": {"sd3": {"latents": "sdvae"}}})
+    assert refused.code != 0
+    assert "sd3 reads latents of 16 channels, but those of models.sd3.latents, 'sdvae', have 4" in refused.output
 
 
 def test_a_hub_that_cannot_be_reached_says_what_to_do(fresh: Workflow) -> None:

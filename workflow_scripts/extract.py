@@ -63,7 +63,13 @@ def extract(
     if isinstance(reads, LatentInputs):
         autoencoder = read_record(reads.autoencoder_record)
         level = models.family(model.family).noise_level(model, weights, content["noise"])
-        dataset = _noisy_latents(model, level, [row.name for row in rows], manifest, reads)
+        encoded = Latents(reads.shards, reads.statistics)
+        if encoded.channels != loaded.latent_channels:
+            raise ValueError(
+                f"{model.name} reads latents of {loaded.latent_channels} channels, but those of "
+                f"models.{model.name}.latents, '{model.latents}', have {encoded.channels}"
+            )
+        dataset = _noisy_latents(model, level, [row.name for row in rows], manifest, encoded, reads)
     else:
         assert model.input is not None  # the config is checked
         dataset = inputs.ImageFiles({row.name: reads / f"{row.name}.png" for row in rows}, model.input)
@@ -94,10 +100,9 @@ def extract(
 
 
 def _noisy_latents(
-    model: Model, level: NoiseLevel, names: Sequence[str], manifest: Path, reads: LatentInputs
+    model: Model, level: NoiseLevel, names: Sequence[str], manifest: Path, encoded: Latents, reads: LatentInputs
 ) -> inputs.NoisyLatents:
     """Latents and prompts joined on names. Raises StoreError where they are of other images than the manifest."""
-    encoded = Latents(reads.shards, reads.statistics)
     check_same_names(names, sorted(encoded), manifest, reads.statistics.parent)
     embedded = load_file(reads.prompts)
     told = decode_names(embedded.pop("names"))

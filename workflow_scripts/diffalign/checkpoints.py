@@ -60,14 +60,6 @@ def verify(record: Path, folder: Path) -> dict[str, Any]:
     return content
 
 
-def fingerprint(folder: Path) -> list[tuple[str, int, int]] | None:
-    """Name, size and time of change of every file of a local checkpoint, to notice a new one; None without a folder."""
-    if not folder.is_dir():
-        return None
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return [(f.relative_to(folder).as_posix(), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-
-
 def read_record(record: Path) -> dict[str, Any]:
     """Read weights.json. Raises CheckpointError for another format."""
     content: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))

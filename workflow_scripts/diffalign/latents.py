@@ -113,6 +113,11 @@ class Latents(Mapping[str, Tensor]):
             self._where.update((name, (number, row)) for row, name in enumerate(found))
         check_unique(names, str(self._files[0].parent))
 
+    @property
+    def channels(self) -> int:
+        """C."""
+        return len(self._mean)
+
     def __getitem__(self, name: str) -> Tensor:
         number, row = self._where[name]
         with safe_open(self._files[number], "pt") as file:

@@ -35,8 +35,9 @@ class LayerMatrix:
 
     @property
     def miniature(self) -> bool:
-        """True where either side has random miniature weights."""
-        return any(self.recipe[side]["weights"]["source"] == "miniature" for side in ("a", "b"))
+        """True where either side, or the autoencoder that it reads, has random miniature weights."""
+        records = [self.recipe[side][key] for side in ("a", "b") for key in ("weights", "autoencoder_weights")]
+        return any(record is not None and record["source"] == "miniature" for record in records)
 
     @property
     def metric(self) -> str:

@@ -164,6 +164,7 @@ def expand_layers(layers: Mapping[str, str]) -> dict[str, str]:
     Raises UnknownName for an alias outside [a-z0-9.], an empty range, a range whose path lacks ``{}``; a repetition.
     """
     expanded: dict[str, str] = {}
+    origin: dict[str, str] = {}
     for alias, path in layers.items():
         match = _RANGE.search(alias)
         if match is None:
@@ -179,8 +180,12 @@ def expand_layers(layers: Mapping[str, str]) -> dict[str, str]:
             if not re.fullmatch(LAYER, name):
                 raise UnknownName(f"layer alias '{name}' may hold only a-z, 0-9 and '.'")
             if name in expanded:
-                raise UnknownName(f"layer alias '{name}' is given twice")
+                raise UnknownName(
+                    f"layer alias '{name}' is given twice, by '{origin[name]}' and by '{alias}' "
+                    "(files are merged: to extract fewer layers, use 'take')"
+                )
             expanded[name] = target
+            origin[name] = alias
     return expanded
 
 

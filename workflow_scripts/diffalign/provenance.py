@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,27 @@ def file_sha256(path: Path) -> str:
     """Hex sha256 of a file, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_digest(folder: Path) -> str | None:
+    """A digest of name, size and time of change of every file below a folder, to notice new ones; None without one.
+
+    Files are not read. As a rule's parameter it reruns the rule when a user's own files have changed.
+    """
+    if not folder.is_dir():
+        return None
+    found = []
+    waiting = [str(folder)]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    waiting.append(entry.path)
+                else:
+                    status = entry.stat()
+                    name = os.path.relpath(entry.path, folder)
+                    found.append(f"{name} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16]
 
 
 def code_digest(files: Iterable[Path]) -> str:

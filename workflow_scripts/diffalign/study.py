@@ -8,15 +8,31 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from jsonschema import Draft202012Validator, ValidationError, validators
 
 from diffalign import names
 from diffalign.names import Representation, UnknownName, Vocabulary
+
+
+def _is_number(checker: object, value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_integer(checker: object, value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+# stricter than JSON Schema, to which 1.0 is an integer: a seed of 1.0 would be another seed than 1
+_VALIDATOR = validators.extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("number", _is_number).redefine("integer", _is_integer),
+)
 
 
 class ConfigError(ValueError):
@@ -62,7 +78,7 @@ class Weights:
     folder: str | None = None
 
 
-_NOT_IN_RECIPES = ("default_layer", "noise", "conditionings", "batch_size")
+_NOT_IN_RECIPES = ("default_layer", "noise", "conditionings", "batch_size", "latent_statistics")
 
 
 @dataclass(frozen=True)
@@ -93,8 +109,9 @@ class Model:
     def recipe(self) -> dict[str, Any]:
         """Everything that a feature of this model depends on, as plain JSON.
 
-        Defaults of names (layer, noise level, conditioning) and the batch size are left out: changing them changes no
-        feature. So are the widths of a miniature that is not used, and the seed where nothing is drawn.
+        What changes no feature is left out: defaults of names (layer, noise level, conditioning), the batch size, the
+        statistics that others normalise its latents with, the widths of a miniature that is not used, and the seed
+        where nothing is drawn.
         """
         entry = asdict(self)
         if self.latents is None and self.posterior == "mode":
@@ -111,8 +128,9 @@ class Model:
         return "latent" in self.layers
 
     def encoder(self) -> dict[str, Any]:
-        """The recipe of an autoencoder's latents: its own without the layers that latents do not depend on."""
-        return {**self.recipe(), "layers": {"latent": self.layers["latent"]}}
+        """The recipe of an autoencoder's latents: with their statistics, without the layers they do not depend on."""
+        latent = {"latent": self.layers["latent"]}
+        return {**self.recipe(), "layers": latent, "latent_statistics": self.latent_statistics}
 
     @classmethod
     def from_recipe(cls, entry: Mapping[str, Any]) -> Model:
@@ -188,8 +206,10 @@ class Study:
         return representation.layer or self.models[representation.model].default_layer
 
     def is_miniature(self, text: str) -> bool:
-        """True where the weights of this name are random miniatures."""
-        return self.model_of(text).weights.source == "miniature"
+        """True where the weights of this name, or of the autoencoder that it reads, are random miniatures."""
+        model = self.model_of(text)
+        used = [model, self.models[model.latents]] if model.latents else [model]
+        return any(each.weights.source == "miniature" for each in used)
 
 
 def load(
@@ -201,10 +221,11 @@ def load(
     ``pixels`` or ``latents``. metrics: the ones that exist. Raises ConfigError with every mistake and its place.
     """
     plain: dict[str, Any] = _plain(config)
-    mistakes = list(_schema_mistakes(plain, schema))
+    _read_exponents(plain.get("alignment"))
+    mistakes = list(dict.fromkeys(_schema_mistakes(plain, schema)))
     # what is wrong is taken out, so that the rest can be checked for what a schema cannot see
     sections = {section: plain.get(section) for section in ("datasets", "models")}
-    declared = {section: list(entries) if isinstance(entries, dict) else [] for section, entries in sections.items()}
+    declared = {name: list(map(str, part)) if isinstance(part, dict) else [] for name, part in sections.items()}
     _prune(plain, schema)
     given = copy.deepcopy(plain)
     fill_defaults(plain, schema)
@@ -216,7 +237,7 @@ def load(
 
 def _prune(config: dict[str, Any], schema: Mapping[str, Any]) -> None:
     """Remove what the schema refuses, in place; whole sections may go."""
-    validator = Draft202012Validator(schema)
+    validator = _VALIDATOR(schema)
     # a section that has lost a required key is refused in its turn, so a few rounds are needed
     while errors := [e for e in validator.iter_errors(config) if e.absolute_path or e.validator != "required"]:
         for error in errors:
@@ -247,7 +268,7 @@ def _remove(config: dict[str, Any], path: Sequence[str | int]) -> None:
 
 def fill_defaults(config: dict[str, Any], schema: Mapping[str, Any]) -> None:
     """Set the defaults of the schema in place (the recipe of the jsonschema documentation)."""
-    set_properties = Draft202012Validator.VALIDATORS["properties"]
+    set_properties = _VALIDATOR.VALIDATORS["properties"]
 
     def properties(
         validator: Any, properties: Mapping[str, Any], instance: Any, schema: Mapping[str, Any]
@@ -258,20 +279,25 @@ def fill_defaults(config: dict[str, Any], schema: Mapping[str, Any]) -> None:
                     instance.setdefault(key, copy.deepcopy(subschema["default"]))
         yield from set_properties(validator, properties, instance, schema)
 
-    filling = validators.extend(Draft202012Validator, {"properties": properties})  # type: ignore[no-untyped-call]
+    filling = validators.extend(_VALIDATOR, {"properties": properties})  # type: ignore[no-untyped-call]
     for _ in filling(schema).iter_errors(config):
         pass
 
 
 def _plain(value: Any) -> Any:
-    """Plain dictionaries and lists; ``1e-6``, which YAML 1.1 reads as text, as the number that it is."""
     if isinstance(value, Mapping):
         return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
-    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?[eE][+-]?[0-9]+", value):
-        return float(value)
     return value
+
+
+def _read_exponents(alignment: object) -> None:
+    """Make numbers of ``eps: 1e-6`` and the like, in place: YAML 1.1 reads them as text."""
+    for key in ("eps", "clamp"):
+        value = alignment.get(key) if isinstance(alignment, dict) else None
+        if isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]*)?[eE][+-]?[0-9]+", value):
+            cast("dict[str, Any]", alignment)[key] = float(value)
 
 
 def _place(path: Iterable[str | int]) -> str:
@@ -280,7 +306,7 @@ def _place(path: Iterable[str | int]) -> str:
 
 
 def _schema_mistakes(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
-    validator = Draft202012Validator(schema)
+    validator = _VALIDATOR(schema)
     for error in sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path]):
         place = _place(error.absolute_path)
         if error.validator == "additionalProperties":
@@ -290,6 +316,8 @@ def _schema_mistakes(config: Mapping[str, Any], schema: Mapping[str, Any]) -> It
         elif error.validator == "required":
             missing = [key for key in error.validator_value if key not in error.instance]
             yield f"{place}: missing key{'s' if len(missing) > 1 else ''} {', '.join(repr(m) for m in missing)}"
+        elif error.validator == "type" and error.instance is None:
+            yield f"{place}: is empty; expected: {error.validator_value}"
         elif error.validator == "enum":
             yield f"{place}: '{error.instance}' is not allowed{names.nearest(error.instance, error.validator_value)}"
         elif "message" in error.schema:
@@ -320,7 +348,9 @@ def _reference_mistakes(
         yield from broken
         if not broken:
             catalogue[name] = _model(name, model, config["seed"]).vocabulary
-    yield from _study_mistakes(config.get("study", {}), catalogue, declared["models"])
+    # without any model left, every name would be reported in vain
+    if catalogue:
+        yield from _study_mistakes(config.get("study", {}), config.get("defaults", {}), catalogue, declared["models"])
 
 
 def _word_mistakes(config: Mapping[str, Any], datasets: Sequence[str], metrics: Sequence[str]) -> Iterator[str]:
@@ -357,7 +387,10 @@ def _dataset_mistakes(name: str, given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _study_mistakes(
-    study: Mapping[str, Any], catalogue: Mapping[str, Vocabulary], declared: Sequence[str]
+    study: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    catalogue: Mapping[str, Vocabulary],
+    declared: Sequence[str],
 ) -> Iterator[str]:
     """Names that parse to nothing, and pairs that stand twice. Names of refused models are passed over."""
     mistakes: list[str] = []
@@ -396,12 +429,36 @@ def _study_mistakes(
             elif first.setdefault(frozenset(both), place) != place:
                 mistakes.append(f"{place}: the same pair as {first[frozenset(both)]}")
     for i, text in enumerate(study.get("scores", [])):
+        place = f"study.scores[{i}]"
+        if refused & {model(side) for side in text.split(names.SEPARATOR)}:
+            continue
         try:
-            if not refused & {model(side) for side in text.split(names.SEPARATOR)}:
-                names.parse_pair(text, catalogue)
+            sides = tuple(_canonical(side, catalogue) for side in names.parse_pair(text, catalogue))
         except UnknownName as error:
-            mistakes.append(f"study.scores[{i}]: {error}")
+            mistakes.append(f"{place}: {error}")
+            continue
+        if sides[0] == sides[1]:
+            mistakes.append(f"{place}: both sides are {sides[0]}")
+        elif first.setdefault(sides, place) != place:
+            mistakes.append(f"{place}: the same score as {first[sides]}")
+    if (
+        study
+        and not study["scores"]
+        and (len(study.get("models", [])) < 2 if study["pairs"] == "all" else not study["pairs"])
+    ):
+        mistakes.append("study: nothing to measure; name two models, pairs or scores")
+    default = defaults.get("dataset")
+    if study.get("scores") and default is not None and default not in study.get("datasets", [default]):
+        mistakes.append(
+            f"study.scores: are taken on defaults.dataset, '{default}', which is not among study.datasets; "
+            "change one of them, or set scores: []"
+        )
     yield from mistakes
+
+
+def _canonical(side: Representation, catalogue: Mapping[str, Vocabulary]) -> str:
+    vocabulary = catalogue[side.model]
+    return f"{side.bundle(vocabulary)}_{side.layer or vocabulary.default_layer}"
 
 
 def _model_mistakes(

@@ -41,13 +41,15 @@ class Loaded:
 
     module: layers are module paths within it. forward: runs one batch (a dict with ``names`` and tensors on the
     device). tokens: turns what a module returned into (B, T, D), the tokens that are averaged. facts: what the
-    recipe says beyond the config. latent_statistics: for autoencoders, mean and std (1, C, 1, 1) that it defines.
+    recipe says beyond the config. latent_channels: of the latents that a diffusion model reads. latent_statistics: for
+    autoencoders, mean and std (1, C, 1, 1) that the checkpoint defines.
     """
 
     module: nn.Module
     forward: Callable[[Mapping[str, Any]], object]
     tokens: Callable[[Any], Tensor]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    latent_channels: int | None = None
     latent_statistics: tuple[Tensor, Tensor] | None = None
 
 

@@ -72,6 +72,7 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
             "pooling": "mean",
             "noise_level": level.facts(),
         },
+        latent_channels=int(net.config.in_channels),
     )
 
 

@@ -71,7 +71,7 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
         "posterior": model.posterior,
         "latent_scaling": "none",
     }
-    return Loaded(encoder, forward, spatial_tokens, facts, _fixed_statistics(vae))
+    return Loaded(encoder, forward, spatial_tokens, facts, latent_statistics=_fixed_statistics(vae))
 
 
 def _fixed_statistics(vae: AutoencoderKL) -> tuple[Tensor, Tensor]:
