@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := uv$(shell sed -n 's/^required-version = "\(.*\)"/\1/p' pyproject.toml)
 SOURCES := workflow_scripts tests envs
 RULES := Snakefile rules/*.smk
-# job processes start faster without these, and nothing may be fetched behind a user's back
+# nothing is fetched behind a user's back, and no package of the user's own shadows a pinned one
 export HF_HUB_OFFLINE ?= 1
 export PYTHONNOUSERSITE := 1
 

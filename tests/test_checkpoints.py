@@ -39,7 +39,7 @@ class Hub(BaseHTTPRequestHandler):
             repository = "/".join(rest.split("/")[1:3])
             if repository not in ("me/open", "me/gated"):
                 return self.reply(404, b"{}", {"X-Error-Code": "RepoNotFound"}, body)
-            if not {"main", COMMIT} & set(path.split("/")):
+            if len(rest.split("/")) > 3 and not {"main", COMMIT} & set(rest.split("/")):
                 return self.reply(404, b"{}", {"X-Error-Code": "RevisionNotFound"}, body)
             if "/tree/" in path:
                 tree = [{"type": "file", "path": n, "size": len(c), "oid": sha1(c)} for n, c in FILES.items()]
@@ -124,6 +124,17 @@ def test_with_the_hub_switched_off_the_cache_is_enough(hub: str, tmp_path: Path)
     assert download(tmp_path, hub, "me/open", offline="1").returncode == 0
     assert (tmp_path / "weights.json").read_text() == before
     assert Hub.requested == []
+
+
+def test_an_open_revision_is_not_taken_from_the_cache_unasked(hub: str, tmp_path: Path) -> None:
+    assert download(tmp_path, hub, "me/open").returncode == 0
+    nowhere = "http://127.0.0.1:9"
+    refused = download(tmp_path, nowhere, "me/open")
+    assert refused.returncode != 0
+    assert "mine: me/open could not be downloaded" in refused.stderr
+    assert "set HF_HUB_OFFLINE=1 to take what the Hugging Face cache holds" in refused.stderr
+    # a pinned commit is what it is, wherever it lies
+    assert download(tmp_path, nowhere, "me/open", COMMIT).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -211,4 +211,5 @@ def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="graphs differ: N = 60 and 59"):
         measure("mutual_knn", graph(a, 5), graph(b[:59], 5), 0.0)
     with pytest.raises(ValueError, match="at least 4 images"):
-        graph(a[:3], 2)
+        measure("cknna", graph(a[:3], 2), graph(b[:3], 2))
+    assert measure("mutual_knn", graph(a[:3], 2), graph(b[:3], 2)).value == 1

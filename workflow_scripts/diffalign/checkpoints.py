@@ -90,10 +90,11 @@ def link_files(source: Path, folder: Path, patterns: Sequence[str], what: str) -
 def hub_snapshot(model: str, hub: str, revision: str | None, patterns: Sequence[str]) -> tuple[Path, str]:
     """The matching files of a repository in the Hugging Face cache, downloaded if need be: the folder and the commit.
 
-    With the hub switched off (HF_HUB_OFFLINE=1), or out of reach, what the cache holds of the revision is taken.
-    Raises CheckpointError that says what to do: accept a licence, check the name, or point to a local folder.
+    With the hub switched off (HF_HUB_OFFLINE=1) what the cache holds of the revision is taken. An open revision with
+    the hub out of reach is an error: the cache may hold an old one. Raises CheckpointError that says what to do: accept
+    a licence, check the name, or point to a local folder.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
         LocalEntryNotFoundError,
@@ -103,6 +104,8 @@ def hub_snapshot(model: str, hub: str, revision: str | None, patterns: Sequence[
 
     elsewhere = f"or set models.{model}.weights to {{from: folder, folder: …}} with a local copy"
     try:
+        if revision is None and not constants.HF_HUB_OFFLINE:
+            HfApi().model_info(hub)
         folder = Path(
             snapshot_download(hub, revision=revision, allow_patterns=list(patterns) or None, tqdm_class=TerminalBar)
         )
@@ -123,7 +126,10 @@ def hub_snapshot(model: str, hub: str, revision: str | None, patterns: Sequence[
             f"(HF_HUB_OFFLINE); try again with a network, {elsewhere}"
         ) from error
     except Exception as error:  # whatever the network or the disk does, the reader learns what failed
-        raise CheckpointError(f"{model}: {hub} could not be downloaded ({error}); try again, {elsewhere}") from error
+        raise CheckpointError(
+            f"{model}: {hub} could not be downloaded ({error}); try again, "
+            f"set HF_HUB_OFFLINE=1 to take what the Hugging Face cache holds, {elsewhere}"
+        ) from error
     log.info("%s: %s at commit %s", model, hub, folder.name)
     # a snapshot is kept in a folder named for its commit
     return folder, folder.name

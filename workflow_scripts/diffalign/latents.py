@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffalign.atomic import replacing
+from diffalign.offenders import first_five, flagged
 from diffalign.stimuli.manifest import Image, check_unique
 
 
@@ -63,8 +64,7 @@ def check_finite(latents: Tensor, names: Sequence[str]) -> None:
     """Raise LatentError that names the first five images with NaN or infinite latents."""
     bad = ~latents.flatten(1).isfinite().all(1)
     if bad.any():
-        offenders = [name for name, is_bad in zip(names, bad.tolist(), strict=True) if is_bad]
-        raise LatentError(f"latents are NaN or infinite for {', '.join(offenders[:5])}")
+        raise LatentError(f"latents are NaN or infinite for {first_five(flagged(names, bad.tolist()))}")
 
 
 def encode_names(names: Sequence[str]) -> Tensor:

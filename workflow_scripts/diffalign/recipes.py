@@ -80,9 +80,8 @@ def matrix_recipe(
 
 
 def _common(metric: str, a: NeighborFile, b: NeighborFile, settings: Settings, where: Where) -> dict[str, Any]:
-    for side in (a, b):
-        if side.settings != a.settings:
-            raise ValueError(f"{a.path} and {b.path} were prepared differently: {a.settings} and {b.settings}")
+    if a.settings != b.settings:
+        raise ValueError(f"{a.path} and {b.path} were prepared differently: {a.settings} and {b.settings}")
     chance = METRICS[metric].chance
     return {
         "format": FORMAT,

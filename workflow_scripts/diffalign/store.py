@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.atomic import replacing
+from diffalign.offenders import first_five, flagged
 from diffalign.stimuli.manifest import check_unique
 
 if TYPE_CHECKING:
@@ -89,9 +90,9 @@ def _check_features(values: NDArray[np.floating], names: Sequence[str], path: Pa
     check_unique(names, str(path))
     bad = ~np.isfinite(values).all(axis=1)
     if bad.any():
-        offenders = [name for name, is_bad in zip(names, bad, strict=True) if is_bad]
+        offenders = flagged(names, bad)
         raise StoreError(
-            f"{path}: {len(offenders)} of {len(names)} rows are NaN or infinite, first: {', '.join(offenders[:5])}"
+            f"{path}: {len(offenders)} of {len(names)} rows are NaN or infinite, first: {first_five(offenders)}"
         )
 
 
@@ -106,8 +107,6 @@ def check_same_names(a: Sequence[str], b: Sequence[str], path_a: Path, path_b: P
     if not only_a and not only_b:
         raise StoreError(f"{path_a} and {path_b} hold the same images in another order; rerun one of them")
     parts = [
-        f"{len(only)} only in {path}: {', '.join(only[:5])}{' …' if len(only) > 5 else ''}"
-        for only, path in ((only_a, path_a), (only_b, path_b))
-        if only
+        f"{len(only)} only in {path}: {first_five(only)}" for only, path in ((only_a, path_a), (only_b, path_b)) if only
     ]
     raise StoreError(f"images differ: {'; '.join(parts)}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ class KnnGraph:
 
     targets: (N, k) int32, the neighbours in order. keys: i * N + j of every edge, ascending, (N k,) int64. weights:
     cosine similarities in the order of keys, float64. reverse: position of the edge (j, i), or -1 where i is no
-    neighbour of j. self_hsic: unbiased HSIC of the graph with itself, the normaliser of CKNNA.
+    neighbour of j.
     """
 
     count: int
@@ -31,7 +32,12 @@ class KnnGraph:
     keys: NDArray[np.int64]
     weights: NDArray[np.float64]
     reverse: NDArray[np.int64]
-    self_hsic: float
+
+    @cached_property
+    def self_hsic(self) -> float:
+        """Unbiased HSIC of the graph with itself, the normaliser of CKNNA."""
+        everything = np.arange(len(self.keys))
+        return _unbiased_hsic(self, self, everything, everything)
 
 
 @dataclass(frozen=True)
@@ -58,9 +64,9 @@ class Metric:
     symmetric: bool
     lowest: float
     highest: Callable[[int], float]
-    identical: bool
-    minimum_k: int
-    chance: Callable[[int, int], float] | None
+    identical: bool = True
+    minimum_k: int = 1
+    chance: Callable[[int, int], float] | None = None
 
 
 def knn_graph(neighbors: Neighbors, k: int) -> KnnGraph:
@@ -80,9 +86,7 @@ def knn_graph(neighbors: Neighbors, k: int) -> KnnGraph:
     keys = keys[order]
     weights = neighbors.similarities[:, :k].astype(np.float64).ravel()[order]
     reverse = _positions(keys, targets[order] * count + sources[order])
-    graph = KnnGraph(count, k, ordered, keys, weights, reverse, math.nan)
-    everything = np.arange(len(keys))
-    return KnnGraph(count, k, ordered, keys, weights, reverse, _unbiased_hsic(graph, graph, everything, everything))
+    return KnnGraph(count, k, ordered, keys, weights, reverse)
 
 
 def measure(metric: str, a: KnnGraph, b: KnnGraph, eps: float = 0.0) -> Score:
@@ -206,42 +210,19 @@ def _one(k: int) -> float:
     return 1.0
 
 
+def _unbounded(k: int) -> float:
+    return math.inf
+
+
+def _knn_chance(count: int, k: int) -> float:
+    return k / (count - 1)
+
+
 METRICS: dict[str, Metric] = {
-    "cycle_knn": Metric(
-        cycle_knn, "cycle kNN", symmetric=False, lowest=0.0, highest=_one, identical=False, minimum_k=1, chance=None
-    ),
-    "mutual_knn": Metric(
-        mutual_knn,
-        "mutual kNN",
-        symmetric=True,
-        lowest=0.0,
-        highest=_one,
-        identical=True,
-        minimum_k=1,
-        chance=lambda count, k: k / (count - 1),
-    ),
-    "lcs_knn": Metric(
-        lcs_knn, "LCS kNN", symmetric=True, lowest=0.0, highest=float, identical=True, minimum_k=1, chance=None
-    ),
-    "edit_distance_knn": Metric(
-        edit_distance_knn,
-        "edit distance kNN",
-        symmetric=True,
-        lowest=0.0,
-        highest=_one,
-        identical=True,
-        minimum_k=1,
-        chance=None,
-    ),
+    "cycle_knn": Metric(cycle_knn, "cycle kNN", symmetric=False, lowest=0, highest=_one, identical=False),
+    "mutual_knn": Metric(mutual_knn, "mutual kNN", symmetric=True, lowest=0, highest=_one, chance=_knn_chance),
+    "lcs_knn": Metric(lcs_knn, "LCS kNN", symmetric=True, lowest=0, highest=float),
+    "edit_distance_knn": Metric(edit_distance_knn, "edit distance kNN", symmetric=True, lowest=0, highest=_one),
     # not symmetric: the last term of unbiased HSIC takes column sums of one side and row sums of the other
-    "cknna": Metric(
-        cknna,
-        "CKNNA",
-        symmetric=False,
-        lowest=-math.inf,
-        highest=lambda k: math.inf,
-        identical=True,
-        minimum_k=2,
-        chance=None,
-    ),
+    "cknna": Metric(cknna, "CKNNA", symmetric=False, lowest=-math.inf, highest=_unbounded, minimum_k=2),
 }

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# candidates beyond k that are measured again in float64
-_MARGIN = 16
+# above so many candidates a row's float32 products do not tell its neighbours apart
+_CROWD = 1024
 # order is decided on similarities rounded to this step, so that equal rows tie on every machine
 _QUANTUM = 2.0**-40
 _BLOCK_BYTES = 64 * 2**20
@@ -38,9 +38,9 @@ class Neighbors:
 def nearest_neighbors(rows: NDArray[np.float32], k: int) -> Neighbors:
     """The k nearest neighbours of each unit row.
 
-    rows: (N, D) float32 of unit norm. Candidates come from float32 matrix products; those near the cut are measured
-    again in float64, so the lists equal a float64 brute force and do not depend on block size, threads or BLAS. Ties go
-    to the smaller index. Raises ValueError unless 1 <= k <= N - 1.
+    rows: (N, D) float32 of unit norm. Candidates come from matrix products, within a bound on their error, and are
+    measured again in float64, so the lists equal a float64 brute force and do not depend on block size, threads or
+    BLAS. Ties go to the smaller index. Raises ValueError unless 1 <= k <= N - 1.
     """
     count = len(rows)
     if not 1 <= k <= count - 1:
@@ -52,61 +52,35 @@ def nearest_neighbors(rows: NDArray[np.float32], k: int) -> Neighbors:
     block = max(1, _BLOCK_BYTES // (8 * count))
     for start in range(0, count, block):
         waiting = np.arange(start, min(start + block, count))
-        # products in float32 settle nearly all rows, products in float64 those whose cut lies among near-ties
-        for source in (single, double):
-            if len(waiting) == 0:
-                break
+        # float32 products single out the candidates of nearly all rows, float64 products those of crowded ones
+        for source, crowd in ((single, _CROWD), (double, count)):
             products = source[waiting] @ source.T
-            waiting = np.array(
-                [
-                    i
-                    for i, row in zip(waiting, products, strict=True)
-                    if not _settle(double, int(i), row, k, indices, similarities)
-                ],
-                dtype=np.intp,
-            )
-        for i in waiting:
-            _measure(double, int(i), np.delete(np.arange(count), i), k, indices, similarities)
+            crowded = []
+            for i, row in zip(waiting, products, strict=True):
+                row[i] = -np.inf
+                chosen = _candidates(row, k, rows.shape[1])
+                if len(chosen) > k + crowd:
+                    crowded.append(i)
+                    continue
+                # einsum, not a matrix product: equal rows then give equal sums wherever they stand
+                exact = np.einsum("cd,d->c", double[chosen], double[i])
+                best = _order(exact, chosen)[:k]
+                indices[i], similarities[i] = chosen[best], exact[best]
+            waiting = np.array(crowded, dtype=np.intp)
+            if not crowded:
+                break
     return Neighbors(indices, similarities)
 
 
-def _settle(
-    double: NDArray[np.float64],
-    i: int,
-    products: NDArray[np.floating],
-    k: int,
-    indices: NDArray[np.int32],
-    similarities: NDArray[np.float32],
-) -> bool:
-    """Fill row i from its best candidates; False where a row left out may, within the products' error, belong there.
+def _candidates(products: NDArray[np.floating], k: int, width: int) -> NDArray[np.intp]:
+    """Every row that may be among the k nearest, given approximate products of unit rows of this width.
 
-    products: (N,) approximate similarities of row i with all rows.
+    A dot product of unit rows is off by less than width * eps (Higham 2002, section 3.1). So the k-th similarity is above
+    the k-th product less that error, and a row further below it than twice the error cannot belong.
     """
-    count, width = double.shape
-    products[i] = -np.inf
-    candidates = min(k + _MARGIN, count - 1)
-    chosen = np.argpartition(products, -candidates)[-candidates:]
-    last = _measure(double, i, chosen, k, indices, similarities)
-    # a bound on the error of a dot product of unit rows
-    error = 4 * np.finfo(products.dtype).eps * np.sqrt(width)
-    return candidates == count - 1 or bool(products[chosen].min() + error < last)
-
-
-def _measure(
-    double: NDArray[np.float64],
-    i: int,
-    chosen: NDArray[np.intp],
-    k: int,
-    indices: NDArray[np.int32],
-    similarities: NDArray[np.float32],
-) -> float:
-    """Fill row i with the k best of the chosen rows, measured in float64; return the similarity of the last."""
-    # einsum, not a matrix product: equal rows then give equal sums wherever they stand
-    exact = np.einsum("cd,d->c", double[chosen], double[i])
-    best = _order(exact, chosen)[:k]
-    indices[i] = chosen[best]
-    similarities[i] = exact[best]
-    return float(exact[best[-1]])
+    cut = np.partition(products, -k)[-k]
+    error = width * float(np.finfo(products.dtype).eps)
+    return np.flatnonzero(products >= cut - 2 * error - _QUANTUM)
 
 
 def _order(similarities: NDArray[np.float64], chosen: NDArray[np.intp]) -> NDArray[np.intp]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from diffalign.offenders import first_five, flagged
+
 
 class FeatureError(ValueError):
     """Features that cannot be compared; the message names the first five offending images."""
@@ -44,5 +46,5 @@ def unit_rows(
 
 def _refuse(bad: NDArray[np.bool_], names: Sequence[str], what: str) -> None:
     if bad.any():
-        offenders = [name for name, is_bad in zip(names, bad, strict=True) if is_bad]
-        raise FeatureError(f"{len(offenders)} of {len(names)} images have {what}, first: {', '.join(offenders[:5])}")
+        offenders = flagged(names, bad)
+        raise FeatureError(f"{len(offenders)} of {len(names)} images have {what}, first: {first_five(offenders)}")

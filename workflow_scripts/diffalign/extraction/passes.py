@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffalign.extraction.taps import Taps
 from diffalign.models import Loaded
+from diffalign.offenders import first_five, flagged
 
 
 def choose_device(asked: str) -> torch.device:
@@ -49,8 +50,8 @@ def pooled_features(
                 features = pooled.cpu().numpy()
                 bad = ~np.isfinite(features).all(axis=1)
                 if bad.any():
-                    offenders = [name for name, b in zip(batch["names"], bad, strict=True) if b]
-                    raise ValueError(f"layer {alias}: features are NaN or infinite for {', '.join(offenders[:5])}")
+                    offenders = first_five(flagged(batch["names"], bad))
+                    raise ValueError(f"layer {alias}: features are NaN or infinite for {offenders}")
                 rows[alias].append(features)
             names.extend(batch["names"])
     return names, {alias: np.concatenate(parts) for alias, parts in rows.items()}

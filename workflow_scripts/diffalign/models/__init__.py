@@ -24,6 +24,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from diffalign.offenders import first_five
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
@@ -109,7 +111,7 @@ def from_diffusers(kind: Any, where: Path) -> Any:
 def check_keys(missing: set[str], unexpected: set[str], where: str) -> None:
     """Raise CheckpointError that names the first five missing and unexpected keys, if there are any."""
     parts = [
-        f"{len(keys)} {what} ({', '.join(sorted(keys)[:5])}{' …' if len(keys) > 5 else ''})"
+        f"{len(keys)} {what} ({first_five(sorted(keys))})"
         for what, keys in (("missing", missing), ("unexpected", unexpected))
         if keys
     ]

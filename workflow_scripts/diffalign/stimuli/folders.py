@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from diffalign.offenders import first_five
 from diffalign.randomness import sample
 from diffalign.stimuli.squares import SUFFIXES, ImageError
 
@@ -38,7 +39,7 @@ def flat_folder(folder: Path, labels: str, count: int | None, seed: int) -> list
         if bare:
             raise ImageError(
                 f"{folder}: labels: prefix needs names such as n01440764_10026.png; "
-                f"{len(bare)} have no underscore, first: {', '.join(bare[:5])}"
+                f"{len(bare)} have no underscore, first: {first_five(bare)}"
             )
         words = [path.stem.rsplit("_", 1)[0] for path in paths]
         index = {word: i for i, word in enumerate(sorted(set(words)))}

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+from diffalign.offenders import first_five
+
 
 class ManifestError(ValueError):
     """A manifest that cannot be trusted; the message names the file and the first offenders."""
@@ -67,4 +69,4 @@ def check_unique(names: Sequence[str], where: str) -> None:
     """Raise ManifestError that names the first five names that stand more than once."""
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise ManifestError(f"{where}: {len(twice)} names stand more than once, first: {', '.join(twice[:5])}")
+        raise ManifestError(f"{where}: {len(twice)} names stand more than once, first: {first_five(twice)}")
