@@ -75,8 +75,8 @@ def nearest_neighbors(rows: NDArray[np.float32], k: int) -> Neighbors:
 def _candidates(products: NDArray[np.floating], k: int, width: int) -> NDArray[np.intp]:
     """Every row that may be among the k nearest, given approximate products of unit rows of this width.
 
-    A dot product of unit rows is off by less than width * eps (Higham 2002, section 3.1). So the k-th similarity is above
-    the k-th product less that error, and a row further below it than twice the error cannot belong.
+    A dot product of unit rows is off by less than width * eps (Higham 2002, section 3.1). So the k-th similarity is
+    above the k-th product less that error, and a row further below it than twice the error cannot belong.
     """
     cut = np.partition(products, -k)[-k]
     error = width * float(np.finfo(products.dtype).eps)
