@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from test_study import load
 
 from diffalign import models
+from diffalign.devices import choose_device
 from diffalign.extraction import inputs
-from diffalign.extraction.passes import choose_device, pooled_features
+from diffalign.extraction.passes import pooled_features
 from diffalign.extraction.taps import Taps
 from diffalign.models import CheckpointError, Loaded, families, family
 from diffalign.noise import NoiseLevel, linear

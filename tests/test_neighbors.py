@@ -1,8 +1,21 @@
+import itertools
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
 from diffalign.alignment import neighbors as module
-from diffalign.alignment.neighbors import nearest_neighbors
+from diffalign.alignment.neighbors import Neighbors, nearest_neighbors
 from diffalign.alignment.preparation import FeatureError, clamped, unit_rows
 
 RNG = np.random.default_rng(0)
@@ -53,13 +66,166 @@ def test_many_near_ties_at_the_cut_are_settled_in_double_precision() -> None:
     assert np.array_equal(found.indices, brute_force(rows, 7)[0])
 
 
-def test_lists_do_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = unit_rows(RNG.standard_normal((333, 24)).astype(np.float32), names(333))
-    whole = nearest_neighbors(rows, 12)
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 1)
-    single = nearest_neighbors(rows, 12)
-    assert np.array_equal(whole.indices, single.indices)
-    assert np.array_equal(whole.similarities, single.similarities)
+def ordinary() -> np.ndarray:
+    return RNG.standard_normal((400, 24))
+
+
+def tied() -> np.ndarray:
+    """Every row ten times, some scaled: more equal directions than a list is long."""
+    return np.repeat(RNG.standard_normal((40, 24)), 10, axis=0)[RNG.permutation(400)] * RNG.choice(
+        [0.5, 1, 2], (400, 1)
+    )
+
+
+def crowded() -> np.ndarray:
+    """Similarities that differ by some 1e-9: float32 products leave every row a candidate."""
+    return 1 + 3e-5 * RNG.standard_normal((400, 24))
+
+
+def collapsed() -> np.ndarray:
+    """All rows are equal but for two."""
+    features = np.ones((400, 24))
+    features[[7, 300]] = RNG.standard_normal((2, 24))
+    return features
+
+
+def prepared(kind: Callable[[], np.ndarray]) -> np.ndarray:
+    return unit_rows(kind().astype(np.float32), names(400))
+
+
+def check_equal(a: Neighbors, b: Neighbors) -> None:
+    assert np.array_equal(a.indices, b.indices)
+    assert a.similarities.tobytes() == b.similarities.tobytes()
+
+
+KINDS = pytest.mark.parametrize("kind", [ordinary, tied, crowded, collapsed], ids=lambda kind: kind.__name__)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows with more than five candidates to spare are searched again with float64 products."""
+    monkeypatch.setattr(module, "CROWD", 5)
+
+
+@KINDS
+@pytest.mark.parametrize("device", [None, CPU], ids=["numpy", "torch"])
+def test_every_back_end_equals_brute_force(kind: Callable, device: torch.device | None, few_candidates: None) -> None:
+    rows = prepared(kind)
+    found = nearest_neighbors(rows, 9, device=device)
+    indices, similarities = brute_force(rows, 9)
+    assert np.array_equal(found.indices, indices)
+    assert np.allclose(found.similarities, similarities, atol=1e-7)
+
+
+@KINDS
+@pytest.mark.parametrize("k", [1, 3, 60, 399])
+def test_torch_and_numpy_agree_to_the_bit(kind: Callable, k: int, few_candidates: None) -> None:
+    rows = prepared(kind)
+    check_equal(nearest_neighbors(rows, k, device=CPU), nearest_neighbors(rows, k))
+
+
+@KINDS
+def test_lists_do_not_depend_on_blocks_chunks_and_threads(
+    kind: Callable, few_candidates: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = prepared(kind)
+    whole = nearest_neighbors(rows, 12, threads=3)
+    monkeypatch.setattr(module, "_BLOCK_ROWS", 7)
+    monkeypatch.setattr(module, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(module, "_MEASURED_AT_ONCE", 5)
+    monkeypatch.setattr(module, "column_step", lambda width, budget: 33)
+    for device in (None, CPU):
+        check_equal(nearest_neighbors(rows, 12, memory_mb=1, device=device), whole)
+    with threadpool_limits(1):
+        check_equal(nearest_neighbors(rows, 12), whole)
+
+
+@KINDS
+@pytest.mark.parametrize("device", [None, CPU], ids=["numpy", "torch"])
+def test_lists_of_parts_are_the_lists_of_all(kind: Callable, device: torch.device | None, few_candidates: None) -> None:
+    rows = prepared(kind)
+    edges = [0, 1, 133, 133, 399, 400]
+    parts = [nearest_neighbors(rows, 12, range(a, b), device=device) for a, b in itertools.pairwise(edges)]
+    assert [part.count for part in parts] == [1, 132, 0, 266, 1]
+    joined = Neighbors(
+        np.concatenate([part.indices for part in parts]), np.concatenate([part.similarities for part in parts])
+    )
+    check_equal(joined, nearest_neighbors(rows, 12))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 120), st.integers(1, 12), st.sampled_from([1e-6, 1e-3, 1.0]))
+@settings(max_examples=60, deadline=None)
+def test_any_rows_have_the_lists_of_brute_force(seed: int, count: int, width: int, spread: float) -> None:
+    random = np.random.default_rng(seed)
+    # a coarse grid of few values has ties of all kinds
+    features = 1 + spread * random.integers(-2, 3, (count, width)).astype(np.float32)
+    features[(features == 0).all(axis=1)] = 1
+    rows = unit_rows(features, names(count))
+    k = int(random.integers(1, count))
+    expected = brute_force(rows, k)[0]
+    assert np.array_equal(nearest_neighbors(rows, k).indices, expected)
+    assert np.array_equal(nearest_neighbors(rows, k, device=CPU).indices, expected)
+
+
+@pytest.mark.parametrize("precision", [np.float32, np.float64])
+def test_products_are_off_by_less_than_the_bound(precision: module.Precision) -> None:
+    rows = unit_rows(1 + RNG.standard_normal((60, 3000)).astype(np.float32), names(60))
+    exact = np.array([[math.fsum(a * b) for b in rows.astype(np.float64)] for a in rows.astype(np.float64)])
+    # the worst order of sums: one after the other
+    typed = rows.astype(precision)
+    products = np.cumsum(typed[:, None] * typed[None], axis=2)[..., -1]
+    assert 0 < np.abs(products - exact).max() < module.candidate_slack(3000, precision) / 2
+
+
+def test_products_of_less_than_float32_are_refused() -> None:
+    torch.set_float32_matmul_precision("high")
+    try:
+        with pytest.raises(ValueError, match="'highest', not at 'high'"):
+            nearest_neighbors(np.eye(10, dtype=np.float32), 2, device=CPU)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"queries": range(3, 11)}, r"queries range\(3, 11\) are no part of the 10 rows"),
+        ({"queries": range(0, 10, 2)}, r"queries range\(0, 10, 2\)"),
+        ({"memory_mb": 0}, "memory_mb = 0; at least 1"),
+    ],
+)
+def test_what_cannot_be_searched_is_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        nearest_neighbors(np.eye(10, dtype=np.float32), 2, **arguments)
+
+
+def test_rows_must_be_of_unit_norm() -> None:
+    rows = np.eye(10, dtype=np.float32)
+    rows[4:6] *= 2
+    with pytest.raises(ValueError, match="2 of 10 rows are not of unit norm, the first is row 4"):
+        nearest_neighbors(rows, 2)
+
+
+def test_memory_stays_within_the_budget() -> None:
+    """Beyond the rows, at 20,000 x 32: a part of 2,000 rows, crowded and not; 40 MB for what is not in blocks."""
+    code = """
+import resource, sys
+import numpy as np
+from diffalign.alignment.neighbors import nearest_neighbors
+rows = np.random.default_rng(0).standard_normal((20_000, 32), dtype=np.float32) * np.float32(sys.argv[1]) + 1
+rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+nearest_neighbors(rows[:300], 10, threads=2)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+nearest_neighbors(rows, 10, range(2000), memory_mb=int(sys.argv[2]), threads=2)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    # at once, 2,000 rows would take 160 MB of float32 products, or 320 MB of float64 ones
+    for spread in ("1", "1e-4"):
+        command = [sys.executable, "-c", code, spread, "40"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow_scripts")}
+        grown = int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+        assert grown * 1024 < 80 * 10**6, spread
 
 
 @pytest.mark.parametrize("k", [0, 10, 11])

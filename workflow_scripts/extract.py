@@ -13,8 +13,9 @@ from torch.utils.data import Dataset
 from diffalign import logs, models, store
 from diffalign.atomic import write_json
 from diffalign.checkpoints import read_record, verify
+from diffalign.devices import choose_device
 from diffalign.extraction import inputs
-from diffalign.extraction.passes import choose_device, pooled_features
+from diffalign.extraction.passes import pooled_features
 from diffalign.latents import Latents, decode_names
 from diffalign.noise import NoiseLevel
 from diffalign.provenance import file_sha256

@@ -10,8 +10,8 @@ from diffalign import latents as store
 from diffalign import logs, models
 from diffalign.atomic import replacing
 from diffalign.checkpoints import verify
+from diffalign.devices import choose_device
 from diffalign.extraction import inputs
-from diffalign.extraction.passes import choose_device
 from diffalign.extraction.taps import Taps
 from diffalign.stimuli.manifest import read_manifest
 from diffalign.study import Compute, Model

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from diffalign import checkpoints, logs
 from diffalign.atomic import replacing
-from diffalign.extraction.passes import choose_device
+from diffalign.devices import choose_device
 from diffalign.latents import encode_names
 from diffalign.models import family
 from diffalign.stimuli.captions import prompt_texts

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    import torch
+
 # above so many candidates a row's float32 products do not tell its neighbours apart
-_CROWD = 1024
+CROWD = 1024
 # order is decided on similarities rounded to this step, so that equal rows tie on every machine
-_QUANTUM = 2.0**-40
-_BLOCK_BYTES = 64 * 2**20
+QUANTUM = 2.0**-40
+# a block of more rows makes no matrix product faster
+_BLOCK_ROWS = 2048
+# bytes that a product costs with its mask and, where all may be candidates, their indices
+_BYTES = {np.float32: 8, np.float64: 40}
+# rows that one thread looks at are few enough for its cache, candidates that it measures at once too
+_CHUNK_BYTES = 2 * 2**20
+_MEASURED_AT_ONCE = 2048
+
+Precision: TypeAlias = type[np.float32] | type[np.float64]
+# rows of a block -> the candidates of each, ascending; None for a row that has more than were asked for
+Choose: TypeAlias = Callable[[slice], list[NDArray[np.intp] | None]]
+# rows (B,), precision of the products, most candidates a row -> the candidates of this block
+Search: TypeAlias = Callable[[NDArray[np.intp], Precision, int], Choose]
 
 
 @dataclass(frozen=True)
 class Neighbors:
-    """The nearest neighbours of every image, itself left out.
+    """The nearest neighbours of every image, itself left out; in a part, of some images among all.
 
     indices: (N, K) int32. similarities: (N, K) float32, cosine. Ordered by (-similarity, index) in each row.
     """
@@ -35,54 +53,177 @@ class Neighbors:
         return int(self.indices.shape[1])
 
 
-def nearest_neighbors(rows: NDArray[np.float32], k: int) -> Neighbors:
-    """The k nearest neighbours of each unit row.
+def nearest_neighbors(
+    rows: NDArray[np.float32],
+    k: int,
+    queries: range | None = None,
+    *,
+    memory_mb: int = 2000,
+    threads: int = 1,
+    device: torch.device | None = None,
+) -> Neighbors:
+    """The k nearest neighbours of each unit row, or of the rows `queries`, among all rows.
 
-    rows: (N, D) float32 of unit norm. Candidates come from matrix products, within a bound on their error, and are
-    measured again in float64, so the lists equal a float64 brute force and do not depend on block size, threads or
-    BLAS. Ties go to the smaller index. Raises ValueError unless 1 <= k <= N - 1.
+    rows: (N, D) float32 of unit norm. queries: a range within [0, N] of step 1; the lists of ranges, one after the
+    other, are the lists of all. memory_mb: for blocks of products, beyond the rows. device: None multiplies with NumPy,
+    any other with torch, whose rows and blocks are then held there.
+
+    Candidates come from float32 products, within a bound on their error, and are measured again in float64; rows that
+    have too many of them are searched with float64 products. So the lists equal a float64 brute force and do not depend
+    on the part, memory, threads, BLAS or device. Ties go to the smaller index. Raises ValueError unless
+    1 <= k <= N - 1, for rows that are not of unit norm, and for queries outside of the rows.
     """
+    single = np.ascontiguousarray(rows, dtype=np.float32)
+    asked = range(len(single)) if queries is None else queries
+    _check(single, k, asked, memory_mb)
+    budget = memory_mb * 10**6
+    if device is None:
+        search = _numpy_search(single, k, budget)
+    else:
+        from diffalign.alignment.neighbors_torch import torch_search
+
+        search = torch_search(single, k, budget, device)
+    found = Neighbors(np.empty((len(asked), k), np.int32), np.empty((len(asked), k), np.float32))
+    waiting = np.arange(asked.start, asked.stop)
+    chunk = max(1, min(32, _CHUNK_BYTES // (4 * len(single))))
+    with ThreadPoolExecutor(threads) as pool:
+        for precision, most in ((np.float32, min(k + CROWD, len(single))), (np.float64, len(single))):
+            crowded: list[NDArray[np.intp]] = []
+            for block in _blocks(waiting, _block_rows(len(single), precision, budget)):
+                choose = search(block, precision, most)
+
+                def settle(start: int, block: NDArray[np.intp] = block, choose: Choose = choose) -> NDArray[np.intp]:
+                    part = slice(start, start + chunk)
+                    return _settle(single, block[part], choose(part), found, asked.start)
+
+                # all of it, because the next block takes the place of this one
+                crowded.extend(pool.map(settle, range(0, len(block), chunk)))
+            waiting = np.concatenate(crowded) if crowded else waiting[:0]
+    return found
+
+
+def _check(rows: NDArray[np.float32], k: int, queries: range, memory_mb: int) -> None:
+    """Raise ValueError for what cannot be searched."""
     count = len(rows)
     if not 1 <= k <= count - 1:
         raise ValueError(f"k = {k} neighbours need at least {k + 1} images, got {count}")
-    single = np.ascontiguousarray(rows)
-    double = single.astype(np.float64)
-    indices = np.empty((count, k), np.int32)
-    similarities = np.empty((count, k), np.float32)
-    block = max(1, _BLOCK_BYTES // (8 * count))
-    for start in range(0, count, block):
-        waiting = np.arange(start, min(start + block, count))
-        # float32 products single out the candidates of nearly all rows, float64 products those of crowded ones
-        for source, crowd in ((single, _CROWD), (double, count)):
-            products = source[waiting] @ source.T
-            crowded = []
-            for i, row in zip(waiting, products, strict=True):
-                row[i] = -np.inf
-                chosen = _candidates(row, k, rows.shape[1])
-                if len(chosen) > k + crowd:
-                    crowded.append(i)
-                    continue
-                # einsum, not a matrix product: equal rows then give equal sums wherever they stand
-                exact = np.einsum("cd,d->c", double[chosen], double[i])
-                best = _order(exact, chosen)[:k]
-                indices[i], similarities[i] = chosen[best], exact[best]
-            waiting = np.array(crowded, dtype=np.intp)
-            if not crowded:
-                break
-    return Neighbors(indices, similarities)
+    if queries.step != 1 or not 0 <= queries.start <= queries.stop <= count:
+        raise ValueError(f"queries {queries} are no part of the {count} rows; expected range(start, stop) within them")
+    if memory_mb < 1:
+        raise ValueError(f"memory_mb = {memory_mb}; at least 1 is needed")
+    norms = np.einsum("nd,nd->n", rows, rows)
+    off = np.flatnonzero(~(np.abs(norms - 1) < 1e-3))
+    if len(off):
+        raise ValueError(f"{len(off)} of {count} rows are not of unit norm, the first is row {off[0]}")
 
 
-def _candidates(products: NDArray[np.floating], k: int, width: int) -> NDArray[np.intp]:
-    """Every row that may be among the k nearest, given approximate products of unit rows of this width.
+def _block_rows(count: int, precision: Precision, budget: int) -> int:
+    """How many rows a block has, for products with `count` rows: at least 1, and fewer than 2**31 products."""
+    return max(1, min(_BLOCK_ROWS, budget // (_BYTES[precision] * count), (2**31 - 1) // count))
 
-    A dot product of unit rows is off by less than width * eps (Higham 2002, section 3.1). So the k-th similarity is
-    above the k-th product less that error, and a row further below it than twice the error cannot belong.
+
+def _blocks(waiting: NDArray[np.intp], size: int) -> Iterator[NDArray[np.intp]]:
+    return (waiting[start : start + size] for start in range(0, len(waiting), size))
+
+
+def candidate_slack(width: int, precision: Precision) -> float:
+    """How far below the k-th largest product, at most, the product of one of the k nearest rows is.
+
+    A dot product of unit rows is off by at most γ = n u / (1 - n u), u = eps / 2, whatever the order of its sums
+    (Higham 2002, section 3.1; 1.002 for norms that are not quite 1). A row that is measured as near as the k-th may
+    have lost γ in its product while the k-th had gained it; both may be off by float64's γ where they are measured, and
+    by half of QUANTUM where they are rounded. Raises ValueError for a width at which γ means nothing.
     """
-    cut = np.partition(products, -k)[-k]
-    error = width * float(np.finfo(products.dtype).eps)
-    return np.flatnonzero(products >= cut - 2 * error - _QUANTUM)
+    rounding = [width * float(np.finfo(each).eps) / 2 for each in (precision, np.float64)]
+    if rounding[0] > 0.1:
+        raise ValueError(f"rows of width {width} are too wide for products in {np.dtype(precision).name}")
+    return 2 * 1.002 * sum(r / (1 - r) for r in rounding) + QUANTUM
 
 
-def _order(similarities: NDArray[np.float64], chosen: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Positions that sort by (-similarity, index)."""
-    return np.lexsort((chosen, -np.round(similarities / _QUANTUM)))
+def group_shape(count: int, k: int) -> tuple[int, int]:
+    """(depth, groups): how the columns 0 … depth·groups - 1 of `count` are dealt into at least k disjoint groups.
+
+    The k-th largest maximum of the groups is at most the k-th largest column, and with eight groups a neighbour hardly
+    less; it takes one pass, where a partition takes several.
+    """
+    depth = max(1, count // (8 * k))
+    return depth, count // depth
+
+
+def column_step(width: int, budget: int) -> int:
+    """How many rows of this width are turned to float64 at once: an eighth of the budget."""
+    return max(1, budget // (8 * 8 * width))
+
+
+def _numpy_search(rows: NDArray[np.float32], k: int, budget: int) -> Search:
+    """Candidates from matrix products of NumPy. Those of a block must be chosen before the next block is searched."""
+    count, width = rows.shape
+    depth, groups = group_shape(count, k)
+
+    held: NDArray[np.floating] = np.empty((0, count), np.float32)
+
+    def search(block: NDArray[np.intp], precision: Precision, most: int) -> Choose:
+        nonlocal held
+        if held.dtype != precision or len(held) < len(block):
+            # one block's memory serves the next: to be given fresh pages costs a tenth of the time
+            held = np.empty((len(block), count), precision)
+        products = held[: len(block)]
+        left = rows[block].astype(precision, copy=False)
+        step = count if precision is np.float32 else column_step(width, budget)
+        for start in range(0, count, step):
+            right = rows[start : start + step].astype(precision, copy=False)
+            np.matmul(left, right.T, out=products[:, start : start + step])
+        products[np.arange(len(block)), block] = -np.inf
+        slack = candidate_slack(width, precision)
+
+        def choose(part: slice) -> list[NDArray[np.intp] | None]:
+            piece = products[part]
+            maxima = piece[:, : depth * groups].reshape(len(piece), depth, groups).max(axis=1)
+            lowest = np.partition(maxima, groups - k, axis=1)[:, groups - k].astype(np.float64) - slack
+            # rounded down, and of the products' type: otherwise all of them would be converted
+            cut = np.nextafter(lowest.astype(precision), precision(-np.inf))
+            flat = np.flatnonzero(piece >= cut[:, None])
+            ends = np.searchsorted(flat, np.arange(1, len(piece)) * count)
+            columns = np.split(flat, ends)
+            return [None if len(c) > most else c - i * count for i, c in enumerate(columns)]
+
+        return choose
+
+    return search
+
+
+def _settle(
+    rows: NDArray[np.float32],
+    queries: NDArray[np.intp],
+    candidates: list[NDArray[np.intp] | None],
+    found: Neighbors,
+    first: int,
+) -> NDArray[np.intp]:
+    """Measure candidates in float64 and write the nearest into `found`, whose first row is row `first`.
+
+    Returns the queries whose candidates are None.
+    """
+    settled = [(i, columns) for i, columns in zip(queries, candidates, strict=True) if columns is not None]
+    if settled:
+        longest = max(len(columns) for _, columns in settled)
+        chosen = np.zeros((len(settled), longest), np.intp)
+        steps = np.full((len(settled), longest), -np.inf)
+        for row, (i, columns) in enumerate(settled):
+            chosen[row, : len(columns)] = columns
+            steps[row, : len(columns)] = np.round(_similarities(rows, i, columns) / QUANTUM)
+        # columns ascend, so a stable sort sends ties to the smaller index
+        best = np.argsort(-steps, axis=1, kind="stable")[:, : found.k_max]
+        at = np.array([i for i, _ in settled]) - first
+        found.indices[at] = np.take_along_axis(chosen, best, 1)
+        found.similarities[at] = np.take_along_axis(steps, best, 1) * QUANTUM
+    return np.array([i for i, columns in zip(queries, candidates, strict=True) if columns is None], np.intp)
+
+
+def _similarities(rows: NDArray[np.float32], i: int, columns: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Dot products of row i with other rows, in float64: (len(columns),)."""
+    query = rows[i].astype(np.float64)
+    # einsum, not a matrix product: equal rows then give equal sums wherever they stand
+    pieces = [
+        np.einsum("cd,d->c", rows[piece].astype(np.float64), query) for piece in _blocks(columns, _MEASURED_AT_ONCE)
+    ]
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)

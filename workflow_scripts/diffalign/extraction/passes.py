@@ -15,20 +15,6 @@ from diffalign.models import Loaded
 from diffalign.offenders import first_five, flagged
 
 
-def choose_device(asked: str) -> torch.device:
-    """``auto`` (a GPU if there is one), ``cpu`` or ``cuda``. Raises ValueError for ``cuda`` without a GPU.
-
-    On a GPU, TF32 is switched off: its 10-bit mantissa changes neighbours.
-    """
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise ValueError("compute.device is cuda, but torch sees no GPU here; set it to auto or cpu to use the CPU")
-    device = torch.device("cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu")
-    if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
-    return device
-
-
 def pooled_features(
     loaded: Loaded, layers: Mapping[str, str], batches: Iterable[Mapping[str, Any]]
 ) -> tuple[list[str], dict[str, NDArray[np.float32]]]:

@@ -1,0 +1,53 @@
+"""Candidates of the neighbour search from matrix products of torch, on a GPU; the proof is that of `neighbors`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from diffalign.alignment.neighbors import Choose, Precision, Search, candidate_slack, column_step, group_shape
+
+
+def torch_search(rows: NDArray[np.float32], k: int, budget: int, device: torch.device) -> Search:
+    """Candidates from matrix products of torch.
+
+    rows: (N, D) float32 of unit norm; copied to the device. budget: bytes for blocks there. Raises ValueError where
+    torch is allowed less than float32 in products (TF32), for which the bound on their error does not hold.
+    """
+    allowed = torch.get_float32_matmul_precision()
+    if allowed != "highest":
+        raise ValueError(f"exact neighbours need torch's float32 matmul precision at 'highest', not at '{allowed}'")
+    there = torch.from_numpy(rows).to(device)
+    count, width = rows.shape
+    depth, groups = group_shape(count, k)
+
+    @torch.inference_mode()
+    def search(block: NDArray[np.intp], precision: Precision, most: int) -> Choose:
+        queries = torch.from_numpy(block).to(device)
+        if precision is np.float32:
+            products = there[queries] @ there.T
+        else:
+            left = there[queries].double()
+            products = torch.empty((len(block), count), dtype=torch.float64, device=device)
+            step = column_step(width, budget)
+            for start in range(0, count, step):
+                products[:, start : start + step] = left @ there[start : start + step].double().T
+        products[torch.arange(len(block), device=device), queries] = -torch.inf
+        maxima = products[:, : depth * groups].view(len(block), depth, groups).amax(dim=1)
+        lowest = (maxima.topk(k, dim=1).values[:, -1].double() - candidate_slack(width, precision)).to(products.dtype)
+        cut = torch.nextafter(lowest, torch.full_like(lowest, -torch.inf))
+        mask = products >= cut[:, None]
+        counts = mask.sum(dim=1)
+        crowded = counts > most
+        # before their candidates are listed, which may be all rows
+        mask[crowded] = False
+        columns: NDArray[Any] = mask.nonzero()[:, 1].cpu().numpy()
+        ends = counts.masked_fill(crowded, 0).cumsum(0).cpu().numpy()
+        listed = np.split(columns, ends[:-1])
+        chosen = [None if full else found for full, found in zip(crowded.tolist(), listed, strict=True)]
+        return lambda part: chosen[part]
+
+    return search
