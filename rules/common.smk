@@ -131,6 +131,12 @@ def shards(folder):
     return [f"{folder}/latents_rank00_shard{i:03d}.safetensors" for i in range(STUDY.latent_shards)]
 
 
+def neighbor_parts():
+    """The parts of a bundle's neighbour lists, in order. Their names say how many there are, so that none is mixed."""
+    parts = STUDY.alignment.shards
+    return [f"results/neighbors/{{dataset}}/{{condition}}/{{bundle}}/{part}-of-{parts}.npz" for part in range(parts)]
+
+
 def both_sides(wildcards):
     """Neighbour files of both sides of a pair, under the data set and condition of the target or the defaults."""
     dataset = wildcards.get("dataset", STUDY.default_dataset)

@@ -1,5 +1,5 @@
 # Needs: images, or latents and prompts; the checkpoint and the recipe of a bundle (a model with its variant).
-# Makes: one feature file for every layer, from one forward pass; neighbour lists of all of them.
+# Makes: one feature file for every layer, from one forward pass; neighbour lists of all of them, in one job or in shards.
 
 
 rule recipe:
@@ -56,7 +56,10 @@ rule neighbors:
         "../envs/models.yaml"
     threads: 8
     resources:
-        mem_mb=growing(16000),
+        gpu=1,
+        device=STUDY.compute.device,
+        memory_mb=STUDY.compute.memory_mb,
+        mem_mb=growing(14000 + STUDY.compute.memory_mb),
         runtime=120,
     params:
         k_max=STUDY.alignment.k_max,
@@ -65,3 +68,37 @@ rule neighbors:
         code=code_of("neighbors.py"),
     script:
         "../workflow_scripts/neighbors.py"
+
+
+if STUDY.alignment.shards > 1:
+
+    # the same search for a part of the images
+    use rule neighbors as neighbors_part with:
+        output:
+            temp("results/neighbors/{dataset}/{condition}/{bundle}/{part}-of-{parts}.npz"),
+        log:
+            "logs/neighbors/{dataset}/{condition}/{bundle}/{part}-of-{parts}.log",
+        wildcard_constraints:
+            part=r"\d+",
+            parts=r"\d+",
+
+    rule merge_neighbors:
+        input:
+            neighbor_parts(),
+        output:
+            "results/neighbors/{dataset}/{condition}/{bundle}.npz",
+        log:
+            "logs/merge_neighbors/{dataset}/{condition}/{bundle}.log",
+        conda:
+            "../envs/analysis.yaml"
+        threads: 1
+        resources:
+            mem_mb=growing(4000),
+            runtime=60,
+        params:
+            code=code_of("merge_neighbors.py"),
+        script:
+            "../workflow_scripts/merge_neighbors.py"
+
+    # the whole in one job is not what was asked for
+    ruleorder: merge_neighbors > neighbors

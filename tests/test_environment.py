@@ -54,7 +54,19 @@ def imported(files: list[Path]) -> set[str]:
 @pytest.mark.parametrize(
     ("environment", "scripts"),
     [
-        ("analysis", ("images", "align", "align_layers", "layer_maps", "depth_curves", "alignment_table", "recipe")),
+        (
+            "analysis",
+            (
+                "images",
+                "align",
+                "align_layers",
+                "merge_neighbors",
+                "layer_maps",
+                "depth_curves",
+                "alignment_table",
+                "recipe",
+            ),
+        ),
         ("models", ("extract", "latents", "prompts", "neighbors", "hub_weights")),
     ],
 )

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from conftest import ROOT, Run, Workflow
 from snakemake_executor_plugin_slurm.partitions import get_best_partition, read_partition_file
 
@@ -76,7 +77,9 @@ def test_every_job_on_the_cluster_says_its_time_memory_and_gpu(tmp_path: Path) -
         resources = next(line for line in block.splitlines() if line.strip().startswith("resources:"))
         assert "mem_mb=" in resources, rule
         assert "runtime=" in resources, rule
-        assert ("gpu=1" in resources) == (rule.startswith("extract_") or rule in ("latents", "prompts")), rule
+        assert ("gpu=1" in resources) == (rule.startswith("extract_") or rule in ("latents", "prompts", "neighbors")), (
+            rule
+        )
 
 
 def test_jobs_go_to_the_partition_that_has_what_they_ask_for() -> None:
@@ -207,6 +210,41 @@ def test_another_number_of_shards_encodes_latents_again(shards: int, finished: W
     assert jobs == PAIRS_OF_A_MODEL | {"latents": 1, "extract_sd3": 1, "neighbors": 1, "align_default": 1}
 
 
+def test_lists_that_are_searched_in_shards_are_the_same_to_the_byte(copied: Workflow) -> None:
+    target = "results/neighbors/photographs/clean/dinov2.npz"
+    searched = {"neighbors_part": 3, "merge_neighbors": 1}
+    before = (copied.directory / target).read_bytes()
+    three = {"alignment": {"shards": 3}, "compute": {"memory_mb": 10}}
+    assert copied.plan(target, overlay=three).jobs() == searched
+    done = copied.run(target, overlay=three)
+    assert done.code == 0, done.output
+    assert (copied.directory / target).read_bytes() == before
+    # parts are gone, and nothing misses them until what they depend on changes
+    assert not (copied.directory / target).with_suffix("").exists()
+    assert "Nothing to be done" in copied.plan(target, overlay=three).output
+    longer = {**three, "alignment": {"shards": 3, "k_max": 25}}
+    assert copied.plan(target, overlay=longer).jobs() == searched
+    changed = {**three, "models": {"dinov2": {"input": {"mean": [0.4, 0.4, 0.4]}}}}
+    assert copied.plan(target, overlay=changed).jobs() == searched | {"recipe": 1, "extract_dinov2": 1}
+    assert copied.plan(target).jobs() == {"neighbors": 1}
+
+
+def test_a_gpu_that_is_asked_for_must_be_there(copied: Workflow) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    target = "results/neighbors/photographs/clean/dinov2.npz"
+    (copied.directory / target).unlink()
+    refused = copied.run(target, overlay={"compute": {"device": "cuda"}})
+    assert refused.code != 0
+    assert "neighbors: compute.device is cuda, but torch sees no GPU here" in refused.output
+    assert not (copied.directory / target).exists()
+    # for the search alone, the device is a resource of its rule
+    done = copied.run(
+        target, options=["--set-resources", "neighbors:device=cpu"], overlay={"compute": {"device": "cuda"}}
+    )
+    assert done.code == 0, done.output
+
+
 def test_a_tap_of_an_autoencoder_leaves_its_latents_alone(finished: Workflow) -> None:
     overlay = {"models": {"sd3vae": {"layers": {"conv": "encoder.conv_out"}}}}
     assert "Nothing to be done" in finished.plan(overlay=overlay).output
@@ -252,7 +290,8 @@ def test_a_fifth_model_runs_only_its_own_jobs(finished: Workflow) -> None:
 
 
 def test_how_the_work_is_done_reruns_nothing(finished: Workflow) -> None:
-    overlay = {"compute": {"batch_size": 3, "workers": 2, "device": "auto"}, "models": {"sd3": {"batch_size": 5}}}
+    compute = {"batch_size": 3, "workers": 2, "device": "auto", "memory_mb": 50}
+    overlay = {"compute": compute, "models": {"sd3": {"batch_size": 5}}}
     assert "Nothing to be done" in finished.plan(overlay=overlay).output
 
 

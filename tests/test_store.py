@@ -1,3 +1,4 @@
+import itertools
 import os
 from pathlib import Path
 
@@ -116,6 +117,39 @@ def test_neighbours_come_back_as_they_went(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="m.npz: cannot be read"):
         neighbor_store.read_neighbors(path)
     assert not (tmp_path / "executed").exists()
+
+
+def write_part(path: Path, rows: range, k: int = 3, recipe: str = "m") -> Path:
+    with neighbor_store.writing(path) as file:
+        for i, layer in enumerate(("b0", "b1")):
+            file.add(layer, nearest_neighbors(unit_rows(VALUES + i, NAMES), k, rows))
+        file.finish(NAMES, {"k_max": k}, {"bundle": recipe}, rows)
+    return path
+
+
+def test_merged_parts_are_to_the_byte_what_one_search_writes(tmp_path: Path) -> None:
+    lists = {layer: nearest_neighbors(unit_rows(VALUES + i, NAMES), 3) for i, layer in enumerate(("b0", "b1"))}
+    neighbor_store.write_neighbors(tmp_path / "m.npz", NAMES, lists, {"k_max": 3}, {"bundle": "m"})
+    edges = [0, 3, 3, len(NAMES)]
+    parts = [write_part(tmp_path / f"{a}.{b}.npz", range(a, b)) for a, b in itertools.pairwise(edges)]
+    neighbor_store.merge_parts(parts, tmp_path / "merged.npz")
+    assert (tmp_path / "merged.npz").read_bytes() == (tmp_path / "m.npz").read_bytes()
+    with pytest.raises(StoreError, match=r"0.3.npz: holds the lists of rows 0 to 3 only"):
+        neighbor_store.read_neighbors(parts[0])
+
+
+def test_parts_that_do_not_belong_together_are_named(tmp_path: Path) -> None:
+    first = write_part(tmp_path / "first.npz", range(3))
+    last = write_part(tmp_path / "last.npz", range(3, len(NAMES)))
+    longer = write_part(tmp_path / "longer.npz", range(3, len(NAMES)), k=4, recipe="other")
+    for parts, message in (
+        ([first, longer], "longer.npz: its settings and recipe differ from those of .*first.npz"),
+        ([last, first], "last.npz: holds the lists of rows 3 to 8; expected them to begin at row 0"),
+        ([first], "first.npz: the lists end at row 3 of 8; parts are missing"),
+    ):
+        with pytest.raises(StoreError, match=message):
+            neighbor_store.merge_parts(parts, tmp_path / "merged.npz")
+        assert not (tmp_path / "merged.npz").exists()
 
 
 def test_names_that_differ_are_named() -> None:

@@ -1,58 +1,96 @@
-"""Neighbour lists of every layer of a bundle."""
+"""Neighbour lists of every layer of a bundle, or a part of them."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
 
 from diffalign import logs, neighbor_store, store
-from diffalign.alignment.neighbors import Neighbors, nearest_neighbors
+from diffalign.alignment.neighbors import nearest_neighbors
 from diffalign.alignment.preparation import FeatureError, unit_rows
+from diffalign.devices import choose_device
 from diffalign.provenance import file_sha256
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def neighbors(layers_json: Path, k_max: int, clamp: float | None, center: bool, path: Path) -> None:
+@dataclass(frozen=True)
+class Search:
+    """How neighbours are searched; no list depends on it. part: (p, P), the p-th of P ranges of images, p from 0."""
+
+    device: str
+    memory_mb: int
+    threads: int
+    part: tuple[int, int] | None = None
+
+    def rows(self, count: int) -> range | None:
+        """The rows of this part among `count`; None for all."""
+        if self.part is None:
+            return None
+        part, parts = self.part
+        return range(count * part // parts, count * (part + 1) // parts)
+
+
+def neighbors(layers_json: Path, k_max: int, clamp: float | None, center: bool, path: Path, search: Search) -> None:
     """Prepare the features of every layer and write the nearest `k_max` neighbours of each image.
 
-    Lists are cut to N - 1. Raises StoreError or FeatureError that names the file and the first five images where
-    features are NaN, infinite or zero, or where layers disagree about the images.
+    Lists are cut to N - 1. A part prepares the features of all images and searches for its own. Raises StoreError or
+    FeatureError that names the file and the first five images where features are NaN, infinite or zero, or where layers
+    disagree about the images; ValueError for a device that is not there.
     """
     made_of = json.loads(layers_json.read_text(encoding="utf-8"))["layers"]
-    lists: dict[str, Neighbors] = {}
+    on = choose_device(search.device)
     names: tuple[str, ...] = ()
     recipe: Mapping[str, Any] = {}
     modules: dict[str, str] = {}
     first = layers_json
-    for alias in logs.progress(made_of, len(made_of), "neighbors"):
-        source = layers_json.with_name(f"{alias}.pt")
-        features = store.read_features(source)
-        if file_sha256(source) != made_of[alias]["sha256"]:
-            raise store.StoreError(f"{source}: has changed since {layers_json} was written; delete both and rerun")
-        if not names:
-            names, first, recipe = features.names, source, features.recipe
-        store.check_same_names(names, features.names, first, source)
-        modules[alias] = features.recipe["module"]
-        try:
-            rows = unit_rows(features.values, features.names, clamp, center)
-        except FeatureError as error:
-            raise FeatureError(f"{source}: {error}") from error
-        lists[alias] = nearest_neighbors(rows, min(k_max, len(names) - 1))
-    settings = {"clamp": clamp, "center": center, "normalize": "l2", "k_max": min(k_max, len(names) - 1)}
-    shared = {key: value for key, value in recipe.items() if key not in ("layer", "module")}
-    neighbor_store.write_neighbors(path, names, lists, settings, {**shared, "modules": modules})
+    with neighbor_store.writing(path) as file:
+        for alias in logs.progress(made_of, len(made_of), "neighbors"):
+            source = layers_json.with_name(f"{alias}.pt")
+            features = store.read_features(source)
+            if file_sha256(source) != made_of[alias]["sha256"]:
+                raise store.StoreError(f"{source}: has changed since {layers_json} was written; delete both and rerun")
+            if not names:
+                names, first, recipe = features.names, source, features.recipe
+                logs.log.info("%s on %s: %d images, %d layers", path, on, len(names), len(made_of))
+            store.check_same_names(names, features.names, first, source)
+            modules[alias] = features.recipe["module"]
+            try:
+                rows = unit_rows(features.values, features.names, clamp, center)
+            except FeatureError as error:
+                raise FeatureError(f"{source}: {error}") from error
+            del features
+            found = nearest_neighbors(
+                rows,
+                min(k_max, len(names) - 1),
+                search.rows(len(names)),
+                memory_mb=search.memory_mb,
+                threads=search.threads,
+                device=None if on.type == "cpu" else on,
+            )
+            file.add(alias, found)
+        settings = {"clamp": clamp, "center": center, "normalize": "l2", "k_max": min(k_max, len(names) - 1)}
+        shared = {key: value for key, value in recipe.items() if key not in ("layer", "module")}
+        file.finish(names, settings, {**shared, "modules": modules}, search.rows(len(names)))
 
 
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "neighbors"), threadpool_limits(snakemake.threads):
+        given, resources = dict(snakemake.wildcards.items()), snakemake.resources
         neighbors(
             Path(snakemake.input.layers),
             snakemake.params.k_max,
             snakemake.params.clamp,
             snakemake.params.center,
             Path(snakemake.output[0]),
+            Search(
+                resources.device,
+                resources.memory_mb,
+                snakemake.threads,
+                (int(given["part"]), int(given["parts"])) if "part" in given else None,
+            ),
         )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,47 @@ class NeighborFile:
         """The lists of one layer. Raises StoreError where the file has no such layer."""
         if alias not in self.layers:
             raise StoreError(f"{self.path}: no layer '{alias}'; it has {', '.join(self.layers)}")
-        with np.load(self.path, allow_pickle=False) as arrays:
-            return Neighbors(arrays[f"{alias}.indices"], arrays[f"{alias}.similarities"])
+        return _read_layer(self.path, alias)
+
+
+@dataclass(frozen=True)
+class NeighborWriter:
+    """Writes the lists of one layer after the other, so that no more than one layer is held; the header comes last."""
+
+    _archive: zipfile.ZipFile
+    _layers: list[str] = field(default_factory=list)
+
+    def add(self, alias: str, neighbors: Neighbors) -> None:
+        """Write the lists of one layer."""
+        self._layers.append(alias)
+        self._write(f"{alias}.indices", neighbors.indices)
+        self._write(f"{alias}.similarities", neighbors.similarities)
+
+    def finish(
+        self, names: Sequence[str], settings: Mapping[str, Any], recipe: Mapping[str, Any], rows: range | None = None
+    ) -> None:
+        """Write the header: names of all images, the preparation, the recipe; rows: those that a part has lists of."""
+        header: dict[str, Any] = {
+            "format": NEIGHBORS_FORMAT,
+            "names": list(names),
+            "layers": self._layers,
+            "settings": dict(settings),
+            "recipe": dict(recipe),
+        }
+        if rows is not None:
+            header["rows"] = [rows.start, rows.stop]
+        self._write("header", np.frombuffer(json.dumps(header).encode(), dtype=np.uint8))
+
+    def _write(self, name: str, array: NDArray[Any]) -> None:
+        with self._archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[NeighborWriter]:
+    """A writer of a neighbour file, which is whole or absent afterwards."""
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        yield NeighborWriter(archive)
 
 
 def write_neighbors(
@@ -44,29 +85,60 @@ def write_neighbors(
     recipe: Mapping[str, Any],
 ) -> None:
     """Write the neighbour lists of all layers of a bundle with the preparation and the recipe they came from."""
-    header = {
-        "format": NEIGHBORS_FORMAT,
-        "names": list(names),
-        "layers": list(layers),
-        "settings": dict(settings),
-        "recipe": dict(recipe),
-    }
-    arrays: dict[str, NDArray[Any]] = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)}
-    for alias, neighbors in layers.items():
-        arrays[f"{alias}.indices"] = neighbors.indices
-        arrays[f"{alias}.similarities"] = neighbors.similarities
-    with replacing(path) as temporary:
-        np.savez(temporary, **arrays)  # type: ignore[arg-type]
+    with writing(path) as file:
+        for alias, neighbors in layers.items():
+            file.add(alias, neighbors)
+        file.finish(names, settings, recipe)
+
+
+def merge_parts(parts: Sequence[Path], path: Path) -> None:
+    """Write the lists of parts, in the order of their rows, as one file: to the byte what one search had written.
+
+    Raises StoreError that names the part which differs from the first, or whose rows do not follow those before it.
+    """
+    headers = [_read_header(part) for part in parts]
+    first = {key: value for key, value in headers[0].items() if key != "rows"}
+    end = 0
+    for part, header in zip(parts, headers, strict=True):
+        other = [key for key, value in first.items() if header.get(key) != value]
+        if other:
+            raise StoreError(
+                f"{part}: its {' and '.join(other)} differ from those of {parts[0]}; delete both and rerun"
+            )
+        start, stop = header.get("rows", (None, None))
+        if start != end:
+            raise StoreError(f"{part}: holds the lists of rows {start} to {stop}; expected them to begin at row {end}")
+        end = stop
+    if end != len(first["names"]):
+        raise StoreError(f"{parts[-1]}: the lists end at row {end} of {len(first['names'])}; parts are missing")
+    with writing(path) as file:
+        for alias in first["layers"]:
+            layers = [_read_layer(part, alias) for part in parts]
+            indices = np.concatenate([layer.indices for layer in layers])
+            file.add(alias, Neighbors(indices, np.concatenate([layer.similarities for layer in layers])))
+        file.finish(first["names"], first["settings"], first["recipe"])
 
 
 def read_neighbors(path: Path) -> NeighborFile:
-    """Read the header of a neighbour file. Raises StoreError for anything else."""
+    """Read the header of a neighbour file. Raises StoreError for anything else, and for a part."""
+    header = _read_header(path)
+    if "rows" in header:
+        raise StoreError(f"{path}: holds the lists of rows {header['rows'][0]} to {header['rows'][1]} only")
+    return NeighborFile(path, tuple(header["names"]), tuple(header["layers"]), header["settings"], header["recipe"])
+
+
+def _read_layer(path: Path, alias: str) -> Neighbors:
+    with np.load(path, allow_pickle=False) as arrays:
+        return Neighbors(arrays[f"{alias}.indices"], arrays[f"{alias}.similarities"])
+
+
+def _read_header(path: Path) -> dict[str, Any]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            header = json.loads(arrays["header"].tobytes())
+            header: dict[str, Any] = json.loads(arrays["header"].tobytes())
     except FileNotFoundError:
         raise
     except Exception as error:
         raise StoreError(f"{path}: cannot be read as a neighbour file ({error})") from error
     check_format(header.get("format"), NEIGHBORS_FORMAT, path)
-    return NeighborFile(path, tuple(header["names"]), tuple(header["layers"]), header["settings"], header["recipe"])
+    return header

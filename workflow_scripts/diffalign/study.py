@@ -153,6 +153,7 @@ class Alignment:
     eps: float
     clamp: float | None
     center: bool
+    shards: int
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,7 @@ class Compute:
     device: str
     batch_size: int
     workers: int
+    memory_mb: int = 2000
 
 
 @dataclass(frozen=True)
