@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV := uv$(shell sed -n 's/^required-version = "\(.*\)"/\1/p' pyproject.toml)
-SOURCES := workflow_scripts tests envs
+SOURCES := workflow_scripts tests envs benchmarks
 RULES := Snakefile rules/*.smk
 # nothing is fetched behind a user's back, and no package of the user's own shadows a pinned one
 export HF_HUB_OFFLINE ?= 1

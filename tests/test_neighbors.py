@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from diffalign.alignment import neighbors as module
 from diffalign.alignment.neighbors import Neighbors, nearest_neighbors
 from diffalign.alignment.preparation import FeatureError, clamped, unit_rows
+from diffalign.devices import choose_device
 
 RNG = np.random.default_rng(0)
 
@@ -123,6 +124,13 @@ def test_every_back_end_equals_brute_force(kind: Callable, device: torch.device 
 def test_torch_and_numpy_agree_to_the_bit(kind: Callable, k: int, few_candidates: None) -> None:
     rows = prepared(kind)
     check_equal(nearest_neighbors(rows, k, device=CPU), nearest_neighbors(rows, k))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@KINDS
+def test_a_gpu_and_numpy_agree_to_the_bit(kind: Callable, few_candidates: None) -> None:
+    rows = prepared(kind)
+    check_equal(nearest_neighbors(rows, 12, device=choose_device("cuda")), nearest_neighbors(rows, 12))
 
 
 @KINDS
