@@ -11,9 +11,9 @@ sys.path.insert(0, str(ROOT / "workflow_scripts"))
 
 from diffalign import names, study, targets
 from diffalign.alignment.metrics import METRICS as KNOWN_METRICS
-from diffalign.models import families
+from diffalign.models import families, precomputed
 from diffalign.names import any_of
-from diffalign.provenance import code_digest, folder_digest
+from diffalign.provenance import code_digest, files_digest, folder_digest
 
 SCRIPTS = ROOT / "workflow_scripts"
 MODELS_CODE = SCRIPTS / "diffalign" / "models"
@@ -86,6 +86,7 @@ def recipe_of(wildcards):
     """What the features of a bundle depend on: its model, noise level, conditioning, seed and code."""
     representation = STUDY.representation(wildcards.bundle)
     model = STUDY.models[representation.model]
+    script = "import_features.py" if model.features else "extract.py"
     return {
         "format": 1,
         "bundle": wildcards.bundle,
@@ -93,8 +94,31 @@ def recipe_of(wildcards):
         "noise": representation.noise,
         "conditioning": representation.conditioning,
         "autoencoder": STUDY.models[model.latents].encoder() if model.latents else None,
-        "code": code_of("extract.py", family_code(model.name)),
+        "code": code_of(script, family_code(model.name)),
+        # not a parameter of the import, which loses them when it gains a layer
+        **({"files": feature_files(model)} if model.features else {}),
     }
+
+
+def feature_files(model):
+    """A digest of the files of a precomputed model, on every data set and condition, to notice a change."""
+    return files_digest(
+        path
+        for dataset in STUDY.datasets
+        for condition in STUDY.conditions
+        for source in precomputed.sources(model, dataset, condition).values()
+        for path in precomputed.may_read(source)
+    )
+
+
+def extracted_models():
+    """The models that run here."""
+    return {name: model for name, model in STUDY.models.items() if model.features is None}
+
+
+def precomputed_models():
+    """The models whose features were made elsewhere."""
+    return {name: model for name, model in STUDY.models.items() if model.features is not None}
 
 
 def extraction_inputs(name):
@@ -104,6 +128,8 @@ def extraction_inputs(name):
 
     def inputs(wildcards):
         where = {"dataset": wildcards.dataset, "condition": wildcards.condition}
+        if STUDY.datasets[wildcards.dataset].kind == "precomputed":
+            raise ValueError(f"the data set '{wildcards.dataset}' has no images, so {name} cannot be run on it")
         files = {
             "recipe": f"results/recipes/{wildcards.bundle}.json",
             "weights": f"{weights}/checkpoint",

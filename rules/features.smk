@@ -15,7 +15,7 @@ rule recipe:
         "../workflow_scripts/recipe.py"
 
 
-for name, model in STUDY.models.items():
+for name, model in extracted_models().items():
 
     rule:
         name:

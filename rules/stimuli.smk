@@ -9,6 +9,8 @@ rule images:
         spec=f"{IMAGES}/dataset.json",
     log:
         "logs/images/{dataset}/{condition}.log",
+    wildcard_constraints:
+        dataset=any_of_or_none(name for name, dataset in STUDY.datasets.items() if dataset.kind != "precomputed"),
     conda:
         "../envs/analysis.yaml"
     threads: 1

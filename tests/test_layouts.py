@@ -17,7 +17,6 @@ from safetensors.torch import save_file
 
 from diffalign import layouts, store
 from diffalign.latents import encode_names
-from diffalign.matrices import LayerMatrix
 from diffalign.store import Features, StoreError
 
 VALUES = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
@@ -401,8 +400,8 @@ def test_platonic_comes_back(tmp_path: Path) -> None:
         layouts.write_platonic(path, names, [IN_ORDER, Features(VALUES[:5], IN_ORDER.names[:5], {})])
 
 
-def matrix(values: Any) -> LayerMatrix:
-    return LayerMatrix(np.array(values, dtype=np.float64), {})
+def matrix(values: Any) -> np.ndarray:
+    return np.array(values, dtype=np.float64)
 
 
 def test_an_alignment_is_what_platonic_reads_and_comes_back(tmp_path: Path) -> None:

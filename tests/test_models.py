@@ -273,6 +273,7 @@ def test_families_are_found_by_name() -> None:
     assert families() == {
         "diffusers_mmdit": "latents",
         "diffusers_vae": "pixels",
+        "precomputed": "features",
         "timm_vision": "pixels",
         "transformers_vision": "pixels",
     }

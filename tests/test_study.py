@@ -214,7 +214,7 @@ def test_numbers_are_what_they_say(overlay: dict[str, Any], message: str) -> Non
 def test_one_mistake_is_reported_once() -> None:
     with pytest.raises(ConfigError) as caught:
         load({"models": {"mine": {}}})
-    assert caught.value.mistakes == ("models.mine: missing keys 'family', 'weights', 'layers', 'default_layer'",)
+    assert caught.value.mistakes == ("models.mine: missing keys 'family', 'layers', 'default_layer', 'weights'",)
     with pytest.raises(ConfigError) as caught:
         load({"models": None})
     assert caught.value.mistakes == ("models: is empty; expected: object",)

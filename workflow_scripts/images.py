@@ -23,6 +23,7 @@ def images(name: str, dataset: Dataset, seed: int, folder: Path, manifest_path: 
     Raises ImageError that names the file for an unreadable image, an empty folder or two files with one stem; what was
     converted (grey, palette, CMYK) stands in the manifest and in the log.
     """
+    assert dataset.size is not None  # the config is checked
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)

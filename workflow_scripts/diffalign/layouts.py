@@ -26,8 +26,6 @@ from diffalign.store import FEATURES_FORMAT, Features, StoreError, check_format,
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diffalign.matrices import LayerMatrix
-
 # what a file may be; `auto` takes what its suffix and keys say
 LAYOUTS = ("diffalign", "vfmvae", "platonic", "thingsvision", "array")
 EXPORTS = ("vfmvae", "platonic", "thingsvision")
@@ -405,18 +403,18 @@ def write_platonic(path: Path, names_path: Path, layers: Sequence[Features]) -> 
     _write_names(names_path, layers[0].names)
 
 
-def write_platonic_alignment(path: Path, matrix: LayerMatrix) -> None:
-    """Write the best score of a layer x layer matrix as platonic-rep does: a pickled dictionary of ``scores`` (1, 1)
-    and ``indices`` (1, 1, 2), the layers in the order (y, x).
+def write_platonic_alignment(path: Path, values: NDArray[np.float64]) -> None:
+    """Write the best score of a matrix, layers of A x layers of B, as platonic-rep does: a pickled dictionary of
+    ``scores`` (1, 1) and ``indices`` (1, 1, 2), the layers in the order (y, x).
 
     platonic-rep calls its metrics as (y, x), so A stands for y and B for x. Raises StoreError where no score is
     defined.
     """
-    if not np.isfinite(matrix.values).any():
+    if not np.isfinite(values).any():
         raise StoreError(f"{path}: no score of the matrix is defined, so there is no best one to write")
-    row, column = np.unravel_index(np.nanargmax(matrix.values), matrix.values.shape)
+    row, column = np.unravel_index(np.nanargmax(values), values.shape)
     best = {
-        "scores": np.array([[matrix.values[row, column]]], dtype=np.float64),
+        "scores": np.array([[values[row, column]]], dtype=np.float64),
         "indices": np.array([[[row, column]]], dtype=np.float64),
     }
     with replacing(path) as temporary:

@@ -40,6 +40,18 @@ def folder_digest(folder: Path) -> str | None:
     return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16]
 
 
+def files_digest(paths: Iterable[Path]) -> str:
+    """A digest of path, size and time of change of files and folders, absent ones too; none is read."""
+    found = []
+    for path in sorted(set(paths)):
+        if path.is_file():
+            status = path.stat()
+            found.append(f"{path} {status.st_size} {status.st_mtime_ns}")
+        else:
+            found.append(f"{path} {folder_digest(path)}")
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()[:16]
+
+
 def code_digest(files: Iterable[Path]) -> str:
     """A digest of source files and of every module of this package that they import, directly or not.
 

@@ -48,7 +48,7 @@ class Dataset:
     """Where images come from and how they become squares of `size` pixels; see schemas/config.schema.yaml."""
 
     kind: str
-    size: int
+    size: int | None = None
     path: str | None = None
     square: str = "adm"
     sample: int | None = None
@@ -69,7 +69,7 @@ class ImageInput:
 
 @dataclass(frozen=True)
 class Weights:
-    """Where a checkpoint comes from: ``hub``, ``folder`` or ``miniature``."""
+    """Where a checkpoint comes from: ``hub``, ``folder`` or ``miniature``; ``precomputed`` where there is none."""
 
     source: str
     hub: str | None = None
@@ -78,6 +78,17 @@ class Weights:
     folder: str | None = None
 
 
+@dataclass(frozen=True)
+class FeatureFiles:
+    """Where features that were made elsewhere lie; ``{dataset}``, ``{condition}`` and ``{layer}`` stand in paths."""
+
+    path: str
+    layout: str = "auto"
+    names: str | None = None
+
+
+# what a path of feature files may hold
+PLACEHOLDERS = ("dataset", "condition", "layer")
 _NOT_IN_RECIPES = ("default_layer", "noise", "conditionings", "batch_size", "latent_statistics")
 
 
@@ -100,6 +111,7 @@ class Model:
     seed: int = 0
     batch_size: int | None = None
     miniature: Mapping[str, Any] = field(default_factory=dict)
+    features: FeatureFiles | None = None
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -125,7 +137,7 @@ class Model:
     @property
     def is_autoencoder(self) -> bool:
         """Whether other models can read its latents."""
-        return "latent" in self.layers
+        return "latent" in self.layers and self.features is None
 
     def encoder(self) -> dict[str, Any]:
         """The recipe of an autoencoder's latents: with their statistics, without the layers they do not depend on."""
@@ -140,6 +152,8 @@ class Model:
         if entry["input"] is not None:
             pixels = entry["input"]
             entry["input"] = ImageInput(**{**pixels, "mean": tuple(pixels["mean"]), "std": tuple(pixels["std"])})
+        if entry["features"] is not None:
+            entry["features"] = FeatureFiles(**entry["features"])
         return cls(**entry)
 
 
@@ -220,7 +234,8 @@ def load(
     """Check a configuration and turn it into a `Study`.
 
     config: the merged YAML, as Snakemake holds it. schema: schemas/config.schema.yaml. families: what each reads,
-    ``pixels`` or ``latents``. metrics: the ones that exist. Raises ConfigError with every mistake and its place.
+    ``pixels``, ``latents`` or ``features``. metrics: the ones that exist. Raises ConfigError with every mistake and its
+    place.
     """
     plain: dict[str, Any] = _plain(config)
     _read_exponents(plain.get("alignment"))
@@ -308,15 +323,17 @@ def _place(path: Iterable[str | int]) -> str:
 
 
 def _schema_mistakes(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
-    validator = _VALIDATOR(schema)
-    for error in sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path]):
+    errors = sorted(_VALIDATOR(schema).iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path])
+    for error in errors:
         place = _place(error.absolute_path)
         if error.validator == "additionalProperties":
             allowed = error.schema.get("properties", {})
             for key in sorted(set(error.instance) - set(allowed), key=str):
                 yield f"{place}: unknown key '{key}'{names.nearest(key, allowed)}"
         elif error.validator == "required":
-            missing = [key for key in error.validator_value if key not in error.instance]
+            # a key may be required always, or by the value of another: one line for all of a place
+            here = [e for e in errors if e.validator == "required" and e.absolute_path == error.absolute_path]
+            missing = list(dict.fromkeys(key for e in here for key in e.validator_value if key not in e.instance))
             yield f"{place}: missing key{'s' if len(missing) > 1 else ''} {', '.join(repr(m) for m in missing)}"
         elif error.validator == "type" and error.instance is None:
             yield f"{place}: is empty; expected: {error.validator_value}"
@@ -377,6 +394,7 @@ _DATASET_KEYS = {
     "photographs": {"kind", "size", "per_photograph"},
     "folder": {"kind", "size", "path", "square", "sample", "labels"},
     "synsets": {"kind", "size", "path", "square", "sample"},
+    "precomputed": {"kind"},
 }
 
 
@@ -475,7 +493,7 @@ def _model_mistakes(
         yield f"{place}.family: {names.unknown('family', model['family'], families)}"
     else:
         yield from _input_mistakes(place, model, given, models, families[model["family"]])
-    weights = model["weights"]
+    weights = model.get("weights") or {"from": None}
     if weights["from"] == "hub" and not weights["hub"]:
         yield f"{place}.weights: from 'hub' needs the key 'hub', a repository id such as owner/name"
     if weights["from"] == "folder" and not weights["folder"]:
@@ -504,13 +522,18 @@ def _model_mistakes(
 def _input_mistakes(
     place: str, model: Mapping[str, Any], given: Mapping[str, Any], models: Mapping[str, Any], reads: str
 ) -> Iterator[str]:
-    """What a family that reads pixels, or latents, needs, and which options mean nothing to it."""
+    """What a family that reads pixels, latents, or finished features needs, and which options mean nothing to it."""
+    drawn = ["posterior", "latent_statistics", "seeding", "seed"]
     if reads == "pixels":
-        needed, idle = ["input"], ["latents", "noise", "conditionings"]
+        needed, idle = ["input"], ["latents", "noise", "conditionings", "features"]
         if "latent" not in model["layers"]:
-            idle += ["posterior", "latent_statistics", "seeding", "seed"]
+            idle += drawn
+    elif reads == "latents":
+        needed = ["latents", "noise", "conditionings"]
+        idle = ["input", "posterior", "latent_statistics", "features"]
     else:
-        needed, idle = ["latents", "noise", "conditionings"], ["input", "posterior", "latent_statistics"]
+        needed = ["features"]
+        idle = ["weights", "miniature", "input", "latents", "noise", "conditionings", *drawn, "batch_size"]
     for key in needed:
         if not model[key]:
             yield f"{place}: family '{model['family']}' reads {reads} and needs the key '{key}'"
@@ -521,6 +544,10 @@ def _input_mistakes(
         yield f"{place}.latents: {names.unknown('model', model['latents'], models)}"
     elif model["latents"] and not _takes_latent(models[model["latents"]]):
         yield f"{place}.latents: '{model['latents']}' has, or takes, no layer 'latent', so it is no autoencoder"
+    for key in ("path", "names"):
+        for word in re.findall(r"\{([^{}]*)\}", (model["features"] or {}).get(key) or ""):
+            if word not in PLACEHOLDERS:
+                yield f"{place}.features.{key}: {names.unknown('placeholder', word, PLACEHOLDERS)}"
     if model["noise"]:
         try:
             names.canonical_noise(model["noise"])
@@ -529,6 +556,8 @@ def _input_mistakes(
 
 
 def _takes_latent(model: Mapping[str, Any]) -> bool:
+    if model["features"]:
+        return False
     try:
         layers = names.expand_layers(model["layers"])
         return "latent" in names.take_layers(model["take"], layers, "")
@@ -539,13 +568,13 @@ def _takes_latent(model: Mapping[str, Any]) -> bool:
 
 def _model(name: str, entry: Mapping[str, Any], seed: int) -> Model:
     every = names.expand_layers(entry["layers"])
-    weights = entry["weights"]
+    weights = entry.get("weights")
     return Model(
         name=name,
         family=entry["family"],
-        weights=Weights(
-            weights["from"], weights["hub"], weights["revision"], tuple(weights["files"]), weights["folder"]
-        ),
+        weights=Weights("precomputed")
+        if weights is None
+        else Weights(weights["from"], weights["hub"], weights["revision"], tuple(weights["files"]), weights["folder"]),
         layers=names.take_layers(entry["take"], every, name),
         default_layer=names.resolve_layer(entry["default_layer"], every, name),
         input=None
@@ -566,6 +595,7 @@ def _model(name: str, entry: Mapping[str, Any], seed: int) -> Model:
         seed=seed if entry["seed"] is None else entry["seed"],
         batch_size=entry["batch_size"],
         miniature=entry["miniature"],
+        features=None if entry["features"] is None else FeatureFiles(**entry["features"]),
     )
 
 

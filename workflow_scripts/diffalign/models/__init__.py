@@ -10,6 +10,8 @@ A family of diffusion models has two more:
     noise_level(model, folder, noise) -> NoiseLevel                 translate t0.5 or s20 to its own clock
     embed_prompts(folder, texts, device) -> dict[str, Tensor]       one row a text
 
+A third kind, READS = "features", runs no model: `precomputed` takes files of features in the place of an extraction.
+
 Modules are imported when a job needs them, so a job of one family never imports another's libraries.
 """
 
@@ -57,7 +59,7 @@ class Loaded:
 
 @cache
 def families() -> Mapping[str, str]:
-    """The families that exist, the modules of this package, and what each reads: ``pixels`` or ``latents``.
+    """The families that exist, the modules of this package, and what each reads: pixels, latents or features.
 
     Taken from the source, so that no family's libraries are imported.
     """

@@ -1,0 +1,88 @@
+"""Features that were made elsewhere: files in any layout of `diffalign.layouts`, in the place of an extraction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffalign.layouts import ROWS, Table, names_beside, read_layers
+from diffalign.store import check_same_names
+from diffalign.study import FeatureFiles, Model
+
+READS = "features"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one layer lies. part: its index or key in a file of several layers, None for a file of its own. names: a
+    names file, ``rows``, or None.
+    """
+
+    path: Path
+    part: str | None
+    names: str | None
+
+
+@dataclass(frozen=True)
+class Precomputed:
+    """All layers of a model: alias -> (N, D) float32, names in order, and alias -> the table it was read from."""
+
+    values: Mapping[str, NDArray[np.float32]]
+    names: tuple[str, ...]
+    tables: Mapping[str, Table]
+
+
+def sources(model: Model, dataset: str, condition: str) -> dict[str, Source]:
+    """Alias -> where that layer lies. Nothing is looked at."""
+    files = _files(model)
+
+    def filled(text: str, module: str) -> str:
+        for key, value in (("dataset", dataset), ("condition", condition), ("layer", module)):
+            text = text.replace("{" + key + "}", value)
+        return text
+
+    return {
+        alias: Source(
+            Path(filled(files.path, module)).expanduser(),
+            None if "{layer}" in files.path else module,
+            None if files.names is None else filled(files.names, module),
+        )
+        for alias, module in model.layers.items()
+    }
+
+
+def may_read(source: Source) -> list[Path]:
+    """Every path whose change may change what is read from a source."""
+    if source.names is not None:
+        return [source.path] if source.names == ROWS else [source.path, Path(source.names).expanduser()]
+    beside = names_beside(source.path)
+    return [source.path] if beside is None else [source.path, beside]
+
+
+def read(model: Model, dataset: str, condition: str) -> Precomputed:
+    """Read all layers, each file once.
+
+    Raises FileNotFoundError or StoreError that names the file, and the first five names where layers are of other
+    images.
+    """
+    where = sources(model, dataset, condition)
+    values: dict[str, NDArray[np.float32]] = {}
+    tables: dict[str, Table] = {}
+    for path, names in dict.fromkeys((source.path, source.names) for source in where.values()):
+        mine = [alias for alias, source in where.items() if (source.path, source.names) == (path, names)]
+        table = read_layers(path, [where[alias].part for alias in mine], _files(model).layout, names)
+        values |= dict(zip(mine, table.values, strict=True))
+        tables |= dict.fromkeys(mine, table)
+    first = next(iter(where))
+    for alias, table in tables.items():
+        check_same_names(tables[first].names, table.names, where[first].path, where[alias].path)
+    return Precomputed({alias: values[alias] for alias in where}, tables[first].names, tables)
+
+
+def _files(model: Model) -> FeatureFiles:
+    assert model.features is not None  # the config is checked
+    return model.features

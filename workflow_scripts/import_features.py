@@ -1,0 +1,84 @@
+"""Features that were made elsewhere, checked and put into the place of an extraction."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from diffalign import logs, store
+from diffalign.atomic import write_json
+from diffalign.checkpoints import RECORD_FORMAT
+from diffalign.models import precomputed
+from diffalign.provenance import file_sha256
+from diffalign.study import Model
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def import_features(
+    recipe: Path, dataset: str, condition: str, features: Mapping[str, Path], layers_json: Path
+) -> None:
+    """Read the files of every layer and write one feature file a layer, rows in order of name, and their manifest.
+
+    features: alias -> the file to write. Raises FileNotFoundError or StoreError that names the file and the first five
+    offenders, before anything is written.
+    """
+    content = json.loads(recipe.read_text(encoding="utf-8"))
+    # sizes and times, to notice a change; what was read is recorded below by sha256
+    del content["files"]
+    model = Model.from_recipe(content["model"])
+    where = precomputed.sources(model, dataset, condition)
+    found = precomputed.read(model, dataset, condition)
+    logs.log.info("%s: %d rows, %d layers", model.name, len(found.names), len(found.values))
+    files = {path for table in found.tables.values() for path in table.files}
+    digests = {str(path): file_sha256(path) for path in sorted(files)}
+    shared = {
+        **content,
+        "pooling": "unknown: as it is in the files",
+        "weights": {"format": RECORD_FORMAT, "source": "precomputed", "sha256": digests},
+        "autoencoder_weights": None,
+        "images": {
+            "dataset": dataset,
+            "kind": "precomputed",
+            "size": None,
+            "seed": None,
+            "manifest_sha256": None,
+            "names_sha256": hashlib.sha256("\n".join(found.names).encode()).hexdigest(),
+        },
+        "source": {
+            alias: {
+                "path": str(table.files[0]),
+                "part": where[alias].part,
+                "layout": table.layout,
+                "dtype": table.dtype,
+                "names": table.names_from,
+            }
+            for alias, table in found.tables.items()
+        },
+        "torch": torch.__version__,
+    }
+    for alias, path in features.items():
+        made = {**shared, "layer": alias, "module": model.layers[alias]}
+        store.write_features(path, store.Features(found.values[alias], found.names, made))
+    # with digests: Snakemake takes a small input whose content is the same for unchanged
+    made_of = {
+        alias: {"width": int(found.values[alias].shape[1]), "sha256": file_sha256(path)}
+        for alias, path in features.items()
+    }
+    write_json(layers_json, {"format": 1, "bundle": content["bundle"], "count": len(found.names), "layers": made_of})
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], snakemake.rule):
+        torch.set_num_threads(snakemake.threads)
+        import_features(
+            Path(snakemake.input.recipe),
+            snakemake.wildcards.dataset,
+            snakemake.wildcards.condition,
+            dict(zip(snakemake.params.layers, map(Path, snakemake.output.features), strict=True)),
+            Path(snakemake.output.manifest),
+        )
