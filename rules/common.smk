@@ -37,6 +37,7 @@ IMAGES = "results/images/{dataset}/{condition}"
 LATENTS = "results/latents/{dataset}/{condition}/{model}"
 FEATURES = "results/features/{dataset}/{condition}/{bundle}"
 WEIGHTS = "resources/weights/{model}"
+EXPORT = "results/export"
 
 
 def code_of(*scripts):
@@ -150,6 +151,18 @@ def extraction_inputs(name):
         }
 
     return inputs
+
+
+def exported_layers(wildcards):
+    """Feature files of every layer of a typed name, in order of depth."""
+    where = {"dataset": wildcards.dataset, "condition": wildcards.condition, "bundle": STUDY.bundle(wildcards.a)}
+    return [f"{FEATURES}/{layer}.pt".format(**where) for layer in STUDY.model_of(wildcards.a).layers]
+
+
+def exported_layer(wildcards):
+    """The feature file of the layer that a typed name means."""
+    layers = list(STUDY.model_of(wildcards.a).layers)
+    return [exported_layers(wildcards)[layers.index(STUDY.layer(wildcards.a))]]
 
 
 def shards(folder):

@@ -26,3 +26,77 @@ for name, model in precomputed_models().items():
             layers=list(model.layers),
         script:
             "../workflow_scripts/import_features.py"
+
+
+rule export_vfmvae:
+    input:
+        features=exported_layer,
+    output:
+        features=f"{EXPORT}/vfmvae/{{dataset}}/{{condition}}/{{a}}.pt",
+        recipe=f"{EXPORT}/vfmvae/{{dataset}}/{{condition}}/{{a}}.json",
+    log:
+        "logs/export_vfmvae/{dataset}/{condition}/{a}.log",
+    conda:
+        "../envs/models.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=30,
+    params:
+        layout="vfmvae",
+        code=code_of("export_features.py"),
+    script:
+        "../workflow_scripts/export_features.py"
+
+
+use rule export_vfmvae as export_thingsvision with:
+    output:
+        features=f"{EXPORT}/thingsvision/{{dataset}}/{{condition}}/{{a}}/features.npy",
+        names=f"{EXPORT}/thingsvision/{{dataset}}/{{condition}}/{{a}}/file_names.txt",
+        recipe=f"{EXPORT}/thingsvision/{{dataset}}/{{condition}}/{{a}}/recipe.json",
+    log:
+        "logs/export_thingsvision/{dataset}/{condition}/{a}.log",
+    params:
+        layout="thingsvision",
+        code=code_of("export_features.py"),
+
+
+# all layers of a model in one file
+use rule export_vfmvae as export_platonic with:
+    input:
+        features=exported_layers,
+    output:
+        features=f"{EXPORT}/platonic/{{dataset}}/{{condition}}/{{a}}.pt",
+        names=f"{EXPORT}/platonic/{{dataset}}/{{condition}}/{{a}}.txt",
+        recipe=f"{EXPORT}/platonic/{{dataset}}/{{condition}}/{{a}}.json",
+    log:
+        "logs/export_platonic/{dataset}/{condition}/{a}.log",
+    wildcard_constraints:
+        a=TYPED,
+    params:
+        layout="platonic",
+        code=code_of("export_features.py"),
+
+
+rule export_platonic_alignment:
+    input:
+        matrix="results/{metric}/{dataset}/{condition}/layers/{a}_vs_{b}.npy",
+        recipe="results/{metric}/{dataset}/{condition}/layers/{a}_vs_{b}.json",
+    output:
+        alignment=f"{EXPORT}/platonic/{{dataset}}/{{condition}}/{{a}}_vs_{{b}}/{{metric}}_k{STUDY.alignment.k}.npy",
+        recipe=f"{EXPORT}/platonic/{{dataset}}/{{condition}}/{{a}}_vs_{{b}}/{{metric}}_k{STUDY.alignment.k}.json",
+    log:
+        "logs/export_platonic_alignment/{metric}/{dataset}/{condition}/{a}_vs_{b}.log",
+    wildcard_constraints:
+        a=TYPED,
+        b=TYPED,
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=30,
+    params:
+        code=code_of("export_alignment.py"),
+    script:
+        "../workflow_scripts/export_alignment.py"

@@ -35,6 +35,20 @@ def test_file_digests(tmp_path: Path) -> None:
     assert provenance.file_sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
+def test_a_digest_of_files_notices_new_changed_and_absent_ones(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.pt", tmp_path / "folder"]
+    seen = [provenance.files_digest(paths)]
+    assert provenance.files_digest(reversed(paths)) == seen[0]
+    (tmp_path / "a.pt").write_bytes(b"a")
+    seen.append(provenance.files_digest(paths))
+    (tmp_path / "a.pt").write_bytes(b"aa")
+    seen.append(provenance.files_digest(paths))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "b").write_bytes(b"b")
+    seen.append(provenance.files_digest(paths))
+    assert len(set(seen)) == 4
+
+
 def test_a_folder_digest_notices_every_change_and_reads_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     assert provenance.folder_digest(folder) is None

@@ -164,6 +164,81 @@ def test_contradictions_in_a_model(entry: dict[str, Any], message: str) -> None:
     assert message in mistakes({"models": entry})
 
 
+def precomputed(**changes: Any) -> dict[str, Any]:
+    entry = {
+        "family": "precomputed",
+        "features": {"path": "feats/{dataset}/mine_{layer}_{condition}.pt"},
+        "layers": {"b{0..1}": "block_{}"},
+        "default_layer": "b1",
+    }
+    return {"mine": entry | changes}
+
+
+def test_features_that_were_made_elsewhere_need_no_weights() -> None:
+    model = load({"models": precomputed(), "datasets": {"theirs": {"kind": "precomputed"}}}).models["mine"]
+    assert model.features == study.FeatureFiles("feats/{dataset}/mine_{layer}_{condition}.pt", "auto", None)
+    assert model.layers == {"b0": "block_0", "b1": "block_1"}
+    assert model.weights.source == "precomputed"
+    recipe = model.recipe()
+    assert Model.from_recipe(recipe).recipe() == recipe
+    other = load({"models": precomputed(features={"path": "feats/x.npz", "names": "rows"})}).models["mine"]
+    assert other.recipe() != recipe
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"features": None}, "models.mine: family 'precomputed' reads features and needs the key 'features'"),
+        ({"features": {}}, "models.mine.features: missing key 'path'"),
+        ({"features": {"path": ""}}, "models.mine.features.path: '' should be non-empty"),
+        (
+            {"features": {"path": "x", "layout": "vfmva"}},
+            "features.layout: 'vfmva' is not allowed; did you mean 'vfmvae'?",
+        ),
+        ({"features": {"path": "x", "name": "y"}}, "models.mine.features: unknown key 'name'; did you mean 'names'?"),
+        (
+            {"features": {"path": "{model}/{layr}.pt"}},
+            "models.mine.features.path: unknown placeholder 'layr'; did you mean 'layer'?",
+        ),
+        ({"features": {"path": "x", "names": "{x}.txt"}}, "models.mine.features.names: unknown placeholder 'x'"),
+        (
+            {"weights": {"from": "hub", "hub": "a/b"}},
+            "models.mine.weights: means nothing for this model of family 'precomputed', which reads features",
+        ),
+        ({"input": {"size": 64}}, "models.mine.input: means nothing"),
+        ({"noise": "t0.5"}, "models.mine.noise: means nothing"),
+        ({"conditionings": ["uncond"]}, "models.mine.conditionings: means nothing"),
+        ({"batch_size": 3}, "models.mine.batch_size: means nothing"),
+        ({"seeding": "constant"}, "models.mine.seeding: means nothing"),
+        ({"default_layer": "b2"}, "models.mine.default_layer: mine has no layer 'b2'"),
+    ],
+)
+def test_contradictions_in_a_precomputed_model(changes: dict[str, Any], message: str) -> None:
+    assert message in mistakes({"models": precomputed(**changes)})
+
+
+def test_other_families_have_no_files_of_features_and_no_precomputed_latents() -> None:
+    text = mistakes(
+        {
+            "models": {"dinov2": {"features": {"path": "x"}}, "sd3": {"latents": "mine"}}
+            | precomputed(layers={"latent": "z"}, default_layer="latent"),
+            "datasets": {"theirs": {"kind": "precomputed", "size": 64}},
+        }
+    )
+    assert "models.dinov2.features: means nothing for this model of family 'timm_vision', which reads pixels" in text
+    assert "models.sd3.latents: 'mine' has, or takes, no layer 'latent', so it is no autoencoder" in text
+    assert "datasets.theirs.size: means nothing for kind 'precomputed'" in text
+
+
+def test_what_only_some_kinds_and_families_need_is_said_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load({"datasets": {"mine": {"kind": "folder", "path": "x"}}, "models": {"vit": {"family": "timm_vision"}}})
+    assert caught.value.mistakes == (
+        "datasets.mine: missing key 'size'",
+        "models.vit: missing keys 'layers', 'default_layer', 'weights'",
+    )
+
+
 def test_a_data_set_of_files_needs_a_path() -> None:
     assert "datasets.mine: kind 'folder' needs a path" in mistakes(
         {"datasets": {"mine": {"kind": "folder", "size": 64}}}

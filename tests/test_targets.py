@@ -43,6 +43,21 @@ from diffalign.alignment.metrics import METRICS
         ("results/tables/alignmnt.tsv", "unknown table 'alignmnt'; did you mean 'alignment'?"),
         ("resources/weights/dinov3/weights.json", "unknown model 'dinov3'; did you mean 'dinov2'?"),
         ("results/recipes/sd4.json", "unknown model 'sd4'"),
+        ("results/export/platonik/photographs/clean/sd3.pt", "unknown layout 'platonik'; did you mean 'platonic'?"),
+        ("results/export/vfmvae/photographs/clean/sd3_b99.pt", "sd3 has no layer 'b99'"),
+        ("results/export/vfmvae/photographs/claen/sd3-t0.5_b9.pt", "unknown condition 'claen'"),
+        ("results/export/thingsvision/photographs/clean/dinov3/features.npy", "unknown model 'dinov3'"),
+        ("results/export/platonic/photographs/clean/sd3_b8.pt", "'sd3_b8' names a layer; here all layers are meant"),
+        ("results/export/platonic/photographs/clean/dinov2_vs_sd4/cknna_k10.npy", "unknown model 'sd4'"),
+        (
+            "results/export/platonic/photographs/clean/dinov2_vs_sd3/cknaa_k10.npy",
+            "unknown metric 'cknaa'; did you mean",
+        ),
+        ("results/export/platonic/photographs/clean/dinov2_vs_sd3/cknna_k7.npy", "taken at alignment.k = 10, not at 7"),
+        (
+            "results/export/vfmvae/sd3.pt",
+            "are results/export/{layout}/{dataset}/{condition}/{exported} or",
+        ),
         ("results/cknna/a/b/c/d/e.npy", "is no file of this workflow; files of this stage are results/cknna/{pair} or"),
     ],
 )

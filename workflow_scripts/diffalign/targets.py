@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from diffalign import names
+from diffalign.layouts import EXPORTS
 from diffalign.names import UnknownName
 from diffalign.study import Study
 
 # the folders and files of each stage; metrics are stages of their own
 _STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "export": (
+        ("layout", "dataset", "condition", "exported"),
+        ("layout", "dataset", "condition", "exported", "export"),
+    ),
     "features": (("dataset", "condition", "bundle", "layer"),),
     "figures": (("dataset", "condition", "figure", "pair"),),
     "images": (("dataset", "condition", "file"),),
@@ -61,6 +66,8 @@ def _check(part: str, word: str, rest: Sequence[str], study: Study) -> None:
         raise names.unknown("condition", word, study.conditions)
     if part == "figure" and word not in _FIGURES:
         raise names.unknown("figure", word, _FIGURES)
+    if part in ("layout", "exported", "export"):
+        _check_export(part, word, rest, study)
     if part == "layers" and word != "layers":
         raise names.unknown("folder", word, ["layers"])
     if part == "model" and word not in study.models:
@@ -86,3 +93,22 @@ def _check(part: str, word: str, rest: Sequence[str], study: Study) -> None:
         pair = names.parse_pair(stem, study.catalogue)
         if len(rest) == 4 and any(side.layer for side in pair):
             raise UnknownName(f"'{stem}' names a layer; here all layers are meant")
+
+
+def _check_export(part: str, word: str, rest: Sequence[str], study: Study) -> None:
+    """Raise UnknownName for a word of an export: its layout, what is exported, or the file {metric}_k{k} of a pair."""
+    is_last = word == rest[-1]
+    stem = word.rpartition(".")[0] if is_last and "." in word else word
+    is_pair = rest[0] == "platonic" and len(rest) == 5
+    if part == "layout" and word not in EXPORTS:
+        raise names.unknown("layout", word, EXPORTS)
+    if part == "exported":
+        found = names.parse_pair(stem, study.catalogue) if is_pair else (study.representation(stem),)
+        if rest[0] == "platonic" and any(side.layer for side in found):
+            raise UnknownName(f"'{stem}' names a layer; here all layers are meant")
+    if part == "export" and is_pair:
+        metric, _, k = stem.rpartition("_k")
+        if metric not in study.alignment.metrics:
+            raise names.unknown("metric", metric or stem, study.alignment.metrics)
+        if k != str(study.alignment.k):
+            raise UnknownName(f"scores of this study are taken at alignment.k = {study.alignment.k}, not at {k}")

@@ -1,0 +1,109 @@
+"""Two feature files in, a score out: what is printed, and what is said where there is none."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from test_metrics import graph, related
+
+from diffalign.alignment import metrics
+from diffalign.provenance import file_sha256
+
+A, B = related(0)
+NAMES = [f"image{i:02d}" for i in range(len(A))]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """a.pt as VFM-VAE has it; stack.npz, the same images in another order, with B as its second layer."""
+    order = np.random.default_rng(0).permutation(len(A))
+    torch.save({"features": torch.from_numpy(A), "names": NAMES}, tmp_path / "a.pt")
+    stack = np.stack([np.roll(B, 1, axis=0), B], axis=1)[order]
+    np.savez(tmp_path / "stack.npz", feats=stack, names=np.array([f"x/{NAMES[i]}.png" for i in order]))
+    return tmp_path
+
+
+def compare(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "workflow_scripts" / "compare.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+
+
+def test_the_score_is_that_of_rows_joined_on_names(files: Path) -> None:
+    done = compare(files, "a.pt", "stack.npz", "--layer-b", "1", "--metric", "mutual_knn", "--k", "7")
+    assert (done.returncode, done.stderr) == (0, "")
+    expected = metrics.measure("mutual_knn", graph(A, 7), graph(B, 7)).value
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"mutual_knn {expected:.6f}"
+    assert lines[1] == "N = 60, k = 7, eps = 0, clamp = none, center = false, chance 0.118644"
+    assert lines[2].startswith("A: a.pt (vfmvae, 12 wide, float32, names inside, sha256 ")
+    assert lines[3].startswith("B: stack.npz, layer 1 (array, 9 wide, float32, names inside, sha256 ")
+    assert len(lines) == 4
+
+
+def test_json_holds_what_the_score_depends_on(files: Path) -> None:
+    # the options of VFM-VAE's script: clamped at 0.95, 1e-6 in the denominator
+    done = compare(
+        files, "a.pt", "stack.npz", "--layer-b=-1", "--k=5", "--clamp=0.95", "--eps=1e-6", "--json", "--layout-a=vfmvae"
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    expected = metrics.measure("cknna", graph(A, 5, 0.95), graph(B, 5, 0.95), 1e-6).value
+    assert result["value"] == pytest.approx(expected, abs=1e-12)
+    assert (result["metric"], result["n"], result["k"], result["eps"]) == ("cknna", 60, 5, 1e-6)
+    assert result["preparation"] == {"clamp": 0.95, "center": False, "normalize": "l2"}
+    assert result["a"]["sha256"] == {"a.pt": file_sha256(files / "a.pt")}
+    assert result["b"]["layer"] == "-1"
+
+
+def test_rows_are_numbered_only_where_that_is_asked_for(files: Path) -> None:
+    np.save(files / "a.npy", A)
+    np.save(files / "b.npy", B)
+    refused = compare(files, "a.npy", "b.npy")
+    assert refused.returncode == 2
+    assert "a.npy: has no names, and rows are never joined by position" in refused.stderr
+    done = compare(files, "a.npy", "b.npy", "--names-a", "rows", "--names-b", "rows", "--center")
+    assert done.returncode == 0
+    assert "names rows" in done.stdout
+    mixed = compare(files, "a.npy", "a.pt", "--names-a", "rows")
+    assert (
+        "60 only in a.npy: 00000000, 00000001, 00000002, 00000003, 00000004 …; 60 only in a.pt: image00" in mixed.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.pt"], "the following arguments are required: b"),
+        (["a.pt", "gone.pt"], "gone.pt: no such feature file"),
+        (["a.pt", "a.pt", "--metric", "cknaa"], "unknown metric 'cknaa'; did you mean 'cknna'?"),
+        (["a.pt", "a.pt", "--k", "1"], "--k 1: cknna needs k of at least 2"),
+        (["a.pt", "a.pt", "--k", "60"], "--k 60 needs at least 61 rows; the files have 60"),
+        (["a.pt", "a.pt", "--k", "x"], "argument --k: invalid int value: 'x'"),
+        (["a.pt", "a.pt", "--clamp", "95"], "--clamp 95.0: a quantile is above 0 and at most 1"),
+        (["a.pt", "a.pt", "--eps", "nan"], "--eps nan: expected a number of at least 0"),
+        (["a.pt", "stack.npz"], "stack.npz: holds 2 layers (0, 1); say which"),
+        (["a.pt", "a.pt", "--layout-b", "platonic"], "a.pt: is laid out as 'vfmvae', not as 'platonic'"),
+        (["a.pt", "other.pt"], "images differ: 1 only in a.pt: image03; 1 only in other.pt: image99"),
+        (
+            ["a.pt", "zero.pt"],
+            "zero.pt: 1 of 60 images have features of zero norm, which have no direction, first: image05",
+        ),
+        (["a.pt", "broken.pt"], "broken.pt: cannot be read as features"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(arguments: list[str], message: str, files: Path) -> None:
+    torch.save({"features": torch.from_numpy(A), "names": [*NAMES[:3], "image99", *NAMES[4:]]}, files / "other.pt")
+    zero = torch.from_numpy(A.copy())
+    zero[5] = 0
+    torch.save({"features": zero, "names": NAMES}, files / "zero.pt")
+    (files / "broken.pt").write_bytes(b"nonsense")
+    done = compare(files, *arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"compare: {message}")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,171 @@
+"""Two feature files in, a score out: no configuration, no workflow.
+
+.venv/bin/python workflow_scripts/compare.py A.pt B.pt --metric cknna --k 10
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffalign import __version__
+from diffalign.alignment.metrics import METRICS, Score, knn_graph, measure
+from diffalign.alignment.neighbors import nearest_neighbors
+from diffalign.alignment.preparation import FeatureError, unit_rows
+from diffalign.layouts import LAYOUTS, ROWS, Table, read_layers
+from diffalign.names import unknown
+from diffalign.provenance import file_sha256
+from diffalign.store import check_same_names
+
+
+class _OneLine(argparse.ArgumentParser):
+    """Says what is wrong in one line and ends with exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"compare: {message} (--help lists the options)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _OneLine(
+        prog="compare",
+        description="The alignment of two feature files. Rows are joined on names.",
+        epilog=f"Layouts: {', '.join(LAYOUTS)}; without --layout-a or --layout-b the file says which.",
+    )
+    parser.add_argument("a", type=Path, help="a feature file, or a folder of thingsvision")
+    parser.add_argument("b", type=Path, help="the other one")
+    parser.add_argument("--metric", default="cknna", metavar="NAME", help=f"one of {', '.join(METRICS)}; default cknna")
+    parser.add_argument("--k", type=int, default=10, help="neighbours that the score looks at; default 10")
+    for side in "ab":
+        parser.add_argument(
+            f"--layer-{side}",
+            metavar="LAYER",
+            help=f"of {side.upper()}: index in a stack, or key in an archive",
+        )
+        parser.add_argument(
+            f"--names-{side}", metavar="FILE", help=f"of {side.upper()}: one name a line; {ROWS} names rows by number"
+        )
+        parser.add_argument(f"--layout-{side}", metavar="LAYOUT", default="auto", help=f"of {side.upper()}")
+    parser.add_argument("--clamp", type=float, metavar="Q", help="clamp at this quantile of |x|; platonic-rep: 0.95")
+    parser.add_argument("--center", action="store_true", help="subtract the mean of every dimension")
+    parser.add_argument("--eps", type=float, default=0.0, help="in CKNNA's denominator; platonic-rep: 1e-6; default 0")
+    parser.add_argument("--json", action="store_true", help="print JSON, the recipe of the score")
+    return parser
+
+
+def score(
+    metric: str,
+    a: NDArray[np.float32],
+    b: NDArray[np.float32],
+    names: Sequence[str],
+    k: int,
+    eps: float,
+    clamp: float | None,
+    center: bool,
+) -> Score:
+    """The score of two arrays (N, D) whose rows have these names. Raises FeatureError or ValueError."""
+    graphs = [knn_graph(nearest_neighbors(unit_rows(rows, names, clamp, center), k), k) for rows in (a, b)]
+    return measure(metric, graphs[0], graphs[1], eps)
+
+
+def compare(options: argparse.Namespace) -> dict[str, Any]:
+    """Read both files, join them on names and measure; the score and where it came from, as plain JSON.
+
+    Raises OSError or ValueError that names the file or the option and the first five offenders.
+    """
+    if options.metric not in METRICS:
+        raise unknown("metric", options.metric, METRICS)
+    _check_numbers(options)
+    a = read_layers(options.a, [options.layer_a], options.layout_a, options.names_a)
+    b = read_layers(options.b, [options.layer_b], options.layout_b, options.names_b)
+    check_same_names(a.names, b.names, options.a, options.b)
+    count = len(a.names)
+    if count <= max(options.k, 3):
+        raise ValueError(f"--k {options.k} needs at least {max(options.k + 1, 4)} rows; the files have {count}")
+    for table, path in ((a, options.a), (b, options.b)):
+        try:
+            # before the work, and with the name of the file
+            unit_rows(table.values[0], table.names, options.clamp, options.center)
+        except FeatureError as error:
+            raise FeatureError(f"{path}: {error}") from error
+    found = score(
+        options.metric, a.values[0], b.values[0], a.names, options.k, options.eps, options.clamp, options.center
+    )
+    chance = METRICS[options.metric].chance
+    return {
+        "diffalign": __version__,
+        "metric": options.metric,
+        "value": None if math.isnan(found.value) else found.value,
+        "undefined": found.undefined,
+        "n": count,
+        "k": options.k,
+        "eps": options.eps,
+        "preparation": {"clamp": options.clamp, "center": options.center, "normalize": "l2"},
+        "chance": None if chance is None else chance(count, options.k),
+        "a": _side(a, options.layer_a),
+        "b": _side(b, options.layer_b),
+    }
+
+
+def _check_numbers(options: argparse.Namespace) -> None:
+    lowest = METRICS[options.metric].minimum_k
+    if options.k < lowest:
+        raise ValueError(f"--k {options.k}: {options.metric} needs k of at least {lowest}")
+    if options.clamp is not None and not 0 < options.clamp <= 1:
+        raise ValueError(f"--clamp {options.clamp}: a quantile is above 0 and at most 1")
+    if not (math.isfinite(options.eps) and options.eps >= 0):
+        raise ValueError(f"--eps {options.eps}: expected a number of at least 0")
+
+
+def _side(table: Table, layer: str | None) -> dict[str, Any]:
+    return {
+        "path": str(table.files[0]),
+        "layer": layer,
+        "layout": table.layout,
+        "width": int(table.values[0].shape[1]),
+        "dtype": table.dtype,
+        "names": table.names_from,
+        "sha256": {str(path): file_sha256(path) for path in table.files},
+    }
+
+
+def printed(result: dict[str, Any]) -> str:
+    """The score for people: metric, value, N and k, the preparation, and a line a file."""
+    value = f"undefined: {result['undefined']}" if result["value"] is None else f"{result['value']:.6f}"
+    chance = "" if result["chance"] is None else f", chance {result['chance']:.6f}"
+    preparation = result["preparation"]
+    clamp = "none" if preparation["clamp"] is None else f"{preparation['clamp']:g}"
+    lines = [
+        f"{result['metric']} {value}",
+        f"N = {result['n']}, k = {result['k']}, eps = {result['eps']:g}, clamp = {clamp}, "
+        f"center = {str(preparation['center']).lower()}{chance}",
+    ]
+    for side in "ab":
+        made = result[side]
+        layer = "" if made["layer"] is None else f", layer {made['layer']}"
+        lines.append(
+            f"{side.upper()}: {made['path']}{layer} ({made['layout']}, {made['width']} wide, {made['dtype']}, "
+            f"names {made['names']}, sha256 {made['sha256'][made['path']][:12]})"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the score; the exit code is 2, with one line on stderr, where there is none to print."""
+    options = _parser().parse_args(arguments)
+    try:
+        result = compare(options)
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"compare: {' '.join(str(error).split())}\n")
+        return 2
+    sys.stdout.write(json.dumps(result, indent=2, ensure_ascii=False) + "\n" if options.json else printed(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""Features of the study in the layout of another project, with their recipe beside them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffalign import layouts, logs, store
+from diffalign.atomic import write_json
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def export_features(
+    layout: str, condition: str, features: Sequence[Path], path: Path, names: Path | None, recipe: Path
+) -> None:
+    """Write feature files of this workflow as one file of another layout.
+
+    layout: one of layouts.EXPORTS. features: one file, or for ``platonic`` one a layer in order of depth. names: the
+    names file of a layout whose files have no names. Raises StoreError for files that cannot be trusted, and ValueError
+    for an unknown layout.
+    """
+    layers = [store.read_features(source) for source in features]
+    if layout == "vfmvae":
+        layouts.write_vfmvae(path, layers[0], condition)
+    elif layout == "thingsvision" and names is not None:
+        layouts.write_thingsvision(path, names, layers[0])
+    elif layout == "platonic" and names is not None:
+        layouts.write_platonic(path, names, layers)
+    else:
+        raise ValueError(f"features are not exported as '{layout}'; known: {', '.join(layouts.EXPORTS)}")
+    write_json(recipe, made_from(layers))
+
+
+def made_from(layers: Sequence[store.Features]) -> dict[str, Any]:
+    """The recipe that the layers share, and alias and module path of each."""
+    shared: Mapping[str, Any] = layers[0].recipe
+    order = [{"layer": each.recipe["layer"], "module": each.recipe["module"]} for each in layers]
+    return {**{key: value for key, value in shared.items() if key not in ("layer", "module")}, "layers": order}
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], snakemake.rule):
+        made = dict(snakemake.output.items())
+        export_features(
+            snakemake.params.layout,
+            snakemake.wildcards.condition,
+            [Path(path) for path in snakemake.input.features],
+            Path(made["features"]),
+            Path(made["names"]) if "names" in made else None,
+            Path(made["recipe"]),
+        )
