@@ -65,9 +65,10 @@ def imported(files: list[Path]) -> set[str]:
                 "depth_curves",
                 "alignment_table",
                 "recipe",
+                "export_alignment",
             ),
         ),
-        ("models", ("extract", "latents", "prompts", "neighbors", "hub_weights")),
+        ("models", ("extract", "latents", "prompts", "neighbors", "hub_weights", "import_features", "export_features")),
     ],
 )
 def test_an_environment_has_what_its_scripts_import(environment: str, scripts: tuple[str, ...]) -> None:
@@ -86,7 +87,7 @@ def test_an_environment_has_what_its_scripts_import(environment: str, scripts: t
         files += sorted((ROOT / "workflow_scripts/diffalign/models").glob("*.py"))
     needed = imported(sorted(provenance._closure(files))) - sys.stdlib_module_names - {"diffalign", "snakemake"}
     # imported lazily by functions that these scripts never call
-    never = {"analysis": {"torch"}, "models": {"skimage", "sklearn"}}[environment]
+    never = {"analysis": {"torch", "safetensors"}, "models": {"skimage", "sklearn"}}[environment]
     assert {packages.get(name, name) for name in needed - never} <= has
 
 

@@ -111,6 +111,9 @@ def test_features_of_thingsvision(tmp_path: Path) -> None:
         check(table, "thingsvision")
         assert table.dtype == "float64"
         assert table.files == (tmp_path / "features.npy", tmp_path / "file_names.txt")
+    (tmp_path / "features.txt").write_text("0.1\n" * 6)
+    (tmp_path / "names.txt").write_text("other\n" * 6)
+    check(layouts.read_layers(tmp_path), "thingsvision")
     (tmp_path / "file_names.txt").unlink()
     with pytest.raises(StoreError, match="features.npy: file_names.txt, which thingsvision writes beside it, is miss"):
         layouts.read_layers(tmp_path, layout="thingsvision")

@@ -211,6 +211,7 @@ def test_features_that_were_made_elsewhere_need_no_weights() -> None:
         ({"batch_size": 3}, "models.mine.batch_size: means nothing"),
         ({"seeding": "constant"}, "models.mine.seeding: means nothing"),
         ({"default_layer": "b2"}, "models.mine.default_layer: mine has no layer 'b2'"),
+        ({"family": "precompted"}, "models.mine.family: unknown family 'precompted'; did you mean 'precomputed'?"),
     ],
 )
 def test_contradictions_in_a_precomputed_model(changes: dict[str, Any], message: str) -> None:

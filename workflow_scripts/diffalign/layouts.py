@@ -107,7 +107,9 @@ def image_name(text: str) -> str:
 
 def names_beside(path: Path) -> Path | None:
     """The names file of a feature file ``x.npy``: ``x.txt``, ``names.txt`` or ``file_names.txt`` in its folder."""
-    for name in (f"{path.stem}.txt", "names.txt", "file_names.txt"):
+    usual = (f"{path.stem}.txt", "names.txt", "file_names.txt")
+    # thingsvision may write features as text too, into features.txt
+    for name in reversed(usual) if path.stem == "features" else usual:
         if path.with_name(name).is_file():
             return path.with_name(name)
     return None
