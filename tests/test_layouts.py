@@ -285,7 +285,7 @@ def test_pickled_objects_are_refused_and_not_executed(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", features=VALUES, names=np.array([danger], dtype=object))
     np.save(tmp_path / "platonic.npy", {"scores": danger}, allow_pickle=True)  # type: ignore[arg-type]
     for name in ("x.pt", "x.npy", "x.npz"):
-        with pytest.raises(StoreError, match=f"{name}: cannot be read as features .it holds pickled objects"):
+        with pytest.raises(StoreError, match=f"{name}: cannot be read as features .it is damaged, or holds pickled"):
             layouts.read_layers(tmp_path / name)
     with pytest.raises(StoreError, match="platonic.npy: cannot be read .* holds posix.mkdir, which is no array"):
         layouts.read_platonic_alignment(tmp_path / "platonic.npy")

@@ -138,7 +138,8 @@ def _content(path: Path, layout: str) -> _Content:
         # torch, numpy, zipfile and safetensors have an error of their own for each way to be broken
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if isinstance(error, pickle.UnpicklingError) or "allow_pickle" in str(error):
-            reason = "it holds pickled objects, not only arrays and text; nothing of it was executed"
+            # both libraries say the same of a damaged file and of one that would have to be unpickled
+            reason = "it is damaged, or holds pickled objects and not only arrays and text; nothing of it was executed"
         raise StoreError(f"{path}: cannot be read as features ({reason})") from error
     if layout == "thingsvision" and path.name == "features.npy" and found.layout == "array":
         raise StoreError(f"{path}: file_names.txt, which thingsvision writes beside it, is missing")
