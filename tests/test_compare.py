@@ -1,6 +1,7 @@
 """Two feature files in, a score out: what is printed, and what is said where there is none."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from test_docs import PAGES
 from test_metrics import graph, related
 
+from compare import parser
 from diffalign.alignment import metrics
 from diffalign.provenance import file_sha256
 
@@ -107,3 +110,12 @@ def test_what_is_wrong_is_said_in_one_line(arguments: list[str], message: str, f
     assert done.stdout == ""
     assert done.stderr.startswith(f"compare: {message}")
     assert done.stderr.count("\n") == 1
+
+
+def test_the_examples_of_the_documentation_are_understood() -> None:
+    lines = [line for page in PAGES for line in page.read_text().splitlines() if "workflow_scripts/compare.py " in line]
+    assert len(lines) == 4
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        assert words[:2] == [".venv/bin/python", "workflow_scripts/compare.py"]
+        assert parser().parse_args(words[2:]).metric in metrics.METRICS

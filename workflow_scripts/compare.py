@@ -31,31 +31,32 @@ class _OneLine(argparse.ArgumentParser):
         self.exit(2, f"compare: {message} (--help lists the options)\n")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _OneLine(
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = _OneLine(
         prog="compare",
         description="The alignment of two feature files. Rows are joined on names.",
         epilog=f"Layouts: {', '.join(LAYOUTS)}; without --layout-a or --layout-b the file says which.",
     )
-    parser.add_argument("a", type=Path, help="a feature file, or a folder of thingsvision")
-    parser.add_argument("b", type=Path, help="the other one")
-    parser.add_argument("--metric", default="cknna", metavar="NAME", help=f"one of {', '.join(METRICS)}; default cknna")
-    parser.add_argument("--k", type=int, default=10, help="neighbours that the score looks at; default 10")
+    made.add_argument("a", type=Path, help="a feature file, or a folder of thingsvision")
+    made.add_argument("b", type=Path, help="the other one")
+    made.add_argument("--metric", default="cknna", metavar="NAME", help=f"one of {', '.join(METRICS)}; default cknna")
+    made.add_argument("--k", type=int, default=10, help="neighbours that the score looks at; default 10")
     for side in "ab":
-        parser.add_argument(
+        made.add_argument(
             f"--layer-{side}",
             metavar="LAYER",
             help=f"of {side.upper()}: index in a stack, or key in an archive",
         )
-        parser.add_argument(
+        made.add_argument(
             f"--names-{side}", metavar="FILE", help=f"of {side.upper()}: one name a line; {ROWS} names rows by number"
         )
-        parser.add_argument(f"--layout-{side}", metavar="LAYOUT", default="auto", help=f"of {side.upper()}")
-    parser.add_argument("--clamp", type=float, metavar="Q", help="clamp at this quantile of |x|; platonic-rep: 0.95")
-    parser.add_argument("--center", action="store_true", help="subtract the mean of every dimension")
-    parser.add_argument("--eps", type=float, default=0.0, help="in CKNNA's denominator; platonic-rep: 1e-6; default 0")
-    parser.add_argument("--json", action="store_true", help="print JSON, the recipe of the score")
-    return parser
+        made.add_argument(f"--layout-{side}", metavar="LAYOUT", default="auto", help=f"of {side.upper()}")
+    made.add_argument("--clamp", type=float, metavar="Q", help="clamp at this quantile of |x|; platonic-rep: 0.95")
+    made.add_argument("--center", action="store_true", help="subtract the mean of every dimension")
+    made.add_argument("--eps", type=float, default=0.0, help="in CKNNA's denominator; platonic-rep: 1e-6; default 0")
+    made.add_argument("--json", action="store_true", help="print JSON, the recipe of the score")
+    return made
 
 
 def score(
@@ -157,7 +158,7 @@ def printed(result: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the score; the exit code is 2, with one line on stderr, where there is none to print."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         result = compare(options)
     except (OSError, ValueError) as error:

@@ -457,13 +457,13 @@ class _ArraysOnly(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         # older NumPy wrote numpy.core
+        module = module.replace("numpy.core.", "numpy._core.")
         if (module, name) in {
             ("numpy._core.multiarray", "_reconstruct"),
-            ("numpy.core.multiarray", "_reconstruct"),
             ("numpy", "ndarray"),
             ("numpy", "dtype"),
         }:
-            return np._core.multiarray._reconstruct if name == "_reconstruct" else getattr(np, name)  # type: ignore[attr-defined]
+            return super().find_class(module, name)
         raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no array; nothing of it was executed")
 
 
