@@ -28,6 +28,7 @@ localrules:
     all,
     recipe,
     alignment_settings,
+    calibration_settings,
     hub_weights,
     folder_weights,
 

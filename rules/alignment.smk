@@ -1,5 +1,5 @@
-# Needs: the neighbour lists of two bundles, and the settings that every score depends on.
-# Makes: single scores, and layer x layer matrices of all metrics in one job; a recipe beside each.
+# Needs: neighbour lists of two bundles, features and factors where a metric needs them; the settings of all scores.
+# Makes: single scores; layer x layer matrices of all metrics in one job, and their calibration in another.
 
 
 rule alignment_settings:
@@ -13,27 +13,44 @@ rule alignment_settings:
         content={
             "k": STUDY.alignment.k,
             "eps": STUDY.alignment.eps,
-            "code": code_of("align.py", "align_layers.py"),
+            "rbf_sigma": STUDY.alignment.rbf_sigma,
+            "code": code_of("align_layers.py"),
         },
     script:
         "../workflow_scripts/alignment_settings.py"
+
+
+use rule alignment_settings as calibration_settings with:
+    output:
+        "results/recipes/settings/calibration.json",
+    log:
+        "logs/calibration_settings.log",
+    params:
+        content={
+            "permutations": STUDY.alignment.permutations,
+            "alpha": STUDY.alignment.alpha,
+            "split_selection": STUDY.alignment.split_selection,
+            "seed": STUDY.seed,
+            "code": code_of("align.py", "calibrate_layers.py"),
+        },
 
 
 rule align:
     input:
         unpack(both_sides),
         settings="results/recipes/settings/alignment.json",
+        calibration="results/recipes/settings/calibration.json",
     output:
         score="results/{metric}/{dataset}/{condition}/{a}_vs_{b}.npy",
         recipe="results/{metric}/{dataset}/{condition}/{a}_vs_{b}.json",
     log:
         "logs/align/{metric}/{dataset}/{condition}/{a}_vs_{b}.log",
     conda:
-        "../envs/analysis.yaml"
-    threads: 1
+        "../envs/models.yaml"
+    threads: 2
     resources:
         mem_mb=growing(4000),
-        runtime=30,
+        runtime=60,
     params:
         layer_a=lambda w: STUDY.layer(w.a),
         layer_b=lambda w: STUDY.layer(w.b),
@@ -54,7 +71,7 @@ use rule align as align_default with:
 
 rule align_layers:
     input:
-        unpack(both_sides),
+        unpack(all_metrics),
         settings="results/recipes/settings/alignment.json",
     output:
         matrices=matrices(METRICS, "{dataset}", "{condition}", "{a}", "{b}"),
@@ -65,12 +82,41 @@ rule align_layers:
         a=TYPED,
         b=TYPED,
     conda:
-        "../envs/analysis.yaml"
-    threads: 1
+        "../envs/models.yaml"
+    threads: 8
     resources:
-        mem_mb=growing(8000),
-        runtime=120,
+        memory_mb=STUDY.compute.memory_mb,
+        mem_mb=growing(4000 + STUDY.compute.memory_mb),
+        runtime=240,
+    params:
+        metrics=list(METRICS),
+        seed=STUDY.seed,
+    script:
+        "../workflow_scripts/align_layers.py"
+
+
+rule calibrate_layers:
+    input:
+        unpack(all_metrics),
+        matrices=matrices(METRICS, "{dataset}", "{condition}", "{a}", "{b}"),
+        recipes=recipes_of(matrices(METRICS, "{dataset}", "{condition}", "{a}", "{b}")),
+        settings="results/recipes/settings/alignment.json",
+        calibration="results/recipes/settings/calibration.json",
+    output:
+        calibrations(METRICS, "{dataset}", "{condition}", "{a}", "{b}"),
+    log:
+        "logs/calibrate_layers/{dataset}/{condition}/{a}_vs_{b}.log",
+    wildcard_constraints:
+        a=TYPED,
+        b=TYPED,
+    conda:
+        "../envs/models.yaml"
+    threads: 8
+    resources:
+        memory_mb=STUDY.compute.memory_mb,
+        mem_mb=growing(4000 + STUDY.compute.memory_mb),
+        runtime=240,
     params:
         metrics=list(METRICS),
     script:
-        "../workflow_scripts/align_layers.py"
+        "../workflow_scripts/calibrate_layers.py"

@@ -1,6 +1,7 @@
 # What rules share: the checked study and the functions that turn names into files. No rules here.
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import yaml
@@ -14,6 +15,7 @@ from diffalign.alignment.metrics import METRICS as KNOWN_METRICS
 from diffalign.models import families, precomputed
 from diffalign.names import any_of
 from diffalign.provenance import code_digest, files_digest, folder_digest
+from diffalign.sides import reads
 
 SCRIPTS = ROOT / "workflow_scripts"
 MODELS_CODE = SCRIPTS / "diffalign" / "models"
@@ -36,6 +38,8 @@ NAME = (
 IMAGES = "results/images/{dataset}/{condition}"
 LATENTS = "results/latents/{dataset}/{condition}/{model}"
 FEATURES = "results/features/{dataset}/{condition}/{bundle}"
+NEIGHBORS = "results/neighbors/{dataset}/{condition}/{bundle}"
+FACTORS = "results/factors/{dataset}/{condition}/{bundle}"
 WEIGHTS = "resources/weights/{model}"
 EXPORT = "results/export"
 
@@ -176,11 +180,33 @@ def neighbor_parts():
     return [f"results/neighbors/{{dataset}}/{{condition}}/{{bundle}}/{part}-of-{parts}.npz" for part in range(parts)]
 
 
-def both_sides(wildcards):
-    """Neighbour files of both sides of a pair, under the data set and condition of the target or the defaults."""
-    dataset = wildcards.get("dataset", STUDY.default_dataset)
-    condition = wildcards.get("condition", STUDY.default_condition)
-    return {side: f"results/neighbors/{dataset}/{condition}/{STUDY.bundle(wildcards[side])}.npz" for side in "ab"}
+def both_sides(wildcards, metrics=None):
+    """What metrics read of both sides of a pair: neighbours, and features and factors where one needs them.
+
+    Under the data set and condition of the target or the defaults; of the metric of the target or those given.
+    """
+    metrics = metrics or [wildcards.metric]
+    where = {
+        "dataset": wildcards.get("dataset", STUDY.default_dataset),
+        "condition": wildcards.get("condition", STUDY.default_condition),
+    }
+    places = {"neighbors": f"{NEIGHBORS}.npz", "features": f"{FEATURES}/layers.json", "factors": f"{FACTORS}.npz"}
+    return {
+        f"{part}_{side}": places[part].format(**where, bundle=STUDY.bundle(wildcards[side]))
+        for part in reads(metrics)
+        for side in "ab"
+    }
+
+
+def all_metrics(wildcards):
+    """What all metrics of the study read of both sides of a pair."""
+    return both_sides(wildcards, METRICS)
+
+
+def calibrations(metrics, dataset, condition, a, b):
+    """The calibrations of the layer x layer matrices of one pair."""
+    pair = names.print_pair(a, b)
+    return [f"results/{metric}/{dataset}/{condition}/calibration/{pair}.npz" for metric in metrics]
 
 
 def matrices(metrics, dataset, condition, a, b):
@@ -195,8 +221,12 @@ def matrices_of(wildcards):
 
 
 def with_recipes(arrays):
-    """Arrays, and the recipes that lie beside them, as named inputs."""
-    return {"matrices": arrays, "recipes": recipes_of(arrays)}
+    """Matrices, the recipes that lie beside them, and their calibrations, as named inputs."""
+    return {
+        "matrices": arrays,
+        "recipes": recipes_of(arrays),
+        "calibrations": [path.replace("/layers/", "/calibration/").removesuffix(".npy") + ".npz" for path in arrays],
+    }
 
 
 def recipes_of(arrays):

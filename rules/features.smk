@@ -1,5 +1,5 @@
 # Needs: images, or latents and prompts; the checkpoint and the recipe of a bundle (a model with its variant).
-# Makes: one feature file for every layer, from one forward pass; neighbour lists of all of them, in one job or in shards.
+# Makes: one feature file for every layer, from one forward pass; neighbour lists of all of them, and factors.
 
 
 rule recipe:
@@ -63,8 +63,7 @@ rule neighbors:
         runtime=120,
     params:
         k_max=STUDY.alignment.k_max,
-        clamp=STUDY.alignment.clamp,
-        center=STUDY.alignment.center,
+        preparation=asdict(STUDY.alignment.preparation),
         code=code_of("neighbors.py"),
     script:
         "../workflow_scripts/neighbors.py"
@@ -102,3 +101,23 @@ if STUDY.alignment.shards > 1:
 
     # the whole in one job is not what was asked for
     ruleorder: merge_neighbors > neighbors
+
+
+rule factors:
+    input:
+        neighbors=f"{NEIGHBORS}.npz",
+        layers=f"{FEATURES}/layers.json",
+    output:
+        f"{FACTORS}.npz",
+    log:
+        "logs/factors/{dataset}/{condition}/{bundle}.log",
+    conda:
+        "../envs/models.yaml"
+    threads: 8
+    resources:
+        mem_mb=growing(8000),
+        runtime=120,
+    params:
+        code=code_of("factors.py"),
+    script:
+        "../workflow_scripts/factors.py"

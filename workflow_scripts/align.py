@@ -1,24 +1,32 @@
-"""The score of one pair of representations, with its recipe."""
+"""The score of one pair of representations, with its null, its interval and its recipe."""
 
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
-from diffalign import logs, neighbor_store, recipes, store
-from diffalign.alignment.metrics import knn_graph, measure
+from diffalign import logs, recipes, sides
+from diffalign.alignment import calibration, intervals
+from diffalign.alignment.metrics import METRICS, Layer, Settings, measure_grid, score
 from diffalign.atomic import replacing, write_json
+from diffalign.randomness import shuffled
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
+# groups of images that are left out one after another
+GROUPS = 20
+
 
 def align(
     metric: str,
-    neighbors: tuple[Path, Path],
+    files: tuple[sides.Files, sides.Files],
     layers: tuple[str, str],
     settings: Path,
+    calibration_settings: Path,
     where: recipes.Where,
     score_path: Path,
     recipe_path: Path,
@@ -27,25 +35,65 @@ def align(
 
     Raises StoreError that names the first five images where the two sides differ.
     """
-    setting = recipes.read_settings(settings)
-    a, b = (neighbor_store.read_neighbors(path) for path in neighbors)
-    store.check_same_names(a.names, b.names, a.path, b.path)
-    graphs = [knn_graph(side.layer(layer), setting.k) for side, layer in zip((a, b), layers, strict=True)]
-    score = measure(metric, graphs[0], graphs[1], setting.eps)
-    if math.isnan(score.value):
-        logs.log.warning("undefined: %s", score.undefined)
+    setting, drawing = recipes.read_settings(settings), recipes.read_drawing(calibration_settings)
+    a, b = sides.read_sides(*files, drawing.seed)
+    pair = a.layer(layers[0]), b.layer(layers[1])
+    value = measure_grid([metric], [pair[0]], [pair[1]], setting)[metric]
+    found = score(metric, float(value[0, 0]))
+    if math.isnan(found.value):
+        logs.log.warning("undefined: %s", found.undefined)
+    null = calibration.calibrate(
+        {metric: value},
+        [pair[0]],
+        [pair[1]],
+        setting,
+        drawing.permutations,
+        drawing.alpha,
+        drawing.seed,
+        lambda orders, count: logs.progress(orders, count, "permutations"),
+    ).get(metric)
+    recipe = recipes.score_recipe(metric, a.lists, b.lists, layers, setting, where, found)
+    recipe["null"] = recipes.null_recipe(null, drawing)
+    recipe["interval"] = None
+    if not math.isnan(found.value):
+        recipe["interval"] = recipes.interval_recipe(*interval(metric, pair, setting, value, a.names, drawing.seed))
     with replacing(score_path) as temporary:
-        np.save(temporary, np.float64(score.value), allow_pickle=False)
-    write_json(recipe_path, recipes.score_recipe(metric, a, b, layers, setting, where, score))
+        np.save(temporary, np.float64(found.value), allow_pickle=False)
+    write_json(recipe_path, recipe)
+
+
+def interval(
+    metric: str,
+    pair: tuple[Layer, Layer],
+    setting: Settings,
+    value: NDArray[np.float64],
+    names: tuple[str, ...],
+    seed: int,
+) -> tuple[str, intervals.Interval]:
+    """The 95 % interval over images and how it was found: in closed form where there is one, else by leaving out one of
+    20 groups of images at a time.
+    """
+    errors = calibration.standard_errors([metric], [pair[0]], [pair[1]], setting)
+    if metric in errors:
+        method = "dyadic" if METRICS[metric].needs == "lists" else "influence"
+        return method, intervals.around(value, errors[metric])
+    groups = intervals.groups_of(shuffled(names, seed, "groups"), min(GROUPS, len(names)))
+
+    def without(keep: NDArray[np.intp]) -> NDArray[np.float64]:
+        rest = [[layer.restricted(keep, setting.k)] for layer in pair]
+        return measure_grid([metric], rest[0], rest[1], setting)[metric]
+
+    return f"jackknife of {int(groups.max()) + 1} groups", intervals.jackknife(value, groups, without)
 
 
 if __name__ == "__main__":
-    with logs.attached(snakemake.log[0], "align"):
+    with logs.attached(snakemake.log[0], "align"), threadpool_limits(snakemake.threads):
         align(
             snakemake.wildcards.metric,
-            (Path(snakemake.input.a), Path(snakemake.input.b)),
+            (sides.files_of(snakemake.input, "a"), sides.files_of(snakemake.input, "b")),
             (snakemake.params.layer_a, snakemake.params.layer_b),
             Path(snakemake.input.settings),
+            Path(snakemake.input.calibration),
             recipes.Where(snakemake.params.dataset, snakemake.params.condition),
             Path(snakemake.output.score),
             Path(snakemake.output.recipe),

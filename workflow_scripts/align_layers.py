@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from diffalign import logs, neighbor_store, recipes, store
-from diffalign.alignment.metrics import Score, knn_graph, measure
+from diffalign import logs, recipes, sides
+from diffalign.alignment.metrics import measure_grid
 from diffalign.atomic import replacing, write_json
 
 if TYPE_CHECKING:
@@ -15,11 +16,13 @@ if TYPE_CHECKING:
 
 
 def align_layers(
-    neighbors: tuple[Path, Path],
+    files: tuple[sides.Files, sides.Files],
     settings: Path,
     where: recipes.Where,
     matrices: Mapping[str, Path],
     recipe_paths: Mapping[str, Path],
+    seed: int,
+    memory_mb: int,
 ) -> None:
     """Measure every layer of A (rows) against every layer of B (columns); write one matrix and recipe a metric.
 
@@ -27,27 +30,29 @@ def align_layers(
     images where the two sides differ.
     """
     setting = recipes.read_settings(settings)
-    a, b = (neighbor_store.read_neighbors(path) for path in neighbors)
-    store.check_same_names(a.names, b.names, a.path, b.path)
-    columns = {alias: knn_graph(b.layer(alias), setting.k) for alias in b.layers}
-    scores: dict[str, list[list[Score]]] = {metric: [] for metric in matrices}
-    for alias in logs.progress(a.layers, len(a.layers), "align_layers"):
-        row = knn_graph(a.layer(alias), setting.k)
-        for metric, table in scores.items():
-            table.append([measure(metric, row, column, setting.eps) for column in columns.values()])
+    a, b = sides.read_sides(*files, seed)
+    grids = measure_grid(
+        matrices,
+        [a.layer(alias) for alias in a.layers],
+        [b.layer(alias) for alias in b.layers],
+        setting,
+        memory_mb * 2**20,
+        lambda rows, count: logs.progress(rows, count, "align_layers"),
+    )
     for metric, path in matrices.items():
-        table = scores[metric]
         with replacing(path) as temporary:
-            np.save(temporary, np.array([[score.value for score in line] for line in table]), allow_pickle=False)
-        write_json(recipe_paths[metric], recipes.matrix_recipe(metric, a, b, setting, where, table))
+            np.save(temporary, grids[metric], allow_pickle=False)
+        write_json(recipe_paths[metric], recipes.matrix_recipe(metric, a.lists, b.lists, setting, where, grids[metric]))
 
 
 if __name__ == "__main__":
-    with logs.attached(snakemake.log[0], "align_layers"):
+    with logs.attached(snakemake.log[0], "align_layers"), threadpool_limits(snakemake.threads):
         align_layers(
-            (Path(snakemake.input.a), Path(snakemake.input.b)),
+            (sides.files_of(snakemake.input, "a"), sides.files_of(snakemake.input, "b")),
             Path(snakemake.input.settings),
             recipes.Where(snakemake.wildcards.dataset, snakemake.wildcards.condition),
             dict(zip(snakemake.params.metrics, map(Path, snakemake.output.matrices), strict=True)),
             dict(zip(snakemake.params.metrics, map(Path, snakemake.output.recipes), strict=True)),
+            snakemake.params.seed,
+            snakemake.resources.memory_mb,
         )

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 def alignment_settings(content: Mapping[str, Any], path: Path) -> None:
-    """Write k, eps and the digest of the metrics' code. The list of metrics is not among them, so a new metric
-    recomputes nothing but itself.
+    """Write what scores depend on, or their calibration: numbers and the digest of the code. The list of metrics is not
+    among them, so a new metric recomputes no list.
     """
     write_json(path, content)
 

@@ -11,16 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-from numpy.typing import NDArray
-
 from diffalign import __version__
-from diffalign.alignment.metrics import METRICS, Score, knn_graph, measure
-from diffalign.alignment.neighbors import nearest_neighbors
-from diffalign.alignment.preparation import FeatureError, unit_rows
+from diffalign.alignment import METRICS, Preparation, measure
+from diffalign.alignment.preparation import CLAMP_RULES, FeatureError, unit_rows
 from diffalign.layouts import LAYOUTS, ROWS, Table, read_layers
 from diffalign.names import unknown
 from diffalign.provenance import file_sha256
+from diffalign.sides import preparation_settings
 from diffalign.store import check_same_names
 
 
@@ -53,25 +50,17 @@ def parser() -> argparse.ArgumentParser:
         )
         made.add_argument(f"--layout-{side}", metavar="LAYOUT", default="auto", help=f"of {side.upper()}")
     made.add_argument("--clamp", type=float, metavar="Q", help="clamp at this quantile of |x|; platonic-rep: 0.95")
+    made.add_argument(
+        "--clamp-rule", choices=CLAMP_RULES, default="exact", help="of all values, or mean of the images'"
+    )
+    made.add_argument("--whiten", action="store_true", help="whiten by PCA")
+    made.add_argument("--rbf-sigma", type=float, default=1.0, help="bandwidth of RBF kernels; default 1")
     made.add_argument("--center", action="store_true", help="subtract the mean of every dimension")
-    made.add_argument("--eps", type=float, default=0.0, help="in CKNNA's denominator; platonic-rep: 1e-6; default 0")
+    made.add_argument(
+        "--eps", type=float, default=0.0, help="in the denominators of CKNNA and CKA; platonic-rep: 1e-6; default 0"
+    )
     made.add_argument("--json", action="store_true", help="print JSON, the recipe of the score")
     return made
-
-
-def score(
-    metric: str,
-    a: NDArray[np.float32],
-    b: NDArray[np.float32],
-    names: Sequence[str],
-    k: int,
-    eps: float,
-    clamp: float | None,
-    center: bool,
-) -> Score:
-    """The score of two arrays (N, D) whose rows have these names. Raises FeatureError or ValueError."""
-    graphs = [knn_graph(nearest_neighbors(unit_rows(rows, names, clamp, center), k), k) for rows in (a, b)]
-    return measure(metric, graphs[0], graphs[1], eps)
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
@@ -86,16 +75,25 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     b = read_layers(options.b, [options.layer_b], options.layout_b, options.names_b)
     check_same_names(a.names, b.names, options.a, options.b)
     count = len(a.names)
-    if count <= max(options.k, 3):
-        raise ValueError(f"--k {options.k} needs at least {max(options.k + 1, 4)} rows; the files have {count}")
+    least = options.k + 1 if METRICS[options.metric].uses_k else 4
+    if count < max(least, 4):
+        raise ValueError(f"--k {options.k} needs at least {max(least, 4)} rows; the files have {count}")
+    preparation = Preparation(options.clamp, options.clamp_rule, "layer", options.center, options.whiten)
     for table, path in ((a, options.a), (b, options.b)):
         try:
             # before the work, and with the name of the file
-            unit_rows(table.values[0], table.names, options.clamp, options.center)
+            unit_rows(table.values[0], table.names, preparation)
         except FeatureError as error:
             raise FeatureError(f"{path}: {error}") from error
-    found = score(
-        options.metric, a.values[0], b.values[0], a.names, options.k, options.eps, options.clamp, options.center
+    found = measure(
+        options.metric,
+        a.values[0],
+        b.values[0],
+        k=options.k,
+        eps=options.eps,
+        rbf_sigma=options.rbf_sigma,
+        preparation=preparation,
+        names=a.names,
     )
     chance = METRICS[options.metric].chance
     return {
@@ -106,7 +104,8 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         "n": count,
         "k": options.k,
         "eps": options.eps,
-        "preparation": {"clamp": options.clamp, "center": options.center, "normalize": "l2"},
+        "rbf_sigma": options.rbf_sigma if METRICS[options.metric].needs == "rbf" else None,
+        "preparation": preparation_settings(preparation),
         "chance": None if chance is None else chance(count, options.k),
         "a": _side(a, options.layer_a),
         "b": _side(b, options.layer_b),

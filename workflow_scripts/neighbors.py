@@ -1,8 +1,9 @@
 """Neighbour lists of every layer of a bundle, or a part of them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,10 @@ from threadpoolctl import threadpool_limits
 
 from diffalign import logs, neighbor_store, store
 from diffalign.alignment.neighbors import nearest_neighbors
-from diffalign.alignment.preparation import FeatureError, unit_rows
+from diffalign.alignment.preparation import FeatureError, Preparation, clamp_bound, unit_rows
 from diffalign.devices import choose_device
 from diffalign.provenance import file_sha256
+from diffalign.sides import preparation_settings
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -35,7 +37,7 @@ class Search:
         return range(count * part // parts, count * (part + 1) // parts)
 
 
-def neighbors(layers_json: Path, k_max: int, clamp: float | None, center: bool, path: Path, search: Search) -> None:
+def neighbors(layers_json: Path, k_max: int, preparation: Preparation, path: Path, search: Search) -> None:
     """Prepare the features of every layer and write the nearest `k_max` neighbours of each image.
 
     Lists are cut to N - 1. A part prepares the features of all images and searches for its own. Raises StoreError or
@@ -48,6 +50,7 @@ def neighbors(layers_json: Path, k_max: int, clamp: float | None, center: bool, 
     recipe: Mapping[str, Any] = {}
     modules: dict[str, str] = {}
     first = layers_json
+    bounds = clamp_bounds(layers_json, made_of, preparation)
     with neighbor_store.writing(path) as file:
         for alias in logs.progress(made_of, len(made_of), "neighbors"):
             source = layers_json.with_name(f"{alias}.pt")
@@ -60,7 +63,7 @@ def neighbors(layers_json: Path, k_max: int, clamp: float | None, center: bool, 
             store.check_same_names(names, features.names, first, source)
             modules[alias] = features.recipe["module"]
             try:
-                rows = unit_rows(features.values, features.names, clamp, center)
+                rows = unit_rows(features.values, features.names, preparation, bounds.get(alias))
             except FeatureError as error:
                 raise FeatureError(f"{source}: {error}") from error
             del features
@@ -73,9 +76,31 @@ def neighbors(layers_json: Path, k_max: int, clamp: float | None, center: bool, 
                 device=None if on.type == "cpu" else on,
             )
             file.add(alias, found)
-        settings = {"clamp": clamp, "center": center, "normalize": "l2", "k_max": min(k_max, len(names) - 1)}
+        settings = {
+            **preparation_settings(preparation),
+            "k_max": min(k_max, len(names) - 1),
+            "bounds": bounds,
+        }
         shared = {key: value for key, value in recipe.items() if key not in ("layer", "module")}
         file.finish(names, settings, {**shared, "modules": modules}, search.rows(len(names)))
+
+
+def clamp_bounds(layers_json: Path, aliases: Iterable[str], preparation: Preparation) -> dict[str, float]:
+    """What each layer is clamped at; nothing without a clamp.
+
+    Layers of a model are pooled only where they have one width: published scripts hold them as one tensor then, and as
+    a list that is clamped layer by layer otherwise.
+    """
+    if preparation.clamp is None:
+        return {}
+    paths = {alias: layers_json.with_name(f"{alias}.pt") for alias in aliases}
+    bound = partial(clamp_bound, quantile=preparation.clamp, rule=preparation.clamp_rule)
+    if preparation.clamp_over == "model":
+        everything = [store.read_features(path).values for path in paths.values()]
+        if len({values.shape[1] for values in everything}) == 1:
+            return dict.fromkeys(paths, bound(everything))
+        logs.log.info("layers differ in width and are clamped one by one")
+    return {alias: bound([store.read_features(path).values]) for alias, path in paths.items()}
 
 
 if __name__ == "__main__":
@@ -84,8 +109,7 @@ if __name__ == "__main__":
         neighbors(
             Path(snakemake.input.layers),
             snakemake.params.k_max,
-            snakemake.params.clamp,
-            snakemake.params.center,
+            Preparation(**snakemake.params.preparation),
             Path(snakemake.output[0]),
             Search(
                 resources.device,

@@ -23,6 +23,11 @@ def sample(names: Sequence[str], count: int, seed: int) -> list[str]:
     return sorted(names, key=lambda name: _digest(seed, "sample", name))[:count]
 
 
+def shuffled(names: Sequence[str], seed: int, purpose: str) -> list[int]:
+    """Positions of the names in the order of the hash of (seed, purpose, name), whatever order they stand in."""
+    return sorted(range(len(names)), key=lambda i: _digest(seed, purpose, names[i]))
+
+
 def normal(shape: tuple[int, ...], seeding: str, seed: int, name: str, draw: str) -> NDArray[np.float32]:
     """A standard normal float32 array for one image.
 

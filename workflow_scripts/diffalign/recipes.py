@@ -8,13 +8,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from diffalign import __version__
-from diffalign.alignment.metrics import METRICS, Score
+from diffalign.alignment.calibration import Calibration
+from diffalign.alignment.intervals import Interval
+from diffalign.alignment.metrics import METRICS, Score, Settings
+from diffalign.alignment.preparation import Preparation
 from diffalign.neighbor_store import NeighborFile
+from diffalign.sides import preparation_settings
 
 FORMAT = 1
 
@@ -28,17 +35,52 @@ class Where:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What a score depends on beside the neighbour lists."""
+class Drawing:
+    """What a calibration depends on: permutations and their seed, the level, whether layers are chosen on half."""
 
-    k: int
-    eps: float
+    permutations: int
+    alpha: float
+    seed: int
+    split_selection: bool
 
 
 def read_settings(path: Path) -> Settings:
     """Read what the rule alignment_settings wrote."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    return Settings(int(content["k"]), float(content["eps"]))
+    return Settings(int(content["k"]), float(content["eps"]), float(content["rbf_sigma"]))
+
+
+def read_drawing(path: Path) -> Drawing:
+    """Read what the rule calibration_settings wrote."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return Drawing(
+        int(content["permutations"]), float(content["alpha"]), int(content["seed"]), bool(content["split_selection"])
+    )
+
+
+def drawing_recipe(drawing: Drawing) -> dict[str, Any]:
+    """The settings of a calibration as plain JSON."""
+    return {**asdict(drawing), "level": 0.95}
+
+
+def null_recipe(null: Calibration | None, drawing: Drawing) -> dict[str, Any] | None:
+    """The null of a single score; None where the metric has none."""
+    if null is None:
+        return None
+    cells = {
+        key: _number(float(getattr(null, key)[0, 0])) for key in ("mean", "sd", "z", "p", "threshold", "calibrated")
+    }
+    drawn = {"permutations": drawing.permutations, "seed": drawing.seed} if null.method == "permutations" else {}
+    return {"method": null.method, "alpha": drawing.alpha, **drawn, **cells}
+
+
+def interval_recipe(method: str, interval: Interval) -> dict[str, Any]:
+    """The 95 % interval of a single score over images."""
+    return {
+        "method": method,
+        "level": 0.95,
+        **{key: _number(float(getattr(interval, key)[0, 0])) for key in ("low", "high", "error")},
+    }
 
 
 def score_recipe(
@@ -61,14 +103,11 @@ def score_recipe(
 
 
 def matrix_recipe(
-    metric: str, a: NeighborFile, b: NeighborFile, settings: Settings, where: Where, table: Sequence[Sequence[Score]]
+    metric: str, a: NeighborFile, b: NeighborFile, settings: Settings, where: Where, grid: NDArray[np.float64]
 ) -> dict[str, Any]:
     """The recipe of a layer x layer matrix: rows are layers of A, columns layers of B."""
     undefined = {
-        f"{row},{column}": score.undefined
-        for row, line in zip(a.layers, table, strict=True)
-        for column, score in zip(b.layers, line, strict=True)
-        if math.isnan(score.value)
+        f"{a.layers[i]},{b.layers[j]}": METRICS[metric].undefined for i, j in np.argwhere(np.isnan(grid)).tolist()
     }
     return {
         **_common(metric, a, b, settings, where),
@@ -80,8 +119,6 @@ def matrix_recipe(
 
 
 def _common(metric: str, a: NeighborFile, b: NeighborFile, settings: Settings, where: Where) -> dict[str, Any]:
-    if a.settings != b.settings:
-        raise ValueError(f"{a.path} and {b.path} were prepared differently: {a.settings} and {b.settings}")
     chance = METRICS[metric].chance
     return {
         "format": FORMAT,
@@ -92,7 +129,8 @@ def _common(metric: str, a: NeighborFile, b: NeighborFile, settings: Settings, w
         "n": len(a.names),
         "k": settings.k,
         "eps": settings.eps,
-        "preparation": {key: a.settings[key] for key in ("clamp", "center", "normalize")},
+        "rbf_sigma": settings.rbf_sigma if METRICS[metric].needs == "rbf" else None,
+        "preparation": {key: a.settings[key] for key in preparation_settings(Preparation())},
         "chance": None if chance is None else chance(len(a.names), settings.k),
     }
 

@@ -17,6 +17,8 @@ from typing import Any, cast
 from jsonschema import Draft202012Validator, ValidationError, validators
 
 from diffalign import names
+from diffalign.alignment.calibration import check_draws
+from diffalign.alignment.preparation import PARITY, PARITY_EPS, Preparation
 from diffalign.names import Representation, UnknownName, Vocabulary
 
 
@@ -165,8 +167,11 @@ class Alignment:
     k: int
     k_max: int
     eps: float
-    clamp: float | None
-    center: bool
+    rbf_sigma: float
+    preparation: Preparation
+    permutations: int
+    alpha: float
+    split_selection: bool
     shards: int
 
 
@@ -311,7 +316,7 @@ def _plain(value: Any) -> Any:
 
 def _read_exponents(alignment: object) -> None:
     """Make numbers of ``eps: 1e-6`` and the like, in place: YAML 1.1 reads them as text."""
-    for key in ("eps", "clamp"):
+    for key in ("eps", "clamp", "alpha", "rbf_sigma"):
         value = alignment.get(key) if isinstance(alignment, dict) else None
         if isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]*)?[eE][+-]?[0-9]+", value):
             cast("dict[str, Any]", alignment)[key] = float(value)
@@ -358,7 +363,7 @@ def _reference_mistakes(
     an option that was asked for. declared: names of all data sets and models, refused ones too.
     """
     datasets, models = given.get("datasets", {}), config.get("models", {})
-    yield from _word_mistakes(config, declared["datasets"], metrics)
+    yield from _word_mistakes(config, given, declared["datasets"], metrics)
     for name, dataset in datasets.items():
         yield from _dataset_mistakes(name, dataset)
     catalogue: dict[str, Vocabulary] = {}
@@ -372,7 +377,9 @@ def _reference_mistakes(
         yield from _study_mistakes(config.get("study", {}), config.get("defaults", {}), catalogue, declared["models"])
 
 
-def _word_mistakes(config: Mapping[str, Any], datasets: Sequence[str], metrics: Sequence[str]) -> Iterator[str]:
+def _word_mistakes(
+    config: Mapping[str, Any], given: Mapping[str, Any], datasets: Sequence[str], metrics: Sequence[str]
+) -> Iterator[str]:
     defaults, study, alignment = (config.get(section, {}) for section in ("defaults", "study", "alignment"))
     groups = [
         ("defaults.dataset", "dataset", [defaults.get("dataset")], datasets),
@@ -386,8 +393,8 @@ def _word_mistakes(config: Mapping[str, Any], datasets: Sequence[str], metrics: 
             # a section that the schema refused allows nothing and has been reported
             if word is not None and allowed and word not in allowed:
                 yield f"{place.format(i)}: {names.unknown(what, word, allowed)}"
-    if alignment and alignment["k"] > alignment["k_max"]:
-        yield f"alignment.k: {alignment['k']} is more than the lists hold (alignment.k_max = {alignment['k_max']})"
+    if alignment:
+        yield from _alignment_mistakes(alignment, given.get("alignment", {}))
 
 
 _DATASET_KEYS = {
@@ -599,6 +606,45 @@ def _model(name: str, entry: Mapping[str, Any], seed: int) -> Model:
     )
 
 
+_PREPARATION_KEYS = ("clamp", "clamp_rule", "clamp_over", "center", "whiten")
+
+
+def _alignment(entry: Mapping[str, Any]) -> Alignment:
+    parity = entry["parity"]
+    asked = Preparation(**{key: entry[key] for key in _PREPARATION_KEYS})
+    return Alignment(
+        metrics=tuple(entry["metrics"]),
+        k=entry["k"],
+        k_max=entry["k_max"],
+        eps=PARITY_EPS if parity else entry["eps"],
+        rbf_sigma=entry["rbf_sigma"],
+        preparation=PARITY[parity] if parity else asked,
+        permutations=entry["permutations"],
+        alpha=entry["alpha"],
+        split_selection=entry["split_selection"],
+        shards=entry["shards"],
+    )
+
+
+def _alignment_mistakes(alignment: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[str]:
+    """Numbers that contradict each other, and options that a parity sets."""
+    if alignment["k"] > alignment["k_max"]:
+        yield f"alignment.k: {alignment['k']} is more than the lists hold (alignment.k_max = {alignment['k_max']})"
+    if alignment["parity"]:
+        for key in (*_PREPARATION_KEYS, "eps"):
+            # what config.yaml spells out as the default asks for nothing
+            if given.get(key) and given[key] not in ("exact", "layer"):
+                yield f"alignment.{key}: is set by parity '{alignment['parity']}'; give one of the two"
+    elif alignment["clamp"] is None:
+        for key, default in (("clamp_rule", "exact"), ("clamp_over", "layer")):
+            if alignment[key] != default:
+                yield f"alignment.{key}: means nothing without alignment.clamp"
+    try:
+        check_draws(alignment["permutations"], alignment["alpha"])
+    except ValueError as error:
+        yield f"alignment.permutations: {error}"
+
+
 def _study(config: Mapping[str, Any]) -> Study:
     study, alignment, compute = config["study"], config["alignment"], config["compute"]
     pairs = (
@@ -617,7 +663,7 @@ def _study(config: Mapping[str, Any]) -> Study:
         study_conditions=tuple(study["conditions"]),
         pairs=pairs,
         scores=tuple(study["scores"]),
-        alignment=Alignment(**{**alignment, "metrics": tuple(alignment["metrics"])}),
+        alignment=_alignment(alignment),
         latent_shards=config["latents"]["shards"],
         compute=Compute(**compute),
     )

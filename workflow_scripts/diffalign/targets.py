@@ -16,6 +16,7 @@ _STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("layout", "dataset", "condition", "exported", "export"),
     ),
     "features": (("dataset", "condition", "bundle", "layer"),),
+    "factors": (("dataset", "condition", "bundle"),),
     "figures": (("dataset", "condition", "figure", "pair"),),
     "images": (("dataset", "condition", "file"),),
     "latents": (("dataset", "condition", "autoencoder", "file"),),
@@ -26,6 +27,7 @@ _STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
     "weights": (("model", "file"),),
 }
 _METRIC = (("pair",), ("dataset", "condition", "pair"), ("dataset", "condition", "layers", "pair"))
+_OF_ALL_LAYERS = ("layers", "calibration")
 _TABLES = ("alignment",)
 _FIGURES = ("layer_maps", "depth_curves")
 
@@ -68,8 +70,8 @@ def _check(part: str, word: str, rest: Sequence[str], study: Study) -> None:
         raise names.unknown("figure", word, _FIGURES)
     if part in ("layout", "exported", "export"):
         _check_export(part, word, rest, study)
-    if part == "layers" and word != "layers":
-        raise names.unknown("folder", word, ["layers"])
+    if part == "layers" and word not in _OF_ALL_LAYERS:
+        raise names.unknown("folder", word, _OF_ALL_LAYERS)
     if part == "model" and word not in study.models:
         raise names.unknown("model", word, study.models)
     if part == "autoencoder":

@@ -1,1 +1,7 @@
-"""Alignment of two representations: preparation, neighbour lists, metrics."""
+"""Alignment of two representations: preparation, neighbour lists, metrics, nulls and intervals."""
+
+from diffalign.alignment.arrays import measure
+from diffalign.alignment.metrics import METRICS, Score
+from diffalign.alignment.preparation import Preparation
+
+__all__ = ["METRICS", "Preparation", "Score", "measure"]

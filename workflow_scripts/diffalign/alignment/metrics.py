@@ -1,43 +1,40 @@
-"""Alignment metrics on neighbour lists, each with its declared properties.
+"""Alignment metrics, each one function and one declaration of its properties, and the engine that measures grids.
 
-A metric is one function and one declaration in `METRICS`. Definitions follow Huh et al., "The Platonic Representation
-Hypothesis" (ICML 2024), appendix A, and its reference implementation; tests hold both to 1e-6.
+A metric `needs` one kind of preparation per layer, which is made once and shared by all pairs and metrics that need
+it: ``lists`` (nearest neighbours), ``moments`` (centred features), ``patterns`` (the same of standardised rows),
+``factors`` (leading singular vectors), ``ranks`` (of all dissimilarities), ``rbf`` (kernel rows), ``regressions``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diffalign.alignment import dissimilarities, dyadic, factors, moments, regression
+from diffalign.alignment import neighbor_metrics as lists
+from diffalign.alignment.graphs import EdgeIndex, KnnGraphs, Matches, check_pair, chunks, knn_graphs, restricted
 from diffalign.alignment.neighbors import Neighbors
+from diffalign.alignment.nulls import KernelCubes
+
+Grid = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class KnnGraph:
-    """The k nearest neighbours of one layer as a sparse matrix, prepared once and used for every pair.
+class Settings:
+    """What scores depend on beside the features.
 
-    targets: (N, k) int32, the neighbours in order. keys: i * N + j of every edge, ascending, (N k,) int64. weights:
-    cosine similarities in the order of keys, float64. reverse: position of the edge (j, i), or -1 where i is no
-    neighbour of j.
+    k: neighbours that a score looks at. eps: added to the denominator of CKNNA and CKA. rbf_sigma: bandwidth of the
+    RBF kernel, in units of the distance between unit rows.
     """
 
-    count: int
-    k: int
-    targets: NDArray[np.int32]
-    keys: NDArray[np.int64]
-    weights: NDArray[np.float64]
-    reverse: NDArray[np.int64]
-
-    @cached_property
-    def self_hsic(self) -> float:
-        """Unbiased HSIC of the graph with itself, the normaliser of CKNNA."""
-        everything = np.arange(len(self.keys))
-        return _unbiased_hsic(self, self, everything, everything)
+    k: int = 10
+    eps: float = 0.0
+    rbf_sigma: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -48,162 +45,260 @@ class Score:
     undefined: str | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One layer of one model, as metrics may need it; what no metric needs is never made.
+
+    lists: its nearest neighbours. rows: unit rows (N, D) float32. folds: fold of each image for cross-validation.
+    factors: its leading singular vectors, and cubes: third-order sums of its kernel, where they are stored. Each is a
+    function, called when it is needed.
+    """
+
+    count: int
+    lists: Callable[[], Neighbors]
+    rows: Callable[[], NDArray[np.float32]]
+    folds: Callable[[], NDArray[np.int64]]
+    factors: Callable[[], factors.Factors] | None = None
+    cubes: Callable[[], KernelCubes] | None = None
+
+    def restricted(self, keep: NDArray[np.intp], k: int) -> Layer:
+        """The same layer of some of the images. Factors are those of these images, so stored ones do not serve."""
+        return Layer(
+            len(keep),
+            lambda: restricted(self.lists(), keep, k),
+            lambda: self.rows()[keep],
+            lambda: self.folds()[keep],
+        )
+
+
 @dataclass(frozen=True)
 class Metric:
     """What a metric promises; property tests are made from it.
 
-    function: the score of two graphs of equal N and k. label: its name in figures. symmetric: score(a, b) =
-    score(b, a). lowest, highest: its range, infinite where unbounded; highest is a function of k. identical: whether
-    equal graphs score `highest` (or 1, where that is infinite). minimum_k: the smallest k it is defined for. chance:
-    expected score of independent representations as a function of (N, k), or None where it depends on the
-    representations and must be estimated.
+    function: for ``lists`` a function of the edges that pairs of layers share, for other needs one of two prepared
+    layers and eps (for ``rbf`` of two sequences of layers). label: its name in figures. symmetric: score(a, b) =
+    score(b, a). lowest, highest: its range, infinite where unbounded; highest is a function of k. undefined: why it may
+    be NaN. scaled: divided by the geometric mean of both layers' values with themselves. backward: edges of A are
+    turned round. includes_self: an image counts among its own k neighbours. identical: whether equal layers score
+    `highest` (or 1, where that is infinite). minimum_k: the smallest k it is defined for. chance: expected score of
+    independent representations as a function of (N, k), or None where it depends on the representations and must be
+    estimated. shares: for ``lists``, what each shared edge adds to the score, from which its standard error follows.
+    error: for ``moments``, the standard error of the score of two layers. null: how its distribution without alignment
+    is found, ``permutations``, ``moments`` (closed form) or None where one permutation costs as much as the score.
     """
 
-    function: Callable[[KnnGraph, KnnGraph, float], Score]
+    function: Callable[..., Any]
     label: str
+    needs: str
     symmetric: bool
     lowest: float
     highest: Callable[[int], float]
+    undefined: str | None = None
+    scaled: bool = False
+    backward: bool = False
+    includes_self: bool = False
     identical: bool = True
     minimum_k: int = 1
     chance: Callable[[int, int], float] | None = None
+    null: str | None = None
+    shares: Callable[[Matches], Grid] | None = None
+    error: Callable[[Any, Any], float] | None = None
+
+    @property
+    def uses_k(self) -> bool:
+        """Whether the score depends on k."""
+        return self.needs == "lists"
 
 
-def knn_graph(neighbors: Neighbors, k: int) -> KnnGraph:
-    """The first k neighbours of every list as a graph. ValueError where k is above N - 1 or what the lists hold."""
-    if k > neighbors.count - 1:
-        raise ValueError(f"alignment.k = {k} needs at least {k + 1} images; there are {neighbors.count}")
-    if k > neighbors.k_max:
-        raise ValueError(
-            f"k = {k} is more than the {neighbors.k_max} neighbours that the lists hold; raise alignment.k_max"
-        )
-    count = neighbors.count
-    sources = np.repeat(np.arange(count, dtype=np.int64), k)
-    ordered = np.ascontiguousarray(neighbors.indices[:, :k])
-    targets = ordered.astype(np.int64).ravel()
-    keys = sources * count + targets
-    order = np.argsort(keys)
-    keys = keys[order]
-    weights = neighbors.similarities[:, :k].astype(np.float64).ravel()[order]
-    reverse = _positions(keys, targets[order] * count + sources[order])
-    return KnnGraph(count, k, ordered, keys, weights, reverse)
+def prepare(need: str, layer: Layer, settings: Settings) -> Any:
+    """What metrics with this need take of one layer."""
+    if need == "moments":
+        return moments.moments(layer.rows())
+    if need == "patterns":
+        return moments.moments(moments.standardised(layer.rows()))
+    if need == "factors":
+        return layer.factors() if layer.factors else factors.factors(layer.rows())
+    if need == "ranks":
+        return dissimilarities.ranks(moments.standardised(layer.rows()))
+    if need == "rbf":
+        return dissimilarities.RbfRows(layer.rows(), settings.rbf_sigma)
+    if need == "regressions":
+        return regression.folded_rows(layer.rows(), layer.folds())
+    raise ValueError(f"unknown need '{need}'; allowed: {', '.join(NEEDS)}")
 
 
-def measure(metric: str, a: KnnGraph, b: KnnGraph, eps: float = 0.0) -> Score:
-    """The score of two graphs. Raises ValueError for graphs of different N or k, or a k too small for the metric."""
-    declared = METRICS[metric]
-    if a.count != b.count or a.k != b.k:
-        raise ValueError(f"graphs differ: N = {a.count} and {b.count}, k = {a.k} and {b.k}")
-    if a.k < declared.minimum_k:
-        raise ValueError(f"{metric} needs k of at least {declared.minimum_k}, got {a.k}")
-    return declared.function(a, b, eps)
+class NeighborScores:
+    """Scores of list metrics for all pairs of layers, observed or under a relabelling of the images of B."""
+
+    def __init__(self, metrics: Iterable[str], a: Sequence[Neighbors], b: Sequence[Neighbors], k: int) -> None:
+        self.metrics = tuple(metrics)
+        self._graphs: dict[int, tuple[KnnGraphs, KnnGraphs]] = {}
+        self._indexes: dict[tuple[int, bool, int], EdgeIndex] = {}
+        self._scales: dict[str, Grid] = {}
+        for name in self.metrics:
+            metric = METRICS[name]
+            if k < metric.minimum_k:
+                raise ValueError(f"{name} needs k of at least {metric.minimum_k}, got {k}")
+            own = k - metric.includes_self
+            if own not in self._graphs:
+                self._graphs[own] = knn_graphs(a, own), knn_graphs(b, own)
+                check_pair(*self._graphs[own])
+            self._scales[name] = self._scale(metric, *self._graphs[own])
+        self.k = k
+
+    def scores(self, eps: float = 0.0, permutation: NDArray[np.intp] | None = None) -> dict[str, Grid]:
+        """Metric -> (L_A, L_B); NaN where a score is undefined. permutation: image of B beside each image of A."""
+        found: dict[str, Grid] = {}
+        kinds: dict[tuple[int, bool], list[str]] = {}
+        for name in self.metrics:
+            kinds.setdefault((self.k - METRICS[name].includes_self, METRICS[name].backward), []).append(name)
+        for (own, backward), names in kinds.items():
+            for name, values in self._measured(names, own, backward, permutation).items():
+                found[name] = values / (self._scales[name] + eps) if METRICS[name].scaled else values
+        return found
+
+    def errors(self) -> dict[str, Grid]:
+        """Metric -> standard errors over images, (L_A, L_B), of the metrics that declare shares; see `dyadic`."""
+        found: dict[str, Grid] = {}
+        for name in self.metrics:
+            metric = METRICS[name]
+            if metric.shares is not None:
+                a, b = self._graphs[self.k - metric.includes_self]
+                found[name] = dyadic.errors(a, b, metric.shares, metric.backward, metric.scaled, self._scales[name])
+        return found
+
+    def _measured(
+        self, names: Sequence[str], k: int, backward: bool, permutation: NDArray[np.intp] | None
+    ) -> dict[str, Grid]:
+        a, b = self._graphs[k]
+        parts: dict[str, list[Grid]] = {name: [] for name in names}
+        if permutation is None:
+            # a pair may share most of its edges
+            for part in chunks(a, b, a.count * a.k / 4):
+                shared = EdgeIndex(a[part], backward).matches(b)
+                for name in names:
+                    parts[name].append(METRICS[name].function(shared).reshape(shared.shape))
+        else:
+            for part in chunks(a, b, a.k**2):
+                key = (k, backward, part.start)
+                if key not in self._indexes:
+                    self._indexes[key] = EdgeIndex(a[part], backward)
+                shared = self._indexes[key].matches(b, permutation)
+                for name in names:
+                    parts[name].append(METRICS[name].function(shared).reshape(shared.shape))
+        return {name: np.concatenate(values) for name, values in parts.items()}
+
+    def _scale(self, metric: Metric, a: KnnGraphs, b: KnnGraphs) -> Grid:
+        if not metric.scaled:
+            return np.ones((a.layers, b.layers))
+        own = [np.array([float(metric.function(itself)[0]) for itself in side.self_matches()]) for side in (a, b)]
+        return np.sqrt(np.outer(*(np.where(values > 0, values, np.nan) for values in own)))
 
 
-def mutual_knn(a: KnnGraph, b: KnnGraph, eps: float = 0.0) -> Score:
-    """Mean over images of |kNN_A(i) ∩ kNN_B(i)| / k (Huh et al. 2024, eq. 2). Chance is k / (N - 1)."""
-    shared, _ = _shared_edges(a, b)
-    return Score(len(shared) / (a.count * a.k))
+def measure_grid(
+    metrics: Iterable[str],
+    a: Sequence[Layer],
+    b: Sequence[Layer],
+    settings: Settings,
+    memory: float = 2**30,
+    progress: Callable[[Iterable[int], int], Iterable[int]] | None = None,
+) -> dict[str, Grid]:
+    """Scores of every layer of A (rows) with every layer of B (columns), for all metrics: metric -> (L_A, L_B).
 
-
-def cycle_knn(a: KnnGraph, b: KnnGraph, eps: float = 0.0) -> Score:
-    """Share of images i that are among the A-neighbours of one of their B-neighbours (platonic-rep, ``cycle_knn``)."""
-    sources, targets = np.divmod(b.keys, b.count)
-    # sorted, so that the search runs through memory in order
-    backward = np.sort(targets * b.count + sources)
-    returned = backward[_positions(a.keys, backward) >= 0] % b.count
-    return Score(np.unique(returned).size / a.count)
-
-
-def lcs_knn(a: KnnGraph, b: KnnGraph, eps: float = 0.0) -> Score:
-    """Mean length of the longest common subsequence of the two ordered lists (platonic-rep, ``lcs_knn``), 0 to k."""
-    # longest[j] is, for every image, the length for the neighbours of a so far and the first j of b
-    longest = np.zeros((b.k + 1, a.count), _small(a.k))
-    for mine in _columns(a):
-        diagonal = longest[0].copy()
-        for j, theirs in enumerate(_columns(b), 1):
-            above = longest[j].copy()
-            np.maximum(np.maximum(above, longest[j - 1]), diagonal + (mine == theirs), out=longest[j])
-            diagonal = above
-    return Score(float(longest[-1].mean(dtype=np.float64)))
-
-
-def edit_distance_knn(a: KnnGraph, b: KnnGraph, eps: float = 0.0) -> Score:
-    """1 - mean Levenshtein distance of the two ordered lists / k (platonic-rep, ``edit_distance_knn``)."""
-    kind = _small(a.k)
-    distance = np.repeat(np.arange(b.k + 1, dtype=kind)[:, None], a.count, axis=1)
-    for i, mine in enumerate(_columns(a), 1):
-        diagonal = distance[0].copy()
-        distance[0] = i
-        for j, theirs in enumerate(_columns(b), 1):
-            above = distance[j].copy()
-            np.minimum(np.minimum(above, distance[j - 1]) + 1, diagonal + (mine != theirs), out=distance[j])
-            diagonal = above
-    return Score(1 - float(distance[-1].mean(dtype=np.float64)) / a.k)
-
-
-def _columns(graph: KnnGraph) -> NDArray[np.int32]:
-    """(k, N): the first neighbours of all images, then the second ones, each contiguous."""
-    return np.ascontiguousarray(graph.targets.T)
-
-
-def _small(k: int) -> type[np.int8] | type[np.int32]:
-    """The smallest type that holds lengths up to k: the dynamic programme runs at the speed of memory."""
-    return np.int8 if k < np.iinfo(np.int8).max else np.int32
-
-
-def cknna(a: KnnGraph, b: KnnGraph, eps: float = 0.0) -> Score:
-    """Centred kernel nearest-neighbour alignment (Huh et al. 2024, appendix A).
-
-    The unbiased HSIC of the two cosine kernels, each masked to the edges that both graphs have, over the geometric mean
-    of each graph's HSIC with itself. eps is added to the denominator (1e-6 in the reference, which makes the score
-    depend on N). Unbounded; NaN where a self term is not positive.
+    NaN where a score is undefined. memory: bytes that prepared layers may take at a time; no result depends on it.
+    progress: wraps the rows of the grid. Raises ValueError where N differs or k does not fit.
     """
-    if a.self_hsic <= 0 or b.self_hsic <= 0:
-        return Score(
-            math.nan,
-            "the HSIC of a layer with itself is not positive, so the score has no scale "
-            f"({a.self_hsic:.3g} and {b.self_hsic:.3g})",
-        )
-    in_a, in_b = _shared_edges(a, b)
-    return Score(_unbiased_hsic(a, b, in_a, in_b) / (math.sqrt(a.self_hsic * b.self_hsic) + eps))
+    wanted = list(dict.fromkeys(metrics))
+    by_need: dict[str, list[str]] = {}
+    for name in wanted:
+        by_need.setdefault(METRICS[name].needs, []).append(name)
+    grids: dict[str, Grid] = {}
+    if "lists" in by_need:
+        neighbors = [[layer.lists() for layer in side] for side in (a, b)]
+        grids |= NeighborScores(by_need.pop("lists"), neighbors[0], neighbors[1], settings.k).scores(settings.eps)
+    if "rbf" in by_need:
+        grids |= _rbf_grids(by_need.pop("rbf"), a, b, settings, memory)
+    for need, names in by_need.items():
+        grids |= {name: np.full((len(a), len(b)), np.nan) for name in names}
+        for columns in _tiles(b, need, settings, memory):
+            rows = range(len(a))
+            for i in progress(rows, len(a)) if progress else rows:
+                row = prepare(need, a[i], settings)
+                for j, column in columns.items():
+                    for name in names:
+                        grids[name][i, j] = METRICS[name].function(row, column, settings.eps)
+    return {name: grids[name] for name in wanted}
 
 
-def _positions(keys: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each wanted key stands among the ascending keys, or -1."""
-    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[at] == wanted, at, -1)
+def error_grid(
+    metrics: Sequence[str], a: Sequence[Layer], b: Sequence[Layer], settings: Settings, memory: float = 2**30
+) -> dict[str, Grid]:
+    """Standard errors (L_A, L_B) of metrics that declare `error`; all of them need moments."""
+    grids = {name: np.full((len(a), len(b)), np.nan) for name in metrics}
+    for columns in _tiles(b, "moments", settings, memory):
+        for i, layer in enumerate(a):
+            row = prepare("moments", layer, settings)
+            for j, column in columns.items():
+                for name in metrics:
+                    error = METRICS[name].error
+                    grids[name][i, j] = math.nan if error is None else error(row, column)
+    return grids
 
 
-def _shared_edges(a: KnnGraph, b: KnnGraph) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions in a and in b of the edges that both have."""
-    in_b = _positions(b.keys, a.keys)
-    in_a = np.flatnonzero(in_b >= 0)
-    return in_a, in_b[in_a]
+def _tiles(layers: Sequence[Layer], need: str, settings: Settings, memory: float) -> Iterator[dict[int, Any]]:
+    """Prepared layers by position, as many at a time as the memory holds, at least one."""
+    tile: dict[int, Any] = {}
+    held = 0
+    for i, layer in enumerate(layers):
+        prepared = prepare(need, layer, settings)
+        if tile and held + prepared.nbytes > memory:
+            yield tile
+            tile, held = {}, 0
+        tile[i] = prepared
+        held += prepared.nbytes
+    yield tile
 
 
-def _unbiased_hsic(a: KnnGraph, b: KnnGraph, in_a: NDArray[np.int64], in_b: NDArray[np.int64]) -> float:
-    """Unbiased HSIC (Song et al. 2012, eq. 5) of two kernels that vanish outside the given edges.
+def _rbf_grids(
+    names: Sequence[str], a: Sequence[Layer], b: Sequence[Layer], settings: Settings, memory: float
+) -> dict[str, Grid]:
+    """A kernel is evaluated once for all pairs of a tile, so both sides are held."""
+    grids = {name: np.full((len(a), len(b)), np.nan) for name in names}
+    for rows in _tiles(a, "rbf", settings, memory / 2):
+        for columns in _tiles(b, "rbf", settings, memory / 2):
+            for name in names:
+                tile = METRICS[name].function(list(rows.values()), list(columns.values()), settings.eps)
+                grids[name][np.ix_(list(rows), list(columns))] = tile
+    return grids
 
-    [Σ K∘Lᵀ + ΣK ΣL / ((m-1)(m-2)) - 2 colsum(K)·rowsum(L) / (m-2)] / (m(m-3)). The mask of a kNN graph is not
-    symmetric, so only edges whose reverse is shared too enter the first term.
-    """
-    m = a.count
-    if m < 4:
-        raise ValueError(f"unbiased HSIC needs at least 4 images, got {m}")
-    k_values, l_values = a.weights[in_a], b.weights[in_b]
-    # position among the shared edges of each edge of a, -1 for the others
-    shared = np.full(len(a.keys), -1, np.int64)
-    shared[in_a] = np.arange(len(in_a))
-    reverse = a.reverse[in_a]
-    partner = np.where(reverse >= 0, shared[reverse], -1)
-    mutual = partner >= 0
-    first = float(k_values[mutual] @ l_values[partner[mutual]])
-    sources, targets = np.divmod(a.keys[in_a], m)
-    column_sums = np.bincount(targets, weights=k_values, minlength=m)
-    row_sums = np.bincount(sources, weights=l_values, minlength=m)
-    second = float(k_values.sum() * l_values.sum()) / ((m - 1) * (m - 2))
-    third = 2 * float(column_sums @ row_sums) / (m - 2)
-    return (first + second - third) / (m * (m - 3))
+
+def score(metric: str, value: float) -> Score:
+    """A value with the reason why there is none, where it is NaN."""
+    return Score(value, METRICS[metric].undefined if math.isnan(value) else None)
+
+
+def _cka_rbf(a: Sequence[Any], b: Sequence[Any], eps: float) -> Grid:
+    return dissimilarities.rbf_cka(a, b, unbiased=False, eps=eps)
+
+
+def _unbiased_cka_rbf(a: Sequence[Any], b: Sequence[Any], eps: float) -> Grid:
+    return dissimilarities.rbf_cka(a, b, unbiased=True, eps=eps)
+
+
+def _biased_with_diagonal(shared: Matches) -> Grid:
+    return lists.masked_biased_hsic(shared, diagonal=True)
+
+
+def _predicted_by_b(a: Any, b: Any, eps: float) -> float:
+    return regression.ridge(b, a, eps)
+
+
+def _cka_error(a: Any, b: Any) -> float:
+    return moments.cka_error(a, b, unbiased=False)
+
+
+def _unbiased_cka_error(a: Any, b: Any) -> float:
+    return moments.cka_error(a, b, unbiased=True)
 
 
 def _one(k: int) -> float:
@@ -218,11 +313,172 @@ def _knn_chance(count: int, k: int) -> float:
     return k / (count - 1)
 
 
+def _no_chance(count: int, k: int) -> float:
+    return 0.0
+
+
+_NO_SCALE = "the HSIC of a layer with itself is not positive, so the score has no scale"
+_CONSTANT = "all images of a layer have the same features"
+
 METRICS: dict[str, Metric] = {
-    "cycle_knn": Metric(cycle_knn, "cycle kNN", symmetric=False, lowest=0, highest=_one, identical=False),
-    "mutual_knn": Metric(mutual_knn, "mutual kNN", symmetric=True, lowest=0, highest=_one, chance=_knn_chance),
-    "lcs_knn": Metric(lcs_knn, "LCS kNN", symmetric=True, lowest=0, highest=float),
-    "edit_distance_knn": Metric(edit_distance_knn, "edit distance kNN", symmetric=True, lowest=0, highest=_one),
+    "cycle_knn": Metric(
+        lists.cycle_knn,
+        "cycle kNN",
+        "lists",
+        symmetric=False,
+        lowest=0,
+        highest=_one,
+        backward=True,
+        identical=False,
+        null="permutations",
+        shares=lists.cycle_shares,
+    ),
+    "mutual_knn": Metric(
+        lists.mutual_knn,
+        "mutual kNN",
+        "lists",
+        symmetric=True,
+        lowest=0,
+        highest=_one,
+        chance=_knn_chance,
+        null="permutations",
+        shares=lists.mutual_shares,
+    ),
+    "lcs_knn": Metric(
+        lists.lcs_knn,
+        "LCS kNN",
+        "lists",
+        symmetric=True,
+        lowest=0,
+        highest=float,
+        null="permutations",
+        shares=lists.lcs_shares,
+    ),
+    "edit_distance_knn": Metric(
+        lists.edit_distance_knn,
+        "edit distance kNN",
+        "lists",
+        symmetric=True,
+        lowest=0,
+        highest=_one,
+        null="permutations",
+        shares=lists.edit_distance_shares,
+    ),
     # not symmetric: the last term of unbiased HSIC takes column sums of one side and row sums of the other
-    "cknna": Metric(cknna, "CKNNA", symmetric=False, lowest=-math.inf, highest=_unbounded, minimum_k=2),
+    "cknna": Metric(
+        lists.masked_hsic,
+        "CKNNA",
+        "lists",
+        symmetric=False,
+        lowest=-math.inf,
+        highest=_unbounded,
+        undefined=_NO_SCALE,
+        scaled=True,
+        minimum_k=2,
+        null="permutations",
+        shares=lists.hsic_shares,
+    ),
+    "cknna_biased": Metric(
+        _biased_with_diagonal,
+        "biased CKNNA",
+        "lists",
+        symmetric=True,
+        lowest=-math.inf,
+        highest=_unbounded,
+        undefined=_NO_SCALE,
+        scaled=True,
+        includes_self=True,
+        minimum_k=2,
+        null="permutations",
+    ),
+    "cka": Metric(
+        moments.cka,
+        "CKA",
+        "moments",
+        symmetric=True,
+        lowest=0,
+        highest=_one,
+        undefined=_CONSTANT,
+        null="moments",
+        error=_cka_error,
+    ),
+    "unbiased_cka": Metric(
+        moments.unbiased_cka,
+        "unbiased CKA",
+        "moments",
+        symmetric=True,
+        lowest=-math.inf,
+        highest=_unbounded,
+        undefined=_NO_SCALE,
+        chance=_no_chance,
+        null="moments",
+        error=_unbiased_cka_error,
+    ),
+    "cka_rbf": Metric(_cka_rbf, "RBF CKA", "rbf", symmetric=True, lowest=0, highest=_one, undefined=_CONSTANT),
+    "unbiased_cka_rbf": Metric(
+        _unbiased_cka_rbf,
+        "unbiased RBF CKA",
+        "rbf",
+        symmetric=True,
+        lowest=-math.inf,
+        highest=_unbounded,
+        undefined=_NO_SCALE,
+        chance=_no_chance,
+        null="moments",
+    ),
+    "svcca": Metric(
+        factors.svcca,
+        "SVCCA",
+        "factors",
+        symmetric=True,
+        lowest=0,
+        highest=_one,
+        undefined=f"a layer has fewer than {factors.SVCCA_DIMENSIONS} dimensions",
+        null="permutations",
+    ),
+    "procrustes": Metric(
+        moments.procrustes, "Procrustes", "moments", symmetric=True, lowest=0, highest=_one, undefined=_CONSTANT
+    ),
+    "rsa": Metric(
+        dissimilarities.rsa,
+        "RSA (Spearman)",
+        "ranks",
+        symmetric=True,
+        lowest=-1,
+        highest=_one,
+        undefined="all pairs of images are equally dissimilar",
+        chance=_no_chance,
+    ),
+    "rsa_pearson": Metric(
+        moments.rsa_pearson,
+        "RSA (Pearson)",
+        "patterns",
+        symmetric=True,
+        lowest=-1,
+        highest=_one,
+        undefined="all pairs of images are equally dissimilar",
+        chance=_no_chance,
+        null="moments",
+    ),
+    "ridge": Metric(
+        regression.ridge,
+        "ridge R², A predicts B",
+        "regressions",
+        symmetric=False,
+        lowest=-math.inf,
+        highest=_one,
+        undefined=_CONSTANT,
+        identical=False,
+    ),
+    "ridge_back": Metric(
+        _predicted_by_b,
+        "ridge R², B predicts A",
+        "regressions",
+        symmetric=False,
+        lowest=-math.inf,
+        highest=_one,
+        undefined=_CONSTANT,
+        identical=False,
+    ),
 }
+NEEDS = tuple(dict.fromkeys(metric.needs for metric in METRICS.values()))

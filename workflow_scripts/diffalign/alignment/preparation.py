@@ -1,50 +1,127 @@
-"""What is done to features before they are compared: clamp, centre, normalise."""
+"""What is done to features before they are compared: clamp, centre, whiten, normalise."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.offenders import first_five, flagged
 
+CLAMP_RULES = ("exact", "per_image")
+CLAMP_OVER = ("layer", "model")
+
 
 class FeatureError(ValueError):
     """Features that cannot be compared; the message names the first five offending images."""
 
 
-def clamped(features: NDArray[np.float32], quantile: float) -> NDArray[np.float32]:
-    """Clamp to ±Q, Q the value at index ``int(quantile * numel)`` of the sorted absolute values (platonic-rep's
-    ``--precise`` rule, VFM-VAE's too).
+@dataclass(frozen=True)
+class Preparation:
+    """Named options, applied in this order; rows are divided by their L2 norm in the end.
+
+    clamp: quantile of |x| to clamp features at, or None. clamp_rule: ``exact``, the value at index int(q · numel) of
+    all sorted |x| (platonic-rep's ``--precise``, VFM-VAE); ``per_image``, the mean over images of the quantile of each
+    (platonic-rep's command line). clamp_over: whether |x| is of one ``layer`` or of all layers of the ``model``, as
+    where layers are one N x L x D tensor. center: subtract the mean of every dimension. whiten: PCA whitening, which
+    centres too.
     """
-    magnitude = np.abs(features).ravel()
-    index = min(int(quantile * magnitude.size), magnitude.size - 1)
-    bound = np.partition(magnitude, index)[index]
-    return np.clip(features, -bound, bound)
+
+    clamp: float | None = None
+    clamp_rule: str = "exact"
+    clamp_over: str = "layer"
+    center: bool = False
+    whiten: bool = False
+
+    def __post_init__(self) -> None:
+        for key, allowed in (("clamp_rule", CLAMP_RULES), ("clamp_over", CLAMP_OVER)):
+            if getattr(self, key) not in allowed:
+                raise ValueError(f"unknown {key} '{getattr(self, key)}'; allowed: {', '.join(allowed)}")
+        if self.clamp is not None and not 0 < self.clamp <= 1:
+            raise ValueError(f"clamp {self.clamp}: a quantile is above 0 and at most 1")
+
+
+# what the published scripts do to features, beside dividing rows by their norm
+PARITY = {
+    # measure_alignment.py without --precise: layers of one width are one tensor, whose quantiles are pooled
+    "platonic": Preparation(clamp=0.95, clamp_rule="per_image", clamp_over="model"),
+    "vfm-vae": Preparation(clamp=0.95, clamp_rule="exact", clamp_over="layer"),
+}
+# added to denominators by both
+PARITY_EPS = 1e-6
+
+
+def clamp_bound(layers: Sequence[NDArray[np.floating]], quantile: float, rule: str) -> float:
+    """Q, the magnitude to clamp at, of layers (N, D) taken together.
+
+    ``exact``: the value at index ``int(quantile * numel)`` of the sorted |x|. ``per_image``: the mean over images of
+    ``torch.quantile(|x|, q)``, which interpolates linearly.
+    """
+    if rule == "per_image":
+        magnitude = np.abs(np.concatenate([layer.astype(np.float32) for layer in layers], axis=1))
+        return float(np.quantile(magnitude, quantile, axis=1, overwrite_input=True).mean())
+    flat = np.concatenate([np.abs(layer.astype(np.float32)).ravel() for layer in layers])
+    index = min(int(quantile * flat.size), flat.size - 1)
+    flat.partition(index)
+    return float(flat[index])
 
 
 def unit_rows(
-    features: NDArray[np.floating], names: Sequence[str], clamp: float | None = None, center: bool = False
+    features: NDArray[np.floating],
+    names: Sequence[str],
+    preparation: Preparation | None = None,
+    bound: float | None = None,
 ) -> NDArray[np.float32]:
-    """Rows ready for cosine similarity: clamp, then centre, then divide by the L2 norm.
+    """Rows ready for cosine similarity: clamped, centred, whitened as asked for, then divided by their L2 norm.
 
-    features: (N, D). Norms and means are taken in float64; the result is float32. Raises FeatureError where a row is
-    NaN, infinite or zero.
+    features: (N, D) of any floating type. bound: what to clamp at, where it is known already (or pooled over layers).
+    Sums are taken in float64; the result is float32. Raises FeatureError where a row is NaN, infinite or zero, and
+    where there are too few images to whiten; ValueError where a pooled bound is missing.
     """
+    preparation = preparation or Preparation()
+    if features.ndim != 2 or not features.size:
+        raise FeatureError(f"features are a table of images and dimensions; got shape {features.shape}")
     _refuse(~np.isfinite(features).all(axis=1), names, "NaN or infinite features")
     prepared = np.asarray(features, dtype=np.float32)
-    if clamp is not None:
-        prepared = clamped(prepared, clamp)
+    _refuse(~np.isfinite(prepared).all(axis=1), names, "features beyond the range of float32")
+    if preparation.clamp is not None:
+        if bound is None and preparation.clamp_over == "model":
+            raise ValueError("clamp_over 'model' needs the bound of all layers of the model")
+        if bound is None:
+            bound = clamp_bound([prepared], preparation.clamp, preparation.clamp_rule)
+        prepared = np.clip(prepared, -bound, bound)
+    if preparation.whiten:
+        prepared = whitened(prepared).astype(np.float32)
     double = prepared.astype(np.float64)
-    if center:
+    if preparation.center:
         double -= double.mean(axis=0)
-    norms = np.linalg.norm(double, axis=1)
-    _refuse(norms == 0, names, "features of zero norm, which have no direction")
-    return np.asarray(double / norms[:, None], dtype=np.float32)
+    norms = np.sqrt(np.einsum("nd,nd->n", double, double))
+    # what is left of equal rows after centring is rounding
+    scale = np.sqrt(np.einsum("nd,nd->n", prepared, prepared, dtype=np.float64))
+    _refuse(norms <= 1e-7 * scale, names, "features of zero norm, which have no direction")
+    double /= norms[:, None]
+    return double.astype(np.float32)
 
 
-def _refuse(bad: NDArray[np.bool_], names: Sequence[str], what: str) -> None:
+def whitened(features: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Centred scores on all principal components, each of unit variance: (N, r) float64, r the rank.
+
+    Raises FeatureError unless there are more images than dimensions: else all images would be equally far apart.
+    """
+    count, width = features.shape
+    if count <= width + 1:
+        raise FeatureError(f"whitening {width} dimensions needs more than {width + 1} images, got {count}")
+    double = features.astype(np.float64)
+    double -= double.mean(axis=0)
+    values, directions = np.linalg.eigh(double.T @ double / (count - 1))
+    real = values > width * np.finfo(np.float32).eps * max(float(values[-1]), 0.0)
+    return np.asarray(double @ (directions[:, real] / np.sqrt(values[real])))
+
+
+def _refuse(bad: Any, names: Sequence[str], what: str) -> None:
     if bad.any():
         offenders = flagged(names, bad)
         raise FeatureError(f"{len(offenders)} of {len(names)} images have {what}, first: {first_five(offenders)}")

@@ -1,0 +1,98 @@
+"""What the matrices of one pair of models are worth: nulls, intervals, layers chosen on half of the images."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from diffalign import calibration_store, logs, recipes, sides
+from diffalign.alignment import calibration, intervals
+from diffalign.alignment.metrics import Settings, measure_grid
+from diffalign.calibration_store import Selection, StoredCalibration
+from diffalign.matrices import read_matrix
+from diffalign.randomness import shuffled
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def calibrate_layers(
+    files: tuple[sides.Files, sides.Files],
+    settings: Path,
+    calibration_settings: Path,
+    matrices: Mapping[str, Path],
+    outputs: Mapping[str, Path],
+    memory_mb: int,
+) -> None:
+    """Write one calibration file a metric. All metrics and pairs of layers share the same permutations of images."""
+    setting, drawing = recipes.read_settings(settings), recipes.read_drawing(calibration_settings)
+    a, b = sides.read_sides(*files, drawing.seed)
+    scores = {}
+    for metric, path in matrices.items():
+        matrix = read_matrix(path)
+        if tuple(matrix.layers("a")) != a.layers or tuple(matrix.layers("b")) != b.layers:
+            raise ValueError(
+                f"{path}: its layers are not those of {files[0].neighbors} and {files[1].neighbors}; rerun"
+            )
+        scores[metric] = matrix.values
+    layers = [[side.layer(alias) for alias in side.layers] for side in (a, b)]
+    nulls = calibration.calibrate(
+        scores,
+        layers[0],
+        layers[1],
+        setting,
+        drawing.permutations,
+        drawing.alpha,
+        drawing.seed,
+        lambda orders, count: logs.progress(orders, count, "permutations"),
+    )
+    errors = calibration.standard_errors(scores, layers[0], layers[1], setting, memory_mb * 2**20)
+    chosen = selections(list(scores), a, b, setting, drawing.seed, memory_mb) if drawing.split_selection else {}
+    for metric, path in outputs.items():
+        error = errors.get(metric, np.full_like(scores[metric], np.nan))
+        bounds = intervals.around(scores[metric], error)
+        calibration_store.write_calibration(
+            path,
+            StoredCalibration(
+                nulls.get(metric), error, bounds.low, bounds.high, chosen.get(metric), recipes.drawing_recipe(drawing)
+            ),
+        )
+
+
+def selections(
+    metrics: list[str], a: sides.Side, b: sides.Side, setting: Settings, seed: int, memory_mb: int
+) -> dict[str, Selection]:
+    """The best pair of layers on one half of the images, and its score on the other, where a score is defined."""
+    order = np.array(shuffled(a.names, seed, "halves"))
+    halves = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
+    grids = []
+    for keep in halves:
+        half = [[side.layer(alias).restricted(keep, setting.k) for alias in side.layers] for side in (a, b)]
+        grids.append(measure_grid(metrics, half[0], half[1], setting, memory_mb * 2**20))
+    found = {}
+    for metric in metrics:
+        first, second = (grid[metric] for grid in grids)
+        if np.isfinite(first).any() and np.isfinite(second).any():
+            at = np.unravel_index(int(np.nanargmax(first)), first.shape)
+            found[metric] = Selection(
+                layers=(a.layers[at[0]], b.layers[at[1]]),
+                chosen=float(first[at]),
+                reported=float(second[at]),
+                uncorrected=float(np.nanmax(second)),
+                count=len(halves[1]),
+            )
+    return found
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], "calibrate_layers"), threadpool_limits(snakemake.threads):
+        calibrate_layers(
+            (sides.files_of(snakemake.input, "a"), sides.files_of(snakemake.input, "b")),
+            Path(snakemake.input.settings),
+            Path(snakemake.input.calibration),
+            dict(zip(snakemake.params.metrics, map(Path, snakemake.input.matrices), strict=True)),
+            dict(zip(snakemake.params.metrics, map(Path, snakemake.output), strict=True)),
+            snakemake.resources.memory_mb,
+        )

@@ -1,0 +1,79 @@
+"""Scores of plain arrays and tensors, without files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffalign.alignment.metrics import METRICS, Layer, Score, Settings, measure_grid, score
+from diffalign.alignment.neighbors import nearest_neighbors
+from diffalign.alignment.preparation import Preparation, unit_rows
+from diffalign.alignment.regression import folds_of
+from diffalign.names import unknown
+from diffalign.randomness import shuffled
+
+
+def measure(
+    metric: str,
+    a: Any,
+    b: Any,
+    *,
+    k: int = 10,
+    eps: float = 0.0,
+    rbf_sigma: float = 1.0,
+    preparation: Preparation | None = None,
+    names: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Score:
+    """The alignment of two sets of features of the same images, row by row.
+
+    metric: a key of `diffalign.alignment.METRICS`. a, b: (N, D_A) and (N, D_B) arrays, or tensors on any device, of any
+    floating type. preparation: what is done before rows are divided by their norm; nothing by default. names: of the
+    images, for messages and for the folds of ridge regression, which are drawn by (seed, name); row numbers by default.
+    Raises ValueError where N differs, the metric is unknown or k does not fit, FeatureError for rows that are NaN,
+    infinite or zero.
+    """
+    if metric not in METRICS:
+        raise unknown("metric", metric, METRICS)
+    features = [_array(side) for side in (a, b)]
+    if len(features[0]) != len(features[1]):
+        raise ValueError(
+            f"a and b have {len(features[0])} and {len(features[1])} rows; they must be of the same images"
+        )
+    given = [str(i) for i in range(len(features[0]))] if names is None else list(names)
+    if len(given) != len(features[0]) or len(set(given)) != len(given):
+        raise ValueError(f"{len(features[0])} rows need as many different names, got {len(set(given))}")
+    layers = [array_layer(side, given, k, preparation, seed) for side in features]
+    value = measure_grid([metric], layers[:1], layers[1:], Settings(k, eps, rbf_sigma))[metric][0, 0]
+    return score(metric, float(value))
+
+
+def array_layer(
+    features: NDArray[np.floating],
+    names: Sequence[str],
+    k: int,
+    preparation: Preparation | None = None,
+    seed: int = 0,
+    bound: float | None = None,
+) -> Layer:
+    """Features (N, D) as a layer: prepared at once, lists of k neighbours and folds when a metric needs them."""
+    rows = unit_rows(features, names, preparation, bound)
+    return Layer(
+        len(rows),
+        lists=lambda: nearest_neighbors(rows, k),
+        rows=lambda: rows,
+        folds=lambda: folds_of(shuffled(names, seed, "folds")),
+    )
+
+
+def _array(features: Any) -> NDArray[np.floating]:
+    if hasattr(features, "detach"):
+        # NumPy has no bfloat16
+        features = features.detach().cpu().double().numpy()
+    array = np.asarray(features)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"features are floating-point numbers, got {array.dtype}")
+    return array

@@ -1,0 +1,175 @@
+"""Metrics that need matrix products of features, but no N x N matrix: CKA, Procrustes, RSA by Pearson correlation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+# rows whose float32 products are summed before they enter a float64 sum
+_ROWS = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """One layer, centred, with the sums that every pair needs.
+
+    rows: (N, D) float32 minus its column means, which are taken in float64. squares: (N,) float64, squared norms of
+    these rows. offsets: (N,) float64, product of each with the mean row. self_product: ‖XᵀX‖²_F. profile: (N,) float64,
+    what each image adds to it, Σ_j (x_i·x_j)².
+    """
+
+    rows: NDArray[np.float32]
+    squares: NDArray[np.float64]
+    offsets: NDArray[np.float64]
+    self_product: float
+    profile: NDArray[np.float64]
+
+    @property
+    def count(self) -> int:
+        """N."""
+        return len(self.squares)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self.rows.nbytes + self.squares.nbytes + self.offsets.nbytes + self.profile.nbytes
+
+
+def moments(rows: NDArray[np.float32]) -> Moments:
+    """Centre the rows (N, D) of one layer. Raises ValueError for N < 4."""
+    if len(rows) < 4:
+        raise ValueError(f"unbiased HSIC needs at least 4 images, got {len(rows)}")
+    mean = rows.mean(axis=0, dtype=np.float64)
+    centred = rows - mean
+    single = centred.astype(np.float32)
+    squares = np.einsum("nd,nd->n", centred, centred)
+    gram = _product(single, single)
+    profile = np.einsum("nd,nd->n", single @ gram.astype(np.float32), single, dtype=np.float64)
+    return Moments(single, squares, centred @ mean, float(np.square(gram).sum()), profile)
+
+
+def standardised(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows (N, D) minus their own mean, of unit norm: their products are Pearson correlations of patterns.
+
+    Raises ValueError where a row is constant.
+    """
+    centred = rows - rows.mean(axis=1, keepdims=True, dtype=np.float64)
+    norms = np.linalg.norm(centred, axis=1)
+    # a constant row is centred to what rounding leaves
+    constant = norms <= 1e-7 * np.linalg.norm(rows, axis=1)
+    if constant.any():
+        raise ValueError(f"{int(constant.sum())} images have the same value in every dimension: they have no pattern")
+    return np.asarray(centred / norms[:, None], np.float32)
+
+
+def cka(a: Moments, b: Moments, eps: float = 0.0) -> float:
+    """Linear CKA with biased HSIC (Kornblith et al. 2019, eq. 3): ‖XᵀY‖²_F / (‖XᵀX‖_F ‖YᵀY‖_F + eps). 0 to 1."""
+    scale = math.sqrt(a.self_product * b.self_product)
+    return _product_norm(a, b) / (scale + eps) if scale > 0 else math.nan
+
+
+def unbiased_cka(a: Moments, b: Moments, eps: float = 0.0) -> float:
+    """Linear CKA with unbiased HSIC (Song et al. 2012, eq. 5); 0 on average for independent features.
+
+    The estimator does not see additive terms of rows and columns, so centred features give the same value; the
+    row sums of their kernel without its diagonal are minus the squared norms.
+    """
+    scale = unbiased_hsic(a.self_product, a.squares, a.squares) * unbiased_hsic(b.self_product, b.squares, b.squares)
+    if scale <= 0:
+        return math.nan
+    return unbiased_hsic(_product_norm(a, b), a.squares, b.squares) / (math.sqrt(scale) + eps)
+
+
+def cka_error(a: Moments, b: Moments, unbiased: bool) -> float:
+    """Standard error of linear CKA over images, from the influence of each image on the three HSICs.
+
+    HSIC is quadratic in the images: image i has the influence 2(f_i - mean f) with f_i = Σ_j K_ij L_ij. Where features
+    are independent that vanishes to first order and the sum of squares counts the second order twice, so the variance
+    of the permutation null, 2 / (n(n-3)), is taken off once; it is also the least that the variance can be.
+    """
+    n = a.count
+    product = cross_product(a, b).astype(np.float32)
+    mixed = np.einsum("nd,nd->n", a.rows @ product, b.rows, dtype=np.float64)
+    parts = []
+    for profile, x, y in ((mixed, a, b), (a.profile, a, a), (b.profile, b, b)):
+        own = profile - x.squares * y.squares if unbiased else profile
+        total = unbiased_hsic(float(profile.sum()), x.squares, y.squares) * n * (n - 3) if unbiased else own.sum()
+        parts.append((2 * (own - own.mean()), float(total)))
+    (cross, total), (self_a, scale_a), (self_b, scale_b) = parts
+    if scale_a <= 0 or scale_b <= 0:
+        return math.nan
+    scale = math.sqrt(scale_a * scale_b)
+    influence = cross / scale - total / scale / 2 * (self_a / scale_a + self_b / scale_b)
+    least = 2 / (n * (n - 3))
+    return math.sqrt(max(float(influence @ influence) - least, least))
+
+
+def unbiased_hsic(product: float, squares_a: NDArray[np.float64], squares_b: NDArray[np.float64]) -> float:
+    """Unbiased HSIC of two centred linear kernels from ‖XᵀY‖²_F and the squared norms of the rows."""
+    m = len(squares_a)
+    shared = float(squares_a @ squares_b)
+    total = float(squares_a.sum() * squares_b.sum())
+    return (product - shared + total / ((m - 1) * (m - 2)) - 2 * shared / (m - 2)) / (m * (m - 3))
+
+
+def procrustes(a: Moments, b: Moments, eps: float = 0.0) -> float:
+    """1 - 2θ/π with the angular Procrustes distance θ = arccos(‖XᵀY‖_* / (‖X‖_F ‖Y‖_F)) of centred features.
+
+    Williams et al., "Generalized Shape Metrics on Neural Representations" (NeurIPS 2021), eq. 9 and 10; turned into a
+    score, 0 to 1, so that more is more alike.
+    """
+    scale = math.sqrt(float(a.squares.sum() * b.squares.sum()))
+    if scale == 0:
+        return math.nan
+    nuclear = float(np.linalg.svd(cross_product(a, b), compute_uv=False).sum())
+    return 1 - 2 / math.pi * math.acos(min(1.0, nuclear / scale))
+
+
+def rsa_pearson(a: Moments, b: Moments, eps: float = 0.0) -> float:
+    """Pearson correlation of the dissimilarities of all pairs of images (Kriegeskorte et al. 2008).
+
+    a, b: moments of standardised rows, so that a dissimilarity is 1 - Pearson correlation of two patterns. With X the
+    centred rows, c their mean: S_ij = x_i·x_j + x_i·c + x_j·c + |c|², and the sums over i ≠ j need no S.
+    """
+    variances = _dissimilarity_product(a, a, a.self_product) * _dissimilarity_product(b, b, b.self_product)
+    if variances <= 0:
+        return math.nan
+    return _dissimilarity_product(a, b, _product_norm(a, b)) / math.sqrt(variances)
+
+
+def _dissimilarity_product(a: Moments, b: Moments, product: float) -> float:
+    """Covariance of the dissimilarities over i ≠ j, times N(N-1)."""
+    n = a.count
+    raw = (
+        product
+        - float(a.squares @ b.squares)
+        - 2 * float(a.squares @ b.offsets + b.squares @ a.offsets)
+        + 2 * (n - 2) * float(a.offsets @ b.offsets)
+    )
+    return raw - float(a.squares.sum() * b.squares.sum()) / (n * (n - 1))
+
+
+# metrics of one pair ask for the same product one after another
+@lru_cache(maxsize=1)
+def cross_product(a: Moments, b: Moments) -> NDArray[np.float64]:
+    """XᵀY of two centred layers: (D_A, D_B) float64. Raises ValueError where N differs."""
+    if a.count != b.count:
+        raise ValueError(f"layers differ: N = {a.count} and {b.count}")
+    return _product(a.rows, b.rows)
+
+
+@lru_cache(maxsize=1)
+def _product_norm(a: Moments, b: Moments) -> float:
+    return float(np.square(cross_product(a, b)).sum())
+
+
+def _product(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+    """aᵀb: float32 products of blocks of rows, summed in float64."""
+    total = np.zeros((a.shape[1], b.shape[1]))
+    for start in range(0, len(a), _ROWS):
+        total += a[start : start + _ROWS].T @ b[start : start + _ROWS]
+    return total

@@ -1,0 +1,178 @@
+"""Alignment metrics on neighbour lists: each is a function of the edges that pairs of layers share.
+
+Definitions follow Huh et al., "The Platonic Representation Hypothesis" (ICML 2024), appendix A, and its reference
+implementation. One function serves observed scores, permutation nulls and intervals: they differ in the matches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffalign.alignment.graphs import Matches
+
+
+def mutual_knn(shared: Matches) -> NDArray[np.float64]:
+    """Mean over images of |kNN_A(i) ∩ kNN_B(i)| / k (Huh et al. 2024, eq. 2): (L_A L_B,). Chance is k / (N - 1)."""
+    return shared.per_pair() / (shared.count * shared.k)
+
+
+def cycle_knn(shared: Matches) -> NDArray[np.float64]:
+    """Share of images i that are among the A-neighbours of one of their B-neighbours (platonic-rep, ``cycle_knn``).
+
+    shared: edges i -> j of B whose reverse j -> i is in A.
+    """
+    returned = np.unique(shared.pairs * shared.count + shared.sources)
+    size = shared.shape[0] * shared.shape[1]
+    return np.bincount(returned // shared.count, minlength=size) / shared.count
+
+
+def lcs_knn(shared: Matches) -> NDArray[np.float64]:
+    """Mean length of the longest common subsequence of the two ordered lists (platonic-rep, ``lcs_knn``), 0 to k.
+
+    No neighbour stands twice in a list, so it is the longest chain of shared neighbours whose ranks rise in both.
+    """
+    return shared.per_pair(lcs_shares(shared))
+
+
+def edit_distance_knn(shared: Matches) -> NDArray[np.float64]:
+    """1 - mean Levenshtein distance of the two ordered lists / k (platonic-rep, ``edit_distance_knn``).
+
+    Between two shared neighbours that are kept, stretches of p and q others cost max(p, q) edits, so the distance is
+    the cheapest chain of shared neighbours whose ranks rise in both.
+    """
+    return shared.per_pair(edit_distance_shares(shared))
+
+
+def mutual_shares(shared: Matches) -> NDArray[np.float64]:
+    """What each shared edge adds to mutual kNN: (M,)."""
+    return np.full(len(shared.pairs), 1 / (shared.count * shared.k))
+
+
+def cycle_shares(shared: Matches) -> NDArray[np.float64]:
+    """What each returning edge adds to cycle kNN, an image's part split evenly: (M,)."""
+    _, where, often = np.unique(shared.pairs * shared.count + shared.sources, return_inverse=True, return_counts=True)
+    return np.asarray(1 / (shared.count * often[where]))
+
+
+def lcs_shares(shared: Matches) -> NDArray[np.float64]:
+    """What each shared edge adds to the mean length of common subsequences, an image's part split evenly: (M,)."""
+    shares = np.zeros(len(shared.pairs))
+    for members, ranks_a, ranks_b in _by_image(shared):
+        longest = np.ones_like(ranks_a)
+        for j in range(1, ranks_a.shape[1]):
+            for i in range(j):
+                rises = ranks_b[:, i] < ranks_b[:, j]
+                np.maximum(longest[:, j], (longest[:, i] + 1) * rises, out=longest[:, j])
+        shares[members] = longest.max(axis=1, keepdims=True) / (shared.count * members.shape[1])
+    return shares
+
+
+def edit_distance_shares(shared: Matches) -> NDArray[np.float64]:
+    """What each shared edge saves in edits, relative to k, an image's part split evenly: (M,)."""
+    k = shared.k
+    shares = np.zeros(len(shared.pairs))
+    for members, ranks_a, ranks_b in _by_image(shared):
+        # edits up to each shared neighbour, if it is kept
+        cost = np.maximum(ranks_a, ranks_b)
+        for j in range(1, ranks_a.shape[1]):
+            for i in range(j):
+                gap = np.maximum(ranks_a[:, j] - ranks_a[:, i], ranks_b[:, j] - ranks_b[:, i]) - 1
+                chained = np.where(ranks_b[:, i] < ranks_b[:, j], cost[:, i] + gap, 2 * k)
+                np.minimum(cost[:, j], chained, out=cost[:, j])
+        rest = k - 1 - np.minimum(ranks_a, ranks_b)
+        saved = k - np.minimum((cost + rest).min(axis=1, keepdims=True), k)
+        shares[members] = saved / (shared.count * k * members.shape[1])
+    return shares
+
+
+def masked_hsic(shared: Matches) -> NDArray[np.float64]:
+    """Unbiased HSIC (Song et al. 2012, eq. 5) of two kernels that vanish outside the shared edges: (L_A L_B,).
+
+    [Σ K∘Lᵀ + ΣK ΣL / ((m-1)(m-2)) - 2 colsum(K)·rowsum(L) / (m-2)] / (m(m-3)). The mask of a kNN graph is not
+    symmetric, so only edges whose reverse is shared too enter the first term. Raises ValueError for N < 4.
+    """
+    m = shared.count
+    if m < 4:
+        raise ValueError(f"unbiased HSIC needs at least 4 images, got {m}")
+    second = shared.per_pair(shared.weights_a) * shared.per_pair(shared.weights_b) / ((m - 1) * (m - 2))
+    third = 2 * _columns_by_rows(shared, shared.weights_a, shared.weights_b) / (m - 2)
+    return (_trace(shared) + second - third) / (m * (m - 3))
+
+
+def hsic_shares(shared: Matches) -> NDArray[np.float64]:
+    """What each shared edge adds to `masked_hsic`, to first order, scaled so that the shares of a pair sum to it: (M,).
+
+    The derivative with respect to both kernels along the edge: K∘Lᵀ once for either side.
+    """
+    m = shared.count
+    a, b = shared.weights_a, shared.weights_b
+    reverse = shared.reversed_at()
+    trace = np.where(reverse >= 0, a * b[reverse], 0.0) if len(a) else a
+    size = shared.shape[0] * shared.shape[1]
+    base = shared.pairs * m
+    columns = np.bincount(base + shared.targets, a, minlength=size * m)
+    rows = np.bincount(base + shared.sources, b, minlength=size * m)
+    sums = (a * shared.per_pair(b)[shared.pairs] + b * shared.per_pair(a)[shared.pairs]) / 2
+    mixed = a * rows[base + shared.targets] + b * columns[base + shared.sources]
+    return np.asarray((trace + sums / ((m - 1) * (m - 2)) - mixed / (m - 2)) / (m * (m - 3)))
+
+
+def masked_biased_hsic(shared: Matches, diagonal: bool) -> NDArray[np.float64]:
+    """tr(K H L H) of two kernels that vanish outside the shared edges; diagonal: both have ones on it as well."""
+    m = shared.count
+    k_sums, l_sums = shared.per_pair(shared.weights_a), shared.per_pair(shared.weights_b)
+    trace = _trace(shared)
+    mixed = _columns_by_rows(shared, shared.weights_a, shared.weights_b)
+    mixed += _columns_by_rows(shared, shared.weights_b, shared.weights_a)
+    if diagonal:
+        trace += m
+        mixed += 2 * (k_sums + l_sums + m)
+        k_sums, l_sums = k_sums + m, l_sums + m
+    return trace - mixed / m + k_sums * l_sums / m**2
+
+
+def _trace(shared: Matches) -> NDArray[np.float64]:
+    """Σ_ij K_ij L_ji for every pair."""
+    reverse = shared.reversed_at()
+    found = np.flatnonzero(reverse >= 0)
+    products = shared.weights_a[found] * shared.weights_b[reverse[found]]
+    return np.asarray(np.bincount(shared.pairs[found], products, minlength=shared.shape[0] * shared.shape[1]), float)
+
+
+def _columns_by_rows(
+    shared: Matches, k_values: NDArray[np.float64], l_values: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Σ_v (column sum v of K)(row sum v of L) for every pair."""
+    base = shared.pairs * shared.count
+    size = shared.shape[0] * shared.shape[1]
+    if size * shared.count <= 4 * len(base) + 10_000:
+        length = size * shared.count
+        columns = np.bincount(base + shared.targets, k_values, minlength=length)
+        rows = np.bincount(base + shared.sources, l_values, minlength=length)
+        return np.asarray((columns * rows).reshape(size, shared.count).sum(axis=1))
+    # few matches a pair: only the images that have one
+    vertices, where = np.unique(np.concatenate([base + shared.targets, base + shared.sources]), return_inverse=True)
+    columns = np.bincount(where[: len(base)], k_values, minlength=len(vertices))
+    rows = np.bincount(where[len(base) :], l_values, minlength=len(vertices))
+    return np.asarray(np.bincount(vertices // shared.count, columns * rows, minlength=size), float)
+
+
+def _by_image(shared: Matches) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+    """Shared neighbours of one image in one pair of layers, in the order of A's list; images with equally many at once.
+
+    Yields the places of the matches (G, m), and their ranks_a and ranks_b, (G, m) each.
+    """
+    if not len(shared.pairs):
+        return
+    groups = shared.pairs * shared.count + shared.sources
+    ranks_a, ranks_b = shared.ranks_a, shared.ranks_b
+    order = np.argsort(groups * shared.k + ranks_a)
+    groups = groups[order]
+    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
+    sizes = np.diff(np.append(starts, len(groups)))
+    for size in np.unique(sizes):
+        members = order[starts[sizes == size][:, None] + np.arange(size)]
+        yield members, ranks_a[members], ranks_b[members]

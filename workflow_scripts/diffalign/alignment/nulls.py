@@ -1,0 +1,245 @@
+"""What a score would be if the images of one side were shuffled: by permutations, and in closed form.
+
+All layers of a pair of models share the same permutations, so that the largest score of a grid has a null as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffalign.alignment.factors import SVCCA_DIMENSIONS, Factors
+from diffalign.alignment.graphs import KnnGraphs
+from diffalign.alignment.moments import Moments, unbiased_hsic
+
+Grid = NDArray[np.float64]
+
+_BLOCK_BYTES = 64 * 2**20
+
+
+def permutations(count: int, draws: int, seed: int) -> Iterator[NDArray[np.intp]]:
+    """Random orders of the images, the same for every pair of layers and models: each (N,), keyed by (seed, draw)."""
+    for draw in range(draws):
+        key = hashlib.sha256(f"{seed}\x00permutation\x00{draw}".encode()).digest()[:16]
+        generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
+        yield generator.permutation(count)
+
+
+def svcca_under(a: Sequence[Factors], b: Sequence[Factors], orders: Iterable[NDArray[np.intp]]) -> Iterator[Grid]:
+    """SVCCA of all pairs of layers, (L_A, L_B), under each relabelling of the images of B."""
+    r = SVCCA_DIMENSIONS
+    full_a, full_b = ([i for i, side in enumerate(layers) if side.vectors.shape[1] == r] for layers in (a, b))
+    left = np.concatenate([a[i].vectors for i in full_a], axis=1) if full_a else np.empty((a[0].count, 0))
+    right = np.concatenate([b[i].vectors for i in full_b], axis=1) if full_b else np.empty((b[0].count, 0))
+    for order in orders:
+        scores = np.full((len(a), len(b)), np.nan)
+        if full_a and full_b:
+            products = (left.T @ right[order]).reshape(len(full_a), r, len(full_b), r).swapaxes(1, 2)
+            scores[np.ix_(full_a, full_b)] = np.linalg.svd(products, compute_uv=False).mean(axis=-1)
+        yield scores
+
+
+@dataclass(frozen=True, eq=False)
+class NullMoments:
+    """Mean, standard deviation and skewness of scores over all N! permutations, each (L_A, L_B).
+
+    skewness: None where it has no closed form; then there is no p-value either.
+    """
+
+    mean: Grid
+    sd: Grid
+    skewness: Grid | None = None
+
+    def p(self, scores: Grid) -> Grid:
+        """Upper tail probabilities by a Pearson type III distribution with these moments (Josse et al. 2008)."""
+        if self.skewness is None:
+            return np.full_like(scores, np.nan)
+        from scipy.stats import pearson3
+
+        return np.asarray(pearson3.sf(scores, self.skewness, loc=self.mean, scale=self.sd))
+
+    def threshold(self, alpha: float) -> Grid:
+        """The score that a share alpha of the null exceeds."""
+        if self.skewness is None:
+            return np.full_like(self.mean, np.nan)
+        from scipy.stats import pearson3
+
+        return np.asarray(pearson3.isf(alpha, self.skewness, loc=self.mean, scale=self.sd))
+
+
+def mutual_knn_moments(a: KnnGraphs, b: KnnGraphs) -> NullMoments:
+    """Exact mean and variance of mutual kNN: Mantel's moments (1967) for directed graphs.
+
+    Z = Σ_ij A_ij B_π(i)π(j) with two edges the same, reversed, sharing a source, a target, chained or disjoint; each
+    class enters as the product of both sides' sums over the number of its index tuples. Hypergeometric moments are too
+    narrow where a graph has hubs.
+    """
+    n, k = a.count, a.k
+    sums = []
+    for side in (a, b):
+        degrees = np.stack([np.bincount(layer.ravel(), minlength=n) for layer in side.targets]).astype(np.float64)
+        edges = np.full(side.layers, float(n * k))
+        mutual = np.array([_reciprocal(layer) for layer in side.targets], dtype=np.float64)
+        out = edges * k - edges
+        into = np.square(degrees).sum(axis=1) - edges
+        chained = edges * k - mutual
+        disjoint = edges**2 - edges - mutual - out - into - 2 * chained
+        sums.append((edges, mutual, out, into, chained, disjoint))
+    same, mutual, out, into, chained, disjoint = (np.outer(x, y) for x, y in zip(*sums, strict=True))
+    pairs, triples = n * (n - 1), n * (n - 1) * (n - 2)
+    second = (same + mutual) / pairs + (out + into + 2 * chained) / triples
+    if n > 3:
+        second += disjoint / (triples * (n - 3))
+    mean = np.full_like(second, (n * k) ** 2 / pairs)
+    variance = np.maximum(second - mean**2, 0)
+    return NullMoments(mean / (n * k), np.sqrt(variance) / (n * k))
+
+
+def _reciprocal(targets: NDArray[np.int32]) -> int:
+    """Number of edges whose reverse is an edge too."""
+    n = len(targets)
+    sources = np.repeat(np.arange(n, dtype=np.int64), targets.shape[1])
+    flat = targets.ravel().astype(np.int64)
+    return len(np.intersect1d(sources * n + flat, flat * n + sources, assume_unique=True))
+
+
+@dataclass(frozen=True)
+class KernelCubes:
+    """Third-order sums of one layer's U-centred linear kernel K̃ (Székely and Rizzo 2014), for the skewness.
+
+    cubes: Σ_{i≠j} K̃_ij³. triangles: tr(K̃³).
+    """
+
+    cubes: float
+    triangles: float
+
+
+def kernel_cubes(layer: Moments) -> KernelCubes:
+    """One pass over blocks of the kernel, and products of D x D matrices.
+
+    With x the centred rows and s their squared norms, K̃_ij = x_i·x_j + (s_i + s_j)/(n-2) - Σs/((n-1)(n-2)) off the
+    diagonal: zero row sums. It is a matrix of rank D + 2 less its diagonal Δ, so tr(K̃³) = tr M³ - 3 tr M²Δ + 2 tr Δ³.
+    """
+    n = layer.count
+    rows, squares = layer.rows, layer.squares
+    constant = -float(squares.sum()) / ((n - 1) * (n - 2))
+    offsets = squares / (n - 2) + constant / 2
+    step = max(1, _BLOCK_BYTES // (4 * n))
+    shifts = offsets.astype(np.float32)
+    cubes = 0.0
+    for start in range(0, n, step):
+        stop = min(start + step, n)
+        block = rows[start:stop] @ rows.T
+        block += shifts[start:stop, None]
+        block += shifts
+        block[np.arange(stop - start), np.arange(start, stop)] = 0
+        cubes += float(np.einsum("ij,ij->", np.square(block), block, dtype=np.float64))
+    # M = Y J Yᵀ with Y = [X, offsets, 1] and J the identity but for its last 2 x 2 block, which swaps
+    y = np.concatenate([rows.astype(np.float64), offsets[:, None], np.ones((n, 1))], axis=1)
+    swapped = y.copy()
+    swapped[:, -2:] = y[:, [-1, -2]]
+    gram = y.T @ swapped
+    diagonal = squares + 2 * offsets
+    squared = np.einsum("nd,de,ne->n", swapped, gram, y, optimize=True)
+    triangles = float(np.einsum("ij,ji->", gram @ gram, gram)) - 3 * float(squared @ diagonal)
+    return KernelCubes(cubes, triangles + 2 * float((diagonal**3).sum()))
+
+
+def unbiased_cka_moments(
+    a: Sequence[Moments], b: Sequence[Moments], cubes: tuple[Sequence[KernelCubes], Sequence[KernelCubes]]
+) -> NullMoments:
+    """Moments of unbiased linear CKA: mean 0, variance 2 / (n(n-3)), and the skewness by `_third_moment`."""
+    n = a[0].count
+    first = unbiased_kernel_moments(n, (len(a), len(b)))
+    own = [np.array([unbiased_hsic(m.self_product, m.squares, m.squares) for m in side]) for side in (a, b)]
+    sums_of_squares = [np.where(values > 0, values, np.nan) * n * (n - 3) for values in own]
+    third = _third_moment(n, *cubes) / np.outer(*sums_of_squares) ** 1.5
+    return NullMoments(first.mean, first.sd, third / first.sd**3)
+
+
+def unbiased_kernel_moments(count: int, shape: tuple[int, int]) -> NullMoments:
+    """Moments of unbiased CKA with any kernel: mean 0, variance 2 / (n(n-3)); the skewness depends on the kernel."""
+    return NullMoments(np.zeros(shape), np.full(shape, np.sqrt(2 / (count * (count - 3)))))
+
+
+def cka_moments(
+    a: Sequence[Moments], b: Sequence[Moments], cubes: tuple[Sequence[KernelCubes], Sequence[KernelCubes]]
+) -> NullMoments:
+    """Moments of biased linear CKA, the RV coefficient (Kazi-Aoual et al. 1995), split into two uncorrelated parts.
+
+    With s and t the squared norms of the centred rows, ‖XᵀPY‖² = <K̃, L̃_π> + n/(n-2) Σ s_i t_π(i) + a constant. The
+    third moment takes that of the first part, by far the larger one, and of the second; their mixed terms are left out.
+    """
+    n = a[0].count
+    norms = np.sqrt(np.outer([m.self_product for m in a], [m.self_product for m in b]))
+    norms[norms == 0] = np.nan
+    squares = [np.stack([m.squares for m in side]) for side in (a, b)]
+    totals = [side.sum(axis=1) for side in squares]
+    centred = [side - side.mean(axis=1, keepdims=True) for side in squares]
+    own = [
+        np.array([unbiased_hsic(m.self_product, m.squares, m.squares) for m in side]) * n * (n - 3) for side in (a, b)
+    ]
+    weight = n / (n - 2)
+    spread = np.outer(*(np.square(side).sum(axis=1) for side in centred))
+    variance = 2 * np.outer(*own) / (n * (n - 3)) + weight**2 * spread / (n - 1)
+    mean = np.outer(*totals) / (n - 1) / norms
+    sd = np.sqrt(np.maximum(variance, 0)) / norms
+    thirds = np.outer(*((side**3).sum(axis=1) for side in centred))
+    third = _third_moment(n, *cubes) + weight**3 * n * thirds / ((n - 1) * (n - 2))
+    return NullMoments(mean, sd, third / variance**1.5)
+
+
+def _third_moment(n: int, a: Sequence[KernelCubes], b: Sequence[KernelCubes]) -> Grid:
+    """E[Z³] of Z = Σ_{i≠j} A_ij B_π(i)π(j) for symmetric matrices with zero diagonals and zero row sums: (L_A, L_B).
+
+    Three edges form one of eight multigraphs. Zero row sums turn the sum over the places of each into a multiple of
+    T = Σ_{i<j} A_ij³ plus one of R = tr(A³); it enters as the product of both sides over the number of places.
+    """
+    pairs = n * (n - 1) / 2
+    four = n * (n - 1) * (n - 2) * (n - 3)
+    # coefficients of T and R, and the number of ordered places
+    graphs = [
+        (1, 0, pairs),  # one edge three times
+        (-6, 0, 3 * pairs * 2 * (n - 2)),  # twice, and one that touches it
+        (3, 0, 3 * pairs * (n - 2) * (n - 3) / 2),  # twice, and one apart
+        (0, 1, n * (n - 1) * (n - 2)),  # triangle
+        (4, 0, four),  # star
+        (6, -3, 3 * four),  # path
+        (-12, 3, 3 * n * (n - 1) * (n - 2) * (n - 3) * (n - 4) / 2),  # two that touch, and one apart
+        (4, -1, pairs * (n - 2) * (n - 3) / 2 * (n - 4) * (n - 5) / 2),  # three apart
+    ]
+    t, r = (
+        [np.array([x.cubes for x in side]) / 2 for side in (a, b)],
+        [np.array([x.triangles for x in s]) for s in (a, b)],
+    )
+    total = np.zeros((len(a), len(b)))
+    for of_t, of_r, places in graphs:
+        if places > 0:
+            total += np.outer(*(of_t * t[side] + of_r * r[side] for side in (0, 1))) / places
+    return 8 * total
+
+
+def rsa_pearson_moments(a: Sequence[Moments], b: Sequence[Moments]) -> NullMoments:
+    """Mean 0 and Mantel's variance (1967) of the correlation of dissimilarities; a, b: moments of standardised rows."""
+    n = a[0].count
+    ratios = []
+    for side in (a, b):
+        values = []
+        for m in side:
+            rows = -m.squares + (n - 2) * m.offsets
+            rows = rows - rows.mean()
+            # of the matrix less its mean: sum of squares, and of squared row sums
+            raw = m.self_product - float(m.squares @ m.squares) - 4 * float(m.squares @ m.offsets)
+            square = raw + 2 * (n - 2) * float(m.offsets @ m.offsets) - float(m.squares.sum()) ** 2 / (n * (n - 1))
+            values.append(float(rows @ rows) / square if square > 0 else np.nan)
+        ratios.append(np.array(values))
+    # in units of the sums of squares; a pair of edges is the same, shares an image, or is apart
+    touching = np.outer(*(ratio - 1 for ratio in ratios))
+    apart = np.outer(*(2 - 4 * ratio for ratio in ratios))
+    triples = n * (n - 1) * (n - 2)
+    variance = 2 / (n * (n - 1)) + 4 * touching / triples + apart / (triples * (n - 3))
+    return NullMoments(np.zeros_like(variance), np.sqrt(np.maximum(variance, 0)))

@@ -1,0 +1,125 @@
+"""Linear predictivity: how well ridge regression predicts one representation from another, on images left out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+FOLDS = 5
+# penalties as multiples of the mean eigenvalue of the training part
+_PENALTIES = np.logspace(-8, 3, 23)
+
+
+@dataclass(frozen=True)
+class Factorisation:
+    """The training part of one fold: XᵀX = V diag(e) Vᵀ without null directions, V (D, r) and e (r,) float64."""
+
+    directions: NDArray[np.float64]
+    eigenvalues: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedRows:
+    """One layer for cross-validated regression: rows (N, D) float32 minus their mean, and the fold (N,) of each."""
+
+    rows: NDArray[np.float32]
+    folds: NDArray[np.int64]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, with the factorisations of all folds."""
+        return int(self.rows.nbytes + FOLDS * 8 * self.rows.shape[1] * min(self.rows.shape))
+
+    @cached_property
+    def parts(self) -> tuple[NDArray[np.float32], ...]:
+        """The rows of each fold."""
+        return tuple(self.rows[self.folds == fold] for fold in range(FOLDS))
+
+    @cached_property
+    def means(self) -> NDArray[np.float64]:
+        """Mean of the rows outside of each fold: (FOLDS, D)."""
+        sums = np.stack([part.sum(axis=0, dtype=np.float64) for part in self.parts])
+        counts = np.array([len(part) for part in self.parts])
+        return np.asarray((sums.sum(axis=0) - sums) / (counts.sum() - counts)[:, None])
+
+    @cached_property
+    def factorisations(self) -> tuple[Factorisation, ...]:
+        """One for the rows outside of each fold, shared by all that is predicted from this layer."""
+        return tuple(_factorise(self.rows[self.folds != fold] - self.means[fold]) for fold in range(FOLDS))
+
+
+def folded_rows(rows: NDArray[np.float32], folds: NDArray[np.int64]) -> FoldedRows:
+    """Centre rows (N, D), so that float32 products lose nothing to a common offset.
+
+    Raises ValueError where a fold has fewer than two images.
+    """
+    smallest = int(np.bincount(folds, minlength=FOLDS).min())
+    if smallest < 2:
+        raise ValueError(f"{FOLDS} folds of at least 2 images need at least {2 * FOLDS} images, got {len(rows)}")
+    return FoldedRows((rows - rows.mean(axis=0, dtype=np.float64)).astype(np.float32), folds)
+
+
+def _factorise(x: NDArray[np.float64]) -> Factorisation:
+    wide = x.shape[1] > len(x)
+    values, vectors = np.linalg.eigh(x @ x.T if wide else x.T @ x)
+    real = values > len(values) * np.finfo(np.float32).eps * max(float(values[-1]), 0.0)
+    values, vectors = values[real], vectors[:, real]
+    return Factorisation(x.T @ (vectors / np.sqrt(values)) if wide else vectors, values)
+
+
+def ridge(a: FoldedRows, b: FoldedRows, eps: float = 0.0) -> float:
+    """R² of predicting B from A by ridge regression, on images left out in 5 folds: at most 1, 0 or less by chance.
+
+    1 - Σ|y - ŷ|² / Σ|y - mean of the training part|², summed over dimensions and folds, so that each dimension of B
+    counts by its variance. Each fold takes the penalty that generalised cross-validation (Golub, Heath and Wahba 1979)
+    prefers on its training part, the same for all dimensions. Raises ValueError where N or folds differ.
+    """
+    if len(a.rows) != len(b.rows) or not np.array_equal(a.folds, b.folds):
+        raise ValueError(f"layers differ: N = {len(a.rows)} and {len(b.rows)}, or their folds")
+    products = [(x.T @ y).astype(np.float64) for x, y in zip(a.parts, b.parts, strict=True)]
+    squares = [float(np.square(y, dtype=np.float64).sum()) for y in b.parts]
+    everything = np.sum(products, axis=0)
+    unexplained = total = 0.0
+    for fold, (x, y) in enumerate(zip(a.parts, b.parts, strict=True)):
+        count = len(a.rows) - len(x)
+        mean_x, mean_y = a.means[fold], b.means[fold]
+        part = a.factorisations[fold]
+        # of the training part, centred: all images less this fold, less the means
+        projected = part.directions.T @ (everything - products[fold] - count * np.outer(mean_x, mean_y))
+        training = sum(squares) - squares[fold] - count * float(mean_y @ mean_y)
+        penalty = _best_penalty(part.eigenvalues, np.square(projected).sum(axis=1), training, count)
+        weights = part.directions @ (projected / (part.eigenvalues + penalty)[:, None])
+        held_out = y - mean_y
+        predicted = (x - mean_x).astype(np.float32) @ weights.astype(np.float32)
+        unexplained += float(np.square(held_out - predicted).sum())
+        total += float(np.square(held_out).sum())
+    return 1 - unexplained / total if total > 0 else math.nan
+
+
+def _best_penalty(e: NDArray[np.float64], projections: NDArray[np.float64], total: float, count: int) -> float:
+    """The penalty λ that minimises RSS(λ) / (1 - df(λ) / n)².
+
+    e: (r,) eigenvalues of XᵀX. projections: (r,), squared norms of the rows of VᵀXᵀY. total: |Y|². Along a direction
+    the fit takes the share s = e / (e + λ), so RSS = |Y|² - Σ (2s - s²) p / e and df = 1 + Σ s.
+    """
+    if not len(e):
+        return 0.0
+    penalties = _PENALTIES * e.sum() / len(e)
+    share = e / (e + penalties[:, None])
+    residual = np.maximum(total - ((2 * share - share**2) * (projections / e)).sum(axis=1), 0)
+    freedom = 1 - (1 + share.sum(axis=1)) / count
+    # where a fit has as many parameters as images, nothing is left to judge it by
+    criterion = np.where(freedom > 1e-6, residual / np.maximum(freedom, 1e-6) ** 2, np.inf)
+    return float(penalties[np.argmin(criterion)])
+
+
+def folds_of(order: Sequence[int]) -> NDArray[np.int64]:
+    """The fold (N,) of every image, given the images in a random order: folds are dealt out in turn."""
+    folds = np.empty(len(order), np.int64)
+    folds[np.asarray(order)] = np.arange(len(order)) % FOLDS
+    return folds

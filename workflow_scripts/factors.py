@@ -1,0 +1,35 @@
+"""What metrics need of every layer of a bundle beside its neighbours, and what is costly to find."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from threadpoolctl import threadpool_limits
+
+from diffalign import factor_store, logs, neighbor_store
+from diffalign.alignment import factors as svcca
+from diffalign.alignment.moments import moments
+from diffalign.alignment.nulls import KernelCubes, kernel_cubes
+from diffalign.sides import prepared_rows
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def factors(neighbors: Path, layers_json: Path, path: Path) -> None:
+    """Write the leading singular vectors of every layer (for SVCCA), and the third-order sums of its kernel (for the
+    null of CKA), of features prepared as for the neighbour lists.
+    """
+    lists = neighbor_store.read_neighbors(neighbors)
+
+    def of_layers() -> Iterator[tuple[str, svcca.Factors, KernelCubes]]:
+        for alias in logs.progress(lists.layers, len(lists.layers), "factors"):
+            rows = prepared_rows(lists, layers_json, alias)
+            yield alias, svcca.factors(rows), kernel_cubes(moments(rows))
+
+    factor_store.write_factors(path, lists.names, of_layers())
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], "factors"), threadpool_limits(snakemake.threads):
+        factors(Path(snakemake.input.neighbors), Path(snakemake.input.layers), Path(snakemake.output[0]))
