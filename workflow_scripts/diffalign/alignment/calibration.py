@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from diffalign.alignment import nulls
 from diffalign.alignment.graphs import knn_graphs
-from diffalign.alignment.metrics import METRICS, Layer, NeighborScores, Settings, error_grid, prepare
+from diffalign.alignment.metrics import METRICS, Layer, NeighborScores, Settings, error_grid, first_lists, prepare
 from diffalign.alignment.moments import Moments
 from diffalign.alignment.nulls import KernelCubes, NullMoments
 
@@ -174,7 +174,7 @@ def calibrate(
         for name, null in nulls_of.items():
             found[name] = calibrate_by_permutations(scores[name], null, METRICS[name].highest(settings.k), alpha)
             if name == "mutual_knn":
-                graphs = [knn_graphs([layer.lists() for layer in side], settings.k) for side in (a, b)]
+                graphs = [knn_graphs(first_lists(side, settings.k), settings.k) for side in (a, b)]
                 found[name] = _with_moments(found[name], scores[name], nulls.mutual_knn_moments(*graphs))
     by_moments = [name for name in scores if METRICS[name].null == "moments"]
     for name, moments_of in _moments(by_moments, a, b).items():
@@ -198,7 +198,7 @@ def _permuted(
     of_factors = [name for name in names if METRICS[name].needs == "factors"]
     scorer = None
     if of_lists:
-        scorer = NeighborScores(of_lists, [x.lists() for x in a], [x.lists() for x in b], settings.k)
+        scorer = NeighborScores(of_lists, first_lists(a, settings.k), first_lists(b, settings.k), settings.k)
     prepared = [[prepare("factors", layer, settings) for layer in side] for side in (a, b)] if of_factors else []
     orders: Iterable[NDArray[np.intp]] = nulls.permutations(a[0].count, draws, seed)
     for i, order in enumerate(progress(orders, draws) if progress else orders):
@@ -259,8 +259,8 @@ def standard_errors(
     found: dict[str, Grid] = {}
     of_lists = [name for name in wanted if METRICS[name].shares is not None]
     if of_lists:
-        lists = [[layer.lists() for layer in side] for side in (a, b)]
-        found |= NeighborScores(of_lists, lists[0], lists[1], settings.k).errors()
+        scorer = NeighborScores(of_lists, first_lists(a, settings.k), first_lists(b, settings.k), settings.k)
+        found |= scorer.errors()
     of_moments = [name for name in wanted if METRICS[name].error is not None]
     if of_moments:
         found |= error_grid(of_moments, a, b, settings, memory)

@@ -45,8 +45,10 @@ def factors(rows: NDArray[np.floating], dimensions: int = SVCCA_DIMENSIONS) -> F
 
 def _leading(gram: NDArray[np.float64], dimensions: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The largest eigenvalues of a Gram matrix and their vectors, without those that rounding made."""
-    values, vectors = np.linalg.eigh(gram)
-    values, vectors = values[::-1][:dimensions], vectors[:, ::-1][:, :dimensions]
+    from scipy.linalg import eigh
+
+    values, vectors = eigh(gram, subset_by_index=[max(0, len(gram) - dimensions), len(gram) - 1])
+    values, vectors = values[::-1], vectors[:, ::-1]
     real = values > len(gram) * np.finfo(np.float64).eps * max(values[0], 0)
     return values[real], vectors[:, real]
 

@@ -127,6 +127,15 @@ def prepare(need: str, layer: Layer, settings: Settings) -> Any:
     raise ValueError(f"unknown need '{need}'; allowed: {', '.join(NEEDS)}")
 
 
+def first_lists(layers: Iterable[Layer], k: int) -> list[Neighbors]:
+    """The first k neighbours of every layer, so that longer lists are held one at a time."""
+    found = []
+    for layer in layers:
+        lists = layer.lists()
+        found.append(Neighbors(lists.indices[:, :k].copy(), lists.similarities[:, :k].copy()))
+    return found
+
+
 class NeighborScores:
     """Scores of list metrics for all pairs of layers, observed or under a relabelling of the images of B."""
 
@@ -214,8 +223,9 @@ def measure_grid(
         by_need.setdefault(METRICS[name].needs, []).append(name)
     grids: dict[str, Grid] = {}
     if "lists" in by_need:
-        neighbors = [[layer.lists() for layer in side] for side in (a, b)]
-        grids |= NeighborScores(by_need.pop("lists"), neighbors[0], neighbors[1], settings.k).scores(settings.eps)
+        names = by_need.pop("lists")
+        scorer = NeighborScores(names, first_lists(a, settings.k), first_lists(b, settings.k), settings.k)
+        grids |= scorer.scores(settings.eps)
     if "rbf" in by_need:
         grids |= _rbf_grids(by_need.pop("rbf"), a, b, settings, memory)
     for need, names in by_need.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,25 +18,29 @@ class Moments:
     """One layer, centred, with the sums that every pair needs.
 
     rows: (N, D) float32 minus its column means, which are taken in float64. squares: (N,) float64, squared norms of
-    these rows. offsets: (N,) float64, product of each with the mean row. self_product: ‖XᵀX‖²_F. profile: (N,) float64,
-    what each image adds to it, Σ_j (x_i·x_j)².
+    these rows. offsets: (N,) float64, product of each with the mean row. self_product: ‖XᵀX‖²_F.
     """
 
     rows: NDArray[np.float32]
     squares: NDArray[np.float64]
     offsets: NDArray[np.float64]
     self_product: float
-    profile: NDArray[np.float64]
 
     @property
     def count(self) -> int:
         """N."""
         return len(self.squares)
 
+    @cached_property
+    def profile(self) -> NDArray[np.float64]:
+        """(N,), what each image adds to `self_product`: Σ_j (x_i·x_j)²."""
+        gram = _product(self.rows, self.rows).astype(np.float32)
+        return np.asarray(np.einsum("nd,nd->n", self.rows @ gram, self.rows, dtype=np.float64))
+
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return self.rows.nbytes + self.squares.nbytes + self.offsets.nbytes + self.profile.nbytes
+        return self.rows.nbytes + self.squares.nbytes + self.offsets.nbytes
 
 
 def moments(rows: NDArray[np.float32]) -> Moments:
@@ -47,9 +51,7 @@ def moments(rows: NDArray[np.float32]) -> Moments:
     centred = rows - mean
     single = centred.astype(np.float32)
     squares = np.einsum("nd,nd->n", centred, centred)
-    gram = _product(single, single)
-    profile = np.einsum("nd,nd->n", single @ gram.astype(np.float32), single, dtype=np.float64)
-    return Moments(single, squares, centred @ mean, float(np.square(gram).sum()), profile)
+    return Moments(single, squares, centred @ mean, float(np.square(_product(single, single)).sum()))
 
 
 def standardised(rows: NDArray[np.float32]) -> NDArray[np.float32]:
