@@ -71,6 +71,8 @@ def array_layer(
 
 def _array(features: Any) -> NDArray[np.floating]:
     if hasattr(features, "detach"):
+        if not features.is_floating_point():
+            raise ValueError(f"features are floating-point numbers, got {features.dtype}")
         # NumPy has no bfloat16
         features = features.detach().cpu().double().numpy()
     array = np.asarray(features)

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _BLOCK_BYTES = 128 * 2**20
+# by so much may float32 products of unit rows differ that are equal
+_ROUNDING = 2e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +30,7 @@ class Ranks:
 def ranks(rows: NDArray[np.float32]) -> Ranks:
     """Rank 1 - S_ij of standardised rows (N, D); equal ones share the mean of their ranks.
 
-    A layer in which all dissimilarities are equal has ranks of zero.
+    A layer in which all dissimilarities are equal, but for rounding, has ranks of zero.
     """
     count = len(rows)
     flat = np.empty(count * (count - 1) // 2, np.float32)
@@ -39,6 +41,8 @@ def ranks(rows: NDArray[np.float32]) -> Ranks:
             at += count - 1 - i
     from scipy.stats import rankdata
 
+    if np.ptp(flat) <= _ROUNDING:
+        return Ranks(np.zeros_like(flat), count)
     ranked = rankdata(flat)
     ranked -= ranked.mean()
     norm = float(np.linalg.norm(ranked))
@@ -86,6 +90,17 @@ class KernelSums:
     diagonal: NDArray[np.float64]
 
     @property
+    def count(self) -> int:
+        """N."""
+        return int(self.rows.shape[1])
+
+    @property
+    def mean_square(self) -> NDArray[np.float64]:
+        """Mean of K_ij² over i ≠ j, with the constant: (L,)."""
+        shifts = 1 - self.diagonal
+        return np.asarray((self.squares + 2 * shifts * self.totals) / (self.count * (self.count - 1)) + shifts**2)
+
+    @property
     def totals(self) -> NDArray[np.float64]:
         """Sums over i ≠ j: (L,)."""
         return np.asarray(self.rows.sum(axis=1))
@@ -94,14 +109,17 @@ class KernelSums:
 def rbf_cka(a: Sequence[RbfRows], b: Sequence[RbfRows], unbiased: bool, eps: float = 0.0) -> NDArray[np.float64]:
     """CKA with an RBF kernel (Kornblith et al. 2019) of every pair of layers: (L_A, L_B); NaN without a scale.
 
-    unbiased: HSIC of Song et al. 2012, eq. 5; otherwise tr(K H L H). Raises ValueError where N differs.
+    unbiased: HSIC of Song et al. 2012, eq. 5; otherwise tr(K H L H). Raises ValueError where N differs or is below 4.
     """
     products, sums_a, sums_b = _kernel_sums(a, b)
     scales = []
-    for sums in (sums_a, sums_b):
+    for side, sums in ((a, sums_a), (b, sums_b)):
         mixed = np.einsum("ln,ln->l", sums.rows, sums.rows)
         own = _hsic(sums.squares, sums.totals, sums.totals, mixed, sums.diagonal, sums.diagonal, unbiased, sums)
-        scales.append(np.sqrt(np.where(own > 0, own, np.nan)))
+        # a kernel that varies by what rounding leaves has no scale
+        noise = sums.mean_square * np.array([(_ROUNDING / layer.sigma**2) ** 2 for layer in side])
+        least = noise if unbiased else noise * sums.count**2
+        scales.append(np.sqrt(np.where(own > least, own, np.nan)))
     cross = _hsic(
         products,
         sums_a.totals[:, None],
@@ -126,7 +144,7 @@ def _hsic(
     sums: KernelSums,
 ) -> NDArray[np.float64]:
     """HSIC from Σ K∘L, ΣK, ΣL and rowsum(K)·rowsum(L) over i ≠ j, and the diagonals."""
-    m = sums.rows.shape[1]
+    m = sums.count
     if unbiased:
         unscaled = products + total_a * total_b / ((m - 1) * (m - 2)) - 2 * mixed / (m - 2)
         return np.asarray(unscaled / (m * (m - 3)))
@@ -145,6 +163,8 @@ def _kernel_sums(a: Sequence[RbfRows], b: Sequence[RbfRows]) -> tuple[NDArray[np
     if len(counts) > 1:
         raise ValueError(f"layers differ: N = {counts[0]} and {counts[1]}")
     count = counts[0]
+    if count < 4:
+        raise ValueError(f"HSIC needs at least 4 images, got {count}")
     step = max(1, _BLOCK_BYTES // (4 * count * len(layers)))
     shifts = np.array([_rbf(layer, slice(0, 1))[0, 1:].mean() for layer in layers], np.float32)
     products = np.zeros((len(a), len(b)))

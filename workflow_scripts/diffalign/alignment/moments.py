@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 
 # rows whose float32 products are summed before they enter a float64 sum
 _ROWS = 2048
+# what float32 products leave of a difference of equal terms, relative to these
+_ROUNDING = 1e-6
+# above this cosine a Procrustes angle needs float64 products: it grows with the root of their error
+_NEARLY_EQUAL = 0.999
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +50,7 @@ class Moments:
 def moments(rows: NDArray[np.float32]) -> Moments:
     """Centre the rows (N, D) of one layer. Raises ValueError for N < 4."""
     if len(rows) < 4:
-        raise ValueError(f"unbiased HSIC needs at least 4 images, got {len(rows)}")
+        raise ValueError(f"centred kernels need at least 4 images, got {len(rows)}")
     mean = rows.mean(axis=0, dtype=np.float64)
     centred = rows - mean
     single = centred.astype(np.float32)
@@ -80,9 +84,7 @@ def unbiased_cka(a: Moments, b: Moments, eps: float = 0.0) -> float:
     The estimator does not see additive terms of rows and columns, so centred features give the same value; the
     row sums of their kernel without its diagonal are minus the squared norms.
     """
-    scale = unbiased_hsic(a.self_product, a.squares, a.squares) * unbiased_hsic(b.self_product, b.squares, b.squares)
-    if scale <= 0:
-        return math.nan
+    scale = _self_hsic(a) * _self_hsic(b)
     return unbiased_hsic(_product_norm(a, b), a.squares, b.squares) / (math.sqrt(scale) + eps)
 
 
@@ -118,6 +120,12 @@ def unbiased_hsic(product: float, squares_a: NDArray[np.float64], squares_b: NDA
     return (product - shared + total / ((m - 1) * (m - 2)) - 2 * shared / (m - 2)) / (m * (m - 3))
 
 
+def _self_hsic(layer: Moments) -> float:
+    """Unbiased HSIC of a layer with itself; NaN where nothing but rounding is left of it."""
+    value = unbiased_hsic(layer.self_product, layer.squares, layer.squares)
+    return value if value * layer.count * (layer.count - 3) > _ROUNDING * layer.self_product else math.nan
+
+
 def procrustes(a: Moments, b: Moments, eps: float = 0.0) -> float:
     """1 - 2θ/π with the angular Procrustes distance θ = arccos(‖XᵀY‖_* / (‖X‖_F ‖Y‖_F)) of centred features.
 
@@ -128,6 +136,10 @@ def procrustes(a: Moments, b: Moments, eps: float = 0.0) -> float:
     if scale == 0:
         return math.nan
     nuclear = float(np.linalg.svd(cross_product(a, b), compute_uv=False).sum())
+    if nuclear > _NEARLY_EQUAL * scale:
+        x, y = (layer.rows.astype(np.float64) for layer in (a, b))
+        nuclear = float(np.linalg.svd(x.T @ y, compute_uv=False).sum())
+        scale = float(np.linalg.norm(x) * np.linalg.norm(y))
     return 1 - 2 / math.pi * math.acos(min(1.0, nuclear / scale))
 
 
@@ -137,10 +149,10 @@ def rsa_pearson(a: Moments, b: Moments, eps: float = 0.0) -> float:
     a, b: moments of standardised rows, so that a dissimilarity is 1 - Pearson correlation of two patterns. With X the
     centred rows, c their mean: S_ij = x_i·x_j + x_i·c + x_j·c + |c|², and the sums over i ≠ j need no S.
     """
-    variances = _dissimilarity_product(a, a, a.self_product) * _dissimilarity_product(b, b, b.self_product)
-    if variances <= 0:
+    variances = [_dissimilarity_product(x, x, x.self_product) for x in (a, b)]
+    if any(v <= _ROUNDING * x.self_product for v, x in zip(variances, (a, b), strict=True)):
         return math.nan
-    return _dissimilarity_product(a, b, _product_norm(a, b)) / math.sqrt(variances)
+    return _dissimilarity_product(a, b, _product_norm(a, b)) / math.sqrt(variances[0] * variances[1])
 
 
 def _dissimilarity_product(a: Moments, b: Moments, product: float) -> float:

@@ -34,7 +34,8 @@ def lcs_knn(shared: Matches) -> NDArray[np.float64]:
 
     No neighbour stands twice in a list, so it is the longest chain of shared neighbours whose ranks rise in both.
     """
-    return shared.per_pair(lcs_shares(shared))
+    # the sum of lengths is a whole number: without rounding, equal scores would differ in the last bit and not tie
+    return np.rint(shared.per_pair(lcs_shares(shared)) * shared.count) / shared.count
 
 
 def edit_distance_knn(shared: Matches) -> NDArray[np.float64]:
@@ -43,7 +44,8 @@ def edit_distance_knn(shared: Matches) -> NDArray[np.float64]:
     Between two shared neighbours that are kept, stretches of p and q others cost max(p, q) edits, so the distance is
     the cheapest chain of shared neighbours whose ranks rise in both.
     """
-    return shared.per_pair(edit_distance_shares(shared))
+    edits = shared.count * shared.k
+    return np.rint(shared.per_pair(edit_distance_shares(shared)) * edits) / edits
 
 
 def mutual_shares(shared: Matches) -> NDArray[np.float64]:
