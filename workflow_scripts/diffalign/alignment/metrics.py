@@ -77,7 +77,9 @@ class Metric:
 
     function: for ``lists`` a function of the edges that pairs of layers share, for other needs one of two prepared
     layers and eps (for ``rbf`` of two sequences of layers). label: its name in figures. symmetric: score(a, b) =
-    score(b, a). lowest, highest: its range, infinite where unbounded; highest is a function of k. undefined: why it may
+    score(b, a). orthogonal: whether rotations of the features of a layer change nothing, which they do where columns
+    are standardised or the mean of a row is taken off; the scale of a layer and the order of images never matter.
+    lowest, highest: its range, infinite where unbounded; highest is a function of k. undefined: why it may
     be NaN. scaled: divided by the geometric mean of both layers' values with themselves. backward: edges of A are
     turned round. includes_self: an image counts among its own k neighbours. identical: whether equal layers score
     `highest` (or 1, where that is infinite). minimum_k: the smallest k it is defined for. chance: expected score of
@@ -93,6 +95,7 @@ class Metric:
     symmetric: bool
     lowest: float
     highest: Callable[[int], float]
+    orthogonal: bool = True
     undefined: str | None = None
     scaled: bool = False
     backward: bool = False
@@ -443,7 +446,8 @@ METRICS: dict[str, Metric] = {
         symmetric=True,
         lowest=0,
         highest=_one,
-        undefined=f"a layer has fewer than {factors.SVCCA_DIMENSIONS} dimensions",
+        orthogonal=False,
+        undefined=f"a layer spans fewer than {factors.SVCCA_DIMENSIONS} dimensions",
         null="permutations",
     ),
     "procrustes": Metric(
@@ -456,6 +460,7 @@ METRICS: dict[str, Metric] = {
         symmetric=True,
         lowest=-1,
         highest=_one,
+        orthogonal=False,
         undefined="all pairs of images are equally dissimilar",
         chance=_no_chance,
     ),
@@ -466,6 +471,7 @@ METRICS: dict[str, Metric] = {
         symmetric=True,
         lowest=-1,
         highest=_one,
+        orthogonal=False,
         undefined="all pairs of images are equally dissimilar",
         chance=_no_chance,
         null="moments",
