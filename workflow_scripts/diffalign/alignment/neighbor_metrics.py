@@ -154,7 +154,8 @@ def _columns_by_rows(
         length = size * shared.count
         columns = np.bincount(base + shared.targets, k_values, minlength=length)
         rows = np.bincount(base + shared.sources, l_values, minlength=length)
-        return np.asarray((columns * rows).reshape(size, shared.count).sum(axis=1))
+        # without any match, bincount counts in integers
+        return np.asarray((columns * rows).reshape(size, shared.count).sum(axis=1), np.float64)
     # few matches a pair: only the images that have one
     vertices, where = np.unique(np.concatenate([base + shared.targets, base + shared.sources]), return_inverse=True)
     columns = np.bincount(where[: len(base)], k_values, minlength=len(vertices))
