@@ -178,7 +178,7 @@ def calibrate(
                 found[name] = _with_moments(found[name], scores[name], nulls.mutual_knn_moments(*graphs))
     by_moments = [name for name in scores if METRICS[name].null == "moments"]
     for name, moments_of in _moments(by_moments, a, b).items():
-        # eps shrinks scores and their null alike
+        # these moments are without eps, which makes scores smaller and so p larger
         found[name] = calibrate_by_moments(scores[name], moments_of, METRICS[name].highest(settings.k), alpha)
     return found
 

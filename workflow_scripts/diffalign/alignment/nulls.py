@@ -192,7 +192,9 @@ def cka_moments(
     spread = np.outer(*(np.square(side).sum(axis=1) for side in centred))
     variance = 2 * np.outer(*own) / (n * (n - 3)) + weight**2 * spread / (n - 1)
     mean = np.outer(*totals) / (n - 1) / norms
+    # without variance there is no skewness
     sd = np.sqrt(np.maximum(variance, 0)) / norms
+    variance = np.where(variance > 0, variance, np.nan)
     thirds = np.outer(*((side**3).sum(axis=1) for side in centred))
     third = _third_moment(n, *cubes) + weight**3 * n * thirds / ((n - 1) * (n - 2))
     return NullMoments(mean, sd, third / variance**1.5)

@@ -1,0 +1,225 @@
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from scipy.stats import pearson3, skew
+
+from diffalign.alignment import METRICS
+from diffalign.alignment.graphs import knn_graphs
+from diffalign.alignment.metrics import NeighborScores
+from diffalign.alignment.moments import Moments, cka, moments, rsa_pearson, standardised, unbiased_cka
+from diffalign.alignment.neighbors import nearest_neighbors
+from diffalign.alignment.nulls import (
+    NullMoments,
+    cka_moments,
+    kernel_cubes,
+    mutual_knn_moments,
+    permutations,
+    rsa_pearson_moments,
+    unbiased_cka_moments,
+    unbiased_kernel_moments,
+)
+from diffalign.alignment.preparation import unit_rows
+
+
+def unit(seed: int, count: int, width: int) -> np.ndarray:
+    """Rows with hubs: a common offset, and dimensions of different scales."""
+    features = np.random.default_rng(seed).standard_normal((count, width)) * np.linspace(0.3, 2, width) + 0.5
+    return unit_rows(features.astype(np.float32), [str(i) for i in range(count)])
+
+
+def all_orders(count: int) -> list[np.ndarray]:
+    return [np.array(order) for order in itertools.permutations(range(count))]
+
+
+def under(function, a: np.ndarray, b: np.ndarray, orders: Sequence[np.ndarray]) -> np.ndarray:  # type: ignore[no-untyped-def]
+    left = moments(a)
+    return np.array([function(left, moments(b[order])) for order in orders])
+
+
+def with_cubes(function, a: Sequence[Moments], b: Sequence[Moments]) -> NullMoments:  # type: ignore[no-untyped-def]
+    found: NullMoments = function(a, b, ([kernel_cubes(x) for x in a], [kernel_cubes(x) for x in b]))
+    return found
+
+
+def u_centred(rows: np.ndarray) -> np.ndarray:
+    """Székely and Rizzo 2014: zero diagonal and zero row sums."""
+    kernel = rows.astype(np.float64) @ rows.astype(np.float64).T
+    n = len(kernel)
+    np.fill_diagonal(kernel, 0)
+    sums = kernel.sum(axis=1)
+    centred = kernel - (sums[:, None] + sums) / (n - 2) + sums.sum() / ((n - 1) * (n - 2))
+    np.fill_diagonal(centred, 0)
+    return np.asarray(centred)
+
+
+@pytest.mark.parametrize(("count", "width"), [(6, 3), (7, 4), (30, 50)])
+def test_sums_of_cubes_equal_those_of_the_dense_kernel(count: int, width: int) -> None:
+    rows = unit(0, count, width)
+    kernel = u_centred(rows)
+    assert np.allclose(kernel.sum(axis=1), 0)
+    found = kernel_cubes(moments(rows))
+    assert found.cubes == pytest.approx((kernel**3).sum(), rel=1e-5, abs=1e-6)
+    assert found.triangles == pytest.approx(np.trace(kernel @ kernel @ kernel), rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [6, 7])
+def test_moments_of_unbiased_cka_over_all_permutations(count: int) -> None:
+    a, b = unit(0, count, 4), unit(1, count, 3)
+    null = with_cubes(unbiased_cka_moments, [moments(a)], [moments(b)])
+    scores = under(unbiased_cka, a, b, all_orders(count))
+    assert null.mean[0, 0] == pytest.approx(scores.mean(), abs=1e-6)
+    assert null.sd[0, 0] == pytest.approx(scores.std(), rel=1e-5)
+    assert null.skewness is not None
+    assert null.skewness[0, 0] == pytest.approx(skew(scores), abs=1e-4)
+
+
+@pytest.mark.parametrize("count", [6, 7])
+def test_moments_of_cka_over_all_permutations(count: int) -> None:
+    a, b = unit(2, count, 4), unit(3, count, 3)
+    null = with_cubes(cka_moments, [moments(a)], [moments(b)])
+    scores = under(cka, a, b, all_orders(count))
+    assert null.mean[0, 0] == pytest.approx(scores.mean(), abs=1e-6)
+    assert null.sd[0, 0] == pytest.approx(scores.std(), rel=1e-5)
+    assert null.skewness is not None
+    assert null.skewness[0, 0] == pytest.approx(skew(scores), abs=0.3)
+
+
+@pytest.mark.parametrize("count", [6, 7])
+def test_moments_of_rsa_over_all_permutations(count: int) -> None:
+    a, b = (standardised(unit(seed, count, 5)) for seed in (4, 5))
+    null = rsa_pearson_moments([moments(a)], [moments(b)])
+    scores = under(rsa_pearson, a, b, all_orders(count))
+    assert null.mean[0, 0] == pytest.approx(scores.mean(), abs=1e-6)
+    assert null.sd[0, 0] == pytest.approx(scores.std(), rel=1e-5)
+    assert null.skewness is None
+    assert np.isnan(null.p(np.zeros((1, 1)))).all()
+    assert np.isnan(null.threshold(0.05)).all()
+
+
+@pytest.mark.parametrize(("count", "k"), [(3, 1), (4, 2), (5, 2), (6, 1), (6, 3), (7, 2)])
+def test_moments_of_mutual_knn_over_all_permutations(count: int, k: int) -> None:
+    found = [[nearest_neighbors(unit(seed, count, 4), k)] for seed in (6, 7)]
+    scores = NeighborScores(["mutual_knn"], found[0], found[1], k)
+    values = np.array([scores.scores(permutation=order)["mutual_knn"][0, 0] for order in all_orders(count)])
+    null = mutual_knn_moments(*(knn_graphs(side, k) for side in found))
+    assert null.mean[0, 0] == pytest.approx(values.mean(), abs=1e-12)
+    assert null.mean[0, 0] == pytest.approx(k / (count - 1))
+    assert null.sd[0, 0] == pytest.approx(values.std(), abs=1e-9)
+
+
+def test_hubs_widen_the_null_of_mutual_knn() -> None:
+    random = np.random.default_rng(0)
+    hubby = [
+        unit_rows((random.standard_normal((80, 30)) + 3).astype(np.float32), [str(i) for i in range(80)]) for _ in "ab"
+    ]
+    graphs = [knn_graphs([nearest_neighbors(rows, 5)], 5) for rows in hubby]
+    degrees = [np.bincount(graph.targets.ravel(), minlength=80) for graph in graphs]
+    assert min(degree.var() for degree in degrees) > 5
+    hypergeometric = np.sqrt(5 * 5 / 79 * (74 / 79) * (74 / 78) * 80) / (80 * 5)
+    assert mutual_knn_moments(*graphs).sd[0, 0] > 1.05 * hypergeometric
+
+
+def close(null: NullMoments, values: np.ndarray) -> None:
+    """Within five standard errors of what so many draws show."""
+    draws = len(values)
+    np.testing.assert_array_less(np.abs(values.mean(axis=0) - null.mean), 5 * null.sd / np.sqrt(draws))
+    np.testing.assert_allclose(values.std(axis=0), null.sd, rtol=0.08)
+
+
+ORDERS = list(permutations(40, 3000, 0))
+
+
+@pytest.fixture
+def sides() -> tuple[list[np.ndarray], list[np.ndarray]]:
+    return [unit(0, 40, 6), unit(1, 40, 60)], [unit(2, 40, 9), unit(3, 40, 2), unit(4, 40, 30)]
+
+
+def grid_under(function, a: list[Moments], b: list[np.ndarray]) -> np.ndarray:  # type: ignore[no-untyped-def]
+    return np.array([[[function(x, y) for y in map(moments, (z[order] for z in b))] for x in a] for order in ORDERS])
+
+
+def test_moments_of_unbiased_cka_against_random_permutations(
+    sides: tuple[list[np.ndarray], list[np.ndarray]],
+) -> None:
+    a, b = ([moments(x) for x in side] for side in sides)
+    null = with_cubes(unbiased_cka_moments, a, b)
+    values = grid_under(unbiased_cka, a, sides[1])
+    close(null, values)
+    assert null.skewness is not None
+    np.testing.assert_allclose(skew(values), null.skewness, atol=0.3)
+    # three moments do not fix the far tail of layers of two dimensions
+    for alpha, off in ((0.05, 0.4), (0.01, 0.9)):
+        np.testing.assert_allclose((values > null.threshold(alpha)).mean(axis=0), alpha, atol=off * alpha)
+    same = unbiased_kernel_moments(40, (2, 3))
+    assert np.array_equal(same.mean, null.mean)
+    assert np.array_equal(same.sd, null.sd)
+    assert same.skewness is None
+
+
+def test_moments_of_cka_against_random_permutations(sides: tuple[list[np.ndarray], list[np.ndarray]]) -> None:
+    a, b = ([moments(x) for x in side] for side in sides)
+    null = with_cubes(cka_moments, a, b)
+    values = grid_under(cka, a, sides[1])
+    close(null, values)
+    assert null.skewness is not None
+    np.testing.assert_allclose(skew(values), null.skewness, atol=0.4)
+    np.testing.assert_allclose((values > null.threshold(0.05)).mean(axis=0), 0.05, atol=0.02)
+
+
+def test_moments_of_rsa_against_random_permutations(sides: tuple[list[np.ndarray], list[np.ndarray]]) -> None:
+    rows = [[standardised(x) for x in side if x.shape[1] > 2] for side in sides]
+    a, b = ([moments(x) for x in side] for side in rows)
+    close(rsa_pearson_moments(a, b), grid_under(rsa_pearson, a, rows[1]))
+
+
+def test_moments_of_mutual_knn_against_random_permutations(
+    sides: tuple[list[np.ndarray], list[np.ndarray]],
+) -> None:
+    found = [[nearest_neighbors(x, 5) for x in side] for side in sides]
+    scores = NeighborScores(["mutual_knn"], found[0], found[1], 5)
+    values = np.array([scores.scores(permutation=order)["mutual_knn"] for order in ORDERS])
+    close(mutual_knn_moments(*(knn_graphs(side, 5) for side in found)), values)
+
+
+def test_tail_probabilities_are_those_of_pearsons_third_type() -> None:
+    null = NullMoments(np.full((1, 2), 0.1), np.full((1, 2), 0.02), np.array([[0.8, 0.0]]))
+    scores = np.array([[0.15, 0.15]])
+    expected = [pearson3.sf(2.5, 0.8), pearson3.sf(2.5, 0)]
+    assert null.p(scores)[0] == pytest.approx(expected)
+    assert null.p(null.threshold(0.01)) == pytest.approx(np.full((1, 2), 0.01))
+
+
+def test_permutations_are_keyed_by_seed_and_number() -> None:
+    first, again, longer, other = (
+        list(permutations(50, draws, seed)) for draws, seed in ((4, 0), (4, 0), (9, 0), (4, 1))
+    )
+    for one, two, three, four in zip(first, again, longer, other, strict=False):
+        assert np.array_equal(one, two)
+        assert np.array_equal(one, three)
+        assert not np.array_equal(one, four)
+        assert sorted(one) == list(range(50))
+    assert len({order.tobytes() for order in longer}) == 9
+
+
+def test_permutations_put_every_image_everywhere() -> None:
+    places = np.zeros((5, 5))
+    for order in permutations(5, 2000, 3):
+        places[np.arange(5), order] += 1
+    assert np.abs(places - 400).max() < 5 * np.sqrt(400 * 0.8)
+
+
+def test_layers_without_variance_have_no_moments() -> None:
+    same = moments(np.tile(unit(0, 1, 5), (20, 1)))
+    for function in (unbiased_cka_moments, cka_moments):
+        null = with_cubes(function, [same, moments(unit(1, 20, 5))], [moments(unit(2, 20, 5))])
+        assert null.skewness is not None
+        assert np.isnan(null.skewness[0, 0])
+        assert np.isfinite(null.skewness[1, 0])
+    patterns = rsa_pearson_moments([moments(standardised(np.tile(unit(0, 1, 5), (20, 1))))], [moments(unit(1, 20, 5))])
+    assert np.isnan(patterns.sd).all()
+
+
+def test_every_declared_null_is_known() -> None:
+    assert {metric.null for metric in METRICS.values()} == {None, "permutations", "moments"}
