@@ -91,25 +91,38 @@ def unbiased_cka(a: Moments, b: Moments, eps: float = 0.0) -> float:
 def cka_error(a: Moments, b: Moments, unbiased: bool) -> float:
     """Standard error of linear CKA over images, from the influence of each image on the three HSICs.
 
-    HSIC is quadratic in the images: image i has the influence 2(f_i - mean f) with f_i = Σ_j K_ij L_ij. Where features
-    are independent that vanishes to first order and the sum of squares counts the second order twice, so the variance
-    of the permutation null, 2 / (n(n-3)), is taken off once; it is also the least that the variance can be.
+    HSIC is quadratic in the images: image i has the influence 2(f_i - mean f) with f_i = Σ_j K_ij L_ij. The sum of
+    their squares counts the variance of second order, 2 Σ_ij h_ij² over pairs of images, twice, so it is taken off
+    once; it is also the least that the variance can be. It is found as if entries of the centred kernels were jointly
+    normal: 2 / (n(n-3)) for independent features, as under permutations, times (1 - CKA²)² for aligned ones.
     """
     n = a.count
     product = cross_product(a, b).astype(np.float32)
     mixed = np.einsum("nd,nd->n", a.rows @ product, b.rows, dtype=np.float64)
-    parts = []
+    parts, off_diagonal = [], []
     for profile, x, y in ((mixed, a, b), (a.profile, a, a), (b.profile, b, b)):
         own = profile - x.squares * y.squares if unbiased else profile
-        total = unbiased_hsic(float(profile.sum()), x.squares, y.squares) * n * (n - 3) if unbiased else own.sum()
-        parts.append((2 * (own - own.mean()), float(total)))
+        off_diagonal.append(unbiased_hsic(float(profile.sum()), x.squares, y.squares) * n * (n - 3))
+        total = off_diagonal[-1] if unbiased else float(own.sum())
+        parts.append((2 * (own - own.mean()), total))
     (cross, total), (self_a, scale_a), (self_b, scale_b) = parts
     if scale_a <= 0 or scale_b <= 0:
         return math.nan
     scale = math.sqrt(scale_a * scale_b)
     influence = cross / scale - total / scale / 2 * (self_a / scale_a + self_b / scale_b)
-    least = 2 / (n * (n - 3))
+    least = 2 / (n * (n - 3)) * _second_order(total / scale, off_diagonal, scale_a, scale_b)
     return math.sqrt(max(float(influence @ influence) - least, least))
+
+
+def _second_order(score: float, off_diagonal: list[float], scale_a: float, scale_b: float) -> float:
+    """E h² of h = kl - score (k² + l²) / 2 for normal k and l.
+
+    off_diagonal: Σ K∘L, Σ K∘K and Σ L∘L of the U-centred kernels, which k and l have as their second moments.
+    """
+    cross = off_diagonal[0] / math.sqrt(scale_a * scale_b)
+    a, b = off_diagonal[1] / scale_a, off_diagonal[2] / scale_b
+    products = a * b + 2 * cross**2
+    return products - 3 * score * cross * (a + b) + score**2 / 4 * (3 * a**2 + 3 * b**2 + 2 * products)
 
 
 def unbiased_hsic(product: float, squares_a: NDArray[np.float64], squares_b: NDArray[np.float64]) -> float:
