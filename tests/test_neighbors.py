@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from diffalign.alignment import neighbors as module
 from diffalign.alignment.neighbors import Neighbors, nearest_neighbors
-from diffalign.alignment.preparation import FeatureError, clamped, unit_rows
+from diffalign.alignment.preparation import unit_rows
 from diffalign.devices import choose_device
 
 RNG = np.random.default_rng(0)
@@ -240,35 +240,3 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 def test_k_must_fit(k: int) -> None:
     with pytest.raises(ValueError, match=f"k = {k} neighbours need"):
         nearest_neighbors(np.eye(10, dtype=np.float32), k)
-
-
-def test_clamping_takes_the_exact_quantile_of_the_whole_tensor() -> None:
-    features = RNG.standard_normal((100, 20)).astype(np.float32)
-    bound = np.sort(np.abs(features).ravel())[int(0.95 * features.size)]
-    result = clamped(features, 0.95)
-    assert np.abs(result).max() == bound
-    inside = np.abs(features) <= bound
-    assert np.array_equal(result[inside], features[inside])
-    assert np.array_equal(clamped(features, 1.0), features)
-
-
-def test_preparation() -> None:
-    features = RNG.standard_normal((100, 20)).astype(np.float32) + 5
-    rows = unit_rows(features, names(100))
-    assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
-    centred = unit_rows(features, names(100), center=True)
-    expected = features.astype(np.float64) - features.astype(np.float64).mean(0)
-    assert np.allclose(centred, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-6)
-    assert np.allclose(unit_rows(features.astype(np.float64), names(100)), rows, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("value", "message"), [(np.nan, "NaN or infinite"), (np.inf, "NaN or infinite"), (0, "zero norm")]
-)
-def test_rows_without_direction_are_named(value: float, message: str) -> None:
-    features = np.ones((9, 4), np.float32)
-    features[2:9] = value
-    with pytest.raises(
-        FeatureError, match=f"7 of 9 images have .*{message}.*first: image2, image3, image4, image5, image6 …$"
-    ):
-        unit_rows(features, names(9))

@@ -85,7 +85,8 @@ def unit_rows(
     if features.ndim != 2 or not features.size:
         raise FeatureError(f"features are a table of images and dimensions; got shape {features.shape}")
     _refuse(~np.isfinite(features).all(axis=1), names, "NaN or infinite features")
-    prepared = np.asarray(features, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        prepared = np.asarray(features, dtype=np.float32)
     _refuse(~np.isfinite(prepared).all(axis=1), names, "features beyond the range of float32")
     if preparation.clamp is not None:
         if bound is None and preparation.clamp_over == "model":

@@ -1,0 +1,299 @@
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from scipy.stats import norm, t
+from threadpoolctl import threadpool_limits
+
+from diffalign.alignment import METRICS
+from diffalign.alignment.arrays import array_layer
+from diffalign.alignment.calibration import standard_errors
+from diffalign.alignment.graphs import EdgeIndex, KnnGraphs, knn_graphs
+from diffalign.alignment.intervals import around, groups_of, jackknife
+from diffalign.alignment.metrics import Layer, NeighborScores, Settings, measure_grid
+from diffalign.alignment.moments import Moments, cka, cka_error, moments, unbiased_cka
+from diffalign.alignment.neighbor_metrics import hsic_shares
+from diffalign.alignment.neighbors import Neighbors, nearest_neighbors
+from diffalign.alignment.preparation import unit_rows
+
+ON_LISTS = [name for name, metric in METRICS.items() if metric.shares]
+IN_CLOSED_FORM = [name for name, metric in METRICS.items() if metric.shares or metric.error]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    with threadpool_limits(1):
+        yield
+
+
+class Population:
+    """Images with eight latents, which two fixed linear maps and noise turn into features."""
+
+    def __init__(self, seed: int, noise: float) -> None:
+        self.random = np.random.default_rng(seed)
+        self.maps = [self.random.standard_normal((8, width)) for width in (16, 20)]
+        self.noise = noise
+
+    def sample(self, count: int, k: int) -> tuple[list[Layer], list[Layer]]:
+        z = self.random.standard_normal((count, 8))
+        layers = []
+        for linear in self.maps:
+            features = z @ linear + self.noise * self.random.standard_normal((count, linear.shape[1]))
+            layers.append(array_layer(features.astype(np.float32), [str(i) for i in range(count)], k))
+        return layers[:1], layers[1:]
+
+
+def covered(scores: np.ndarray, errors: np.ndarray) -> float:
+    """Share of 95 % intervals that hold the mean over the studies."""
+    interval = around(scores, errors)
+    truth = scores.mean()
+    return float(((interval.low <= truth) & (truth <= interval.high)).mean())
+
+
+@pytest.fixture(scope="module")
+def studies() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Scores and standard errors of 300 samples of 250 images."""
+    population = Population(0, 2)
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in IN_CLOSED_FORM}
+    with threadpool_limits(1):
+        for _ in range(300):
+            a, b = population.sample(250, 10)
+            scores = measure_grid(IN_CLOSED_FORM, a, b, Settings(10))
+            errors = standard_errors(IN_CLOSED_FORM, a, b, Settings(10))
+            for name, pairs in found.items():
+                pairs.append((scores[name][0, 0], errors[name][0, 0]))
+    return {name: (np.array(pairs)[:, 0], np.array(pairs)[:, 1]) for name, pairs in found.items()}
+
+
+@pytest.mark.parametrize("metric", IN_CLOSED_FORM)
+def test_intervals_cover_the_truth(metric: str, studies: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    scores, errors = studies[metric]
+    # a share of images that saturates near 1 is the least normal
+    assert (0.90 if metric == "cycle_knn" else 0.92) <= covered(scores, errors) <= 0.98
+    assert errors.mean() == pytest.approx(scores.std(), rel=0.2)
+
+
+@pytest.mark.parametrize(("noise", "width"), [(0.5, 16), (1000.0, 16), (1000.0, 150)])
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_intervals_of_cka_cover_the_truth_of_alike_and_of_independent_layers(
+    noise: float, width: int, unbiased: bool
+) -> None:
+    random = np.random.default_rng(1)
+    maps = [random.standard_normal((8, width)) for _ in "ab"]
+    pairs = []
+    for _ in range(300):
+        z = random.standard_normal((150, 8))
+        sides = [
+            moments(unit((z @ linear + noise * random.standard_normal((150, width))).astype(np.float32)))
+            for linear in maps
+        ]
+        function = unbiased_cka if unbiased else cka
+        pairs.append((function(*sides), cka_error(*sides, unbiased)))
+    scores, errors = np.array(pairs).T
+    assert 0.915 <= covered(scores, errors) <= 0.99
+    assert errors.mean() == pytest.approx(scores.std(), rel=0.25)
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    return unit_rows(features.astype(np.float32), [str(i) for i in range(len(features))])
+
+
+def lists_of(seed: int, count: int, k: int) -> tuple[list[Neighbors], list[Neighbors]]:
+    random = np.random.default_rng(seed)
+    z = random.standard_normal((count, 6))
+    sides = []
+    for depth in (2, 3):
+        layers = [z @ random.standard_normal((6, 8)) + random.standard_normal((count, 8)) for _ in range(depth)]
+        sides.append([nearest_neighbors(unit(x), k) for x in layers])
+    return sides[0], sides[1]
+
+
+def dense(graph: KnnGraphs, values: np.ndarray) -> np.ndarray:
+    """Values of the edges of one layer as a matrix."""
+    matrix = np.zeros((graph.count, graph.count))
+    np.put_along_axis(matrix, graph.targets[0].astype(np.intp), values.reshape(graph.count, graph.k), axis=1)
+    return matrix
+
+
+def dense_error(metric: str, a: KnnGraphs, b: KnnGraphs) -> float:
+    """Sum of e_ij e_kl over all pairs of edges that have an image in common, or both where that is negative."""
+    declared = METRICS[metric]
+    n = a.count
+    shared = EdgeIndex(a, declared.backward).matches(b)
+    shares = declared.shares
+    assert shares is not None
+    w = np.zeros((n, n))
+    scale = 1.0
+    own = [np.full(n * a.k, 1 / (n * a.k))] * 2
+    if declared.scaled:
+        parts = [shares(next(side.self_matches())) for side in (a, b)]
+        scale = math.sqrt(parts[0].sum() * parts[1].sum())
+        own = [part / part.sum() for part in parts]
+    w[shared.sources, shared.targets] = shares(shared) / scale
+    e = w - w.sum() / 2 * (dense(a, own[0]) + dense(b, own[1]))
+    edges = [(i, j) for i in range(n) for j in range(n) if e[i, j]]
+    variance = sum(e[x] * e[y] for x in edges for y in edges if {*x} & {*y})
+    return math.sqrt(variance if variance > 0 else sum(e[x] * e[y] for x in edges for y in edges if {*x} == {*y}))
+
+
+@pytest.mark.parametrize("metric", ON_LISTS)
+@pytest.mark.parametrize(("seed", "k"), [(0, 2), (1, 4)])
+def test_dyadic_errors_equal_their_dense_definition(metric: str, seed: int, k: int) -> None:
+    sides = lists_of(seed, 24, k)
+    found = NeighborScores([metric], *sides, k).errors()[metric]
+    for i, left in enumerate(sides[0]):
+        for j, right in enumerate(sides[1]):
+            expected = dense_error(metric, knn_graphs([left], k), knn_graphs([right], k))
+            assert found[i, j] == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize("metric", ON_LISTS)
+def test_shares_of_edges_sum_to_the_score(metric: str) -> None:
+    declared = METRICS[metric]
+    assert declared.shares is not None
+    a, b = (knn_graphs(side, 4) for side in lists_of(0, 40, 4))
+    shared = EdgeIndex(a, declared.backward).matches(b)
+    assert shared.per_pair(declared.shares(shared)) == pytest.approx(declared.function(shared), abs=1e-12)
+
+
+def test_shares_of_cknna_are_its_derivative() -> None:
+    sides = lists_of(0, 20, 4)
+    a, b = (knn_graphs(side[:1], 4) for side in sides)
+    shared = EdgeIndex(a).matches(b)
+    shares = hsic_shares(shared)
+
+    def hsic(step: float, edge: int) -> float:
+        places = shared.edges_a[edge], shared.edges_b[edge]
+        bumped = []
+        for graph, place in zip((a, b), places, strict=True):
+            weights = graph.weights.astype(np.float64)
+            weights.ravel()[place] *= 1 + step
+            bumped.append(KnnGraphs(graph.targets, weights))  # type: ignore[arg-type]
+        return float(METRICS["cknna"].function(EdgeIndex(bumped[0]).matches(bumped[1]))[0])
+
+    for edge in range(len(shares)):
+        slope = (hsic(1e-4, edge) - hsic(-1e-4, edge)) / 2e-4
+        # either kernel takes its part
+        assert shares[edge] == pytest.approx(slope / 2, rel=1e-4, abs=1e-10)
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_errors_of_cka_are_those_of_the_influence_of_every_image(unbiased: bool) -> None:
+    """The infinitesimal jackknife, which many images make of leaving out one at a time."""
+    random = np.random.default_rng(0)
+    z = random.standard_normal((400, 6))
+    rows = [unit(z @ random.standard_normal((6, 9)) + 0.5 * random.standard_normal((400, 9))) for _ in "ab"]
+    function: Callable[[Moments, Moments], float] = unbiased_cka if unbiased else cka
+    without = np.array([function(*(moments(np.delete(x, i, axis=0)) for x in rows)) for i in range(400)])
+    jackknifed = math.sqrt(399 / 400 * np.square(without - without.mean()).sum())
+    found = cka_error(*(moments(x) for x in rows), unbiased)
+    assert found == pytest.approx(jackknifed, rel=0.03)
+    assert found < jackknifed
+
+
+def test_errors_of_cka_of_constant_and_of_identical_layers() -> None:
+    rows = unit(np.random.default_rng(0).standard_normal((50, 8)))
+    same = np.tile(rows[:1], (50, 1))
+    for unbiased in (False, True):
+        assert math.isnan(cka_error(moments(rows), moments(same), unbiased))
+        assert cka_error(moments(rows), moments(rows), unbiased) < 1e-4
+
+
+@pytest.mark.parametrize("metric", IN_CLOSED_FORM)
+def test_intervals_hold_their_estimate(metric: str) -> None:
+    for count, noise in ((12, 0.0), (12, 5.0), (40, 1000.0)):
+        a, b = Population(count, noise).sample(count, 3)
+        scores = measure_grid([metric], a, b, Settings(3))[metric]
+        interval = around(scores, standard_errors([metric], a, b, Settings(3))[metric])
+        defined = ~np.isnan(scores)
+        assert (interval.error[defined] >= 0).all()
+        assert ((interval.low <= scores) & (scores <= interval.high))[defined].all()
+
+
+def test_reach_of_intervals() -> None:
+    scores, errors = np.array([[0.5, np.nan]]), np.array([[0.1, 0.1]])
+    normal, student = around(scores, errors, 0.9), around(scores, errors, 0.9, 4)
+    assert normal.high[0, 0] == pytest.approx(0.5 + norm.ppf(0.95) * 0.1)
+    assert student.low[0, 0] == pytest.approx(0.5 - t.ppf(0.95, 4) * 0.1)
+    assert np.isnan(normal.low[0, 1])
+
+
+def test_groups_are_dealt_out_in_turn() -> None:
+    order = np.random.default_rng(0).permutation(23).tolist()
+    groups = groups_of(order, 5)
+    assert sorted(np.bincount(groups)) == [4, 4, 5, 5, 5]
+    assert groups[order[:7]].tolist() == [0, 1, 2, 3, 4, 0, 1]
+    for bad in (1, 24):
+        with pytest.raises(ValueError, match=f"{bad} groups of 23 images: at least 2 groups"):
+            groups_of(order, bad)
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
+    values = np.random.default_rng(0).standard_normal((40, 2))
+    found = jackknife(values.mean(axis=0), np.arange(40), lambda keep: values[keep].mean(axis=0))
+    expected = values.std(axis=0, ddof=1) / math.sqrt(40)
+    assert found.error == pytest.approx(expected)
+    assert found.high == pytest.approx(values.mean(axis=0) + t.ppf(0.975, 39) * expected)
+
+
+def test_an_undefined_replicate_leaves_no_interval() -> None:
+    found = jackknife(np.array([1.0]), np.arange(4), lambda keep: np.array([np.nan if 2 not in keep else 1.0]))
+    assert np.isnan(found.error).all()
+
+
+WITHOUT_CLOSED_FORM = ("svcca", "procrustes", "rsa", "rsa_pearson", "ridge")
+
+
+@pytest.fixture(scope="module")
+def jackknifed() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Scores, standard errors and whether the interval covers the mean, of 80 samples of 120 images in 20 groups."""
+    population = Population(2, 2)
+    names = ("mutual_knn", "cknna", *WITHOUT_CLOSED_FORM)
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    with threadpool_limits(1):
+        for _ in range(80):
+            a, b = population.sample(120, 30)
+
+            def measured(keep: np.ndarray, a: list[Layer] = a, b: list[Layer] = b) -> np.ndarray:
+                kept = ([side[0].restricted(keep, 10)] for side in (a, b))
+                grids = measure_grid(names, *kept, Settings(10))
+                return np.array([grids[name][0, 0] for name in names])
+
+            a, b = ([remembered(side[0])] for side in (a, b))
+            scores = measured(np.arange(120), a, b)
+            groups = groups_of(list(range(120)), 20)
+            interval = jackknife(scores, groups, lambda keep, a=a, b=b: measured(keep, a, b))
+            for name, score, error in zip(names, scores, interval.error, strict=True):
+                found[name].append((score, error))
+    out = {}
+    for name, pairs in found.items():
+        scores, errors = np.array(pairs).T
+        interval = around(scores, errors, freedom=19)
+        out[name] = scores, errors, (interval.low <= scores.mean()) & (scores.mean() <= interval.high)
+    return out
+
+
+def remembered(layer: Layer) -> Layer:
+    lists, folds = layer.lists(), layer.folds()
+    return Layer(layer.count, lambda: lists, layer.rows, lambda: folds)
+
+
+@pytest.mark.parametrize("metric", WITHOUT_CLOSED_FORM)
+def test_jackknife_intervals_cover_the_truth(
+    metric: str, jackknifed: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
+) -> None:
+    scores, errors, covers = jackknifed[metric]
+    assert covers.mean() >= 0.9
+    # left-out images turn the leading singular vectors of SVCCA more than new ones would
+    assert 0.85 < errors.mean() / scores.std() < (1.9 if metric == "svcca" else 1.35)
+
+
+@pytest.mark.parametrize("metric", ["mutual_knn", "cknna"])
+def test_the_jackknife_covers_too_much_where_few_neighbours_are_shared(
+    metric: str, jackknifed: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
+) -> None:
+    """It lacks the term that dyadic errors take off, so those are what lists are given."""
+    scores, errors, covers = jackknifed[metric]
+    assert errors.mean() > 1.15 * scores.std()
+    assert covers.mean() >= 0.95
