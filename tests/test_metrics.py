@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import golden
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.linalg import orthogonal_procrustes, subspace_angles
 from scipy.spatial.distance import pdist
@@ -436,6 +436,13 @@ def test_permuted_svcca_is_that_of_shuffled_features() -> None:
         assert np.isnan(grid[1]).all()
 
 
+def order_is_clear(features: np.ndarray, k: int) -> bool:
+    """Whether rounding cannot change the order of the k nearest neighbours of any image."""
+    similarity = linear(unit(features))
+    np.fill_diagonal(similarity, -np.inf)
+    return bool((np.diff(np.sort(similarity, axis=1)[:, -k - 1 :], axis=1) > 1e-6).all())
+
+
 @pytest.mark.parametrize("metric", METRICS)
 @given(seed=st.integers(0, 10_000), count=st.integers(24, 60), k=st.integers(2, 12))
 @settings(max_examples=20, deadline=None)
@@ -443,6 +450,7 @@ def test_declared_properties_hold(metric: str, seed: int, count: int, k: int) ->
     declared = METRICS[metric]
     a, b = related(seed, count)
     image = names(count)
+    assume(not declared.uses_k or all(order_is_clear(x, k) for x in (a, b)))
     ab = measure(metric, a, b, k=k, names=image)
     if math.isnan(ab.value):
         assert ab.undefined == declared.undefined
