@@ -62,7 +62,7 @@ class Layer:
     cubes: Callable[[], KernelCubes] | None = None
 
     def restricted(self, keep: NDArray[np.intp], k: int) -> Layer:
-        """The same layer of some of the images. Factors are those of these images, so stored ones do not serve."""
+        """The same layer of some of the images, prepared as it was with all of them. Factors are made anew."""
         return Layer(
             len(keep),
             lambda: restricted(self.lists(), keep, k),

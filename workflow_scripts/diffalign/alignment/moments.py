@@ -73,7 +73,7 @@ def standardised(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def cka(a: Moments, b: Moments, eps: float = 0.0) -> float:
-    """Linear CKA with biased HSIC (Kornblith et al. 2019, eq. 3): ‖XᵀY‖²_F / (‖XᵀX‖_F ‖YᵀY‖_F + eps). 0 to 1."""
+    """Linear CKA with biased HSIC (Kornblith et al. 2019): ‖XᵀY‖²_F / (‖XᵀX‖_F ‖YᵀY‖_F + eps). 0 to 1."""
     scale = math.sqrt(a.self_product * b.self_product)
     return _product_norm(a, b) / (scale + eps) if scale > 0 else math.nan
 
@@ -142,7 +142,7 @@ def _self_hsic(layer: Moments) -> float:
 def procrustes(a: Moments, b: Moments, eps: float = 0.0) -> float:
     """1 - 2θ/π with the angular Procrustes distance θ = arccos(‖XᵀY‖_* / (‖X‖_F ‖Y‖_F)) of centred features.
 
-    Williams et al., "Generalized Shape Metrics on Neural Representations" (NeurIPS 2021), eq. 9 and 10; turned into a
+    Williams et al., "Generalized Shape Metrics on Neural Representations" (NeurIPS 2021); turned into a
     score, 0 to 1, so that more is more alike.
     """
     scale = math.sqrt(float(a.squares.sum() * b.squares.sum()))
