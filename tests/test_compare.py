@@ -11,10 +11,10 @@ import pytest
 import torch
 from conftest import ROOT
 from test_docs import PAGES
-from test_metrics import graph, related
+from test_metrics import related
 
 from compare import parser
-from diffalign.alignment import metrics
+from diffalign.alignment import METRICS, Preparation, measure
 from diffalign.provenance import file_sha256
 
 A, B = related(0)
@@ -39,12 +39,12 @@ def compare(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_score_is_that_of_rows_joined_on_names(files: Path) -> None:
     done = compare(files, "a.pt", "stack.npz", "--layer-b", "1", "--metric", "mutual_knn", "--k", "7")
     assert (done.returncode, done.stderr) == (0, "")
-    expected = metrics.measure("mutual_knn", graph(A, 7), graph(B, 7)).value
+    expected = measure("mutual_knn", A, B, k=7).value
     lines = done.stdout.splitlines()
     assert lines[0] == f"mutual_knn {expected:.6f}"
-    assert lines[1] == "N = 60, k = 7, eps = 0, clamp = none, center = false, chance 0.118644"
+    assert lines[1] == "N = 60, k = 7, eps = 0, clamp = none, center = false, whiten = false, chance 0.118644"
     assert lines[2].startswith("A: a.pt (vfmvae, 12 wide, float32, names inside, sha256 ")
-    assert lines[3].startswith("B: stack.npz, layer 1 (array, 9 wide, float32, names inside, sha256 ")
+    assert lines[3].startswith("B: stack.npz, layer 1 (array, 11 wide, float32, names inside, sha256 ")
     assert len(lines) == 4
 
 
@@ -55,10 +55,17 @@ def test_json_holds_what_the_score_depends_on(files: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    expected = metrics.measure("cknna", graph(A, 5, 0.95), graph(B, 5, 0.95), 1e-6).value
+    expected = measure("cknna", A, B, k=5, eps=1e-6, preparation=Preparation(0.95)).value
     assert result["value"] == pytest.approx(expected, abs=1e-12)
     assert (result["metric"], result["n"], result["k"], result["eps"]) == ("cknna", 60, 5, 1e-6)
-    assert result["preparation"] == {"clamp": 0.95, "center": False, "normalize": "l2"}
+    assert result["preparation"] == {
+        "clamp": 0.95,
+        "clamp_rule": "exact",
+        "clamp_over": "layer",
+        "center": False,
+        "whiten": False,
+        "normalize": "l2",
+    }
     assert result["a"]["sha256"] == {"a.pt": file_sha256(files / "a.pt")}
     assert result["b"]["layer"] == "-1"
 
@@ -118,4 +125,4 @@ def test_the_examples_of_the_documentation_are_understood() -> None:
     for line in lines:
         words = shlex.split(line, comments=True)
         assert words[:2] == [".venv/bin/python", "workflow_scripts/compare.py"]
-        assert parser().parse_args(words[2:]).metric in metrics.METRICS
+        assert parser().parse_args(words[2:]).metric in METRICS

@@ -8,10 +8,10 @@ import pytest
 import yaml
 from conftest import ROOT, demo_config, merge
 from test_graph import SINGLE, snakemake
-from test_metrics import graph, related
+from test_metrics import related
 
 from diffalign import study
-from diffalign.alignment import metrics
+from diffalign.alignment import arrays, measure, metrics
 from diffalign.alignment.metrics import METRICS
 from diffalign.models import families
 
@@ -59,10 +59,23 @@ def test_the_picture_of_the_rules_is_the_graph(tmp_path: Path) -> None:
 
 
 def test_the_example_of_a_metric_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "METRICS", dict(METRICS))
+    for module in (metrics, arrays):
+        monkeypatch.setattr(module, "METRICS", dict(METRICS))
     (code,) = blocks(ROOT / "docs" / "add-a-metric.md", "python")
     exec(code, vars(metrics))
+    monkeypatch.setattr(arrays, "METRICS", metrics.METRICS)
     a, b = related(0)
-    assert metrics.measure("jaccard_knn", graph(a, 5), graph(a, 5)).value == 1
-    shared = metrics.measure("mutual_knn", graph(a, 5), graph(b, 5)).value
-    assert metrics.measure("jaccard_knn", graph(a, 5), graph(b, 5)).value == pytest.approx(shared / (2 - shared))
+    assert measure("jaccard_knn", a, a, k=5).value == 1
+    shared = measure("mutual_knn", a, b, k=5).value
+    assert measure("jaccard_knn", a, b, k=5).value == pytest.approx(shared / (2 - shared))
+
+
+def test_the_example_of_the_readme_measures() -> None:
+    (code,) = blocks(ROOT / "README.md", "python")
+    a, b = related(0)
+    exec(code, {"a": a, "b": b})
+
+
+def test_every_metric_is_explained() -> None:
+    text = (ROOT / "docs" / "metrics.md").read_text()
+    assert [name for name in METRICS if f"`{name}`" not in text] == []

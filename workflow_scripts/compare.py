@@ -139,11 +139,19 @@ def printed(result: dict[str, Any]) -> str:
     value = f"undefined: {result['undefined']}" if result["value"] is None else f"{result['value']:.6f}"
     chance = "" if result["chance"] is None else f", chance {result['chance']:.6f}"
     preparation = result["preparation"]
-    clamp = "none" if preparation["clamp"] is None else f"{preparation['clamp']:g}"
+    clamp = "none" if preparation["clamp"] is None else f"{preparation['clamp']:g} ({preparation['clamp_rule']})"
+    settings = {
+        "N": result["n"],
+        "k": result["k"] if METRICS[result["metric"]].uses_k else None,
+        "sigma": result["rbf_sigma"],
+        "eps": f"{result['eps']:g}",
+        "clamp": clamp,
+        "center": str(preparation["center"]).lower(),
+        "whiten": str(preparation["whiten"]).lower(),
+    }
     lines = [
         f"{result['metric']} {value}",
-        f"N = {result['n']}, k = {result['k']}, eps = {result['eps']:g}, clamp = {clamp}, "
-        f"center = {str(preparation['center']).lower()}{chance}",
+        ", ".join(f"{key} = {setting}" for key, setting in settings.items() if setting is not None) + chance,
     ]
     for side in "ab":
         made = result[side]

@@ -15,7 +15,7 @@ from diffalign.alignment.graphs import Matches
 
 
 def mutual_knn(shared: Matches) -> NDArray[np.float64]:
-    """Mean over images of |kNN_A(i) ∩ kNN_B(i)| / k (Huh et al. 2024, appendix A): (L_A L_B,). Chance is k / (N - 1)."""
+    """Mean over images of |kNN_A(i) ∩ kNN_B(i)| / k (Huh et al. 2024, appendix A): (L_A L_B,). Chance: k / (N - 1)."""
     return shared.per_pair() / (shared.count * shared.k)
 
 
