@@ -220,12 +220,18 @@ def matrices_of(wildcards):
     return with_recipes(matrices(METRICS, wildcards.dataset, wildcards.condition, wildcards.a, wildcards.b))
 
 
+def matrices_of_all_pairs(wildcards):
+    """The matrices of one metric of every pair of the study, and their recipes."""
+    places = ((wildcards.dataset, wildcards.condition, a, b) for a, b in STUDY.pairs)
+    return with_recipes([path for place in places for path in matrices([wildcards.metric], *place)])
+
+
 def with_recipes(arrays):
     """Matrices, the recipes that lie beside them, and their calibrations, as named inputs."""
     return {
         "matrices": arrays,
         "recipes": recipes_of(arrays),
-        "calibrations": [path.replace("/layers/", "/calibration/").removesuffix(".npy") + ".npz" for path in arrays],
+        "calibrations": [str(Path(path).parents[1] / "calibration" / f"{Path(path).stem}.npz") for path in arrays],
     }
 
 
@@ -254,10 +260,17 @@ def everything():
     figures = [
         f"results/figures/{dataset}/{condition}/{figure}/{names.print_pair(a, b)}.png"
         for dataset, condition, a, b in study_places()
-        for figure in ("layer_maps", "depth_curves")
+        for figure in ("layer_maps", "depth_curves", "null_histograms")
     ]
+    maps = [
+        f"results/figures/{dataset}/{condition}/model_maps/{metric}.png"
+        for dataset in STUDY.study_datasets
+        for condition in STUDY.study_conditions
+        for metric in METRICS
+    ]
+    tables = [f"results/tables/{table}.tsv" for table in ("alignment", "pairs")]
     scores = [f"results/{metric}/{pair}.npy" for metric in METRICS for pair in STUDY.scores]
-    return [*scores, *(["results/tables/alignment.tsv"] if figures else []), *figures]
+    return [*scores, *([*tables, *figures, *maps] if STUDY.pairs else [])]
 
 
 def made_by(rules):

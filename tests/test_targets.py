@@ -26,6 +26,10 @@ from diffalign.alignment.metrics import METRICS
             "unknown figure 'layer_map'; did you mean 'layer_maps'?",
         ),
         ("results/figures/photographs/clean/layer_maps/dinov3_vs_sd3.png", "unknown model 'dinov3'"),
+        ("results/figures/photographs/clean/null_histogram/dinov2_vs_sd3.png", "did you mean 'null_histograms'?"),
+        ("results/figures/photographs/clean/null_histograms/dinov2_vs_sd4.png", "unknown model 'sd4'"),
+        ("results/figures/photographs/clean/model_maps/cknaa.png", "unknown metric 'cknaa'; did you mean 'cknna'?"),
+        ("results/tables/pair.tsv", "unknown table 'pair'; did you mean 'pairs'?"),
         (
             "results/latents/photographs/clean/sd3va/latents_stats.pt",
             "unknown autoencoder 'sd3va'; did you mean",

@@ -4,38 +4,49 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-
-from diffalign import logs
-from diffalign.atomic import replacing
-from diffalign.matrices import LayerMatrix, read_matrix
+from diffalign import logs, tables
+from diffalign.matrices import CalibratedMatrix, read_matrices
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
+COLUMNS = {
+    **dict.fromkeys(("metric", "dataset", "condition", "a", "b", "layer_a", "layer_b"), "string"),
+    **dict.fromkeys(("depth_a", "depth_b", "score"), "float64"),
+    **dict.fromkeys(("is_best", "is_default"), "bool"),
+    **dict.fromkeys(("n", "k"), "int64"),
+    **dict.fromkeys(("chance", "null_mean", "null_sd", "z", "p", "q", "calibrated", "error", "low", "high"), "float64"),
+    "miniature": "bool",
+}
 
-def alignment_table(matrices: Sequence[Path], defaults: Mapping[str, str], tsv: Path, parquet: Path) -> None:
+
+def alignment_table(
+    matrices: Sequence[Path], calibrations: Sequence[Path], defaults: Mapping[str, str], tsv: Path, parquet: Path
+) -> None:
     """Write the scores of all matrices in long form, as TSV and Parquet with the same rows.
 
     Columns: metric, dataset, condition, a, b (bundles), layer_a, layer_b, depth_a, depth_b (0 first, 1 last), score,
-    is_best (the largest of its matrix), is_default (both layers are the default
-    layers of their models), n, k, chance, miniature.
+    is_best (the largest of its matrix), is_default (both layers are the default layers of their models), n, k, chance,
+    null_mean, null_sd, z, p, q (Benjamini-Hochberg over all rows of the same metric), calibrated, error, low, high
+    (standard error and 95 % interval over images), miniature. What is not known is empty. defaults: model -> its
+    default layer.
     """
-    table = pd.DataFrame([row for path in matrices for row in rows(read_matrix(path), defaults)])
-    logs.log.info("%d scores from %d matrices", len(table), len(matrices))
-    with replacing(tsv) as temporary:
-        table.to_csv(temporary, sep="\t", index=False, float_format="%.9g")
-    with replacing(parquet) as temporary:
-        table.to_parquet(temporary, index=False)
+    found = read_matrices(matrices, calibrations)
+    table = tables.frame((row for matrix in found for row in rows(matrix, defaults)), COLUMNS)
+    tables.add_q(table, "p", "q")
+    logs.log.info("%d scores from %d matrices", len(table), len(found))
+    tables.write(table, tsv, parquet)
 
 
-def rows(matrix: LayerMatrix, defaults: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """The cells of one matrix; defaults: model -> its default layer."""
-    recipe, values = matrix.recipe, matrix.values
+def rows(matrix: CalibratedMatrix, defaults: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """The cells of one matrix, without q; defaults: model -> its default layer."""
+    recipe, values, beside = matrix.recipe, matrix.values, matrix.calibration
     layers_a, layers_b = matrix.layers("a"), matrix.layers("b")
-    best = int(np.nanargmax(values)) if np.isfinite(values).any() else -1
-    default = (defaults[matrix.model("a")], defaults[matrix.model("b")])
+    grids = {"error": beside.error, "low": beside.low, "high": beside.high}
+    if beside.null is not None:
+        null = beside.null
+        grids |= {"null_mean": null.mean, "null_sd": null.sd, "z": null.z, "p": null.p, "calibrated": null.calibrated}
+    default = matrix.default(defaults)
     for i, layer_a in enumerate(layers_a):
         for j, layer_b in enumerate(layers_b):
             yield {
@@ -49,11 +60,12 @@ def rows(matrix: LayerMatrix, defaults: Mapping[str, str]) -> Iterator[dict[str,
                 "depth_a": i / max(1, len(layers_a) - 1),
                 "depth_b": j / max(1, len(layers_b) - 1),
                 "score": float(values[i, j]),
-                "is_best": i * len(layers_b) + j == best,
-                "is_default": (layer_a, layer_b) == default,
+                "is_best": (i, j) == matrix.best,
+                "is_default": (i, j) == default,
                 "n": recipe["n"],
                 "k": recipe["k"],
                 "chance": recipe["chance"],
+                **{key: float(grid[i, j]) for key, grid in grids.items()},
                 "miniature": matrix.miniature,
             }
 
@@ -62,6 +74,7 @@ if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "alignment_table"):
         alignment_table(
             [Path(path) for path in snakemake.input.matrices],
+            [Path(path) for path in snakemake.input.calibrations],
             snakemake.params.defaults,
             Path(snakemake.output.tsv),
             Path(snakemake.output.parquet),

@@ -10,59 +10,110 @@ from numpy.typing import NDArray
 
 from diffalign import figures, logs
 from diffalign.alignment.metrics import METRICS
-from diffalign.matrices import LayerMatrix, read_matrix
+from diffalign.matrices import CalibratedMatrix, read_matrices
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def depth_curves(matrices: Sequence[Path], defaults: Mapping[str, str], outputs: Sequence[Path]) -> None:
-    """Draw one row of panels a metric: left over the depth of A, right over the depth of B.
+def depth_curves(
+    matrices: Sequence[Path], calibrations: Sequence[Path], defaults: Mapping[str, str], outputs: Sequence[Path]
+) -> None:
+    """Draw two panels a metric, left over the depth of A, right over the depth of B; of more than four metrics, two
+    stand in a row.
 
     defaults: model -> its default layer.
     """
     figures.styled()
-    found = [read_matrix(path) for path in matrices]
+    found = read_matrices(matrices, calibrations)
+    lines, across = figures.grid_of_panels(len(found), 1 if len(found) <= 4 else 2)
     figure, panels = plt.subplots(
-        len(found), 2, figsize=(8.4, 2.5 * len(found) + 0.5), squeeze=False, sharey="row", layout="constrained"
+        lines, 2 * across, figsize=(7.6 * across, 2.3 * lines + 1.1), squeeze=False, layout="constrained"
     )
-    for row, matrix in zip(panels, found, strict=True):
+    for axes in panels.ravel()[2 * len(found) :]:
+        axes.set_visible(False)
+    for number, matrix in enumerate(found):
+        row = panels.ravel()[2 * number : 2 * number + 2]
+        row[1].sharey(row[0])
+        row[1].tick_params(labelleft=False)
         for axes, side, other in zip(row, "ab", "ba", strict=True):
-            layers = matrix.layers(side)
-            name = defaults[matrix.model(other)]
-            best, default = over_depth(matrix, side, name)
-            figures.depth_curve(
-                axes,
-                layers,
-                {
-                    f"best layer of {matrix.bundle(other)}": (best, figures.BEST, 2.6),
-                    f"{matrix.bundle(other)} at {name}": (default, figures.DEFAULT, 1.2),
-                },
-                matrix.recipe["chance"],
+            default = defaults[matrix.model(other)]
+            figures.depth_curve(axes, matrix.layers(side), curves(matrix, side, default), matrix.recipe["chance"])
+            undefined = "" if np.isfinite(over_depth(matrix, side, default)[1]).any() else ", not defined"
+            axes.set_title(
+                f"against {matrix.bundle(other)} (default layer: {default}{undefined})", loc="left", fontsize=8
             )
             axes.set_xlabel(f"layer of {matrix.bundle(side)}")
-            axes.legend(fontsize=7, frameon=False, loc="best")
         row[0].set_ylabel(METRICS[matrix.metric].label)
-    recipe = found[0].recipe
     figure.suptitle(
-        f"{recipe['dataset']}, {recipe['condition']}: N = {recipe['n']}, k = {recipe['k']}", x=0.01, ha="left"
+        f"{figures.title_of(found[0].recipe)}. Bands: 95 % intervals over images, where they have a closed form.",
+        x=0.01,
+        ha="left",
+        fontsize=9,
     )
+    figures.shared_legend(figure, panels.ravel()[: 2 * len(found)], 2 if across == 1 else 3)
     figures.save(figure, outputs, found[0].miniature)
 
 
-def over_depth(matrix: LayerMatrix, side: str, default: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def curves(matrix: CalibratedMatrix, side: str, default: str) -> list[figures.Curve]:
+    """The curve of the best layer of the other side, and that of one of its layers, by name."""
+    other = "b" if side == "a" else "a"
+    values, low, high = (
+        grid if side == "a" else grid.T for grid in (matrix.values, matrix.calibration.low, matrix.calibration.high)
+    )
+    null = matrix.calibration.null
+    thresholds = np.full_like(values, np.nan)
+    if null is not None:
+        thresholds = null.threshold if side == "a" else null.threshold.T
+    at_best, at_default = over_depth(matrix, side, default)
+    column = matrix.layers(other).index(default)
+    percent = f"{100 * matrix.calibration.settings['alpha']:g} %"
+    maximum = np.full(len(values), np.nan if null is None else null.maximum_threshold)
+    return [
+        figures.Curve(
+            at_best,
+            _at_best(low, values),
+            _at_best(high, values),
+            maximum,
+            "best layer of the other model (not corrected for the choice)",
+            f"what the largest score of the whole grid exceeds by chance in {percent}",
+            figures.BEST,
+            2.2,
+        ),
+        figures.Curve(
+            at_default,
+            low[:, column],
+            high[:, column],
+            thresholds[:, column],
+            "default layer of the other model",
+            f"what a single score exceeds by chance in {percent}",
+            figures.DEFAULT,
+            1.3,
+        ),
+    ]
+
+
+def over_depth(matrix: CalibratedMatrix, side: str, default: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """For every layer of `side`: the best score over the other side's layers, and the score with one of them."""
     values = matrix.values if side == "a" else matrix.values.T
     other = "b" if side == "a" else "a"
-    # a layer without any defined score has no best one
-    best = np.array([np.nanmax(line) if np.isfinite(line).any() else np.nan for line in values])
-    return best, values[:, matrix.layers(other).index(default)]
+    return _at_best(values, values), values[:, matrix.layers(other).index(default)]
+
+
+def _at_best(grid: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of every row of a grid, the cell whose score is the largest; NaN for a row without any defined score."""
+    found = np.full(len(values), np.nan)
+    for i, line in enumerate(values):
+        if np.isfinite(line).any():
+            found[i] = grid[i, int(np.nanargmax(line))]
+    return found
 
 
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "depth_curves"):
         depth_curves(
             [Path(path) for path in snakemake.input.matrices],
+            [Path(path) for path in snakemake.input.calibrations],
             snakemake.params.defaults,
             [Path(path) for path in snakemake.output],
         )

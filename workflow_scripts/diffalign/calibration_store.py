@@ -59,6 +59,8 @@ def write_calibration(path: Path, stored: StoredCalibration) -> None:
     header: dict[str, Any] = {"format": CALIBRATION_FORMAT, "settings": dict(stored.settings), "method": None}
     if stored.null is not None:
         arrays |= {key: getattr(stored.null, key) for key in (*_GRIDS, "maxima")}
+        if stored.null.skewness is not None:
+            arrays["skewness"] = stored.null.skewness
         header["method"] = stored.null.method
         header["maximum"] = {
             key: _plain(getattr(stored.null, f"maximum_{key}")) for key in ("p", "threshold", "calibrated")
@@ -88,7 +90,7 @@ def read_calibration(path: Path) -> StoredCalibration:
     if header["method"] is not None:
         maximum: dict[str, Any] = {f"maximum_{key}": _number(value) for key, value in header["maximum"].items()}
         grids: dict[str, Any] = {key: arrays[key] for key in (*_GRIDS, "maxima")}
-        null = Calibration(method=header["method"], **grids, **maximum)
+        null = Calibration(method=header["method"], **grids, **maximum, skewness=arrays.get("skewness"))
     selection = None
     if "selection" in header:
         found = header["selection"]

@@ -17,7 +17,7 @@ _STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "features": (("dataset", "condition", "bundle", "layer"),),
     "factors": (("dataset", "condition", "bundle"),),
-    "figures": (("dataset", "condition", "figure", "pair"),),
+    "figures": (("dataset", "condition", "figure", "shown"),),
     "images": (("dataset", "condition", "file"),),
     "latents": (("dataset", "condition", "autoencoder", "file"),),
     "neighbors": (("dataset", "condition", "bundle"),),
@@ -28,8 +28,9 @@ _STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 _METRIC = (("pair",), ("dataset", "condition", "pair"), ("dataset", "condition", "layers", "pair"))
 _OF_ALL_LAYERS = ("layers", "calibration")
-_TABLES = ("alignment",)
-_FIGURES = ("layer_maps", "depth_curves")
+_TABLES = ("alignment", "pairs")
+# what the file of a figure is named for
+_FIGURES = {"layer_maps": "pair", "depth_curves": "pair", "null_histograms": "pair", "model_maps": "metric"}
 
 
 def explain(target: str, study: Study, known_metrics: Iterable[str]) -> str:
@@ -62,6 +63,7 @@ def explain(target: str, study: Study, known_metrics: Iterable[str]) -> str:
 def _check(part: str, word: str, rest: Sequence[str], study: Study) -> None:
     """Raise UnknownName where a word of a path is not what stands at its place."""
     stem = word.rpartition(".")[0] or word
+    part = _FIGURES[rest[2]] if part == "shown" else part
     if part == "dataset" and word not in study.datasets:
         raise names.unknown("dataset", word, study.datasets)
     if part == "condition" and word not in study.conditions:
@@ -78,8 +80,9 @@ def _check(part: str, word: str, rest: Sequence[str], study: Study) -> None:
         encoders = [name for name, model in study.models.items() if model.is_autoencoder]
         if word not in encoders:
             raise names.unknown("autoencoder", word, encoders)
-    if part == "table" and stem not in _TABLES:
-        raise names.unknown("table", stem, _TABLES)
+    last = {"table": _TABLES, "metric": study.alignment.metrics}
+    if part in last and stem not in last[part]:
+        raise names.unknown(part, stem, last[part])
     if part == "prompt":
         model = study.model_of(stem)
         if not model.conditionings:

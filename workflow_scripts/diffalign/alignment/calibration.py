@@ -25,7 +25,8 @@ class Calibration:
     mean, sd: of the null. z: (score - mean) / sd. p: share of the null at or above the score, itself among it.
     threshold: what a score must exceed at level alpha. calibrated: (score - threshold) / (highest - threshold),
     clipped to [0, 1]. maxima: the largest score of the grid under each permutation, (K,); empty in closed form.
-    maximum_p, maximum_threshold, maximum_calibrated: the same for the largest score of the grid.
+    maximum_p, maximum_threshold, maximum_calibrated: the same for the largest score of the grid. skewness: of the null,
+    None where it is not found in closed form.
     """
 
     method: str
@@ -39,6 +40,7 @@ class Calibration:
     maximum_p: float
     maximum_threshold: float
     maximum_calibrated: float
+    skewness: Grid | None = None
 
 
 def calibrate_by_permutations(scores: Grid, null: NDArray[np.float64], highest: float, alpha: float) -> Calibration:
@@ -103,6 +105,7 @@ def calibrate_by_moments(scores: Grid, null: NullMoments, highest: float, alpha:
         maximum_p=maximum_p,
         maximum_threshold=maximum_threshold,
         maximum_calibrated=maximum_calibrated,
+        skewness=None if null.skewness is None else np.where(undefined, np.nan, null.skewness),
     )
 
 

@@ -1,0 +1,105 @@
+"""One row a pair of models and metric: the best layers, the default layers, the layers chosen on half of the images."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffalign import logs, tables
+from diffalign.matrices import CalibratedMatrix, read_matrices
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+COLUMNS = {
+    **dict.fromkeys(("metric", "dataset", "condition", "a", "b", "layer_a", "layer_b"), "string"),
+    **dict.fromkeys(("maximum", "maximum_p", "maximum_q", "maximum_threshold", "maximum_calibrated"), "float64"),
+    **dict.fromkeys(("default_layer_a", "default_layer_b"), "string"),
+    **dict.fromkeys(("default_score", "default_p", "default_low", "default_high"), "float64"),
+    **dict.fromkeys(("selected_layer_a", "selected_layer_b"), "string"),
+    **dict.fromkeys(("selected_chosen", "selected_reported", "selected_uncorrected"), "float64"),
+    "selected_count": "Int64",
+    **dict.fromkeys(("n", "k"), "int64"),
+    "null": "string",
+    "permutations": "Int64",
+    "miniature": "bool",
+}
+
+
+def pairs_table(
+    matrices: Sequence[Path], calibrations: Sequence[Path], defaults: Mapping[str, str], tsv: Path, parquet: Path
+) -> None:
+    """Write what is claimed of every pair of models, as TSV and Parquet with the same rows.
+
+    Columns: metric, dataset, condition, a, b (bundles); layer_a, layer_b (the best pair of layers), maximum (its
+    score), maximum_p, maximum_q (Benjamini-Hochberg over all rows of the same metric), maximum_threshold,
+    maximum_calibrated (against the null of the largest score of the grid); default_layer_a, default_layer_b,
+    default_score, default_p, default_low, default_high; selected_layer_a, selected_layer_b (the best on one half of
+    the images), selected_chosen (their score there), selected_reported (on the other half), selected_uncorrected (the
+    largest of the other half), selected_count (images of the other half), all empty unless alignment.split_selection;
+    n, k, null (permutations or moments), permutations, miniature. What is not known is empty. defaults: model -> its
+    default layer.
+    """
+    found = read_matrices(matrices, calibrations)
+    table = tables.frame((row(matrix, defaults) for matrix in found), COLUMNS)
+    tables.add_q(table, "maximum_p", "maximum_q")
+    tables.write(table, tsv, parquet)
+
+
+def row(matrix: CalibratedMatrix, defaults: Mapping[str, str]) -> dict[str, Any]:
+    """One matrix, without maximum_q; defaults: model -> its default layer."""
+    recipe, beside = matrix.recipe, matrix.calibration
+    layers_a, layers_b = matrix.layers("a"), matrix.layers("b")
+    default = matrix.default(defaults)
+    found: dict[str, Any] = {
+        "metric": matrix.metric,
+        "dataset": recipe["dataset"],
+        "condition": recipe["condition"],
+        "a": matrix.bundle("a"),
+        "b": matrix.bundle("b"),
+        "default_layer_a": layers_a[default[0]],
+        "default_layer_b": layers_b[default[1]],
+        "default_score": float(matrix.values[default]),
+        "default_low": float(beside.low[default]),
+        "default_high": float(beside.high[default]),
+        "n": recipe["n"],
+        "k": recipe["k"],
+        "miniature": matrix.miniature,
+    }
+    if matrix.best is not None:
+        found |= {
+            "layer_a": layers_a[matrix.best[0]],
+            "layer_b": layers_b[matrix.best[1]],
+            "maximum": float(matrix.values[matrix.best]),
+        }
+    if beside.null is not None:
+        null = beside.null
+        found |= {
+            "maximum_p": null.maximum_p,
+            "maximum_threshold": null.maximum_threshold,
+            "maximum_calibrated": null.maximum_calibrated,
+            "default_p": float(null.p[default]),
+            "null": null.method,
+            "permutations": len(null.maxima) or None,
+        }
+    if beside.selection is not None:
+        chosen = beside.selection
+        found |= {
+            "selected_layer_a": chosen.layers[0],
+            "selected_layer_b": chosen.layers[1],
+            "selected_chosen": chosen.chosen,
+            "selected_reported": chosen.reported,
+            "selected_uncorrected": chosen.uncorrected,
+            "selected_count": chosen.count,
+        }
+    return found
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], "pairs_table"):
+        pairs_table(
+            [Path(path) for path in snakemake.input.matrices],
+            [Path(path) for path in snakemake.input.calibrations],
+            snakemake.params.defaults,
+            Path(snakemake.output.tsv),
+            Path(snakemake.output.parquet),
+        )
