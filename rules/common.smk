@@ -185,7 +185,11 @@ def both_sides(wildcards, metrics=None):
 
     Under the data set and condition of the target or the defaults; of the metric of the target or those given.
     """
-    metrics = metrics or [wildcards.metric]
+    return parts_of_both(wildcards, reads(metrics or [wildcards.metric]))
+
+
+def parts_of_both(wildcards, parts):
+    """These parts (neighbors, features, factors) of both sides of a pair, as named inputs."""
     where = {
         "dataset": wildcards.get("dataset", STUDY.default_dataset),
         "condition": wildcards.get("condition", STUDY.default_condition),
@@ -193,7 +197,7 @@ def both_sides(wildcards, metrics=None):
     places = {"neighbors": f"{NEIGHBORS}.npz", "features": f"{FEATURES}/layers.json", "factors": f"{FACTORS}.npz"}
     return {
         f"{part}_{side}": places[part].format(**where, bundle=STUDY.bundle(wildcards[side]))
-        for part in reads(metrics)
+        for part in parts
         for side in "ab"
     }
 
@@ -201,6 +205,30 @@ def both_sides(wildcards, metrics=None):
 def all_metrics(wildcards):
     """What all metrics of the study read of both sides of a pair."""
     return both_sides(wildcards, METRICS)
+
+
+def lists_of_both(wildcards):
+    """The neighbour lists of both sides of a pair."""
+    return parts_of_both(wildcards, ["neighbors"])
+
+
+def lists_and_features_of_both(wildcards):
+    """The neighbour lists and the features of both sides of a pair."""
+    return parts_of_both(wildcards, ["neighbors", "features"])
+
+
+def manifest_of_images(wildcards):
+    """The manifest of the images of a target; nothing for a data set without images."""
+    if STUDY.datasets[wildcards.dataset].kind == "precomputed":
+        return {}
+    return {"manifest": f"{IMAGES}/manifest.tsv".format(dataset=wildcards.dataset, condition=wildcards.condition)}
+
+
+def pictures(wildcards):
+    """The PNG files of the images of a target."""
+    if STUDY.datasets[wildcards.dataset].kind == "precomputed":
+        raise ValueError(f"the data set '{wildcards.dataset}' has no images, so there is no gallery of them")
+    return {"images": f"{IMAGES}/png".format(dataset=wildcards.dataset, condition=wildcards.condition)}
 
 
 def calibrations(metrics, dataset, condition, a, b):
@@ -270,7 +298,22 @@ def everything():
     ]
     tables = [f"results/tables/{table}.tsv" for table in ("alignment", "pairs")]
     scores = [f"results/{metric}/{pair}.npy" for metric in METRICS for pair in STUDY.scores]
-    return [*scores, *([*tables, *figures, *maps] if STUDY.pairs else [])]
+    return [*scores, *([*tables, *figures, *maps] if STUDY.pairs else []), *looks_at_scores()]
+
+
+def looks_at_scores():
+    """What is looked at closely: the pairs that the study names, on the default data set and condition."""
+    place = f"{STUDY.default_dataset}/{STUDY.default_condition}"
+    has_images = STUDY.datasets[STUDY.default_dataset].kind != "precomputed"
+    return [
+        path
+        for pair in STUDY.scores
+        for path in (
+            f"results/per_image/{place}/{pair}.parquet",
+            f"results/figures/{place}/curves/{pair}.png",
+            *([f"results/figures/{place}/gallery/{pair}.png"] if has_images else []),
+        )
+    ]
 
 
 def made_by(rules):

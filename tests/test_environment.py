@@ -66,9 +66,25 @@ def imported(files: list[Path]) -> set[str]:
                 "alignment_table",
                 "recipe",
                 "export_alignment",
+                "per_image",
+                "gallery",
+                "curves_figure",
             ),
         ),
-        ("models", ("extract", "latents", "prompts", "neighbors", "hub_weights", "import_features", "export_features")),
+        (
+            "models",
+            (
+                "extract",
+                "latents",
+                "prompts",
+                "neighbors",
+                "hub_weights",
+                "import_features",
+                "export_features",
+                "curves",
+                "sensitivity",
+            ),
+        ),
     ],
 )
 def test_an_environment_has_what_its_scripts_import(environment: str, scripts: tuple[str, ...]) -> None:

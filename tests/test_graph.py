@@ -22,6 +22,7 @@ SINGLE = {
     "extract_sd3": 1,
     "neighbors": 2,
     "alignment_settings": 1,
+    "calibration_settings": 1,
     "align_default": 1,
 }
 PAIRS_OF_A_MODEL = {"align_layers": 3, "layer_maps": 3, "depth_curves": 3, "alignment_table": 1, "all": 1}

@@ -45,6 +45,26 @@ from diffalign.alignment.metrics import METRICS
             "the metric 'other' exists but is not among alignment.metrics (cknna,",
         ),
         ("results/tables/alignmnt.tsv", "unknown table 'alignmnt'; did you mean 'alignment'?"),
+        ("results/tables/curvs/photographs/clean/dinov2_vs_sd3.tsv", "unknown table 'curvs'; did you mean 'curves'?"),
+        ("results/tables/curves/photographs/clean/dinov2_vs_sd3_b99.tsv", "sd3 has no layer 'b99'"),
+        ("results/tables/sensitivity/photographs/claen/dinov2_vs_sd3.tsv", "unknown condition 'claen'"),
+        (
+            "results/per_imag/photographs/clean/dinov2_vs_sd3.parquet",
+            "unknown metric or stage 'per_imag'; did you mean",
+        ),
+        ("results/per_image/photographs/clean/dinov3_vs_sd3_b8.parquet", "unknown model 'dinov3'; did you mean"),
+        (
+            "results/per_image/dinov2_vs_sd3.parquet",
+            "files of this stage are results/per_image/{dataset}/{condition}/{pair} with their suffix",
+        ),
+        (
+            "results/figures/photographs/clean/galery/dinov2_vs_sd3_b8.png",
+            "unknown figure 'galery'; did you mean 'gallery'?",
+        ),
+        ("results/figures/photographs/clean/gallery/dinov2_vs_sd4_b8.png", "unknown model 'sd4'"),
+        # these are of two layers, so naming one is no mistake; the suffix is
+        ("results/figures/photographs/clean/curves/dinov2_vs_sd3_b8.jpg", "is no file of this workflow"),
+        ("results/tables/sensitivity/photographs/clean/dinov2_vs_sd3_b8.csv", "is no file of this workflow"),
         ("resources/weights/dinov3/weights.json", "unknown model 'dinov3'; did you mean 'dinov2'?"),
         ("results/recipes/sd4.json", "unknown model 'sd4'"),
         ("results/export/platonik/photographs/clean/sd3.pt", "unknown layout 'platonik'; did you mean 'platonic'?"),

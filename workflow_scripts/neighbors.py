@@ -1,9 +1,8 @@
 """Neighbour lists of every layer of a bundle, or a part of them."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +10,10 @@ from threadpoolctl import threadpool_limits
 
 from diffalign import logs, neighbor_store, store
 from diffalign.alignment.neighbors import nearest_neighbors
-from diffalign.alignment.preparation import FeatureError, Preparation, clamp_bound, unit_rows
+from diffalign.alignment.preparation import FeatureError, Preparation, unit_rows
 from diffalign.devices import choose_device
 from diffalign.provenance import file_sha256
-from diffalign.sides import preparation_settings
+from diffalign.sides import clamp_bounds, preparation_settings
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -83,24 +82,6 @@ def neighbors(layers_json: Path, k_max: int, preparation: Preparation, path: Pat
         }
         shared = {key: value for key, value in recipe.items() if key not in ("layer", "module")}
         file.finish(names, settings, {**shared, "modules": modules}, search.rows(len(names)))
-
-
-def clamp_bounds(layers_json: Path, aliases: Iterable[str], preparation: Preparation) -> dict[str, float]:
-    """What each layer is clamped at; nothing without a clamp.
-
-    Layers of a model are pooled only where they have one width: published scripts hold them as one tensor then, and as
-    a list that is clamped layer by layer otherwise.
-    """
-    if preparation.clamp is None:
-        return {}
-    paths = {alias: layers_json.with_name(f"{alias}.pt") for alias in aliases}
-    bound = partial(clamp_bound, quantile=preparation.clamp, rule=preparation.clamp_rule)
-    if preparation.clamp_over == "model":
-        everything = [store.read_features(path).values for path in paths.values()]
-        if len({values.shape[1] for values in everything}) == 1:
-            return dict.fromkeys(paths, bound(everything))
-        logs.log.info("layers differ in width and are clamped one by one")
-    return {alias: bound([store.read_features(path).values]) for alias, path in paths.items()}
 
 
 if __name__ == "__main__":

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign import factor_store, neighbor_store, store
+from diffalign import factor_store, logs, neighbor_store, store
 from diffalign.alignment.metrics import METRICS, Layer
-from diffalign.alignment.preparation import Preparation, unit_rows
+from diffalign.alignment.preparation import Preparation, clamp_bound, unit_rows
 from diffalign.alignment.regression import folds_of
 from diffalign.randomness import shuffled
 
@@ -119,6 +119,24 @@ def prepared_rows(lists: neighbor_store.NeighborFile, features: Path | None, ali
     found = store.read_features(path)
     store.check_same_names(lists.names, found.names, lists.path, path)
     return unit_rows(found.values, found.names, preparation_of(lists.settings), lists.settings["bounds"].get(alias))
+
+
+def clamp_bounds(layers_json: Path, aliases: Iterable[str], preparation: Preparation) -> dict[str, float]:
+    """What each layer is clamped at; nothing without a clamp.
+
+    Layers of a model are pooled only where they have one width: published scripts hold them as one tensor then, and as
+    a list that is clamped layer by layer otherwise.
+    """
+    if preparation.clamp is None:
+        return {}
+    paths = {alias: layers_json.with_name(f"{alias}.pt") for alias in aliases}
+    bound = partial(clamp_bound, quantile=preparation.clamp, rule=preparation.clamp_rule)
+    if preparation.clamp_over == "model":
+        everything = [store.read_features(path).values for path in paths.values()]
+        if len({values.shape[1] for values in everything}) == 1:
+            return dict.fromkeys(paths, bound(everything))
+        logs.log.info("layers differ in width and are clamped one by one")
+    return {alias: bound([store.read_features(path).values]) for alias, path in paths.items()}
 
 
 def preparation_of(settings: Mapping[str, Any]) -> Preparation:

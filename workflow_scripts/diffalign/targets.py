@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from diffalign import names
 from diffalign.layouts import EXPORTS
@@ -21,16 +21,27 @@ _STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
     "images": (("dataset", "condition", "file"),),
     "latents": (("dataset", "condition", "autoencoder", "file"),),
     "neighbors": (("dataset", "condition", "bundle"),),
+    "per_image": (("dataset", "condition", "pair"),),
     "prompts": (("dataset", "prompt"),),
     "recipes": (("bundle",), ("settings", "file")),
-    "tables": (("table",),),
+    "tables": (("table",), ("pair_table", "dataset", "condition", "pair")),
     "weights": (("model", "file"),),
 }
 _METRIC = (("pair",), ("dataset", "condition", "pair"), ("dataset", "condition", "layers", "pair"))
 _OF_ALL_LAYERS = ("layers", "calibration")
 _TABLES = ("alignment", "pairs")
+_PAIR_TABLES = ("curves", "sensitivity")
 # what the file of a figure is named for
-_FIGURES = {"layer_maps": "pair", "depth_curves": "pair", "null_histograms": "pair", "model_maps": "metric"}
+_FIGURES = {
+    "layer_maps": "pair",
+    "depth_curves": "pair",
+    "null_histograms": "pair",
+    "model_maps": "metric",
+    "gallery": "pair",
+    "curves": "pair",
+}
+# of two layers, not of all layers of two models
+_OF_TWO_LAYERS = ("gallery", "curves", "sensitivity")
 
 
 def explain(target: str, study: Study, known_metrics: Iterable[str]) -> str:
@@ -64,18 +75,18 @@ def _check(part: str, word: str, rest: Sequence[str], study: Study) -> None:
     """Raise UnknownName where a word of a path is not what stands at its place."""
     stem = word.rpartition(".")[0] or word
     part = _FIGURES[rest[2]] if part == "shown" else part
-    if part == "dataset" and word not in study.datasets:
-        raise names.unknown("dataset", word, study.datasets)
-    if part == "condition" and word not in study.conditions:
-        raise names.unknown("condition", word, study.conditions)
-    if part == "figure" and word not in _FIGURES:
-        raise names.unknown("figure", word, _FIGURES)
+    known: dict[str, tuple[str, Collection[str]]] = {
+        "dataset": ("dataset", study.datasets),
+        "condition": ("condition", study.conditions),
+        "figure": ("figure", _FIGURES),
+        "pair_table": ("table", _PAIR_TABLES),
+        "layers": ("folder", _OF_ALL_LAYERS),
+        "model": ("model", study.models),
+    }
+    if part in known and word not in known[part][1]:
+        raise names.unknown(known[part][0], word, known[part][1])
     if part in ("layout", "exported", "export"):
         _check_export(part, word, rest, study)
-    if part == "layers" and word not in _OF_ALL_LAYERS:
-        raise names.unknown("folder", word, _OF_ALL_LAYERS)
-    if part == "model" and word not in study.models:
-        raise names.unknown("model", word, study.models)
     if part == "autoencoder":
         encoders = [name for name, model in study.models.items() if model.is_autoencoder]
         if word not in encoders:
@@ -96,7 +107,8 @@ def _check(part: str, word: str, rest: Sequence[str], study: Study) -> None:
         names.resolve_layer(stem, model.layers, model.name)
     if part == "pair":
         pair = names.parse_pair(stem, study.catalogue)
-        if len(rest) == 4 and any(side.layer for side in pair):
+        of_all_layers = len(rest) == 4 and not {rest[0], rest[2]} & set(_OF_TWO_LAYERS)
+        if of_all_layers and any(side.layer for side in pair):
             raise UnknownName(f"'{stem}' names a layer; here all layers are meant")
 
 

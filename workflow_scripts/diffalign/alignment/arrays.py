@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.alignment.metrics import METRICS, Layer, Score, Settings, measure_grid, score
-from diffalign.alignment.neighbors import nearest_neighbors
+from diffalign.alignment.neighbors import Neighbors, nearest_neighbors
 from diffalign.alignment.preparation import Preparation, unit_rows
 from diffalign.alignment.regression import folds_of
 from diffalign.names import unknown
@@ -60,13 +61,29 @@ def array_layer(
     bound: float | None = None,
 ) -> Layer:
     """Features (N, D) as a layer: prepared at once, lists of k neighbours and folds when a metric needs them."""
-    rows = unit_rows(features, names, preparation, bound)
-    return Layer(
-        len(rows),
-        lists=lambda: nearest_neighbors(rows, k),
-        rows=lambda: rows,
-        folds=lambda: folds_of(shuffled(names, seed, "folds")),
-    )
+    return rows_layer(unit_rows(features, names, preparation, bound), names, k, seed)
+
+
+def rows_layer(
+    rows: NDArray[np.float32],
+    names: Sequence[str],
+    k: int,
+    seed: int = 0,
+    *,
+    lists: Neighbors | None = None,
+    memory_mb: int = 2000,
+    threads: int = 1,
+) -> Layer:
+    """Prepared rows (N, D) as a layer: lists of k neighbours, searched once, and folds when a metric needs them.
+
+    lists: neighbours that were searched before. memory_mb, threads: for the search; no list depends on them.
+    """
+
+    @cache
+    def searched() -> Neighbors:
+        return lists or nearest_neighbors(rows, k, memory_mb=memory_mb, threads=threads)
+
+    return Layer(len(rows), lists=searched, rows=lambda: rows, folds=lambda: folds_of(shuffled(names, seed, "folds")))
 
 
 def _array(features: Any) -> NDArray[np.floating]:

@@ -1,0 +1,98 @@
+"""What each image adds to the alignment of one pair of layers, from their neighbour lists alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffalign.alignment.graphs import EdgeIndex, check_pair, knn_graphs
+from diffalign.alignment.neighbors import Neighbors
+
+
+@dataclass(frozen=True, eq=False)
+class PerImage:
+    """One entry an image, (N,); masks and lists are (N, k).
+
+    neighbors_a, neighbors_b: int32, the k nearest in order of similarity. is_shared_a, is_shared_b: which of them are
+    among those of the other layer. shared: how many are; overlap: shared / k, whose mean is mutual kNN. reciprocal: of
+    the shared neighbours, the share that have this image as a shared neighbour in turn; NaN where none is shared.
+    is_nearest_shared: whether both layers have the same nearest neighbour. in_degree_a, in_degree_b: how many lists the
+    image stands in. similarity_a, similarity_b: mean cosine similarity to its neighbours.
+    """
+
+    neighbors_a: NDArray[np.int32]
+    neighbors_b: NDArray[np.int32]
+    is_shared_a: NDArray[np.bool_]
+    is_shared_b: NDArray[np.bool_]
+    shared: NDArray[np.int64]
+    overlap: NDArray[np.float64]
+    reciprocal: NDArray[np.float64]
+    is_nearest_shared: NDArray[np.bool_]
+    in_degree_a: NDArray[np.int64]
+    in_degree_b: NDArray[np.int64]
+    similarity_a: NDArray[np.float64]
+    similarity_b: NDArray[np.float64]
+
+
+def per_image(a: Neighbors, b: Neighbors, k: int) -> PerImage:
+    """Compare the first k neighbours of every image. Raises ValueError where N differs or the lists are too short."""
+    graphs = knn_graphs([a], k), knn_graphs([b], k)
+    check_pair(*graphs)
+    matches = EdgeIndex(graphs[0]).matches(graphs[1])
+    count = a.count
+    shared = np.bincount(matches.sources, minlength=count)
+    mutual = np.bincount(matches.sources[matches.reversed_at() >= 0], minlength=count)
+    masks = [np.zeros(count * k, np.bool_) for _ in "ab"]
+    for mask, edges in zip(masks, (matches.edges_a, matches.edges_b), strict=True):
+        mask[edges] = True
+    targets = [side.targets[0] for side in graphs]
+    similarities = [side.weights[0].mean(axis=1, dtype=np.float64) for side in graphs]
+    return PerImage(
+        neighbors_a=targets[0],
+        neighbors_b=targets[1],
+        is_shared_a=masks[0].reshape(count, k),
+        is_shared_b=masks[1].reshape(count, k),
+        shared=shared,
+        overlap=shared / k,
+        reciprocal=_share(mutual, shared),
+        is_nearest_shared=targets[0][:, 0] == targets[1][:, 0],
+        in_degree_a=np.bincount(targets[0].ravel(), minlength=count),
+        in_degree_b=np.bincount(targets[1].ravel(), minlength=count),
+        similarity_a=similarities[0],
+        similarity_b=similarities[1],
+    )
+
+
+def same_label(
+    neighbors: NDArray[np.int32], labels: Sequence[str], counted: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
+    """The share of each image's neighbours (N, k) that have its label, (N,).
+
+    counted: (N, k), which neighbours count; all of them without. NaN where none counts, or the image has no label ('').
+    """
+    words = np.asarray(labels, dtype=object)
+    among = np.ones(neighbors.shape, np.bool_) if counted is None else counted
+    same = (words[neighbors] == words[:, None]) & among
+    return np.asarray(np.where(words == "", np.nan, _share(same.sum(axis=1), among.sum(axis=1))))
+
+
+def extremes(overlap: NDArray[np.float64], names: Sequence[str], number: int) -> dict[str, list[int]]:
+    """``most``, ``median`` and ``least`` aligned images, `number` of each: positions by overlap, ties by name.
+
+    No image stands twice: the most aligned are taken first, then the least; small sets leave fewer for the median.
+    """
+    most = sorted(range(len(names)), key=lambda i: (-overlap[i], names[i]))[:number]
+    rising = [i for i in sorted(range(len(names)), key=lambda i: (overlap[i], names[i])) if i not in most]
+    least, between = rising[:number], rising[number:]
+    # the centre of all images lies where as many stand below it as above
+    start = max(0, min(len(names) // 2 - len(least) - number // 2, len(between) - number))
+    return {"most": most, "median": between[start : start + number], "least": least}
+
+
+def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
+    shares = np.full(len(part), np.nan)
+    np.divide(part, whole, out=shares, where=whole > 0)
+    return shares

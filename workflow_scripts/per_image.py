@@ -1,0 +1,81 @@
+"""One row an image: how far two representations agree about its neighbours."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from diffalign import logs, recipes, sides
+from diffalign.alignment import per_image as images
+from diffalign.alignment.metrics import Score
+from diffalign.atomic import replacing, write_json
+from diffalign.offenders import first_five
+from diffalign.stimuli.manifest import ManifestError, read_manifest
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def per_image(
+    files: tuple[sides.Files, sides.Files],
+    layers: tuple[str, str],
+    settings: Path,
+    manifest: Path | None,
+    where: recipes.Where,
+    table: Path,
+    recipe: Path,
+) -> None:
+    """Write a table with one row an image, and the recipe of the mutual kNN that its column `overlap` averages to.
+
+    Columns: name, label ('' where there is none), shared, overlap, reciprocal, is_nearest_shared, in_degree_a,
+    in_degree_b, similarity_a, similarity_b (`alignment.per_image` says what they are), and same_label_a, same_label_b,
+    same_label_shared: the share of the neighbours under A, under B and of the shared ones that have the image's label.
+    manifest: of the images; None for data sets without. Raises StoreError where the two sides have other images,
+    ManifestError where the manifest lacks some.
+    """
+    setting = recipes.read_settings(settings)
+    # nothing is drawn here
+    a, b = sides.read_sides(*files, seed=0)
+    found = images.per_image(a.lists.layer(layers[0]), b.lists.layer(layers[1]), setting.k)
+    labels = labels_of(a.names, manifest)
+    columns = ("shared", "overlap", "reciprocal", "is_nearest_shared")
+    sided = ("in_degree_a", "in_degree_b", "similarity_a", "similarity_b")
+    frame = pd.DataFrame(
+        {
+            "name": list(a.names),
+            "label": labels,
+            **{column: getattr(found, column) for column in (*columns, *sided)},
+            "same_label_a": images.same_label(found.neighbors_a, labels),
+            "same_label_b": images.same_label(found.neighbors_b, labels),
+            "same_label_shared": images.same_label(found.neighbors_a, labels, found.is_shared_a),
+        }
+    )
+    with replacing(table) as temporary:
+        frame.to_parquet(temporary, index=False)
+    mean = Score(found.shared.sum() / found.is_shared_a.size)
+    write_json(recipe, recipes.score_recipe("mutual_knn", a.lists, b.lists, layers, setting, where, mean))
+
+
+def labels_of(names: tuple[str, ...], manifest: Path | None) -> list[str]:
+    """The label of every image; '' without a manifest. Raises ManifestError that names the first five it lacks."""
+    if manifest is None:
+        return [""] * len(names)
+    labels = {image.name: image.label for image in read_manifest(manifest)}
+    missing = [name for name in names if name not in labels]
+    if missing:
+        raise ManifestError(f"{manifest}: lacks {len(missing)} of {len(names)} images, first: {first_five(missing)}")
+    return [labels[name] for name in names]
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], "per_image"):
+        given = dict(snakemake.input.items())
+        per_image(
+            (sides.files_of(snakemake.input, "a"), sides.files_of(snakemake.input, "b")),
+            (snakemake.params.layer_a, snakemake.params.layer_b),
+            Path(snakemake.input.settings),
+            Path(given["manifest"]) if "manifest" in given else None,
+            recipes.Where(snakemake.wildcards.dataset, snakemake.wildcards.condition),
+            Path(snakemake.output.table),
+            Path(snakemake.output.recipe),
+        )

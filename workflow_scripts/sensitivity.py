@@ -1,0 +1,147 @@
+"""How much the scores of one pair of representations depend on what is done to features before."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from diffalign import logs, recipes, sides, store
+from diffalign.alignment.arrays import rows_layer
+from diffalign.alignment.curves import Measured, measured
+from diffalign.alignment.metrics import Layer
+from diffalign.alignment.preparation import PARITY, PARITY_EPS, FeatureError, Preparation, unit_rows
+from diffalign.atomic import replacing
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+IN_FORCE = "in force"
+QUANTILE = PARITY["platonic"].clamp
+# what else could have been done
+ALTERNATIVES = {
+    "none": Preparation(),
+    "clamp, exact": Preparation(clamp=QUANTILE),
+    "clamp, per image": Preparation(clamp=QUANTILE, clamp_rule="per_image"),
+    "centred": Preparation(center=True),
+    "clamp, centred": Preparation(clamp=QUANTILE, center=True),
+    "whitened": Preparation(whiten=True),
+}
+# what published scripts do, with what they add to denominators
+PUBLISHED = {f"parity {name}": preparation for name, preparation in PARITY.items()}
+
+
+def sensitivity(
+    files: tuple[sides.Files, sides.Files],
+    layers: tuple[str, str],
+    settings: Path,
+    calibration_settings: Path,
+    where: recipes.Where,
+    metrics: Sequence[str],
+    tsv: Path,
+    parquet: Path,
+    memory_mb: int,
+    threads: int,
+) -> None:
+    """Write one row a preparation and metric, as TSV and Parquet with the same rows.
+
+    Columns: preparation (its name), metric, dataset, condition, a, b (bundles), layer_a, layer_b, clamp, clamp_rule,
+    clamp_over, center, whiten, eps, n, k, score, null_mean, null_sd, z, p, calibrated, skipped (why there is no score:
+    whitening needs more images than dimensions). Raises StoreError where the two sides have other images.
+    """
+    setting, drawing = recipes.read_settings(settings), recipes.read_drawing(calibration_settings)
+    pair = sides.read_sides(*files, drawing.seed)
+    names = pair[0].names
+
+    def layer(side: sides.Side, alias: str, preparation: Preparation | None) -> Layer:
+        """One side under a preparation; None: as it is in force, with the lists that exist."""
+        if preparation is None:
+            return rows_layer(side.rows(alias), names, 0, drawing.seed, lists=side.lists.layer(alias))
+        rows = prepared(side, alias, preparation)
+        return rows_layer(rows, names, setting.k, drawing.seed, memory_mb=memory_mb, threads=threads)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        plans: dict[str, Preparation | None] = {IN_FORCE: None, **ALTERNATIVES, **PUBLISHED}
+        for name, preparation in logs.progress(plans.items(), len(plans), "preparations"):
+            how = preparation or pair[0].preparation
+            used = replace(setting, eps=PARITY_EPS) if name in PUBLISHED else setting
+            skipped = ""
+            found = dict.fromkeys(metrics, Measured(float("nan")))
+            try:
+                both = [layer(side, alias, preparation) for side, alias in zip(pair, layers, strict=True)]
+                found = measured(
+                    metrics,
+                    both[0],
+                    both[1],
+                    used,
+                    drawing.permutations,
+                    drawing.alpha,
+                    drawing.seed,
+                    memory_mb * 2**20,
+                )
+            except FeatureError as error:
+                if preparation is None:
+                    raise
+                skipped = str(error)
+                logs.log.warning("%s: skipped, %s", name, skipped)
+            for metric, values in found.items():
+                yield {
+                    "preparation": name,
+                    "metric": metric,
+                    **asdict(where),
+                    "a": pair[0].lists.recipe["bundle"],
+                    "b": pair[1].lists.recipe["bundle"],
+                    "layer_a": layers[0],
+                    "layer_b": layers[1],
+                    **asdict(how),
+                    "eps": used.eps,
+                    "n": len(names),
+                    "k": setting.k,
+                    **asdict(values),
+                    "skipped": skipped,
+                }
+
+    # a column without any clamp is still one of numbers
+    table = pd.DataFrame(list(rows())).astype({"clamp": float})
+    with replacing(tsv) as temporary:
+        table.to_csv(temporary, sep="\t", index=False, float_format="%.9g")
+    with replacing(parquet) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def prepared(side: sides.Side, alias: str, preparation: Preparation) -> Any:
+    """Features of one layer under another preparation than the one in force: (N, D) float32 unit rows.
+
+    Raises FeatureError where it does not fit these features.
+    """
+    layers_json = side.files.features
+    if layers_json is None:
+        raise ValueError(f"{side.lists.path}: features are needed, but only lists were given")
+    bound = None
+    if preparation.clamp_over == "model":
+        bound = sides.clamp_bounds(layers_json, side.layers, preparation)[alias]
+    path = layers_json.with_name(f"{alias}.pt")
+    found = store.read_features(path)
+    store.check_same_names(side.names, found.names, side.lists.path, path)
+    try:
+        return unit_rows(found.values, found.names, preparation, bound)
+    except FeatureError as error:
+        raise FeatureError(f"{side.lists.recipe['bundle']}, {alias}: {error}") from error
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], "sensitivity"), threadpool_limits(snakemake.threads):
+        sensitivity(
+            (sides.files_of(snakemake.input, "a"), sides.files_of(snakemake.input, "b")),
+            (snakemake.params.layer_a, snakemake.params.layer_b),
+            Path(snakemake.input.settings),
+            Path(snakemake.input.calibration),
+            recipes.Where(snakemake.wildcards.dataset, snakemake.wildcards.condition),
+            snakemake.params.metrics,
+            Path(snakemake.output.tsv),
+            Path(snakemake.output.parquet),
+            snakemake.resources.memory_mb,
+            snakemake.threads,
+        )
