@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31")
 _MARKERS = ("o", "s")
 _AXES = {"k": "neighbours k", "n": "images N"}
+# of the null
+_HOLLOW: dict[str, Any] = {"linestyle": "--", "linewidth": 1, "markersize": 2.4, "markerfacecolor": "white"}
 # ridge R² of few images may fall to any depth
 _LOWEST = -0.5
 
@@ -48,11 +50,10 @@ def curves_figure(table: Path, outputs: Sequence[Path], miniature: bool) -> None
         points = found[found["curve"] == kind]
         for metric, of_metric in points.groupby("metric", sort=False):
             line = {**looks[str(metric)], "markersize": 3.2, "linewidth": 1.4}
-            hollow = {"linestyle": "--", "linewidth": 1, "markersize": 2.4, "markerfacecolor": "white"}
             raw.plot(of_metric[kind], of_metric["score"], **line)
-            raw.plot(of_metric[kind], of_metric["null_mean"], **(line | hollow))
+            raw.plot(of_metric[kind], of_metric["null_mean"], **(line | _HOLLOW))
             calibrated.plot(of_metric[kind], of_metric["calibrated"], **line)
-        scale_axes(calibrated, sorted(set(points[kind])))
+        scale_axes(calibrated, sorted(set(points[kind])), k if kind == "k" else n)
         calibrated.set_xlabel(_AXES[kind])
         calibrated.set_ylim(-0.03, 1.03)
         raw.set_title(f"over k, at N = {n}" if kind == "k" else f"over N, at k = {k}", loc="left")
@@ -65,8 +66,9 @@ def curves_figure(table: Path, outputs: Sequence[Path], miniature: bool) -> None
     panels[0, 0].set_ylabel("score")
     panels[1, 0].set_ylabel("calibrated score")
     lines = [Line2D([], [], label=label(metric), markersize=3.2, **looks[metric]) for metric in looks]
-    lines.append(Line2D([], [], color="0.4", label="score"))
-    lines.append(Line2D([], [], color="0.4", linestyle="--", label="null mean"))
+    grey: dict[str, Any] = {"color": "0.4", "marker": "o"}
+    lines.append(Line2D([], [], label="score", markersize=3.2, **grey))
+    lines.append(Line2D([], [], label="null mean", **(grey | _HOLLOW)))
     figure.legend(handles=lines, loc="outside right center", fontsize=7, frameon=False)
     first = found.iloc[0]
     figure.suptitle(
@@ -78,16 +80,15 @@ def curves_figure(table: Path, outputs: Sequence[Path], miniature: bool) -> None
     figures.save(figure, outputs, miniature)
 
 
-def scale_axes(axes: Axes, values: Sequence[int]) -> None:
-    """A logarithmic axis with ticks at values that were measured, those left out that would stand too close."""
+def scale_axes(axes: Axes, values: Sequence[int], marked: int) -> None:
+    """A logarithmic axis with ticks at values that were measured: the ends, the marked one, and others with room."""
     axes.set_xscale("log")
-    first, last = values[0], values[-1]
-    least = (last / first) ** (1 / 8)
-    ticks = [last]
-    for value in values[-2:0:-1]:
-        if ticks[-1] / value >= least and value / first >= least:
+    ticks = sorted({values[0], marked, values[-1]})
+    least = (values[-1] / values[0]) ** (1 / 8)
+    for value in values:
+        if all(max(value / tick, tick / value) >= least for tick in ticks):
             ticks.append(value)
-    axes.xaxis.set_major_locator(FixedLocator([*ticks, first]))
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:.0f}")
 

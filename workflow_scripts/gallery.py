@@ -113,10 +113,20 @@ def picture(axes: Axes, folder: Path, name: str, shared: bool) -> Axes:
         # around the picture, not over it
         axes.add_patch(
             Rectangle(
-                (0, 0), 1, 1, transform=axes.transAxes, fill=False, edgecolor=figures.BEST, linewidth=2.2, clip_on=False
+                (0, 0),
+                1,
+                1,
+                transform=axes.transAxes,
+                fill=False,
+                edgecolor=figures.DEFAULT,
+                linewidth=2.2,
+                clip_on=False,
             )
         )
-    axes.set_xlabel("\n".join(textwrap.wrap(name, 24)[:2]), fontsize=4.5, labelpad=2.5)
+    lines = textwrap.wrap(name, 30)[:2]
+    # as wide as the picture at most
+    size = 4.5 * min(1.0, 18 / max(len(line) for line in lines))
+    axes.set_xlabel("\n".join(lines), fontsize=size, labelpad=2.5)
     return axes
 
 
