@@ -25,14 +25,18 @@ SINGLE = {
     "calibration_settings": 1,
     "align_default": 1,
 }
-PAIRS_OF_A_MODEL = {"align_layers": 3, "layer_maps": 3, "depth_curves": 3, "alignment_table": 1, "all": 1}
+OF_ALL_PAIRS = {"model_maps": 1, "alignment_table": 1, "pairs_table": 1, "all": 1}
+PAIRS_OF_A_MODEL = OF_ALL_PAIRS | dict.fromkeys(
+    ("align_layers", "calibrate_layers", "layer_maps", "depth_curves", "null_histograms"), 3
+)
 ALL_ALIGNMENTS = {
+    **OF_ALL_PAIRS,
     "align_default": 1,
     "align_layers": 6,
+    "calibrate_layers": 6,
     "layer_maps": 6,
     "depth_curves": 6,
-    "alignment_table": 1,
-    "all": 1,
+    "null_histograms": 6,
 }
 
 
@@ -179,7 +183,7 @@ def test_a_new_metric_alone_recomputes_no_list(finished: Workflow) -> None:
     [
         ("alignment/metrics.py", ALL_ALIGNMENTS | {"alignment_settings": 1}),
         ("alignment/neighbors.py", ALL_ALIGNMENTS | {"alignment_settings": 1, "neighbors": 4}),
-        ("figures.py", {"layer_maps": 6, "depth_curves": 6, "all": 1}),
+        ("figures.py", {"layer_maps": 6, "depth_curves": 6, "null_histograms": 6, "model_maps": 1, "all": 1}),
         (
             "models/transformers_vision.py",
             PAIRS_OF_A_MODEL | {"miniature_weights": 1, "recipe": 1, "extract_siglip2": 1, "neighbors": 1},
@@ -255,7 +259,7 @@ def test_figures_depend_on_the_recipes_that_they_read(copied: Workflow) -> None:
     figure = "results/figures/photographs/clean/layer_maps/dinov2_vs_sd3.png"
     (copied.directory / "results/cknna/photographs/clean/layers/dinov2_vs_sd3.json").unlink()
     (copied.directory / figure).unlink()
-    assert copied.plan(figure).jobs() == {"align_layers": 1, "layer_maps": 1}
+    assert copied.plan(figure).jobs() == {"align_layers": 1, "calibrate_layers": 1, "layer_maps": 1}
 
 
 def test_only_the_layers_that_are_taken_are_planned(finished: Workflow) -> None:
@@ -283,10 +287,11 @@ def test_a_fifth_model_runs_only_its_own_jobs(finished: Workflow) -> None:
         "extract_vit_tiny": 1,
         "neighbors": 1,
         "align_layers": 4,
+        "calibrate_layers": 4,
         "layer_maps": 4,
         "depth_curves": 4,
-        "alignment_table": 1,
-        "all": 1,
+        "null_histograms": 4,
+        **OF_ALL_PAIRS,
     }
 
 
@@ -298,7 +303,7 @@ def test_how_the_work_is_done_reruns_nothing(finished: Workflow) -> None:
 
 def test_a_default_layer_changes_what_a_name_means_and_no_feature(finished: Workflow) -> None:
     jobs = plan(finished, {"models": {"dinov2": {"default_layer": "b3"}}})
-    assert jobs == {"align_default": 1, "depth_curves": 3, "alignment_table": 1, "all": 1}
+    assert jobs == {"align_default": 1, "depth_curves": 3, "alignment_table": 1, "pairs_table": 1, "all": 1}
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------

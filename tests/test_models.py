@@ -287,7 +287,10 @@ def test_families_are_found_by_name() -> None:
         ("diffalign.models.timm_vision, extract", ("diffusers", "transformers", "pandas", "matplotlib")),
         ("diffalign.models.transformers_vision, extract", ("diffusers", "timm")),
         ("align, align_layers", ("torch", "pandas", "matplotlib", "timm", "diffusers", "transformers")),
-        ("layer_maps, depth_curves, alignment_table", ("torch", "timm", "diffusers", "transformers")),
+        (
+            "layer_maps, depth_curves, null_histograms, model_maps, alignment_table, pairs_table",
+            ("torch", "timm", "diffusers", "transformers"),
+        ),
         ("diffalign.study, diffalign.targets, diffalign.models, diffalign.provenance", ("torch", "pandas", "scipy")),
     ],
 )

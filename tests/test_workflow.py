@@ -106,7 +106,7 @@ def test_the_table_holds_every_score_once_in_both_formats(finished: Workflow) ->
 
 def test_figures_are_pictures(finished: Workflow) -> None:
     folder = finished.directory / "results/figures/photographs/clean"
-    for kind in ("layer_maps", "depth_curves"):
+    for kind in ("layer_maps", "depth_curves", "null_histograms"):
         pngs = sorted((folder / kind).glob("*.png"))
         assert len(pngs) == 6
         for path in pngs:

@@ -73,10 +73,10 @@ def row(matrix: CalibratedMatrix, defaults: Mapping[str, str]) -> dict[str, Any]
         }
     if beside.null is not None:
         null = beside.null
+        # without any defined score there is no largest one to test
+        if matrix.best is not None:
+            found |= {key: getattr(null, key) for key in ("maximum_p", "maximum_threshold", "maximum_calibrated")}
         found |= {
-            "maximum_p": null.maximum_p,
-            "maximum_threshold": null.maximum_threshold,
-            "maximum_calibrated": null.maximum_calibrated,
             "default_p": float(null.p[default]),
             "null": null.method,
             "permutations": len(null.maxima) or None,
