@@ -222,7 +222,7 @@ def model_matrix(axes: Axes, values: NDArray[np.float64], labels: Sequence[str],
                 red, green, blue, _ = image.cmap(image.norm(values[i, j]))
                 dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
                 color = "white" if dark else "black"
-                axes.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", fontsize=size, color=color)
+                axes.text(j, i, f"{values[i, j]:z.2f}", ha="center", va="center", fontsize=size, color=color)
     for spine in axes.spines.values():
         spine.set_visible(False)
     size = 8 if count <= 20 else 6
@@ -250,7 +250,9 @@ def _labels_beside(axes: Axes, points: NDArray[np.float64], labels: Sequence[str
     """Put every label right, left, above or below its point; False, and nothing drawn, where one finds no room."""
     figure = axes.figure.figure
     figure.draw_without_rendering()
-    taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in axes.transData.transform(points).tolist()]
+    at = axes.transData.transform(points)
+    outwards = at - at.mean(axis=0)
+    taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in at.tolist()]
     drawn = []
     for i, label in enumerate(labels):
         text = axes.annotate(label, points[i], (0, 0), textcoords="offset points", fontsize=8, ha="center", va="center")
@@ -258,7 +260,8 @@ def _labels_beside(axes: Axes, points: NDArray[np.float64], labels: Sequence[str
         drawn.append(text)
         extent = text.get_window_extent()
         across, up = extent.width / 2 + 8, extent.height / 2 + 6
-        for dx, dy in ((across, 0), (-across, 0), (0, up), (0, -up)):
+        sides = np.array([(1, 0), (-1, 0), (0, 1), (0, -1)])
+        for dx, dy in (sides[np.argsort(-sides @ outwards[i], kind="stable")] * (across, up)).tolist():
             box = extent.translated(dx, dy)
             inside = axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1 and axes.bbox.y0 < box.y0 and box.y1 < axes.bbox.y1
             if inside and not any(box.overlaps(other) for j, other in enumerate(taken) if j != i):
