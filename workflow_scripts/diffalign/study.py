@@ -17,7 +17,7 @@ from typing import Any, cast
 from jsonschema import Draft202012Validator, ValidationError, validators
 
 from diffalign import names
-from diffalign.alignment.calibration import check_draws
+from diffalign.alignment.draws import check_draws
 from diffalign.alignment.preparation import PARITY, PARITY_EPS, Preparation
 from diffalign.names import Representation, UnknownName, Vocabulary
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.alignment import nulls
+from diffalign.alignment.draws import check_draws
 from diffalign.alignment.graphs import knn_graphs
 from diffalign.alignment.metrics import METRICS, Layer, NeighborScores, Settings, error_grid, first_lists, prepare
 from diffalign.alignment.moments import Moments
@@ -73,7 +74,7 @@ def calibrate_by_permutations(scores: Grid, null: NDArray[np.float64], highest: 
         calibrated=calibrated,
         maxima=maxima,
         maximum_threshold=float(of_best[0][0, 0]),
-        maximum_p=float(of_best[1][0, 0]),
+        maximum_p=math.nan if undefined.all() else float(of_best[1][0, 0]),
         maximum_calibrated=float(of_best[2][0, 0]),
     )
 
@@ -107,15 +108,6 @@ def calibrate_by_moments(scores: Grid, null: NullMoments, highest: float, alpha:
         maximum_calibrated=maximum_calibrated,
         skewness=None if null.skewness is None else np.where(undefined, np.nan, null.skewness),
     )
-
-
-def check_draws(draws: int, alpha: float) -> None:
-    """Raise ValueError where so few permutations can reject nothing at level alpha."""
-    needed = math.ceil(1 / alpha - 1 - 1e-9)
-    if draws < needed:
-        raise ValueError(
-            f"{draws} permutations cannot reject anything at alpha = {alpha}: at least {needed} are needed"
-        )
 
 
 def _against(scores: Grid, null: NDArray[np.float64], highest: float, alpha: float) -> tuple[Grid, Grid, Grid]:
