@@ -180,7 +180,7 @@ def run_stage(given: argparse.Namespace) -> dict[str, Any]:
     import factors
     import neighbors
     from diffalign import recipes
-    from diffalign.alignment.preparation import Preparation
+    from diffalign.alignment.settings import Preparation
     from diffalign.sides import Files
 
     folder, metrics = Path(given.folder), given.metrics

@@ -170,9 +170,8 @@ def test_calibrate_measures_the_same_null() -> None:
     assert np.array_equal(found["mutual_knn"].mean, exact.mean)
     assert np.array_equal(found["mutual_knn"].sd, exact.sd)
     assert found["mutual_knn"].z == pytest.approx((scores["mutual_knn"] - exact.mean) / exact.sd)
-    from diffalign.alignment.factors import factors
 
-    sides = [[factors(x.rows()) for x in side] for side in (a, b)]
+    sides = [[leading_vectors(x.rows()) for x in side] for side in (a, b)]
     expected = calibrate_by_permutations(
         scores["svcca"], np.stack(list(svcca_under(sides[0], sides[1], orders))), 1.0, 0.05
     )

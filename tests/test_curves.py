@@ -16,14 +16,15 @@ from test_precomputed import STUDY, write_files
 
 from curves import curves
 from curves_figure import curves_figure
-from diffalign import neighbor_store, sides, store
+from diffalign import neighbor_store, prepared_features, sides, store
 from diffalign.alignment import METRICS, measure
 from diffalign.alignment.arrays import array_layer
 from diffalign.alignment.calibration import calibrate
 from diffalign.alignment.curves import measured, neighbor_counts, nested_subset, subset_sizes
 from diffalign.alignment.metrics import Settings
 from diffalign.alignment.neighbors import nearest_neighbors
-from diffalign.alignment.preparation import Preparation, unit_rows
+from diffalign.alignment.preparation import unit_rows
+from diffalign.alignment.settings import Preparation
 from diffalign.recipes import Where
 
 COUNT, K, K_MAX = 64, 3, 20
@@ -46,7 +47,7 @@ def write_side(folder: Path, bundle: str, layers: Mapping[str, np.ndarray], prep
         features = store.Features(values.astype(np.float32), NAMES, {"layer": alias})
         store.write_features(folder / f"{alias}.pt", features)
         lists[alias] = nearest_neighbors(unit_rows(features.values, NAMES, prepared), K_MAX)
-    settings = {**sides.preparation_settings(prepared), "k_max": K_MAX, "bounds": {}}
+    settings = {**prepared_features.preparation_settings(prepared), "k_max": K_MAX, "bounds": {}}
     recipe = {"bundle": bundle, "modules": dict.fromkeys(layers, "")}
     neighbor_store.write_neighbors(folder / "lists.npz", NAMES, lists, settings, recipe)
     return sides.Files(folder / "lists.npz", folder / "layers.json")

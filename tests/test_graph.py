@@ -29,9 +29,11 @@ OF_ALL_PAIRS = {"model_maps": 1, "alignment_table": 1, "pairs_table": 1, "all": 
 PAIRS_OF_A_MODEL = OF_ALL_PAIRS | dict.fromkeys(
     ("align_layers", "calibrate_layers", "layer_maps", "depth_curves", "null_histograms"), 3
 )
+# the score that the study names, and what looks at it closely
+OF_THE_SCORE = dict.fromkeys(("align_default", "per_image", "gallery", "curves", "curves_figure"), 1)
 ALL_ALIGNMENTS = {
     **OF_ALL_PAIRS,
-    "align_default": 1,
+    **OF_THE_SCORE,
     "align_layers": 6,
     "calibrate_layers": 6,
     "layer_maps": 6,
@@ -140,7 +142,7 @@ def test_longer_lists_rerun_neighbours_and_no_extraction(finished: Workflow) -> 
 
 def test_a_changed_noise_level_reruns_that_model_and_what_hangs_on_it(finished: Workflow) -> None:
     jobs = plan(finished, {"models": {"sd3": {"noise": "t0.3"}}})
-    assert jobs == PAIRS_OF_A_MODEL | {"recipe": 1, "extract_sd3": 1, "neighbors": 1, "align_default": 1}
+    assert jobs == PAIRS_OF_A_MODEL | {"recipe": 1, "extract_sd3": 1, "neighbors": 1} | OF_THE_SCORE
 
 
 def test_a_new_layer_reruns_that_model_and_what_hangs_on_it(finished: Workflow) -> None:
@@ -191,7 +193,8 @@ def test_a_new_metric_alone_recomputes_no_list(finished: Workflow) -> None:
         (
             "models/diffusers_mmdit.py",
             PAIRS_OF_A_MODEL
-            | {"miniature_weights": 1, "prompts": 1, "recipe": 1, "extract_sd3": 1, "neighbors": 1, "align_default": 1},
+            | {"miniature_weights": 1, "prompts": 1, "recipe": 1, "extract_sd3": 1, "neighbors": 1}
+            | OF_THE_SCORE,
         ),
     ],
 )
@@ -212,7 +215,7 @@ def test_a_change_is_seen_by_what_hangs_on_it_in_a_later_call(copied: Workflow) 
 @pytest.mark.parametrize("shards", [1, 3])
 def test_another_number_of_shards_encodes_latents_again(shards: int, finished: Workflow) -> None:
     jobs = plan(finished, {"latents": {"shards": shards}})
-    assert jobs == PAIRS_OF_A_MODEL | {"latents": 1, "extract_sd3": 1, "neighbors": 1, "align_default": 1}
+    assert jobs == PAIRS_OF_A_MODEL | {"latents": 1, "extract_sd3": 1, "neighbors": 1} | OF_THE_SCORE
 
 
 def test_lists_that_are_searched_in_shards_are_the_same_to_the_byte(copied: Workflow) -> None:
@@ -264,7 +267,7 @@ def test_figures_depend_on_the_recipes_that_they_read(copied: Workflow) -> None:
 
 def test_only_the_layers_that_are_taken_are_planned(finished: Workflow) -> None:
     planned = finished.plan(overlay={"models": {"sd3": {"take": [8, "embed"]}}})
-    assert planned.jobs() == PAIRS_OF_A_MODEL | {"recipe": 1, "extract_sd3": 1, "neighbors": 1, "align_default": 1}
+    assert planned.jobs() == PAIRS_OF_A_MODEL | {"recipe": 1, "extract_sd3": 1, "neighbors": 1} | OF_THE_SCORE
     made = {path for path in planned.outputs() if path.startswith("results/features")}
     folder = "results/features/photographs/clean/sd3-t0.5"
     assert made == {f"{folder}/{name}" for name in ("embed.pt", "b8.pt", "layers.json")}
@@ -302,7 +305,7 @@ def test_how_the_work_is_done_reruns_nothing(finished: Workflow) -> None:
 
 
 def test_a_default_layer_changes_what_a_name_means_and_no_feature(finished: Workflow) -> None:
-    jobs = plan(finished, {"models": {"dinov2": {"default_layer": "b3"}}})
+    assert jobs == OF_THE_SCORE | {"depth_curves": 3, "alignment_table": 1, "pairs_table": 1, "all": 1}
     assert jobs == {"align_default": 1, "depth_curves": 3, "alignment_table": 1, "pairs_table": 1, "all": 1}
 
 
@@ -344,5 +347,5 @@ def test_the_typed_name_decides_the_bundle(finished: Workflow) -> None:
     planned = finished.plan(
         "results/mutual_knn/sd3-t0.50_b1_vs_sd3-s20.npy", overlay={"alignment": {"metrics": ["mutual_knn"]}}
     )
-    assert planned.jobs() == {"recipe": 1, "extract_sd3": 1, "neighbors": 1, "align_default": 1}
+    assert planned.jobs() == {"recipe": 1, "extract_sd3": 1, "neighbors": 1} | OF_THE_SCORE
     assert "results/features/photographs/clean/sd3-s20/b8.pt" in planned.outputs()

@@ -16,7 +16,7 @@ from sklearn.linear_model import Ridge
 
 from diffalign.alignment import METRICS, Preparation, graphs, measure, regression
 from diffalign.alignment.arrays import array_layer
-from diffalign.alignment.factors import factors
+from diffalign.alignment.factors import leading_vectors
 from diffalign.alignment.graphs import EdgeIndex, ListsTooShort, knn_graphs, restricted
 from diffalign.alignment.metrics import Layer, NeighborScores, Settings, measure_grid, prepare
 from diffalign.alignment.neighbor_metrics import lcs_knn
@@ -428,7 +428,7 @@ def test_permuted_scores_of_many_layers_that_share_few_edges() -> None:
 def test_permuted_svcca_is_that_of_shuffled_features() -> None:
     a, b = related(1)
     narrow = random_features(3, 60, 4)
-    sides = [[factors(unit(x)) for x in side] for side in ([a, narrow], [b, a])]
+    sides = [[leading_vectors(unit(x)) for x in side] for side in ([a, narrow], [b, a])]
     orders = [np.random.default_rng(seed).permutation(60) for seed in range(3)]
     for order, grid in zip(orders, svcca_under(sides[0], sides[1], orders), strict=True):
         expected = [measure("svcca", a, x[order]).value for x in (b, a)]

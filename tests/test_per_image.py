@@ -17,9 +17,10 @@ from diffalign import neighbor_store, sides
 from diffalign.alignment import measure
 from diffalign.alignment.neighbors import Neighbors, nearest_neighbors
 from diffalign.alignment.per_image import extremes, per_image, same_label
-from diffalign.alignment.preparation import Preparation, unit_rows
+from diffalign.alignment.preparation import unit_rows
+from diffalign.alignment.settings import Preparation
+from diffalign.prepared_features import preparation_settings
 from diffalign.recipes import Where
-from diffalign.sides import preparation_settings
 from diffalign.stimuli.manifest import Image, ManifestError, print_manifest
 from diffalign.store import StoreError
 from per_image import per_image as write_per_image

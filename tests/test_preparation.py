@@ -3,15 +3,8 @@ import pytest
 import torch
 
 from diffalign.alignment.metrics import METRICS
-from diffalign.alignment.preparation import (
-    PARITY,
-    PARITY_EPS,
-    FeatureError,
-    Preparation,
-    clamp_bound,
-    unit_rows,
-    whitened,
-)
+from diffalign.alignment.preparation import FeatureError, clamp_bound, unit_rows, whitened
+from diffalign.alignment.settings import PARITY, PARITY_EPS, Preparation
 
 
 def names(count: int) -> list[str]:

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from test_curves import COUNT, NAMES, K, related, write_settings, write_side
 
-from diffalign import sides
+from diffalign import prepared_features
 from diffalign.alignment import Preparation, measure
-from diffalign.alignment.preparation import PARITY, PARITY_EPS, clamp_bound, unit_rows
+from diffalign.alignment.preparation import clamp_bound, unit_rows
+from diffalign.alignment.settings import PARITY, PARITY_EPS
 from diffalign.recipes import Where
 from sensitivity import ALTERNATIVES, IN_FORCE, PUBLISHED, sensitivity
 
@@ -88,9 +89,9 @@ def test_layers_of_one_width_are_clamped_together(tmp_path: Path) -> None:
     mixed = write_side(tmp_path / "mixed", "b", {"b0": narrow, "b1": np.c_[narrow, narrow]}, Preparation())
     assert same.features is not None
     assert mixed.features is not None
-    pooled = sides.clamp_bounds(same.features, ["b0", "b1"], PARITY["platonic"])
-    single = sides.clamp_bounds(mixed.features, ["b0", "b1"], PARITY["platonic"])
+    pooled = prepared_features.clamp_bounds(same.features, ["b0", "b1"], PARITY["platonic"])
+    single = prepared_features.clamp_bounds(mixed.features, ["b0", "b1"], PARITY["platonic"])
     assert pooled["b0"] == pooled["b1"]
     assert single["b0"] != single["b1"]
     assert single["b0"] == clamp_bound([np.float32(narrow)], 0.95, "per_image")
-    assert sides.clamp_bounds(same.features, ["b0"], Preparation()) == {}
+    assert prepared_features.clamp_bounds(same.features, ["b0"], Preparation()) == {}

@@ -13,11 +13,12 @@ from typing import Any, NoReturn
 
 from diffalign import __version__
 from diffalign.alignment import METRICS, Preparation, measure
-from diffalign.alignment.preparation import CLAMP_RULES, FeatureError, unit_rows
+from diffalign.alignment.preparation import FeatureError, unit_rows
+from diffalign.alignment.settings import CLAMP_RULES
 from diffalign.layouts import LAYOUTS, ROWS, Table, read_layers
 from diffalign.names import unknown
+from diffalign.prepared_features import preparation_settings
 from diffalign.provenance import file_sha256
-from diffalign.sides import preparation_settings
 from diffalign.store import check_same_names
 
 

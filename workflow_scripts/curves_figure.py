@@ -24,6 +24,8 @@ _AXES = {"k": "neighbours k", "n": "images N"}
 # of the null
 _HOLLOW: dict[str, Any] = {"linestyle": "--", "linewidth": 1, "markersize": 2.4, "markerfacecolor": "white"}
 # ridge R² of few images may fall to any depth
+# a calibrated axis reaches at least so far
+_CLOSEST = 0.1
 _LOWEST = -0.5
 
 
@@ -55,7 +57,6 @@ def curves_figure(table: Path, outputs: Sequence[Path], miniature: bool) -> None
             calibrated.plot(of_metric[kind], of_metric["calibrated"], **line)
         scale_axes(calibrated, sorted(set(points[kind])), k if kind == "k" else n)
         calibrated.set_xlabel(_AXES[kind])
-        calibrated.set_ylim(-0.03, 1.03)
         raw.set_title(f"over k, at N = {n}" if kind == "k" else f"over N, at k = {k}", loc="left")
         for axes in (raw, calibrated):
             axes.axvline(k if kind == "k" else n, color="0.85", linewidth=4, zorder=0)
@@ -64,6 +65,9 @@ def curves_figure(table: Path, outputs: Sequence[Path], miniature: bool) -> None
     lowest = panels[0, 0].get_ylim()[0]
     panels[0, 0].set_ylim(bottom=max(lowest, _LOWEST))
     panels[0, 0].set_ylabel("score")
+    # from 0, and never so close that noise looks like a result
+    highest = found["calibrated"].max()
+    panels[1, 0].set_ylim(-0.03 * _CLOSEST, max(_CLOSEST, 1.05 * (0 if math.isnan(highest) else highest)))
     panels[1, 0].set_ylabel("calibrated score")
     lines = [Line2D([], [], label=label(metric), markersize=3.2, **looks[metric]) for metric in looks]
     grey: dict[str, Any] = {"color": "0.4", "marker": "o"}

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from threadpoolctl import threadpool_limits
 
 from diffalign import factor_store, logs, neighbor_store
-from diffalign.alignment import factors as svcca
+from diffalign.alignment.factors import Factors, leading_vectors
 from diffalign.alignment.moments import moments
 from diffalign.alignment.nulls import KernelCubes, kernel_cubes
-from diffalign.sides import prepared_rows
+from diffalign.prepared_features import prepared_rows
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -22,10 +22,10 @@ def factors(neighbors: Path, layers_json: Path, path: Path) -> None:
     """
     lists = neighbor_store.read_neighbors(neighbors)
 
-    def of_layers() -> Iterator[tuple[str, svcca.Factors, KernelCubes]]:
+    def of_layers() -> Iterator[tuple[str, Factors, KernelCubes]]:
         for alias in logs.progress(lists.layers, len(lists.layers), "factors"):
             rows = prepared_rows(lists, layers_json, alias)
-            yield alias, svcca.factors(rows), kernel_cubes(moments(rows))
+            yield alias, leading_vectors(rows), kernel_cubes(moments(rows))
 
     factor_store.write_factors(path, lists.names, of_layers())
 

@@ -10,10 +10,11 @@ from threadpoolctl import threadpool_limits
 
 from diffalign import logs, neighbor_store, store
 from diffalign.alignment.neighbors import nearest_neighbors
-from diffalign.alignment.preparation import FeatureError, Preparation, unit_rows
+from diffalign.alignment.preparation import FeatureError, unit_rows
+from diffalign.alignment.settings import Preparation
 from diffalign.devices import choose_device
+from diffalign.prepared_features import clamp_bounds, preparation_settings
 from diffalign.provenance import file_sha256
-from diffalign.sides import clamp_bounds, preparation_settings
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from diffalign import logs, recipes, sides, store
+from diffalign import logs, prepared_features, recipes, sides, store
 from diffalign.alignment.arrays import rows_layer
 from diffalign.alignment.curves import Measured, measured
 from diffalign.alignment.metrics import Layer
-from diffalign.alignment.preparation import PARITY, PARITY_EPS, FeatureError, Preparation, unit_rows
+from diffalign.alignment.preparation import FeatureError, unit_rows
+from diffalign.alignment.settings import PARITY, PARITY_EPS, Preparation
 from diffalign.atomic import replacing
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def prepared(side: sides.Side, alias: str, preparation: Preparation) -> Any:
         raise ValueError(f"{side.lists.path}: features are needed, but only lists were given")
     bound = None
     if preparation.clamp_over == "model":
-        bound = sides.clamp_bounds(layers_json, side.layers, preparation)[alias]
+        bound = prepared_features.clamp_bounds(layers_json, side.layers, preparation)[alias]
     path = layers_json.with_name(f"{alias}.pt")
     found = store.read_features(path)
     store.check_same_names(side.names, found.names, side.lists.path, path)

@@ -19,9 +19,9 @@ from diffalign import __version__
 from diffalign.alignment.calibration import Calibration
 from diffalign.alignment.intervals import Interval
 from diffalign.alignment.metrics import METRICS, Score, Settings
-from diffalign.alignment.preparation import Preparation
+from diffalign.alignment.settings import Preparation
 from diffalign.neighbor_store import NeighborFile
-from diffalign.sides import preparation_settings
+from diffalign.prepared_features import preparation_settings
 
 FORMAT = 1
 

@@ -17,8 +17,7 @@ from typing import Any, cast
 from jsonschema import Draft202012Validator, ValidationError, validators
 
 from diffalign import names
-from diffalign.alignment.draws import check_draws
-from diffalign.alignment.preparation import PARITY, PARITY_EPS, Preparation
+from diffalign.alignment.settings import PARITY, PARITY_EPS, Preparation, check_draws
 from diffalign.names import Representation, UnknownName, Vocabulary
 
 

@@ -2,6 +2,6 @@
 
 from diffalign.alignment.arrays import measure
 from diffalign.alignment.metrics import METRICS, Score
-from diffalign.alignment.preparation import Preparation
+from diffalign.alignment.settings import Preparation
 
 __all__ = ["METRICS", "Preparation", "Score", "measure"]

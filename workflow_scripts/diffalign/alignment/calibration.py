@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.alignment import nulls
-from diffalign.alignment.draws import check_draws
 from diffalign.alignment.graphs import knn_graphs
 from diffalign.alignment.metrics import METRICS, Layer, NeighborScores, Settings, error_grid, first_lists, prepare
 from diffalign.alignment.moments import Moments
 from diffalign.alignment.nulls import KernelCubes, NullMoments
+from diffalign.alignment.settings import check_draws
 
 Grid = NDArray[np.float64]
 

@@ -28,7 +28,7 @@ class Factors:
         return self.vectors.nbytes
 
 
-def factors(rows: NDArray[np.floating], dimensions: int = SVCCA_DIMENSIONS) -> Factors:
+def leading_vectors(rows: NDArray[np.floating], dimensions: int = SVCCA_DIMENSIONS) -> Factors:
     """Standardise the columns of (N, D) rows (standard deviation with N - 1, plus 1e-8, as platonic-rep does) and take
     the leading left singular vectors, by an eigendecomposition of the smaller of the two Gram matrices in float64.
 

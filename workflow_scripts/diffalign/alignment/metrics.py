@@ -120,7 +120,7 @@ def prepare(need: str, layer: Layer, settings: Settings) -> Any:
     if need == "patterns":
         return moments.moments(moments.standardised(layer.rows()))
     if need == "factors":
-        return layer.factors() if layer.factors else factors.factors(layer.rows())
+        return layer.factors() if layer.factors else factors.leading_vectors(layer.rows())
     if need == "ranks":
         return dissimilarities.ranks(moments.standardised(layer.rows()))
     if need == "rbf":
