@@ -14,6 +14,7 @@ from diffalign.alignment.calibration import (
     calibrate_by_permutations,
     standard_errors,
 )
+from diffalign.alignment.factors import leading_vectors
 from diffalign.alignment.graphs import knn_graphs
 from diffalign.alignment.metrics import METRICS, Layer, NeighborScores, Settings, measure_grid
 from diffalign.alignment.nulls import NullMoments, mutual_knn_moments, permutations, svcca_under

@@ -136,6 +136,14 @@ def test_a_changed_k_reruns_alignments_and_no_list(finished: Workflow) -> None:
     assert plan(finished, {"alignment": {"k": 7}}) == ALL_ALIGNMENTS | {"alignment_settings": 1}
 
 
+def test_other_permutations_calibrate_again_and_measure_nothing(finished: Workflow) -> None:
+    jobs = plan(finished, {"alignment": {"permutations": 50}})
+    unmeasured = {rule: count for rule, count in ALL_ALIGNMENTS.items() if rule not in ("align_layers", "per_image")}
+    assert jobs == {rule: count for rule, count in unmeasured.items() if rule != "gallery"} | {
+        "calibration_settings": 1
+    }
+
+
 def test_longer_lists_rerun_neighbours_and_no_extraction(finished: Workflow) -> None:
     assert plan(finished, {"alignment": {"k_max": 25}}) == ALL_ALIGNMENTS | {"neighbors": 4}
 
@@ -183,8 +191,11 @@ def test_a_new_metric_alone_recomputes_no_list(finished: Workflow) -> None:
 @pytest.mark.parametrize(
     ("module", "jobs"),
     [
-        ("alignment/metrics.py", ALL_ALIGNMENTS | {"alignment_settings": 1}),
-        ("alignment/neighbors.py", ALL_ALIGNMENTS | {"alignment_settings": 1, "neighbors": 4}),
+        ("alignment/metrics.py", ALL_ALIGNMENTS | {"alignment_settings": 1, "calibration_settings": 1}),
+        (
+            "alignment/neighbors.py",
+            ALL_ALIGNMENTS | {"alignment_settings": 1, "calibration_settings": 1, "neighbors": 4},
+        ),
         ("figures.py", {"layer_maps": 6, "depth_curves": 6, "null_histograms": 6, "model_maps": 1, "all": 1}),
         (
             "models/transformers_vision.py",
@@ -305,8 +316,8 @@ def test_how_the_work_is_done_reruns_nothing(finished: Workflow) -> None:
 
 
 def test_a_default_layer_changes_what_a_name_means_and_no_feature(finished: Workflow) -> None:
+    jobs = plan(finished, {"models": {"dinov2": {"default_layer": "b3"}}})
     assert jobs == OF_THE_SCORE | {"depth_curves": 3, "alignment_table": 1, "pairs_table": 1, "all": 1}
-    assert jobs == {"align_default": 1, "depth_curves": 3, "alignment_table": 1, "pairs_table": 1, "all": 1}
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------
@@ -347,5 +358,5 @@ def test_the_typed_name_decides_the_bundle(finished: Workflow) -> None:
     planned = finished.plan(
         "results/mutual_knn/sd3-t0.50_b1_vs_sd3-s20.npy", overlay={"alignment": {"metrics": ["mutual_knn"]}}
     )
-    assert planned.jobs() == {"recipe": 1, "extract_sd3": 1, "neighbors": 1} | OF_THE_SCORE
+    assert planned.jobs() == {"recipe": 1, "extract_sd3": 1, "neighbors": 1} | {"align_default": 1}
     assert "results/features/photographs/clean/sd3-s20/b8.pt" in planned.outputs()
