@@ -39,7 +39,7 @@ class Moments:
     def profile(self) -> NDArray[np.float64]:
         """(N,), what each image adds to `self_product`: Σ_j (x_i·x_j)²."""
         gram = _product(self.rows, self.rows).astype(np.float32)
-        return np.asarray(np.einsum("nd,nd->n", self.rows @ gram, self.rows, dtype=np.float64))
+        return np.einsum("nd,nd->n", self.rows @ gram, self.rows).astype(np.float64)
 
     @property
     def nbytes(self) -> int:
@@ -97,10 +97,8 @@ def cka_error(a: Moments, b: Moments, unbiased: bool) -> float:
     normal: 2 / (n(n-3)) for independent features, as under permutations, times (1 - CKA²)² for aligned ones.
     """
     n = a.count
-    product = cross_product(a, b).astype(np.float32)
-    mixed = np.einsum("nd,nd->n", a.rows @ product, b.rows, dtype=np.float64)
     parts, off_diagonal = [], []
-    for profile, x, y in ((mixed, a, b), (a.profile, a, a), (b.profile, b, b)):
+    for profile, x, y in ((_mixed_profile(a, b), a, b), (a.profile, a, a), (b.profile, b, b)):
         own = profile - x.squares * y.squares if unbiased else profile
         off_diagonal.append(unbiased_hsic(float(profile.sum()), x.squares, y.squares) * n * (n - 3))
         total = off_diagonal[-1] if unbiased else float(own.sum())
@@ -112,6 +110,13 @@ def cka_error(a: Moments, b: Moments, unbiased: bool) -> float:
     influence = cross / scale - total / scale / 2 * (self_a / scale_a + self_b / scale_b)
     least = 2 / (n * (n - 3)) * _second_order(total / scale, off_diagonal, scale_a, scale_b)
     return math.sqrt(max(float(influence @ influence) - least, least))
+
+
+@lru_cache(maxsize=1)
+def _mixed_profile(a: Moments, b: Moments) -> NDArray[np.float64]:
+    """(N,), what each image adds to ‖XᵀY‖²_F: Σ_j (x_i·x_j)(y_i·y_j)."""
+    product = cross_product(a, b).astype(np.float32)
+    return np.einsum("nd,nd->n", a.rows @ product, b.rows).astype(np.float64)
 
 
 def _second_order(score: float, off_diagonal: list[float], scale_a: float, scale_b: float) -> float:
