@@ -175,17 +175,20 @@ def test_a_new_layer_once_made_leaves_later_changes_visible(copied: Workflow) ->
 
 def test_a_new_metric_and_a_changed_preparation_rerun_all_alignments(finished: Workflow) -> None:
     jobs = plan(finished, {"alignment": {"metrics": ["cknna", "mutual_knn"], "center": True}})
-    assert jobs == ALL_ALIGNMENTS | {"align_default": 2, "neighbors": 4}
+    assert jobs == ALL_ALIGNMENTS | {"align_default": 2, "model_maps": 2, "neighbors": 4}
 
 
 def test_a_new_metric_and_a_changed_eps_rerun_all_alignments(finished: Workflow) -> None:
     jobs = plan(finished, {"alignment": {"metrics": ["cknna", "mutual_knn"], "eps": 1e-6}})
-    assert jobs == ALL_ALIGNMENTS | {"align_default": 2, "alignment_settings": 1}
+    assert jobs == ALL_ALIGNMENTS | {"align_default": 2, "model_maps": 2, "alignment_settings": 1}
 
 
 def test_a_new_metric_alone_recomputes_no_list(finished: Workflow) -> None:
     jobs = plan(finished, {"alignment": {"metrics": ["cknna", "mutual_knn"]}})
-    assert jobs == ALL_ALIGNMENTS
+    # galleries and rows an image are made from lists alone
+    assert jobs == {rule: count for rule, count in ALL_ALIGNMENTS.items() if rule not in ("gallery", "per_image")} | {
+        "model_maps": 2
+    }
 
 
 @pytest.mark.parametrize(
@@ -196,7 +199,11 @@ def test_a_new_metric_alone_recomputes_no_list(finished: Workflow) -> None:
             "alignment/neighbors.py",
             ALL_ALIGNMENTS | {"alignment_settings": 1, "calibration_settings": 1, "neighbors": 4},
         ),
-        ("figures.py", {"layer_maps": 6, "depth_curves": 6, "null_histograms": 6, "model_maps": 1, "all": 1}),
+        (
+            "figures.py",
+            dict.fromkeys(("layer_maps", "depth_curves", "null_histograms"), 6)
+            | dict.fromkeys(("model_maps", "gallery", "curves_figure", "all"), 1),
+        ),
         (
             "models/transformers_vision.py",
             PAIRS_OF_A_MODEL | {"miniature_weights": 1, "recipe": 1, "extract_siglip2": 1, "neighbors": 1},

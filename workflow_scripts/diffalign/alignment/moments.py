@@ -39,7 +39,7 @@ class Moments:
     def profile(self) -> NDArray[np.float64]:
         """(N,), what each image adds to `self_product`: Σ_j (x_i·x_j)²."""
         gram = _product(self.rows, self.rows).astype(np.float32)
-        return np.einsum("nd,nd->n", self.rows @ gram, self.rows).astype(np.float64)
+        return np.asarray(np.einsum("nd,nd->n", self.rows @ gram, self.rows), np.float64)
 
     @property
     def nbytes(self) -> int:
@@ -116,7 +116,7 @@ def cka_error(a: Moments, b: Moments, unbiased: bool) -> float:
 def _mixed_profile(a: Moments, b: Moments) -> NDArray[np.float64]:
     """(N,), what each image adds to ‖XᵀY‖²_F: Σ_j (x_i·x_j)(y_i·y_j)."""
     product = cross_product(a, b).astype(np.float32)
-    return np.einsum("nd,nd->n", a.rows @ product, b.rows).astype(np.float64)
+    return np.asarray(np.einsum("nd,nd->n", a.rows @ product, b.rows), np.float64)
 
 
 def _second_order(score: float, off_diagonal: list[float], scale_a: float, scale_b: float) -> float:
