@@ -461,14 +461,16 @@ def test_declared_properties_hold(metric: str, seed: int, count: int, k: int) ->
     if declared.symmetric:
         assert measure(metric, b, a, k=k, names=image).value == pytest.approx(ab.value, abs=1e-6)
     scaled = measure(metric, 3 * a, 0.25 * b, k=k, names=image)
-    assert scaled.value == pytest.approx(ab.value, abs=1e-5)
+    # two dissimilarities that float32 cannot tell apart may change their ranks
+    near = 1e-3 if declared.needs == "ranks" else 1e-5
+    assert scaled.value == pytest.approx(ab.value, abs=near)
     if declared.orthogonal:
         turns = [np.linalg.qr(random_features(seed, width, width))[0] for width in (12, 11)]
         turned = measure(metric, a @ turns[0], b @ turns[1], k=k, names=image)
         assert turned.value == pytest.approx(ab.value, abs=1e-4)
     order = np.random.default_rng(seed).permutation(count)
     moved = measure(metric, a[order], b[order], k=k, names=[image[i] for i in order])
-    assert moved.value == pytest.approx(ab.value, abs=1e-5)
+    assert moved.value == pytest.approx(ab.value, abs=near)
     if declared.identical:
         highest = declared.highest(k)
         itself = measure(metric, a, a, k=k).value

@@ -71,6 +71,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     assert done.code == 0, done.output
     assert done.jobs() == {
         "alignment_settings": 1,
+        "calibration_settings": 1,
         "recipe": 2,
         "import_left": 1,
         "import_right": 1,
