@@ -141,7 +141,6 @@ def test_lists_do_not_depend_on_blocks_chunks_and_threads(
     whole = nearest_neighbors(rows, 12, threads=3)
     monkeypatch.setattr(module, "_BLOCK_ROWS", 7)
     monkeypatch.setattr(module, "_CHUNK_BYTES", 1)
-    monkeypatch.setattr(module, "_MEASURED_AT_ONCE", 5)
     monkeypatch.setattr(module, "column_step", lambda width, budget: 33)
     for device in (None, CPU):
         check_equal(nearest_neighbors(rows, 12, memory_mb=1, device=device), whole)

@@ -10,26 +10,25 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from diffalign.alignment.neighbor_kernels import QUANTUM, mirror, settle_products
+
 if TYPE_CHECKING:
     import torch
 
 # above so many candidates a row's float32 products do not tell its neighbours apart
 CROWD = 1024
-# order is decided on similarities rounded to this step, so that equal rows tie on every machine
-QUANTUM = 2.0**-40
 # a block of more rows makes no matrix product faster
 _BLOCK_ROWS = 2048
-# bytes that a product costs with its mask and, where all may be candidates, their indices
-_BYTES = {np.float32: 8, np.float64: 40}
-# rows that one thread looks at are few enough for its cache, candidates that it measures at once too
+# bytes that a product costs, with the block it is computed in where that is not its own place
+_BYTES = {np.float32: 4, np.float64: 8}
+# rows that one thread settles at once are few enough for its cache
 _CHUNK_BYTES = 2 * 2**20
-_MEASURED_AT_ONCE = 2048
 
 Precision: TypeAlias = type[np.float32] | type[np.float64]
-# rows of a block -> the candidates of each, ascending; None for a row that has more than were asked for
-Choose: TypeAlias = Callable[[slice], list[NDArray[np.intp] | None]]
-# rows (B,), precision of the products, most candidates a row -> the candidates of this block
-Search: TypeAlias = Callable[[NDArray[np.intp], Precision, int], Choose]
+# a part of a block, (P, k) indices and similarities to write -> which of its rows have too many candidates, (P,)
+Settle: TypeAlias = Callable[[slice, NDArray[np.int32], NDArray[np.float32]], NDArray[np.bool_]]
+# rows (B,), precision of the products, most candidates a row -> what settles this block
+Search: TypeAlias = Callable[[NDArray[np.intp], Precision, int], Settle]
 
 
 @dataclass(frozen=True)
@@ -88,17 +87,21 @@ def nearest_neighbors(
     chunk = max(1, min(32, _CHUNK_BYTES // (4 * len(single))))
     with ThreadPoolExecutor(threads) as pool:
         for precision, most in ((np.float32, min(k + CROWD, len(single))), (np.float64, len(single))):
-            crowded: list[NDArray[np.intp]] = []
+            crowded = [waiting[:0]]
             for block in _blocks(waiting, _block_rows(len(single), precision, budget)):
-                choose = search(block, precision, most)
+                settle = search(block, precision, most)
+                lists = Neighbors(np.empty((len(block), k), np.int32), np.empty((len(block), k), np.float32))
 
-                def settle(start: int, block: NDArray[np.intp] = block, choose: Choose = choose) -> NDArray[np.intp]:
-                    part = slice(start, start + chunk)
-                    return _settle(single, block[part], choose(part), found, asked.start)
+                def part(start: int, settle: Settle = settle, lists: Neighbors = lists) -> NDArray[np.bool_]:
+                    rows = slice(start, start + chunk)
+                    return settle(rows, lists.indices[rows], lists.similarities[rows])
 
                 # all of it, because the next block takes the place of this one
-                crowded.extend(pool.map(settle, range(0, len(block), chunk)))
-            waiting = np.concatenate(crowded) if crowded else waiting[:0]
+                left = np.concatenate(list(pool.map(part, range(0, len(block), chunk))))
+                at = block[~left] - asked.start
+                found.indices[at], found.similarities[at] = lists.indices[~left], lists.similarities[~left]
+                crowded.append(block[left])
+            waiting = np.concatenate(crowded)
     return found
 
 
@@ -118,8 +121,9 @@ def _check(rows: NDArray[np.float32], k: int, queries: range, memory_mb: int) ->
 
 
 def _block_rows(count: int, precision: Precision, budget: int) -> int:
-    """How many rows a block has, for products with `count` rows: at least 1, and fewer than 2**31 products."""
-    return max(1, min(_BLOCK_ROWS, budget // (_BYTES[precision] * count), (2**31 - 1) // count))
+    """How many rows a block has, for products with `count` rows: all, where half of the products give the rest."""
+    fit = max(1, min(budget // (_BYTES[precision] * count), (2**31 - 1) // count))
+    return count if fit >= count and precision is np.float32 else min(_BLOCK_ROWS, fit)
 
 
 def _blocks(waiting: NDArray[np.intp], size: int) -> Iterator[NDArray[np.intp]]:
@@ -162,68 +166,39 @@ def _numpy_search(rows: NDArray[np.float32], k: int, budget: int) -> Search:
 
     held: NDArray[np.floating] = np.empty((0, count), np.float32)
 
-    def search(block: NDArray[np.intp], precision: Precision, most: int) -> Choose:
+    def search(block: NDArray[np.intp], precision: Precision, most: int) -> Settle:
         nonlocal held
         if held.dtype != precision or len(held) < len(block):
             # one block's memory serves the next: to be given fresh pages costs a tenth of the time
             held = np.empty((len(block), count), precision)
         products = held[: len(block)]
-        left = rows[block].astype(precision, copy=False)
-        step = count if precision is np.float32 else column_step(width, budget)
-        for start in range(0, count, step):
-            right = rows[start : start + step].astype(precision, copy=False)
-            np.matmul(left, right.T, out=products[:, start : start + step])
+        if len(block) == count and precision is np.float32:
+            _symmetric_products(rows, products)
+        else:
+            left = rows[block].astype(precision, copy=False)
+            step = count if precision is np.float32 else column_step(width, budget)
+            for start in range(0, count, step):
+                right = rows[start : start + step].astype(precision, copy=False)
+                np.matmul(left, right.T, out=products[:, start : start + step])
         products[np.arange(len(block)), block] = -np.inf
         slack = candidate_slack(width, precision)
 
-        def choose(part: slice) -> list[NDArray[np.intp] | None]:
+        def settle(part: slice, indices: NDArray[np.int32], similarities: NDArray[np.float32]) -> NDArray[np.bool_]:
             piece = products[part]
             maxima = piece[:, : depth * groups].reshape(len(piece), depth, groups).max(axis=1)
             lowest = np.partition(maxima, groups - k, axis=1)[:, groups - k].astype(np.float64) - slack
             # rounded down, and of the products' type: otherwise all of them would be converted
-            cut = np.nextafter(lowest.astype(precision), precision(-np.inf))
-            flat = np.flatnonzero(piece >= cut[:, None])
-            ends = np.searchsorted(flat, np.arange(1, len(piece)) * count)
-            columns = np.split(flat, ends)
-            return [None if len(c) > most else c - i * count for i, c in enumerate(columns)]
+            cuts = np.nextafter(lowest.astype(precision), precision(-np.inf))
+            return np.asarray(settle_products(rows, block[part], piece, cuts, most, indices, similarities))
 
-        return choose
+        return settle
 
     return search
 
 
-def _settle(
-    rows: NDArray[np.float32],
-    queries: NDArray[np.intp],
-    candidates: list[NDArray[np.intp] | None],
-    found: Neighbors,
-    first: int,
-) -> NDArray[np.intp]:
-    """Measure candidates in float64 and write the nearest into `found`, whose first row is row `first`.
-
-    Returns the queries whose candidates are None.
-    """
-    settled = [(i, columns) for i, columns in zip(queries, candidates, strict=True) if columns is not None]
-    if settled:
-        longest = max(len(columns) for _, columns in settled)
-        chosen = np.zeros((len(settled), longest), np.intp)
-        steps = np.full((len(settled), longest), -np.inf)
-        for row, (i, columns) in enumerate(settled):
-            chosen[row, : len(columns)] = columns
-            steps[row, : len(columns)] = np.round(_similarities(rows, i, columns) / QUANTUM)
-        # columns ascend, so a stable sort sends ties to the smaller index
-        best = np.argsort(-steps, axis=1, kind="stable")[:, : found.k_max]
-        at = np.array([i for i, _ in settled]) - first
-        found.indices[at] = np.take_along_axis(chosen, best, 1)
-        found.similarities[at] = np.take_along_axis(steps, best, 1) * QUANTUM
-    return np.array([i for i, columns in zip(queries, candidates, strict=True) if columns is None], np.intp)
-
-
-def _similarities(rows: NDArray[np.float32], i: int, columns: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Dot products of row i with other rows, in float64: (len(columns),)."""
-    query = rows[i].astype(np.float64)
-    # einsum, not a matrix product: equal rows then give equal sums wherever they stand
-    pieces = [
-        np.einsum("cd,d->c", rows[piece].astype(np.float64), query) for piece in _blocks(columns, _MEASURED_AT_ONCE)
-    ]
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+def _symmetric_products(rows: NDArray[np.float32], products: NDArray[np.float32]) -> None:
+    """All products of rows with rows, from those right of the diagonal."""
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        stop = min(start + _BLOCK_ROWS, len(rows))
+        np.matmul(rows[start:stop], rows[start:].T, out=products[start:stop, start:])
+        mirror(products, start, stop)

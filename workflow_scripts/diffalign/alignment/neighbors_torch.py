@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffalign.alignment.neighbors import Choose, Precision, Search, candidate_slack, column_step, group_shape
+from diffalign.alignment.neighbor_kernels import settle_listed
+from diffalign.alignment.neighbors import Precision, Search, Settle, candidate_slack, column_step, group_shape
 
 
 def torch_search(rows: NDArray[np.float32], k: int, budget: int, device: torch.device) -> Search:
@@ -25,7 +24,7 @@ def torch_search(rows: NDArray[np.float32], k: int, budget: int, device: torch.d
     depth, groups = group_shape(count, k)
 
     @torch.inference_mode()
-    def search(block: NDArray[np.intp], precision: Precision, most: int) -> Choose:
+    def search(block: NDArray[np.intp], precision: Precision, most: int) -> Settle:
         queries = torch.from_numpy(block).to(device)
         if precision is np.float32:
             products = there[queries] @ there.T
@@ -44,10 +43,16 @@ def torch_search(rows: NDArray[np.float32], k: int, budget: int, device: torch.d
         crowded = counts > most
         # before their candidates are listed, which may be all rows
         mask[crowded] = False
-        columns: NDArray[Any] = mask.nonzero()[:, 1].cpu().numpy()
-        ends = counts.masked_fill(crowded, 0).cumsum(0).cpu().numpy()
-        listed = np.split(columns, ends[:-1])
-        chosen = [None if full else found for full, found in zip(crowded.tolist(), listed, strict=True)]
-        return lambda part: chosen[part]
+        columns = mask.nonzero()[:, 1].to(torch.int32).cpu().numpy()
+        ends = np.concatenate([[0], counts.masked_fill(crowded, 0).cumsum(0).cpu().numpy()])
+        too_many = crowded.cpu().numpy()
+
+        def settle(part: slice, indices: NDArray[np.int32], similarities: NDArray[np.float32]) -> NDArray[np.bool_]:
+            asked = block[part]
+            starts = ends[part.start : part.start + len(asked) + 1]
+            settle_listed(rows, asked, starts, columns, indices, similarities)
+            return np.asarray(too_many[part])
+
+        return settle
 
     return search

@@ -1,0 +1,100 @@
+"""Compiled loops of the neighbour search: candidates are listed, measured and ordered without leaving the cache."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+# order is decided on similarities rounded to this step, so that equal rows tie on every machine
+QUANTUM = 2.0**-40
+# side of the squares in which a matrix is mirrored
+_TILE = 32
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def _similarity(rows: NDArray[np.float32], i: int, j: int) -> float:
+    """Dot product of two rows, summed in float64 in an order that only their width decides."""
+    total = 0.0
+    for d in range(rows.shape[1]):
+        total += np.float64(rows[i, d]) * np.float64(rows[j, d])
+    return total
+
+
+@njit(nogil=True, cache=True)
+def _settle(
+    rows: NDArray[np.float32],
+    i: int,
+    candidates: NDArray[np.int32],
+    indices: NDArray[np.int32],
+    similarities: NDArray[np.float32],
+) -> None:
+    """Measure the candidates of row i, which ascend, and write the nearest, ties in order of index."""
+    steps = np.empty(len(candidates))
+    for c in range(len(candidates)):
+        steps[c] = -np.rint(_similarity(rows, i, candidates[c]) / QUANTUM)
+    # stable: ties stay in order of index
+    best = np.argsort(steps, kind="mergesort")
+    for rank in range(len(indices)):
+        indices[rank] = candidates[best[rank]]
+        similarities[rank] = -steps[best[rank]] * QUANTUM
+
+
+@njit(nogil=True, cache=True)
+def settle_products(
+    rows: NDArray[np.float32],
+    queries: NDArray[np.intp],
+    products: NDArray[np.floating],
+    cuts: NDArray[np.floating],
+    most: int,
+    indices: NDArray[np.int32],
+    similarities: NDArray[np.float32],
+) -> NDArray[np.bool_]:
+    """Write the nearest neighbours of each query, whose candidates are the columns with products of at least its cut.
+
+    rows: (N, D). queries: (B,). products: (B, N), -inf for a query and itself. cuts: (B,), of the products' type.
+    indices, similarities: (B, k), written. Returns which queries have more than `most` candidates and are left out.
+    """
+    crowded = np.zeros(len(queries), np.bool_)
+    candidates = np.empty(products.shape[1], np.int32)
+    for row in range(len(queries)):
+        found = 0
+        for column in range(products.shape[1]):
+            # written always and kept if it is one: no branch to guess
+            candidates[found] = column
+            found += products[row, column] >= cuts[row]
+        if found > most:
+            crowded[row] = True
+        else:
+            _settle(rows, queries[row], candidates[:found], indices[row], similarities[row])
+    return crowded
+
+
+@njit(nogil=True, cache=True)
+def settle_listed(
+    rows: NDArray[np.float32],
+    queries: NDArray[np.intp],
+    starts: NDArray[np.int64],
+    candidates: NDArray[np.int32],
+    indices: NDArray[np.int32],
+    similarities: NDArray[np.float32],
+) -> None:
+    """Write the nearest neighbours of each query, whose candidates are given; a query without any is left out.
+
+    rows: (N, D). queries: (B,). starts: (B + 1,), where the candidates of each query stand in `candidates`.
+    indices, similarities: (B, k), written.
+    """
+    for row in range(len(queries)):
+        listed = candidates[starts[row] : starts[row + 1]]
+        if len(listed):
+            _settle(rows, queries[row], listed, indices[row], similarities[row])
+
+
+@njit(nogil=True, cache=True)
+def mirror(products: NDArray[np.float32], start: int, stop: int) -> None:
+    """Copy rows start … stop - 1, right of column `stop`, below themselves: products[j, i] = products[i, j]."""
+    for left in range(stop, products.shape[1], _TILE):
+        for top in range(start, stop, _TILE):
+            for j in range(left, min(left + _TILE, products.shape[1])):
+                for i in range(top, min(top + _TILE, stop)):
+                    products[j, i] = products[i, j]
