@@ -29,12 +29,14 @@ except study.ConfigError as error:
     raise WorkflowError(f"The configuration ({files}) has {len(error.mistakes)} mistake(s):\n{error}") from None
 
 METRICS = STUDY.alignment.metrics
-BUNDLE = "(?:" + "|".join(names.bundle_pattern(m, v) for m, v in STUDY.catalogue.items()) + ")"
+BUNDLE = (
+    "(?:"
+    + "|".join(f"{names.bundle_pattern(m, v)}|{names.text_pattern(m, v)}" for m, v in STUDY.catalogue.items())
+    + ")"
+)
 TYPED = "(?:" + "|".join(names.typed_pattern(m, v) for m, v in STUDY.catalogue.items()) + ")"
 # a model with or without one of its own layers
-NAME = (
-    "(?:" + "|".join(f"{names.typed_pattern(m, v)}(?:_{any_of(v.layers)})?" for m, v in STUDY.catalogue.items()) + ")"
-)
+NAME = "(?:" + "|".join(names.typed_layer_pattern(m, v) for m, v in STUDY.catalogue.items()) + ")"
 IMAGES = "results/images/{dataset}/{condition}"
 LATENTS = "results/latents/{dataset}/{condition}/{model}"
 FEATURES = "results/features/{dataset}/{condition}/{bundle}"
@@ -83,14 +85,14 @@ def checkpoint_of(wildcards):
 
 
 def default_layers(*typed):
-    """Model -> its default layer, for the models of these names."""
-    return {STUDY.model_of(name).name: STUDY.model_of(name).default_layer for name in typed}
+    """Bundle -> its default layer, for the bundles of these names."""
+    return {STUDY.bundle(name): STUDY.model_of(name).default_layer for name in typed}
 
 
 def recipe_of(wildcards):
     """What the features of a bundle depend on: its model, noise level, conditioning, seed and code."""
     representation = STUDY.representation(wildcards.bundle)
-    model = STUDY.models[representation.model]
+    model = STUDY.model_of(wildcards.bundle)
     script = "import_features.py" if model.features else "extract.py"
     return {
         "format": 1,

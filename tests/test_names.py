@@ -1,16 +1,26 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from diffalign import names
 from diffalign.names import UnknownName, Vocabulary
 
 CATALOGUE = {
-    "dinov2": Vocabulary(("embed", "b0", "b1", "final"), "final"),
+    "dinov2": Vocabulary(("embed", "b0", "b1", "final"), "final", options=("untrained",)),
     "dinov2.g": Vocabulary(("b0", "b39"), "b39"),
     "sd3": Vocabulary(("embed", *(f"b{i}" for i in range(24)), "final"), "b8", "t0.5", ("uncond", "label")),
+    "sit": Vocabulary(("b0", "b1"), "b1", "t0.5", ("uncond", "label"), options=("cosine", "shared", "draws")),
+    "sd1": Vocabulary(
+        ("down0", "mid", "up0"),
+        "mid",
+        "t0.5",
+        ("uncond", "label", "caption"),
+        ("label", "caption"),
+        ("optim", "optimx1"),
+        ("shared", "draws", "untrained"),
+    ),
 }
 
 
@@ -27,6 +37,14 @@ CATALOGUE = {
         ("sd3-s20-label_b8", "sd3-s20-label", "b8"),
         ("sd3-label", "sd3-t0.5-label", None),
         ("sd3-t0.3-uncond", "sd3-t0.3", None),
+        ("dinov2-untrained_b1", "dinov2-untrained", "b1"),
+        ("sit-cosine", "sit-t0.5-cosine", None),
+        ("sd1-s20-optim_mid", "sd1-s20-optim", "mid"),
+        ("sd1-caption-shared-draws4-untrained_mid", "sd1-t0.5-caption-shared-draws4-untrained", "mid"),
+        ("sd1-optim", "sd1-optim", None),
+        ("sd1-optimx1_text", "sd1-optimx1", "text"),
+        ("sd1-textlast-caption_text", "sd1-textlast-caption", "text"),
+        ("sd1-textlast-label-untrained", "sd1-textlast-label-untrained", None),
     ],
 )
 def test_typed_names_become_bundles(typed: str, bundle: str, layer: str | None) -> None:
@@ -35,30 +53,58 @@ def test_typed_names_become_bundles(typed: str, bundle: str, layer: str | None) 
     assert parsed.layer == layer
 
 
-@given(st.sampled_from(sorted(CATALOGUE)), st.floats(0, 1), st.booleans(), st.booleans())
-def test_a_bundle_parses_to_itself_and_fits_its_pattern(model: str, t: float, noisy: bool, label: bool) -> None:
+def test_what_a_variant_says() -> None:
+    image = names.parse_representation("sd1-s20-optim-draws4", CATALOGUE)
+    assert (image.noise, image.conditioning, image.text, image.draws) == ("s20", "optim", False, 4)
+    assert image.default_layer(CATALOGUE["sd1"]) == "mid"
+    for typed in ("sd1-textlast-label", "sd1-optim"):
+        alone = names.parse_representation(typed, CATALOGUE)
+        assert (alone.noise, alone.text, alone.draws) == (None, True, 1)
+        assert alone.layers(CATALOGUE["sd1"]) == ("text",)
+        assert alone.default_layer(CATALOGUE["sd1"]) == "text"
+
+
+@given(st.sampled_from(sorted(CATALOGUE)), st.floats(0, 1), st.booleans(), st.data())
+def test_a_bundle_parses_to_itself_and_fits_its_pattern(model: str, t: float, noisy: bool, data: st.DataObject) -> None:
     vocabulary = CATALOGUE[model]
     typed = model
     if vocabulary.noise and noisy:
         typed += f"-t{t:.6f}"
-    if vocabulary.conditionings and label:
-        typed += "-label"
+    typed += data.draw(st.sampled_from(["", *(f"-{word}" for word in vocabulary.conditionings)]))
+    for option in vocabulary.options:
+        if data.draw(st.booleans()):
+            typed += f"-{option}{data.draw(st.integers(2, 99)) if option == 'draws' else ''}"
     assert re.fullmatch(names.typed_pattern(model, vocabulary), typed)
     bundle = names.parse_representation(typed, CATALOGUE).bundle(vocabulary)
     assert re.fullmatch(names.bundle_pattern(model, vocabulary), bundle)
+    assert not re.fullmatch(names.text_pattern(model, vocabulary), bundle)
     assert names.parse_representation(bundle, CATALOGUE).bundle(vocabulary) == bundle
 
 
-@given(st.from_regex(r"\A(sd3|dinov2)(-(t[0-9.]{1,4}|s[0-9]{1,3}|label|uncond)){0,2}\Z"))
+_PARTS = r"t[0-9.]{1,4}|s[0-9]{1,3}|label|uncond|caption|optim|textlast|cosine|shared|draws[0-9]{1,2}|draws|untrained"
+
+
+@given(st.from_regex(rf"\A(sd3|dinov2|sit|sd1)(-({_PARTS})){{0,4}}(_(b0|mid|text))?\Z"))
+@example("sd1-textlast-caption-untrained_text")
+@example("sd1-optim_text")
+@example("sd1-optim_mid")
+@example("sd1-textlast_text")
+@example("sd1-t0.5-optim_text")
 def test_a_name_parses_exactly_where_its_pattern_matches(text: str) -> None:
-    model = text.split("-", maxsplit=1)[0]
-    matches = re.fullmatch(names.typed_pattern(model, CATALOGUE[model]), text) is not None
+    model = re.split("[-_]", text)[0]
+    vocabulary = CATALOGUE[model]
+    matches = re.fullmatch(names.typed_layer_pattern(model, vocabulary), text) is not None
+    assert matches >= (re.fullmatch(names.typed_pattern(model, vocabulary), text) is not None)
     try:
-        names.parse_representation(text, CATALOGUE)
+        found = names.parse_representation(text, CATALOGUE)
     except UnknownName:
         assert not matches
-    else:
-        assert matches
+        return
+    assert matches
+    bundle = found.bundle(vocabulary)
+    kind = names.text_pattern if found.text else names.bundle_pattern
+    assert re.fullmatch(kind(model, vocabulary), bundle)
+    assert names.parse_representation(bundle, CATALOGUE).bundle(vocabulary) == bundle
 
 
 def test_patterns_of_one_model_match_no_other() -> None:
@@ -84,9 +130,24 @@ def test_patterns_of_one_model_match_no_other() -> None:
         ("sd3-s101", "'s101' is no noise level"),
         ("sd3-labl", "sd3 has no variant 'labl'; did you mean 'label'?"),
         ("sd3-t0.1-t0.2", "gives two noise levels"),
-        ("sd3-label-t0.3", "the noise level stands before the conditioning, '-t0.3-label'"),
+        ("sd3-label-t0.3", "parts of a variant stand in the order '-t0.3-label'"),
         ("dinov2-t0.5", "dinov2 has no noise level"),
-        ("dinov2-label", "dinov2 has no variants"),
+        ("dinov2.g-label", "dinov2.g has no variants"),
+        ("dinov2-untraind", "dinov2 has no variant 'untraind'; did you mean 'untrained'?"),
+        ("dinov2-shared", "dinov2 has no variant 'shared'"),
+        ("sd3-label-uncond", "gives two conditionings, 'label' and 'uncond'"),
+        ("sd1-draws2-shared", "parts of a variant stand in the order '-shared-draws2'"),
+        ("sd1-draws1", "'draws1' is no number of draws; write draws2 to draws99"),
+        ("sd1-draws", "sd1 has no variant 'draws'; did you mean 'draws4'?"),
+        ("sd1-cosine", "sd1 has no variant 'cosine'"),
+        ("sd1-textlast", "textlast is followed by what is read: label, caption"),
+        ("sd1-textlast-uncond", "textlast is followed by what is read: label, caption"),
+        ("sd1-t0.5-textlast-label", "textlast reads no image, so '-t0.5' means nothing"),
+        ("sd1-textlast-label-draws4", "textlast reads no image, so '-draws4' means nothing"),
+        ("sd1-textlast-label_mid", "sd1-textlast-label has no layer 'mid'; it has text"),
+        ("sd1-optim_mid", "sd1-optim has no layer 'mid'; it has text; as the prompt it follows a noise level"),
+        ("sd1-optim-shared", "an embedding alone takes no '-shared'; as the prompt it follows a noise level"),
+        ("sd3-textlast-label", "sd3 has no variant 'textlast'"),
         ("", "unknown model ''"),
     ],
 )

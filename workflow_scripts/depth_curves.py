@@ -22,7 +22,7 @@ def depth_curves(
     """Draw two panels a metric, left over the depth of A, right over the depth of B; of more than four metrics, two
     stand in a row.
 
-    defaults: model -> its default layer.
+    defaults: bundle -> its default layer.
     """
     figures.styled()
     found = read_matrices(matrices, calibrations)
@@ -37,7 +37,7 @@ def depth_curves(
         row[1].sharey(row[0])
         row[1].tick_params(labelleft=False)
         for axes, side, other in zip(row, "ab", "ba", strict=True):
-            default = defaults[matrix.model(other)]
+            default = defaults[matrix.bundle(other)]
             figures.depth_curve(axes, matrix.layers(side), curves(matrix, side, default), matrix.recipe["chance"])
             undefined = "" if np.isfinite(over_depth(matrix, side, default)[1]).any() else ", not defined"
             axes.set_title(

@@ -36,8 +36,8 @@ def pairs_table(
     default_score, default_p, default_low, default_high; selected_layer_a, selected_layer_b (the best on one half of
     the images), selected_chosen (their score there), selected_reported (on the other half), selected_uncorrected (the
     largest of the other half), selected_count (images of the other half), all empty unless alignment.split_selection;
-    n, k, null (permutations or moments), permutations, miniature. What is not known is empty. defaults: model -> its
-    default layer.
+    n, k, null (permutations or moments), permutations, miniature. What is not known is empty. defaults: bundle ->
+    its default layer.
     """
     found = read_matrices(matrices, calibrations)
     table = tables.frame((row(matrix, defaults) for matrix in found), COLUMNS)
@@ -46,7 +46,7 @@ def pairs_table(
 
 
 def row(matrix: CalibratedMatrix, defaults: Mapping[str, str]) -> dict[str, Any]:
-    """One matrix, without maximum_q; defaults: model -> its default layer."""
+    """One matrix, without maximum_q; defaults: bundle -> its default layer."""
     recipe, beside = matrix.recipe, matrix.calibration
     layers_a, layers_b = matrix.layers("a"), matrix.layers("b")
     default = matrix.default(defaults)

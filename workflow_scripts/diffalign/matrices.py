@@ -30,10 +30,6 @@ class LayerMatrix:
         """The canonical bundle of side ``a`` or ``b``."""
         return str(self.recipe[side]["bundle"])
 
-    def model(self, side: str) -> str:
-        """Name of the model of side ``a`` or ``b``."""
-        return str(self.recipe[side]["model"]["name"])
-
     @property
     def miniature(self) -> bool:
         """True where either side, or the autoencoder that it reads, has random miniature weights."""
@@ -54,8 +50,8 @@ class LayerMatrix:
         return int(row), int(column)
 
     def default(self, layers: Mapping[str, str]) -> tuple[int, int]:
-        """Row and column of the default layers of both models. layers: model -> its default layer."""
-        return self.layers("a").index(layers[self.model("a")]), self.layers("b").index(layers[self.model("b")])
+        """Row and column of the default layers of both models. layers: bundle -> its default layer."""
+        return self.layers("a").index(layers[self.bundle("a")]), self.layers("b").index(layers[self.bundle("b")])
 
 
 @dataclass(frozen=True)

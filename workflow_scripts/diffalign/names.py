@@ -1,21 +1,37 @@
 """The grammar of names: the one module that takes representation names apart and puts them together.
 
-    model[-noise][-conditioning][_layer]        dinov2   dinov2_b5   sd3_b8   sd3-t0.5_b8   sd3-s20_b8
+    model[-noise][-conditioning][-cosine][-shared][-drawsN][-untrained][_layer]
+
+    dinov2   dinov2_b5   sd3_b8   sd3-t0.5_b8   sd3-s20-label_b8   sd3-t0.5-caption-shared-draws4_b8
+    dinov2-untrained_b5
+
+    model-textlast-conditioning[-untrained]      a text encoder's last token, without an image: sd1-textlast-caption
+    model-embedding                              an embedding that was given, alone: sd1-optim; as the prompt:
+    sd1-s20-optim
 
 A *typed* name may leave defaults out. A *bundle* (model and variant, without a layer) is canonical: the
 noise level is always spelled, without trailing zeros, and the default conditioning never is. Files of
-features and neighbours are named by bundles, so nothing is extracted twice.
+features and neighbours are named by bundles, so nothing is extracted twice. Representations of text or of a given
+embedding alone have no noise level, and `text` is their only layer.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 LAYER = r"[a-z0-9.]+"
 SEPARATOR = "_vs_"
+# what alone stands for a representation without an image, and its only layer
+TEXT = "textlast"
+TEXT_LAYERS = ("text",)
+CONDITIONINGS = ("uncond", "label", "caption", "description", "caption2", TEXT)
+# in the order in which they stand in names; draws is followed by a number
+OPTIONS = ("cosine", "shared", "draws", "untrained")
+_DRAWS = r"draws(?:[2-9]|[1-9][0-9])"
+_AS_PROMPT = "as the prompt it follows a noise level"
 _LEVEL = r"t(?:0(?:\.[0-9]+)?|1(?:\.0+)?)|s(?:[1-9][0-9]?|100)"
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -30,32 +46,63 @@ class Vocabulary:
 
     layers: aliases in order of depth. default_layer: one of them. noise: the default noise level
     (``t0.5``), or None for a model without a noise axis. conditionings: allowed words, the first is
-    the default; empty for a model that takes no conditioning.
+    the default; empty for a model that takes no conditioning. texts: those of them that may follow
+    ``textlast``. embeddings: words of given embeddings. options: those of OPTIONS that the model takes.
     """
 
     layers: tuple[str, ...]
     default_layer: str
     noise: str | None = None
     conditionings: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    embeddings: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Every word of a variant but noise levels."""
+        text = (TEXT,) if self.texts else ()
+        return (*self.conditionings, *self.embeddings, *text, *(o if o != "draws" else "draws4" for o in self.options))
 
 
 @dataclass(frozen=True)
 class Representation:
-    """One representation with every default filled in; layer is None where all layers are meant."""
+    """One representation with every default filled in; layer is None where all layers are meant.
+
+    text: whether it is of a text or a given embedding alone; noise is None then. options: canonical, ``draws`` with
+    its number.
+    """
 
     model: str
     noise: str | None
     conditioning: str | None
     layer: str | None
+    text: bool = False
+    options: tuple[str, ...] = ()
+
+    @property
+    def draws(self) -> int:
+        """How many draws of noise are averaged."""
+        return next((int(option.removeprefix("draws")) for option in self.options if option.startswith("draws")), 1)
 
     def bundle(self, vocabulary: Vocabulary) -> str:
         """The canonical name of model and variant, as it stands in file names."""
         parts = [self.model]
         if self.noise is not None:
             parts.append(self.noise)
-        if vocabulary.conditionings and self.conditioning != vocabulary.conditionings[0]:
-            parts.append(str(self.conditioning))
-        return "-".join(parts)
+        if self.text and self.conditioning not in vocabulary.embeddings:
+            parts.append(TEXT)
+        if self.conditioning is not None and (self.text or self.conditioning != vocabulary.conditionings[0]):
+            parts.append(self.conditioning)
+        return "-".join([*parts, *self.options])
+
+    def layers(self, vocabulary: Vocabulary) -> tuple[str, ...]:
+        """Its layers in order of depth."""
+        return TEXT_LAYERS if self.text else vocabulary.layers
+
+    def default_layer(self, vocabulary: Vocabulary) -> str:
+        """The layer that its name means where none is given."""
+        return TEXT_LAYERS[0] if self.text else vocabulary.default_layer
 
 
 def nearest(word: object, allowed: Iterable[str]) -> str:
@@ -95,33 +142,84 @@ def parse_representation(text: str, catalogue: Mapping[str, Vocabulary]) -> Repr
     if model not in catalogue:
         raise unknown("model", model, catalogue)
     vocabulary = catalogue[model]
-    noise: str | None = None
-    conditioning: str | None = None
-    for part in variant:
-        if re.fullmatch(r"[ts][0-9.]+", part):
-            if vocabulary.noise is None:
-                raise UnknownName(f"'{text}': {model} has no noise level, so '-{part}' means nothing")
-            if noise is not None:
-                raise UnknownName(f"'{text}' gives two noise levels, '{noise}' and '{part}'")
-            if conditioning is not None:
-                raise UnknownName(f"'{text}': the noise level stands before the conditioning, '-{part}-{conditioning}'")
-            noise = canonical_noise(part)
-        elif part in vocabulary.conditionings:
-            if conditioning is not None:
-                raise UnknownName(f"'{text}' gives two conditionings, '{conditioning}' and '{part}'")
-            conditioning = part
-        elif vocabulary.conditionings:
-            raise UnknownName(f"'{text}': {model} has no variant '{part}'{nearest(part, vocabulary.conditionings)}")
-        else:
-            raise UnknownName(f"'{text}': {model} has no variants, so '-{part}' means nothing")
-    if underscore and layer not in vocabulary.layers:
-        raise UnknownName(f"{model} has no layer '{layer}'; it has {listed_layers(vocabulary.layers)}")
-    return Representation(
+    found = _sorted_variant(text, model, variant, vocabulary)
+    noise, conditioning = found.get("noise level"), found.get("conditioning")
+    options = tuple(found[option] for option in OPTIONS if option in found)
+    alone = TEXT in found or (conditioning in vocabulary.embeddings and noise is None)
+    if alone:
+        _check_alone(text, found, vocabulary)
+    representation = Representation(
         model,
-        noise if noise is not None else vocabulary.noise,
+        None if alone else vocabulary.noise if noise is None else canonical_noise(noise),
         conditioning if conditioning is not None else next(iter(vocabulary.conditionings), None),
         layer if underscore else None,
+        alone,
+        options,
     )
+    layers = representation.layers(vocabulary)
+    if underscore and layer not in layers:
+        hint = f"; {_AS_PROMPT}" if alone and TEXT not in found else ""
+        raise UnknownName(f"{head if alone else model} has no layer '{layer}'; it has {listed_layers(layers)}{hint}")
+    return representation
+
+
+def _sorted_variant(text: str, model: str, variant: Sequence[str], vocabulary: Vocabulary) -> dict[str, str]:
+    """Kind of part -> part. Raises UnknownName for an unknown part, two of one kind, and another order than theirs."""
+    kinds = ("noise level", TEXT, "conditioning", *OPTIONS)
+    found: dict[str, str] = {}
+    for part in variant:
+        kind = _kind(text, model, part, vocabulary)
+        if kind in found:
+            raise UnknownName(f"'{text}' gives two {kind}s, '{found[kind]}' and '{part}'")
+        found[kind] = part
+    ordered = [kind for kind in kinds if kind in found]
+    if ordered != list(found):
+        right = "-".join(found[kind] for kind in ordered)
+        raise UnknownName(f"'{text}': parts of a variant stand in the order '-{right}'")
+    return found
+
+
+def _kind(text: str, model: str, part: str, vocabulary: Vocabulary) -> str:
+    """What a part of a variant is: a noise level, textlast, a conditioning or one of OPTIONS."""
+    if re.fullmatch(r"[ts][0-9.]+", part):
+        if vocabulary.noise is None:
+            raise UnknownName(f"'{text}': {model} has no noise level, so '-{part}' means nothing")
+        canonical_noise(part)
+        return "noise level"
+    if part in vocabulary.conditionings or part in vocabulary.embeddings:
+        return "conditioning"
+    if part == TEXT and vocabulary.texts:
+        return TEXT
+    if re.fullmatch(r"draws[0-9]+", part) and "draws" in vocabulary.options:
+        if not re.fullmatch(_DRAWS, part):
+            raise UnknownName(f"'{text}': '{part}' is no number of draws; write draws2 to draws99")
+        return "draws"
+    if part in vocabulary.options and part != "draws":
+        return part
+    if vocabulary.words:
+        raise UnknownName(f"'{text}': {model} has no variant '{part}'{nearest(part, vocabulary.words)}")
+    raise UnknownName(f"'{text}': {model} has no variants, so '-{part}' means nothing")
+
+
+def _check_alone(text: str, found: Mapping[str, str], vocabulary: Vocabulary) -> None:
+    """Raise UnknownName where a representation without an image is given what only one with an image has."""
+    if TEXT not in found:
+        for option in OPTIONS:
+            if option in found:
+                raise UnknownName(f"'{text}': an embedding alone takes no '-{found[option]}'; {_AS_PROMPT}")
+        return
+    if "noise level" in found:
+        raise UnknownName(f"'{text}': {TEXT} reads no image, so '-{found['noise level']}' means nothing")
+    if found.get("conditioning") not in vocabulary.texts:
+        raise UnknownName(f"'{text}': {TEXT} is followed by what is read: {', '.join(vocabulary.texts)}")
+    for option in OPTIONS:
+        if option in found and option != "untrained":
+            raise UnknownName(f"'{text}': {TEXT} reads no image, so '-{found[option]}' means nothing")
+
+
+def is_variant_word(word: str) -> bool:
+    """Whether a word has a meaning of its own in variants, so that no given embedding may be called by it."""
+    return word in (*CONDITIONINGS, *OPTIONS) or re.fullmatch(r"draws[0-9]+|[ts][0-9.]+", word) is not None
 
 
 def parse_pair(text: str, catalogue: Mapping[str, Vocabulary]) -> tuple[Representation, Representation]:
@@ -138,15 +236,47 @@ def print_pair(a: str, b: str) -> str:
 
 
 def bundle_pattern(model: str, vocabulary: Vocabulary) -> str:
-    """Regular expression of the canonical bundles of one model, for wildcard constraints."""
+    """Regular expression of the canonical bundles of one model that see images, for wildcard constraints."""
     noise = r"-(?:t0(?:\.[0-9]*[1-9])?|t1|s[1-9][0-9]?|s100)" if vocabulary.noise else ""
-    return re.escape(model) + noise + _alternatives(vocabulary.conditionings[1:])
+    told = _alternatives((*vocabulary.conditionings[1:], *vocabulary.embeddings))
+    return re.escape(model) + noise + told + _options(vocabulary.options)
+
+
+def text_pattern(model: str, vocabulary: Vocabulary) -> str:
+    """Regular expression of the bundles of one model of text or of a given embedding alone; ``(?!)`` for none."""
+    forms = []
+    if vocabulary.texts:
+        untrained = tuple(option for option in vocabulary.options if option == "untrained")
+        forms.append(f"{TEXT}-{any_of(vocabulary.texts)}{_options(untrained)}")
+    if vocabulary.embeddings:
+        forms.append(any_of(vocabulary.embeddings))
+    return f"{re.escape(model)}-(?:{'|'.join(forms)})" if forms else "(?!)"
 
 
 def typed_pattern(model: str, vocabulary: Vocabulary) -> str:
     """Regular expression of the typed names of one model, without a layer."""
-    noise = f"(?:-(?:{_LEVEL}))?" if vocabulary.noise else ""
-    return re.escape(model) + noise + _alternatives(vocabulary.conditionings)
+    return f"(?:{_typed_image_pattern(model, vocabulary)}|{text_pattern(model, vocabulary)})"
+
+
+def typed_layer_pattern(model: str, vocabulary: Vocabulary) -> str:
+    """Regular expression of the typed names of one model, with or without a layer."""
+    images = f"{_typed_image_pattern(model, vocabulary)}(?:_{any_of(vocabulary.layers)})?"
+    return f"(?:{images}|{text_pattern(model, vocabulary)}(?:_{any_of(TEXT_LAYERS)})?)"
+
+
+def _typed_image_pattern(model: str, vocabulary: Vocabulary) -> str:
+    told = _alternatives(vocabulary.conditionings)
+    if vocabulary.noise:
+        level = f"-(?:{_LEVEL})"
+        prompts = _alternatives((*vocabulary.conditionings, *vocabulary.embeddings))
+        told = f"(?:{level}{prompts}|{told})"
+    return re.escape(model) + told + _options(vocabulary.options)
+
+
+def _options(options: Iterable[str]) -> str:
+    allowed = set(options)
+    patterns = {option: _DRAWS if option == "draws" else option for option in OPTIONS}
+    return "".join(f"(?:-{pattern})?" for option, pattern in patterns.items() if option in allowed)
 
 
 def any_of(words: Iterable[str]) -> str:

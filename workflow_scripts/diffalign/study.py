@@ -11,7 +11,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 from jsonschema import Draft202012Validator, ValidationError, validators
@@ -90,12 +90,17 @@ class FeatureFiles:
 
 # what a path of feature files may hold
 PLACEHOLDERS = ("dataset", "condition", "layer")
-_NOT_IN_RECIPES = ("default_layer", "noise", "conditionings", "batch_size", "latent_statistics")
+_NOT_IN_RECIPES = ("default_layer", "noise", "conditionings", "embeddings", "batch_size", "latent_statistics")
 
 
 @dataclass(frozen=True)
 class Model:
-    """One model: its family, weights, input, layers (alias -> module path, in order of depth) and defaults."""
+    """One model: its family, weights, input, layers (alias -> module path, in order of depth) and defaults.
+
+    embeddings: word -> file of given embeddings, one an image. path: ``linear`` or ``cosine``, for families that
+    choose. draws and untrained are set by a name: how many draws of noise features are the mean of, and whether the
+    architecture has the weights that it begins with.
+    """
 
     name: str
     family: str
@@ -106,6 +111,10 @@ class Model:
     latents: str | None = None
     noise: str | None = None
     conditionings: tuple[str, ...] = ()
+    embeddings: Mapping[str, str] = field(default_factory=dict)
+    path: str | None = None
+    draws: int = 1
+    untrained: bool = False
     posterior: str = "mode"
     latent_statistics: str = "fixed"
     seeding: str = "name"
@@ -117,7 +126,35 @@ class Model:
     @property
     def vocabulary(self) -> Vocabulary:
         """What may follow this model's name."""
-        return Vocabulary(tuple(self.layers), self.default_layer, self.noise, self.conditionings)
+        told = tuple(word for word in self.conditionings if word != names.TEXT)
+        allowed = {
+            "cosine": self.path == "linear",
+            "shared": self.latents is not None and self.seeding == "name",
+            "draws": self.latents is not None,
+            "untrained": self.features is None,
+        }
+        return Vocabulary(
+            tuple(self.layers),
+            self.default_layer,
+            self.noise,
+            told,
+            tuple(word for word in told if word != "uncond") if names.TEXT in self.conditionings else (),
+            tuple(self.embeddings),
+            tuple(option for option in names.OPTIONS if allowed[option]),
+        )
+
+    def variant(self, representation: Representation) -> Model:
+        """This model as a name means it: its noise, path, draws and weights, or the text or embedding alone."""
+        if representation.text:
+            alone = {"layers": {layer: layer for layer in names.TEXT_LAYERS}, "default_layer": names.TEXT_LAYERS[0]}
+            changes: dict[str, Any] = {**alone, "latents": None, "noise": None, "path": None, "seeding": "name"}
+        else:
+            changes = {"noise": representation.noise, "draws": representation.draws}
+            if "cosine" in representation.options:
+                changes["path"] = "cosine"
+            if "shared" in representation.options:
+                changes["seeding"] = "constant"
+        return replace(self, **changes, untrained="untrained" in representation.options)
 
     def recipe(self) -> dict[str, Any]:
         """Everything that a feature of this model depends on, as plain JSON.
@@ -127,7 +164,7 @@ class Model:
         where nothing is drawn.
         """
         entry = asdict(self)
-        if self.latents is None and self.posterior == "mode":
+        if self.latents is None and self.posterior == "mode" and not self.untrained:
             entry |= {"seed": 0, "seeding": "name"}
         for key in _NOT_IN_RECIPES:
             del entry[key]
@@ -217,13 +254,13 @@ class Study:
         return representation.bundle(self.models[representation.model].vocabulary)
 
     def model_of(self, text: str) -> Model:
-        """The model that a typed name or a bundle belongs to."""
-        return self.models[self.representation(text).model]
+        """The model that a typed name or a bundle means, as its variant has it."""
+        representation = self.representation(text)
+        return self.models[representation.model].variant(representation)
 
     def layer(self, text: str) -> str:
         """The layer that a typed name means, the model's default where it gives none."""
-        representation = self.representation(text)
-        return representation.layer or self.models[representation.model].default_layer
+        return self.representation(text).layer or self.model_of(text).default_layer
 
     def is_miniature(self, text: str) -> bool:
         """True where the weights of this name, or of the autoencoder that it reads, are random miniatures."""
@@ -484,7 +521,7 @@ def _study_mistakes(
 
 def _canonical(side: Representation, catalogue: Mapping[str, Vocabulary]) -> str:
     vocabulary = catalogue[side.model]
-    return f"{side.bundle(vocabulary)}_{side.layer or vocabulary.default_layer}"
+    return f"{side.bundle(vocabulary)}_{side.layer or side.default_layer(vocabulary)}"
 
 
 def _model_mistakes(
@@ -531,7 +568,7 @@ def _input_mistakes(
     """What a family that reads pixels, latents, or finished features needs, and which options mean nothing to it."""
     drawn = ["posterior", "latent_statistics", "seeding", "seed"]
     if reads == "pixels":
-        needed, idle = ["input"], ["latents", "noise", "conditionings", "features"]
+        needed, idle = ["input"], ["latents", "noise", "conditionings", "embeddings", "path", "features"]
         if "latent" not in model["layers"]:
             idle += drawn
     elif reads == "latents":
@@ -539,7 +576,8 @@ def _input_mistakes(
         idle = ["input", "posterior", "latent_statistics", "features"]
     else:
         needed = ["features"]
-        idle = ["weights", "miniature", "input", "latents", "noise", "conditionings", *drawn, "batch_size"]
+        idle = ["weights", "miniature", "input", "latents", "noise", "conditionings", "embeddings", "path", *drawn]
+        idle += ["batch_size"]
     for key in needed:
         if not model[key]:
             yield f"{place}: family '{model['family']}' reads {reads} and needs the key '{key}'"
@@ -554,11 +592,21 @@ def _input_mistakes(
         for word in re.findall(r"\{([^{}]*)\}", (model["features"] or {}).get(key) or ""):
             if word not in PLACEHOLDERS:
                 yield f"{place}.features.{key}: {names.unknown('placeholder', word, PLACEHOLDERS)}"
+    yield from _variant_mistakes(place, model)
+
+
+def _variant_mistakes(place: str, model: Mapping[str, Any]) -> Iterator[str]:
+    """Noise levels and words that names could not hold."""
     if model["noise"]:
         try:
             names.canonical_noise(model["noise"])
         except UnknownName as error:
             yield f"{place}.noise: {error}"
+    if model["conditionings"][:1] == [names.TEXT]:
+        yield f"{place}.conditionings: '{names.TEXT}' reads no image, so it is no default and cannot stand first"
+    for word in model["embeddings"]:
+        if names.is_variant_word(word):
+            yield f"{place}.embeddings: '{word}' means something else in names; choose another word"
 
 
 def _takes_latent(model: Mapping[str, Any]) -> bool:
@@ -595,6 +643,8 @@ def _model(name: str, entry: Mapping[str, Any], seed: int) -> Model:
         latents=entry["latents"],
         noise=None if entry["noise"] is None else names.canonical_noise(entry["noise"]),
         conditionings=tuple(entry["conditionings"]),
+        embeddings=entry["embeddings"],
+        path=entry["path"],
         posterior=entry["posterior"],
         latent_statistics=entry["latent_statistics"],
         seeding=entry["seeding"],
