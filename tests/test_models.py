@@ -23,7 +23,8 @@ from diffalign.study import Model
 
 CPU = torch.device("cpu")
 STUDY = load()
-NAMES = ("dinov2", "siglip2", "sdvae", "sd3vae", "sd3")
+AUTOENCODERS = ("sdvae", "sd3vae", "fluxvae", "sanavae", "qwenimagevae")
+NAMES = ("dinov2", "siglip2", *AUTOENCODERS, "sd3")
 
 
 @pytest.fixture(scope="module")

@@ -1,96 +1,125 @@
-"""Autoencoders of diffusers (AutoencoderKL): the encoder's stages and the latent itself."""
+"""Autoencoders of diffusers: the encoder's stages and the latent itself."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from diffalign.models import CheckpointError, Loaded, from_diffusers, spatial_tokens
-from diffalign.randomness import normal
+from diffalign.models.posterior import Posterior
 from diffalign.study import Model
 
 # what a batch of this family holds
 READS = "pixels"
 
 
-class Posterior(nn.Module):
-    """The moments of a diagonal Gaussian -> its mode, or a sample of it drawn with the given noise."""
+@dataclass(frozen=True)
+class Kind:
+    """What tells one class of diffusers from another.
 
-    def forward(self, moments: Tensor, noise: Tensor | None) -> Tensor:
-        """(B, 2C, H, W) -> (B, C, H, W)."""
-        mean, log_variance = moments.chunk(2, dim=1)
-        if noise is None:
-            return mean
-        return mean + torch.exp(0.5 * log_variance.clamp(-30, 20)) * noise
+    moments: the posterior is a Gaussian; without, the latent is what the encoder gives. video: images are films of one
+    frame, (B, C, 1, H, W). channels: the key of the configuration that says how many channels a latent has.
+    """
+
+    moments: bool = True
+    video: bool = False
+    channels: str = "latent_channels"
 
 
-class Encoder(nn.Module):
-    """The encoding half of an AutoencoderKL with the latent as a module of its own, so that it can be tapped."""
-
-    def __init__(self, vae: AutoencoderKL, model: Model) -> None:
-        super().__init__()
-        self.encoder = vae.encoder
-        self.quant_conv = vae.quant_conv if vae.quant_conv is not None else nn.Identity()
-        self.posterior = Posterior()
-        self._model = model
-
-    def forward(self, images: Tensor, names: list[str]) -> Tensor:
-        """(B, 3, S, S) -> unnormalised latents (B, C, H, W)."""
-        moments = self.quant_conv(self.encoder(images))
-        noise = None
-        if self._model.posterior == "sample":
-            shape = (moments.shape[1] // 2, *moments.shape[2:])
-            draws = [normal(shape, self._model.seeding, self._model.seed, name, "posterior") for name in names]
-            noise = torch.stack([torch.from_numpy(draw) for draw in draws]).to(moments)
-        latents: Tensor = self.posterior(moments, noise)
-        return latents
+KINDS = {
+    "AutoencoderKL": Kind(),
+    "AutoencoderDC": Kind(moments=False),
+    "AutoencoderTiny": Kind(moments=False),
+    "AutoencoderKLQwenImage": Kind(video=True, channels="z_dim"),
+    "AutoencoderKLWan": Kind(video=True, channels="z_dim"),
+}
 
 
 def load(model: Model, folder: Path, noise: str | None, device: torch.device) -> Loaded:
-    """Load an AutoencoderKL from `folder` or its subfolder ``vae``. Raises CheckpointError for keys that do not fit."""
+    """Load an autoencoder from `folder` or its subfolder ``vae``; ``_class_name`` of its config.json says which class.
+
+    Raises CheckpointError for an unknown class, for keys that do not fit, and where a sample is asked of an autoencoder
+    without a posterior.
+    """
     if model.input is None:
         raise ValueError(f"{model.name}: family diffusers_vae needs 'input'")
     where = folder / "vae" if (folder / "vae" / "config.json").is_file() else folder
-    if not (where / "config.json").is_file():
-        raise CheckpointError(f"{folder}: neither config.json nor vae/config.json; not an AutoencoderKL of diffusers")
-    vae = from_diffusers(AutoencoderKL, where)
-    encoder = Encoder(vae, model).eval().to(device)
+    name = _class_name(where)
+    kind = KINDS[name]
+    if model.posterior == "sample" and not kind.moments:
+        raise CheckpointError(
+            f"{where}: an {name} has no posterior to sample from; set models.{model.name}.posterior: mode"
+        )
+    vae = from_diffusers(getattr(diffusers, name), where)
+    # the latent becomes a module beside the encoder, so that it can be tapped; nothing is decoded
+    vae.posterior = Posterior(model) if kind.moments else nn.Identity()
+    vae.decoder = nn.Identity()
+    vae.eval().to(device)
 
     def forward(batch: Mapping[str, Any]) -> object:
-        return encoder(batch["pixels"], batch["names"])
+        images = batch["pixels"].unsqueeze(2) if kind.video else batch["pixels"]
+        encoded = vae.encode(images, return_dict=False)[0]
+        if not kind.moments:
+            return vae.posterior(encoded)
+        moments = encoded.parameters.squeeze(2) if kind.video else encoded.parameters
+        return vae.posterior(moments, batch["names"])
+
+    def tokens(output: Tensor) -> Tensor:
+        return spatial_tokens(output.squeeze(2) if output.ndim == 5 else output)
 
     facts = {
         "diffusers": diffusers.__version__,
+        "class": name,
         "pooling": "mean",
         "posterior": model.posterior,
         "latent_scaling": "none",
     }
-    return Loaded(encoder, forward, spatial_tokens, facts, latent_statistics=_fixed_statistics(vae))
+    return Loaded(vae, forward, tokens, facts, latent_statistics=_fixed_statistics(vae.config, kind))
 
 
-def _fixed_statistics(vae: AutoencoderKL) -> tuple[Tensor, Tensor]:
+def _class_name(folder: Path) -> str:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder}: neither config.json nor vae/config.json; an autoencoder of diffusers is a folder with "
+            "config.json and safetensors"
+        )
+    name = str(json.loads(path.read_text(encoding="utf-8")).get("_class_name"))
+    if name not in KINDS:
+        raise CheckpointError(f"{path}: _class_name '{name}' is not known here; known: {', '.join(KINDS)}")
+    return name
+
+
+def _fixed_statistics(config: Mapping[str, Any], kind: Kind) -> tuple[Tensor, Tensor]:
     """Mean and std (1, C, 1, 1) that the configuration defines: per channel, or one shift and one scale."""
-    channels = vae.config.latent_channels
-    if vae.config.get("latents_mean") is not None and vae.config.get("latents_std") is not None:
-        mean, std = torch.tensor(vae.config.latents_mean), torch.tensor(vae.config.latents_std)
+    channels = int(config[kind.channels])
+    scale = float(config.get("scaling_factor") or 1.0)
+    if config.get("latents_mean") is not None and config.get("latents_std") is not None:
+        mean, std = torch.tensor(config["latents_mean"]), torch.tensor(config["latents_std"])
     else:
-        mean = torch.full((channels,), float(vae.config.get("shift_factor") or 0.0))
-        std = torch.full((channels,), 1.0 / float(vae.config.scaling_factor))
-    return mean.float().view(1, channels, 1, 1), std.float().view(1, channels, 1, 1)
+        mean, std = torch.full((channels,), float(config.get("shift_factor") or 0.0)), torch.ones(channels)
+    return mean.float().view(1, channels, 1, 1), (std.float() / scale).view(1, channels, 1, 1)
 
 
 def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:
-    """Write a narrow AutoencoderKL from ``miniature``, the keys of its configuration."""
+    """Write a narrow autoencoder from ``miniature``: ``class`` and the keys of its configuration."""
     torch.manual_seed(seed)
     widths = dict(miniature)
-    stages = len(widths["block_out_channels"])
-    vae = AutoencoderKL(
-        down_block_types=["DownEncoderBlock2D"] * stages, up_block_types=["UpDecoderBlock2D"] * stages, **widths
-    )
-    vae.save_pretrained(folder)
+    name = widths.pop("class", "AutoencoderKL")
+    if name not in KINDS:
+        raise ValueError(f"miniature: unknown class '{name}'; known: {', '.join(KINDS)}")
+    if name == "AutoencoderKL":
+        stages = len(widths["block_out_channels"])
+        widths = {
+            "down_block_types": ["DownEncoderBlock2D"] * stages,
+            "up_block_types": ["UpDecoderBlock2D"] * stages,
+            **widths,
+        }
+    getattr(diffusers, name)(**widths).save_pretrained(folder)
