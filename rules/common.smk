@@ -20,9 +20,10 @@ from diffalign.sides import reads
 SCRIPTS = ROOT / "workflow_scripts"
 MODELS_CODE = SCRIPTS / "diffalign" / "models"
 
+FAMILIES = families()
 try:
     STUDY = study.load(
-        config, yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text()), families(), KNOWN_METRICS
+        config, yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text()), FAMILIES, KNOWN_METRICS
     )
 except study.ConfigError as error:
     files = " + ".join(str(path) for path in workflow.configfiles)
@@ -129,7 +130,7 @@ def precomputed_models():
 
 
 def extraction_inputs(name):
-    """Inputs of the extraction of one model: images, or latents and prompts."""
+    """Inputs of the extraction of one model: images, or latents, prompts and class tokens."""
     model = STUDY.models[name]
     weights = WEIGHTS.format(model=name)
 
@@ -147,16 +148,25 @@ def extraction_inputs(name):
         if model.latents is None:
             return {**files, "images": f"{IMAGES}/png".format(**where)}
         folder = LATENTS.format(**where, model=model.latents)
-        conditioning = STUDY.representation(wildcards.bundle).conditioning
-        return {
-            **files,
+        files |= {
             "latents": shards(folder),
             "statistics": f"{folder}/latents_stats.pt",
             "autoencoder_record": f"{WEIGHTS}/weights.json".format(model=model.latents),
-            "prompts": f"results/prompts/{wildcards.dataset}/{name}-{conditioning}.safetensors",
         }
+        if FAMILIES[model.family].told == "prompts":
+            conditioning = STUDY.representation(wildcards.bundle).conditioning
+            files["prompts"] = f"results/prompts/{wildcards.dataset}/{name}-{conditioning}.safetensors"
+        if model.class_tokens is not None:
+            bundle, layer = STUDY.bundle(model.class_tokens), STUDY.models[model.class_tokens].default_layer
+            files["class_tokens"] = f"{FEATURES}/{layer}.pt".format(**where, bundle=bundle)
+        return files
 
     return inputs
+
+
+def prompted_models():
+    """The models that are told texts."""
+    return {name: model for name, model in STUDY.models.items() if FAMILIES[model.family].told == "prompts"}
 
 
 def exported_layers(wildcards):

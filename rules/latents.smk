@@ -46,8 +46,8 @@ rule prompts:
     log:
         "logs/prompts/{dataset}/{model}-{conditioning}.log",
     wildcard_constraints:
-        model=any_of_or_none(name for name, model in STUDY.models.items() if model.conditionings),
-        conditioning=any_of_or_none({word for model in STUDY.models.values() for word in model.conditionings}),
+        model=any_of_or_none(prompted_models()),
+        conditioning=any_of_or_none({word for model in prompted_models().values() for word in model.conditionings}),
     conda:
         "../envs/models.yaml"
     threads: 4

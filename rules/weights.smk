@@ -1,4 +1,4 @@
-# Needs: the hub, a local folder, or nothing (miniatures).
+# Needs: the hub, a local folder or file, or nothing (miniatures).
 # Makes: a folder with the checkpoint of every model and weights.json, which says what it is (commit, sha256 of all files).
 
 
@@ -39,6 +39,23 @@ rule folder_weights:
         files=lambda w: folder_digest(Path(STUDY.models[w.model].weights.folder).expanduser()),
     script:
         "../workflow_scripts/folder_weights.py"
+
+
+rule file_weights:
+    output:
+        folder=directory(f"{WEIGHTS}/checkpoint"),
+        record=f"{WEIGHTS}/weights.json",
+    log:
+        "logs/file_weights/{model}.log",
+    wildcard_constraints:
+        model=models_from("file"),
+    conda:
+        "../envs/models.yaml"
+    params:
+        model=checkpoint_of,
+        files=lambda w: files_digest([Path(STUDY.models[w.model].weights.path).expanduser()]),
+    script:
+        "../workflow_scripts/file_weights.py"
 
 
 rule hub_weights:

@@ -17,8 +17,8 @@ from diffalign.devices import choose_device
 from diffalign.extraction import inputs
 from diffalign.extraction.passes import pooled_features
 from diffalign.latents import Latents, decode_names
-from diffalign.noise import NoiseLevel
 from diffalign.provenance import file_sha256
+from diffalign.stimuli.labels import class_labels
 from diffalign.stimuli.manifest import read_manifest
 from diffalign.store import check_same_names
 from diffalign.study import Compute, Model
@@ -33,8 +33,9 @@ class LatentInputs:
 
     shards: Sequence[Path]
     statistics: Path
-    prompts: Path
     autoencoder_record: Path
+    prompts: Path | None = None
+    class_tokens: Path | None = None
 
 
 def extract(
@@ -60,24 +61,31 @@ def extract(
     checkpoint = verify(record, weights)
     loaded = models.load(model, weights, content["noise"], on)
     dataset: Dataset[dict[str, Any]]
-    autoencoder = None
+    autoencoder = class_tokens = None
     if isinstance(reads, LatentInputs):
         autoencoder = read_record(reads.autoencoder_record)
         level = models.family(model.family).noise_level(model, weights, content["noise"])
-        encoded = Latents(reads.shards, reads.statistics)
-        if encoded.channels != loaded.latent_channels:
-            raise ValueError(
-                f"{model.name} reads latents of {loaded.latent_channels} channels, but those of "
-                f"models.{model.name}.latents, '{model.latents}', have {encoded.channels}"
-            )
-        dataset = _noisy_latents(model, level, [row.name for row in rows], manifest, encoded, reads)
+        encoded = Latents(reads.shards, reads.statistics, model.latent_multiplier)
+        _check_shapes(model, loaded, encoded)
+        names = [row.name for row in rows]
+        check_same_names(names, sorted(encoded), manifest, reads.statistics.parent)
+        if reads.prompts is None:
+            assert loaded.classes is not None  # a family that is told labels
+            told = {"labels": torch.tensor(class_labels(rows, content["conditioning"], loaded.classes))}
+            row_of = {name: row for row, name in enumerate(names)}
+        else:
+            told, row_of = _prompts(names, manifest, reads.prompts)
+        tokens = None
+        if reads.class_tokens is not None:
+            tokens, class_tokens = _class_tokens(model, loaded, names, manifest, reads.class_tokens)
+        dataset = inputs.NoisyLatents(encoded, level, model.seeding, model.seed, told, row_of, tokens)
     else:
         assert model.input is not None  # the config is checked
         dataset = inputs.ImageFiles({row.name: reads / f"{row.name}.png" for row in rows}, model.input)
     logs.log.info("%s on %s: %d images, %d layers", model.name, on, len(rows), len(features))
     found = inputs.batches(dataset, compute.batch_size, compute.workers, on)
     layers = {alias: model.layers[alias] for alias in features}
-    names, pooled = pooled_features(
+    order, pooled = pooled_features(
         loaded, layers, logs.progress(found, -(-len(rows) // compute.batch_size), f"extract {content['bundle']}")
     )
     images = json.loads(dataset_json.read_text(encoding="utf-8"))
@@ -89,33 +97,67 @@ def extract(
             **loaded.facts,
             "weights": checkpoint,
             "autoencoder_weights": autoencoder,
+            **({"class_tokens": class_tokens} if class_tokens else {}),
             "images": images,
             "torch": torch.__version__,
         }
-        store.write_features(path, store.Features(pooled[alias], tuple(names), made))
+        store.write_features(path, store.Features(pooled[alias], tuple(order), made))
     # with digests: Snakemake takes a small input whose content is the same for unchanged
     made_of = {
         alias: {"width": int(pooled[alias].shape[1]), "sha256": file_sha256(features[alias])} for alias in features
     }
-    write_json(layers_json, {"format": 1, "bundle": content["bundle"], "count": len(names), "layers": made_of})
+    write_json(layers_json, {"format": 1, "bundle": content["bundle"], "count": len(order), "layers": made_of})
 
 
-def _noisy_latents(
-    model: Model, level: NoiseLevel, names: Sequence[str], manifest: Path, encoded: Latents, reads: LatentInputs
-) -> inputs.NoisyLatents:
-    """Latents and prompts joined on names. Raises StoreError where they are of other images than the manifest."""
-    check_same_names(names, sorted(encoded), manifest, reads.statistics.parent)
-    embedded = load_file(reads.prompts)
+def _check_shapes(model: Model, loaded: models.Loaded, encoded: Latents) -> None:
+    """Raise ValueError where the autoencoder's latents are not the ones that the model reads."""
+    whose = f"models.{model.name}.latents, '{model.latents}',"
+    if encoded.channels != loaded.latent_channels:
+        raise ValueError(
+            f"{model.name} reads latents of {loaded.latent_channels} channels, "
+            f"but those of {whose} have {encoded.channels}"
+        )
+    size = loaded.latent_size
+    other = [shape for shape in encoded.sizes if size is not None and shape != (size, size)]
+    if other:
+        raise ValueError(
+            f"{model.name} has a fixed table of positions for latents of {size} x {size}, "
+            f"but those of {whose} are {other[0][0]} x {other[0][1]}"
+        )
+
+
+def _prompts(names: Sequence[str], manifest: Path, path: Path) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
+    """Prompt embeddings, and name -> row. Raises StoreError where they are of other images than the manifest."""
+    embedded = load_file(path)
     told = decode_names(embedded.pop("names"))
-    check_same_names(names, told, manifest, reads.prompts)
-    text_of = dict(zip(told, embedded.pop("row").tolist(), strict=True))
-    return inputs.NoisyLatents(encoded, level, model.seeding, model.seed, embedded, text_of)
+    check_same_names(names, told, manifest, path)
+    rows: list[int] = embedded.pop("row").tolist()
+    return embedded, dict(zip(told, rows, strict=True))
+
+
+def _class_tokens(
+    model: Model, loaded: models.Loaded, names: Sequence[str], manifest: Path, path: Path
+) -> tuple[dict[str, torch.Tensor], Mapping[str, Any]]:
+    """The class token of every image, and the recipe of their features.
+
+    Raises StoreError where they are of other images than the manifest, ValueError for another width.
+    """
+    found = store.read_features(path)
+    check_same_names(names, found.names, manifest, path)
+    width = found.values.shape[1]
+    if width != loaded.class_token_width:
+        raise ValueError(
+            f"{model.name} reads class tokens of {loaded.class_token_width} numbers, but those of "
+            f"models.{model.name}.class_tokens, '{model.class_tokens}', have {width}"
+        )
+    return dict(zip(found.names, torch.from_numpy(found.values), strict=True)), found.recipe
 
 
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], snakemake.rule):
         torch.set_num_threads(snakemake.threads)
         given, resources = snakemake.input, snakemake.resources
+        named = dict(given.items())
         extract(
             Path(given.recipe),
             Path(given.weights),
@@ -123,12 +165,12 @@ if __name__ == "__main__":
             Path(given.dataset),
             Path(given.manifest),
             Path(given.images)
-            if "images" in dict(given.items())
+            if "images" in named
             else LatentInputs(
                 [Path(shard) for shard in given.latents],
                 Path(given.statistics),
-                Path(given.prompts),
                 Path(given.autoencoder_record),
+                *(Path(named[key]) if key in named else None for key in ("prompts", "class_tokens")),
             ),
             dict(zip(snakemake.params.layers, map(Path, snakemake.output.features), strict=True)),
             Path(snakemake.output.manifest),

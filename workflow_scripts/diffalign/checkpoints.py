@@ -87,6 +87,14 @@ def link_files(source: Path, folder: Path, patterns: Sequence[str], what: str) -
         link.symlink_to(path.resolve())
 
 
+def link_file(source: Path, folder: Path, what: str) -> None:
+    """Link one file into `folder`. Raises FileNotFoundError, which says `what` was asked for, where it is missing."""
+    if not source.is_file():
+        raise FileNotFoundError(f"{what}: no such file: {source}")
+    folder.mkdir(parents=True)
+    (folder / source.name).symlink_to(source.resolve())
+
+
 def hub_snapshot(model: str, hub: str, revision: str | None, patterns: Sequence[str]) -> tuple[Path, str]:
     """The matching files of a repository in the Hugging Face cache, downloaded if need be: the folder and the commit.
 

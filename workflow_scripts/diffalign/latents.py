@@ -95,12 +95,17 @@ def write_shard(path: Path, rows: Sequence[Image], parts: Sequence[Tensor]) -> N
 
 
 class Latents(Mapping[str, Tensor]):
-    """Normalised latents by name, read from the shards one row at a time; LatentError for files that disagree."""
+    """Normalised latents by name, times `multiplier`, read from the shards one row at a time.
 
-    def __init__(self, shards: Sequence[Path], statistics: Path) -> None:
+    Raises LatentError for files that disagree.
+    """
+
+    def __init__(self, shards: Sequence[Path], statistics: Path, multiplier: float = 1.0) -> None:
         stats = torch.load(statistics, map_location="cpu", weights_only=True)
         self._mean, self._std = stats["mean"][0], stats["std"][0]
+        self._multiplier = multiplier
         self._files = list(shards)
+        self._sizes: set[tuple[int, int]] = set()
         self._where: dict[str, tuple[int, int]] = {}
         names: list[str] = []
         for number, path in enumerate(self._files):
@@ -110,6 +115,7 @@ class Latents(Mapping[str, Tensor]):
             if len(found) != shape[0] or shape[1] != len(self._mean):
                 raise LatentError(f"{path}: latents {shape} for {len(found)} names and {len(self._mean)} channels")
             names.extend(found)
+            self._sizes.add((shape[2], shape[3]))
             self._where.update((name, (number, row)) for row, name in enumerate(found))
         check_unique(names, str(self._files[0].parent))
 
@@ -118,12 +124,17 @@ class Latents(Mapping[str, Tensor]):
         """C."""
         return len(self._mean)
 
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Every (H, W) there is."""
+        return sorted(self._sizes)
+
     def __getitem__(self, name: str) -> Tensor:
         number, row = self._where[name]
         with safe_open(self._files[number], "pt") as file:
             latent = file.get_slice("latents")[row : row + 1][0]
         normalised: Tensor = (latent - self._mean) / self._std
-        return normalised
+        return normalised if self._multiplier == 1 else normalised * self._multiplier
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._where)

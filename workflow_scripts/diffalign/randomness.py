@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-DRAWS = ("posterior", "noise")
+DRAWS = ("posterior", "noise", "class_token")
 
 
 def _digest(seed: int, purpose: str, name: str) -> bytes:
@@ -33,12 +33,14 @@ def normal(shape: tuple[int, ...], seeding: str, seed: int, name: str, draw: str
 
     seeding: ``name`` keys the draw by (seed, draw, image name). ``constant`` is the rule of the published Stable
     Diffusion features: a torch generator seeded anew for every image, which draws the posterior sample first and the
-    noise second, so all images share both. draw: ``posterior`` or ``noise``.
+    noise second, so all images share both. draw: ``posterior``, ``noise``, or ``class_token``, its noise, for which no
+    rule is published and which all images share under ``constant``.
     Raises ValueError for another rule or draw.
     """
     if draw not in DRAWS:
         raise ValueError(f"unknown draw '{draw}'; allowed: {', '.join(DRAWS)}")
-    if seeding == "name":
+    if seeding == "name" or (seeding == "constant" and draw == "class_token"):
+        name = name if seeding == "name" else ""
         key = int.from_bytes(_digest(seed, draw, name)[:16], "little")
         return np.random.Generator(np.random.Philox(key=key)).standard_normal(shape, dtype=np.float32)
     if seeding == "constant":

@@ -12,13 +12,16 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from jsonschema import Draft202012Validator, ValidationError, validators
 
 from diffalign import names
 from diffalign.alignment.settings import PARITY, PARITY_EPS, Preparation, check_draws
 from diffalign.names import Representation, UnknownName, Vocabulary
+
+if TYPE_CHECKING:
+    from diffalign.models import Kind
 
 
 def _is_number(checker: object, value: object) -> bool:
@@ -70,13 +73,16 @@ class ImageInput:
 
 @dataclass(frozen=True)
 class Weights:
-    """Where a checkpoint comes from: ``hub``, ``folder`` or ``miniature``; ``precomputed`` where there is none."""
+    """Where a checkpoint comes from: ``hub``, ``folder``, ``file`` or ``miniature``; ``precomputed`` where there is
+    none.
+    """
 
     source: str
     hub: str | None = None
     revision: str | None = None
     files: tuple[str, ...] = ()
     folder: str | None = None
+    path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,16 @@ class FeatureFiles:
 
 # what a path of feature files may hold
 PLACEHOLDERS = ("dataset", "condition", "layer")
+# what conditions a class-conditional model: no class, or that of the image
+LABEL_CONDITIONINGS = ("uncond", "label")
+# keys of a model's entry that only some families know, and what they are where nothing is said
+FAMILY_KEYS: Mapping[str, Any] = {
+    "architecture": {},
+    "path": None,
+    "latent_multiplier": 1.0,
+    "class_tokens": None,
+    "tokens": "patches",
+}
 _NOT_IN_RECIPES = ("default_layer", "noise", "conditionings", "embeddings", "batch_size", "latent_statistics")
 
 
@@ -122,6 +138,10 @@ class Model:
     batch_size: int | None = None
     miniature: Mapping[str, Any] = field(default_factory=dict)
     features: FeatureFiles | None = None
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+    latent_multiplier: float = 1.0
+    class_tokens: str | None = None
+    tokens: str = "patches"
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -171,6 +191,11 @@ class Model:
         if self.weights.source != "miniature":
             entry["miniature"] = {}
         return entry
+
+    @property
+    def built(self) -> Mapping[str, Any]:
+        """The architecture of the checkpoint that is loaded: the model's own, or that of its miniature."""
+        return self.miniature if self.weights.source == "miniature" else self.architecture
 
     @property
     def is_autoencoder(self) -> bool:
@@ -263,20 +288,19 @@ class Study:
         return self.representation(text).layer or self.model_of(text).default_layer
 
     def is_miniature(self, text: str) -> bool:
-        """True where the weights of this name, or of the autoencoder that it reads, are random miniatures."""
+        """True where the weights of this name, or of a model whose output it reads, are random miniatures."""
         model = self.model_of(text)
-        used = [model, self.models[model.latents]] if model.latents else [model]
+        used = [model, *(self.models[other] for other in (model.latents, model.class_tokens) if other)]
         return any(each.weights.source == "miniature" for each in used)
 
 
 def load(
-    config: Mapping[str, Any], schema: Mapping[str, Any], families: Mapping[str, str], metrics: Iterable[str]
+    config: Mapping[str, Any], schema: Mapping[str, Any], families: Mapping[str, Kind], metrics: Iterable[str]
 ) -> Study:
     """Check a configuration and turn it into a `Study`.
 
-    config: the merged YAML, as Snakemake holds it. schema: schemas/config.schema.yaml. families: what each reads,
-    ``pixels``, ``latents`` or ``features``. metrics: the ones that exist. Raises ConfigError with every mistake and its
-    place.
+    config: the merged YAML, as Snakemake holds it. schema: schemas/config.schema.yaml. families: what each declares.
+    metrics: the ones that exist. Raises ConfigError with every mistake and its place.
     """
     plain: dict[str, Any] = _plain(config)
     _read_exponents(plain.get("alignment"))
@@ -390,7 +414,7 @@ def _reference_mistakes(
     config: Mapping[str, Any],
     given: Mapping[str, Any],
     declared: Mapping[str, Sequence[str]],
-    families: Mapping[str, str],
+    families: Mapping[str, Kind],
     metrics: Sequence[str],
 ) -> Iterator[str]:
     """What a schema cannot see: words that name other entries, and values that contradict each other.
@@ -529,7 +553,7 @@ def _model_mistakes(
     model: Mapping[str, Any],
     given: Mapping[str, Any],
     models: Mapping[str, Any],
-    families: Mapping[str, str],
+    families: Mapping[str, Kind],
 ) -> Iterator[str]:
     place = f"models.{name}"
     if model["family"] not in families:
@@ -541,6 +565,8 @@ def _model_mistakes(
         yield f"{place}.weights: from 'hub' needs the key 'hub', a repository id such as owner/name"
     if weights["from"] == "folder" and not weights["folder"]:
         yield f"{place}.weights: from 'folder' needs the key 'folder', a path"
+    if weights["from"] == "file" and not weights["path"]:
+        yield f"{place}.weights: from 'file' needs the key 'path', a checkpoint's file"
     if weights["from"] == "miniature" and not model["miniature"]:
         yield f"{place}.weights: from 'miniature' needs the key 'miniature' of the model, its widths"
     try:
@@ -563,12 +589,13 @@ def _model_mistakes(
 
 
 def _input_mistakes(
-    place: str, model: Mapping[str, Any], given: Mapping[str, Any], models: Mapping[str, Any], reads: str
+    place: str, model: Mapping[str, Any], given: Mapping[str, Any], models: Mapping[str, Any], kind: Kind
 ) -> Iterator[str]:
     """What a family that reads pixels, latents, or finished features needs, and which options mean nothing to it."""
+    reads = kind.reads
     drawn = ["posterior", "latent_statistics", "seeding", "seed"]
     if reads == "pixels":
-        needed, idle = ["input"], ["latents", "noise", "conditionings", "embeddings", "path", "features"]
+        needed, idle = ["input"], ["latents", "noise", "conditionings", "embeddings", "features"]
         if "latent" not in model["layers"]:
             idle += drawn
     elif reads == "latents":
@@ -576,7 +603,7 @@ def _input_mistakes(
         idle = ["input", "posterior", "latent_statistics", "features"]
     else:
         needed = ["features"]
-        idle = ["weights", "miniature", "input", "latents", "noise", "conditionings", "embeddings", "path", *drawn]
+        idle = ["weights", "miniature", "input", "latents", "noise", "conditionings", "embeddings", *drawn]
         idle += ["batch_size"]
     for key in needed:
         if not model[key]:
@@ -588,6 +615,7 @@ def _input_mistakes(
         yield f"{place}.latents: {names.unknown('model', model['latents'], models)}"
     elif model["latents"] and not _takes_latent(models[model["latents"]]):
         yield f"{place}.latents: '{model['latents']}' has, or takes, no layer 'latent', so it is no autoencoder"
+    yield from _family_mistakes(place, model, given, models, kind)
     for key in ("path", "names"):
         for word in re.findall(r"\{([^{}]*)\}", (model["features"] or {}).get(key) or ""):
             if word not in PLACEHOLDERS:
@@ -609,6 +637,29 @@ def _variant_mistakes(place: str, model: Mapping[str, Any]) -> Iterator[str]:
             yield f"{place}.embeddings: '{word}' means something else in names; choose another word"
 
 
+def _family_mistakes(
+    place: str, model: Mapping[str, Any], given: Mapping[str, Any], models: Mapping[str, Any], kind: Kind
+) -> Iterator[str]:
+    """Keys that only some families know, and what a class-conditional model may be told."""
+    for key in kind.needs:
+        if not model[key]:
+            yield f"{place}: family '{model['family']}' needs the key '{key}'"
+    for key, default in FAMILY_KEYS.items():
+        if given.get(key, default) != default and key not in (*kind.needs, *kind.takes):
+            yield f"{place}.{key}: means nothing for family '{model['family']}'"
+    if kind.told == "labels":
+        for word in model["conditionings"]:
+            if word not in LABEL_CONDITIONINGS:
+                yield f"{place}.conditionings: a class-conditional model takes no '{word}'; allowed: uncond, label"
+        if given.get("embeddings"):
+            yield f"{place}.embeddings: means nothing for a class-conditional model"
+    tokens = model["class_tokens"]
+    if tokens is not None and tokens not in models:
+        yield f"{place}.class_tokens: {names.unknown('model', tokens, models)}"
+    elif tokens is not None and models[tokens]["latents"]:
+        yield f"{place}.class_tokens: '{tokens}' reads latents; expected a model that gives one vector an image"
+
+
 def _takes_latent(model: Mapping[str, Any]) -> bool:
     if model["features"]:
         return False
@@ -628,7 +679,14 @@ def _model(name: str, entry: Mapping[str, Any], seed: int) -> Model:
         family=entry["family"],
         weights=Weights("precomputed")
         if weights is None
-        else Weights(weights["from"], weights["hub"], weights["revision"], tuple(weights["files"]), weights["folder"]),
+        else Weights(
+            weights["from"],
+            weights["hub"],
+            weights["revision"],
+            tuple(weights["files"]),
+            weights["folder"],
+            weights["path"],
+        ),
         layers=names.take_layers(entry["take"], every, name),
         default_layer=names.resolve_layer(entry["default_layer"], every, name),
         input=None
@@ -644,14 +702,15 @@ def _model(name: str, entry: Mapping[str, Any], seed: int) -> Model:
         noise=None if entry["noise"] is None else names.canonical_noise(entry["noise"]),
         conditionings=tuple(entry["conditionings"]),
         embeddings=entry["embeddings"],
-        path=entry["path"],
         posterior=entry["posterior"],
         latent_statistics=entry["latent_statistics"],
         seeding=entry["seeding"],
         seed=seed if entry["seed"] is None else entry["seed"],
         batch_size=entry["batch_size"],
-        miniature=entry["miniature"],
+        # a miniature of a model with an architecture overrides its widths
+        miniature={**entry["architecture"], **entry["miniature"]} if entry["miniature"] else {},
         features=None if entry["features"] is None else FeatureFiles(**entry["features"]),
+        **{key: entry[key] for key in FAMILY_KEYS},
     )
 
 

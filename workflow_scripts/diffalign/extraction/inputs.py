@@ -61,9 +61,10 @@ class ImageFiles(Dataset[Item]):
 
 
 class NoisyLatents(Dataset[Item]):
-    """Latents by name at one noise level, with their prompt: ``{"name", "latents", <prompt tensors>}``.
+    """Latents by name at one noise level, and what the model is told: ``{"name", "latents", <told tensors>}``.
 
-    latents: name -> (C, H, W) normalised. prompts: tensors with one row a text. prompt_rows: name -> row.
+    latents: name -> (C, H, W) normalised. prompts: tensors with one row a text, or class labels. prompt_rows: name ->
+    row. class_tokens: name -> (D,), noised alike as ``class_tokens``, for models that read them beside latents.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class NoisyLatents(Dataset[Item]):
         seed: int,
         prompts: Mapping[str, Tensor],
         prompt_rows: Mapping[str, int],
+        class_tokens: Mapping[str, Tensor] | None = None,
     ) -> None:
         self._names = sorted(latents)
         self._latents = latents
@@ -82,17 +84,22 @@ class NoisyLatents(Dataset[Item]):
         self._seed = seed
         self._prompts = dict(prompts)
         self._rows = prompt_rows
+        self._class_tokens = class_tokens
 
     def __len__(self) -> int:
         return len(self._names)
 
     def __getitem__(self, index: int) -> Item:
         name = self._names[index]
-        latent = self._latents[name]
-        noise = torch.from_numpy(normal(tuple(latent.shape), self._seeding, self._seed, name, "noise"))
         row = self._rows[name]
-        noisy = self._level.alpha * latent + self._level.sigma * noise
-        return {"name": name, "latents": noisy, **{key: value[row] for key, value in self._prompts.items()}}
+        item = {"name": name, "latents": self._noisy(self._latents[name], name, "noise")}
+        if self._class_tokens is not None:
+            item["class_tokens"] = self._noisy(self._class_tokens[name], name, "class_token")
+        return {**item, **{key: value[row] for key, value in self._prompts.items()}}
+
+    def _noisy(self, clean: Tensor, name: str, draw: str) -> Tensor:
+        noise = torch.from_numpy(normal(tuple(clean.shape), self._seeding, self._seed, name, draw))
+        return self._level.alpha * clean + self._level.sigma * noise
 
 
 def collate(items: Sequence[Item]) -> dict[str, Any]:

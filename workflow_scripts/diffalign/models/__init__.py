@@ -5,10 +5,13 @@ A family is a module of this package with a constant, READS = "pixels" or "laten
     load(model, folder, noise, device) -> Loaded      read a checkpoint in `folder`
     make_miniature(widths, folder, seed) -> None      write a narrow checkpoint that `load` reads
 
-A family of diffusion models has two more:
+A family of diffusion models has a third, and a fourth where it is told texts:
 
     noise_level(model, folder, noise) -> NoiseLevel                 translate t0.5 or s20 to its own clock
     embed_prompts(folder, texts, device) -> dict[str, Tensor]       one row a text
+
+TOLD = "labels" says that its models are told class labels in place of texts. NEEDS and TAKES name the keys of a model's
+entry that only some families know (`study.FAMILY_KEYS`): those that it cannot do without, and those that it may have.
 
 A third kind, READS = "features", runs no model: `precomputed` takes files of features in the place of an extraction.
 
@@ -45,8 +48,10 @@ class Loaded:
 
     module: layers are module paths within it. forward: runs one batch (a dict with ``names`` and tensors on the
     device). tokens: turns what a module returned into (B, T, D), the tokens that are averaged. facts: what the
-    recipe says beyond the config. latent_channels: of the latents that a diffusion model reads. latent_statistics: for
-    autoencoders, mean and std (1, C, 1, 1) that the checkpoint defines.
+    recipe says beyond the config. latent_channels: of the latents that a diffusion model reads. latent_size: their only
+    height and width, where positions are a fixed table. classes: how many a class-conditional model knows; the next
+    label means none of them. class_token_width: of the class tokens that it reads beside latents. latent_statistics:
+    for autoencoders, mean and std (1, C, 1, 1) that the checkpoint defines.
     """
 
     module: nn.Module
@@ -54,20 +59,41 @@ class Loaded:
     tokens: Callable[[Any], Tensor]
     facts: Mapping[str, Any] = field(default_factory=dict)
     latent_channels: int | None = None
+    latent_size: int | None = None
+    classes: int | None = None
+    class_token_width: int | None = None
     latent_statistics: tuple[Tensor, Tensor] | None = None
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What a family declares. reads: ``pixels``, ``latents`` or ``features``. told: what conditions its models,
+    ``prompts``, ``labels`` or None. needs, takes: keys of a model's entry that only some families know.
+    """
+
+    reads: str
+    told: str | None = None
+    needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+
+
 @cache
-def families() -> Mapping[str, str]:
-    """The families that exist, the modules of this package, and what each reads: pixels, latents or features.
+def families() -> Mapping[str, Kind]:
+    """The families that exist, the modules of this package with READS, and what each declares.
 
     Taken from the source, so that no family's libraries are imported.
     """
     found = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
+        said = {}
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == ["READS"]:
-                found[path.stem] = str(ast.literal_eval(node.value))
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                name = node.targets[0].id
+                if name in ("READS", "TOLD", "NEEDS", "TAKES"):
+                    said[name] = ast.literal_eval(node.value)
+        if "READS" in said:
+            told = said.get("TOLD", "prompts" if said["READS"] == "latents" else None)
+            found[path.stem] = Kind(said["READS"], told, said.get("NEEDS", ()), said.get("TAKES", ()))
     return found
 
 

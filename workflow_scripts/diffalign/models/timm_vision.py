@@ -18,6 +18,7 @@ from diffalign.study import Model
 
 # what a batch of this family holds
 READS = "pixels"
+TAKES = ("tokens",)
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 
@@ -25,8 +26,9 @@ _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 def load(model: Model, folder: Path, noise: str | None, device: torch.device) -> Loaded:
     """Build the architecture that config.json names and load its weights, every key of them.
 
-    Patch tokens are averaged, not the class token and not registers; a ConvNet's map over its positions. Positions of
-    a transformer are interpolated to the input size (timm's ``dynamic_img_size``). Raises CheckpointError.
+    Patch tokens are averaged, not the class token and not registers; a ConvNet's map over its positions. With ``tokens:
+    class`` the class token is taken alone. Positions of a transformer are interpolated to the input size (timm's
+    ``dynamic_img_size``). Raises CheckpointError.
     """
     if model.input is None:
         raise ValueError(f"{model.name}: family timm_vision needs 'input'")
@@ -42,6 +44,8 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
     net.eval().to(device)
     prefix = int(getattr(net, "num_prefix_tokens", 0))
     patches = _patches(net, model.input.size)
+    if model.tokens == "class" and getattr(net, "cls_token", None) is None:
+        raise ValueError(f"{model.name}: tokens 'class' asked for, but {config['architecture']} has no class token")
     channels_last = getattr(net, "output_fmt", "NCHW") == "NHWC"
 
     def patch_tokens(output: Tensor) -> Tensor:
@@ -55,16 +59,24 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
             )
         return output[:, -patches:]
 
+    def class_token(output: Tensor) -> Tensor:
+        if output.ndim != 3 or output.shape[1] != patches + prefix:
+            raise ValueError(
+                f"{model.name}: a layer gave shape {tuple(output.shape)}, which has no class token; "
+                f"expected (B, {patches} patches + {prefix}, D)"
+            )
+        return output[:, :1]
+
     def forward(batch: Mapping[str, Any]) -> object:
         return net.forward_features(batch["pixels"])
 
     facts = {
         "timm": timm.__version__,
         "architecture": config["architecture"],
-        "tokens": "patch" if prefix else "all",
-        "pooling": "mean",
+        "tokens": "class" if model.tokens == "class" else "patch" if prefix else "all",
+        "pooling": "none" if model.tokens == "class" else "mean",
     }
-    return Loaded(net, forward, patch_tokens, facts)
+    return Loaded(net, forward, class_token if model.tokens == "class" else patch_tokens, facts)
 
 
 def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:

@@ -1,0 +1,52 @@
+"""What a class-conditional model is told about each image."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from diffalign.offenders import first_five
+from diffalign.stimuli.manifest import Image
+
+IMAGENET_CLASSES = 1000
+
+
+class LabelError(ValueError):
+    """Labels that a model cannot be told; the message names the first five images."""
+
+
+def class_labels(images: Sequence[Image], conditioning: str, classes: int) -> list[int]:
+    """The label of each image, in order: ``uncond`` is the null label, `classes`, and ``label`` that of the manifest.
+
+    Raises LabelError for an image without a label or outside the classes, and for one of ImageNet's classes whose index
+    in the data set is not ImageNet's, as in a data set of some of its classes. ValueError for another conditioning.
+    """
+    if conditioning == "uncond":
+        return [classes] * len(images)
+    if conditioning != "label":
+        raise ValueError(f"unknown conditioning '{conditioning}' of a class-conditional model; allowed: uncond, label")
+    bare = [image.name for image in images if image.label_index < 0]
+    if bare:
+        raise LabelError(f"{len(bare)} images have no label, first: {first_five(bare)}")
+    beyond = [f"{image.name} ({image.label_index})" for image in images if image.label_index >= classes]
+    if beyond:
+        raise LabelError(f"{len(beyond)} images have labels outside 0 to {classes - 1}, first: {first_five(beyond)}")
+    if classes == IMAGENET_CLASSES and any(re.fullmatch(r"n\d{8}", image.label) for image in images):
+        _check_imagenet(images)
+    return [image.label_index for image in images]
+
+
+def _check_imagenet(images: Sequence[Image]) -> None:
+    from timm.data import ImageNetInfo
+
+    index = {synset: i for i, synset in enumerate(ImageNetInfo("imagenet-1k").label_names())}
+    other = [
+        f"{image.name} ({image.label} is {index.get(image.label, 'none')}, not {image.label_index})"
+        for image in images
+        if index.get(image.label) != image.label_index
+    ]
+    if other:
+        raise LabelError(
+            f"{len(other)} images have other labels than ImageNet's classes, first: {first_five(other)}; "
+            "label_index counts the class folders of the data set, which must be all 1000"
+        )
