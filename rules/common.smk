@@ -136,7 +136,7 @@ def extraction_inputs(name):
 
     def inputs(wildcards):
         where = {"dataset": wildcards.dataset, "condition": wildcards.condition}
-        if STUDY.datasets[wildcards.dataset].kind == "precomputed":
+        if not STUDY.datasets[wildcards.dataset].has_images:
             raise ValueError(f"the data set '{wildcards.dataset}' has no images, so {name} cannot be run on it")
         files = {
             "recipe": f"results/recipes/{wildcards.bundle}.json",
@@ -231,14 +231,14 @@ def lists_and_features_of_both(wildcards):
 
 def manifest_of_images(wildcards):
     """The manifest of the images of a target; nothing for a data set without images."""
-    if STUDY.datasets[wildcards.dataset].kind == "precomputed":
+    if not STUDY.datasets[wildcards.dataset].has_images:
         return {}
     return {"manifest": f"{IMAGES}/manifest.tsv".format(dataset=wildcards.dataset, condition=wildcards.condition)}
 
 
 def pictures(wildcards):
     """The PNG files of the images of a target."""
-    if STUDY.datasets[wildcards.dataset].kind == "precomputed":
+    if not STUDY.datasets[wildcards.dataset].has_images:
         raise ValueError(f"the data set '{wildcards.dataset}' has no images, so there is no gallery of them")
     return {"images": f"{IMAGES}/png".format(dataset=wildcards.dataset, condition=wildcards.condition)}
 
@@ -316,7 +316,7 @@ def everything():
 def looks_at_scores():
     """What is looked at closely: the pairs that the study names, on the default data set and condition."""
     place = f"{STUDY.default_dataset}/{STUDY.default_condition}"
-    has_images = STUDY.datasets[STUDY.default_dataset].kind != "precomputed"
+    has_images = STUDY.datasets[STUDY.default_dataset].has_images
     return [
         path
         for pair in STUDY.scores

@@ -10,7 +10,7 @@ rule images:
     log:
         "logs/images/{dataset}/{condition}.log",
     wildcard_constraints:
-        dataset=any_of_or_none(name for name, dataset in STUDY.datasets.items() if dataset.kind != "precomputed"),
+        dataset=any_of_or_none(name for name, dataset in STUDY.datasets.items() if dataset.has_images),
     conda:
         "../envs/analysis.yaml"
     threads: 1

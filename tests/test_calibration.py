@@ -173,9 +173,8 @@ def test_calibrate_measures_the_same_null() -> None:
     assert found["mutual_knn"].z == pytest.approx((scores["mutual_knn"] - exact.mean) / exact.sd)
 
     sides = [[leading_vectors(x.rows()) for x in side] for side in (a, b)]
-    expected = calibrate_by_permutations(
-        scores["svcca"], np.stack(list(svcca_under(sides[0], sides[1], orders))), 1.0, 0.05
-    )
+    under = svcca_under(*sides)
+    expected = calibrate_by_permutations(scores["svcca"], np.stack([under(order) for order in orders]), 1.0, 0.05)
     assert found["svcca"].p == pytest.approx(expected.p)
     assert found["unbiased_cka_rbf"].method == "moments"
     assert np.isnan(found["unbiased_cka_rbf"].p).all()

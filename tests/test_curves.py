@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from conftest import Workflow, copy_tree
 from matplotlib import pyplot as plt
-from test_graph import snakemake
+from test_graph import SINGLE, snakemake
 from test_precomputed import STUDY, write_files
 
 from curves import curves
@@ -162,17 +162,8 @@ def test_the_curves_are_drawn(table: Path, tmp_path: Path) -> None:
 def test_a_single_pair_plans_what_it_needs_and_nothing_else(target: str, jobs: dict[str, int], tmp_path: Path) -> None:
     planned = snakemake(tmp_path, "--profile", "profiles/demo", "-n", target)
     assert planned.code == 0, planned.output
-    assert planned.jobs() == jobs | {
-        "images": 1,
-        "miniature_weights": 3,
-        "recipe": 2,
-        "latents": 1,
-        "prompts": 1,
-        "extract_dinov2": 1,
-        "extract_sd3": 1,
-        "neighbors": 2,
-        "alignment_settings": 1,
-    }
+    features = {rule: count for rule, count in SINGLE.items() if rule not in ("align_default", "calibration_settings")}
+    assert planned.jobs() == jobs | features | {"miniature_weights": 3}
 
 
 def test_the_study_looks_at_the_pairs_that_it_names_and_at_no_other(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ from diffalign.alignment import METRICS
 from diffalign.alignment.arrays import array_layer
 from diffalign.alignment.calibration import standard_errors
 from diffalign.alignment.graphs import EdgeIndex, KnnGraphs, knn_graphs
-from diffalign.alignment.intervals import around, groups_of, jackknife
+from diffalign.alignment.intervals import around, jackknife
 from diffalign.alignment.metrics import Layer, NeighborScores, Settings, measure_grid
 from diffalign.alignment.moments import Moments, cka, cka_error, moments, unbiased_cka
 from diffalign.alignment.neighbor_metrics import hsic_shares
 from diffalign.alignment.neighbors import Neighbors, nearest_neighbors
 from diffalign.alignment.preparation import unit_rows
+from diffalign.randomness import dealt, shuffled
 
 ON_LISTS = [name for name, metric in METRICS.items() if metric.shares]
 IN_CLOSED_FORM = [name for name, metric in METRICS.items() if metric.shares or metric.error]
@@ -213,20 +214,21 @@ def test_intervals_hold_their_estimate(metric: str) -> None:
 
 def test_reach_of_intervals() -> None:
     scores, errors = np.array([[0.5, np.nan]]), np.array([[0.1, 0.1]])
-    normal, student = around(scores, errors, 0.9), around(scores, errors, 0.9, 4)
-    assert normal.high[0, 0] == pytest.approx(0.5 + norm.ppf(0.95) * 0.1)
-    assert student.low[0, 0] == pytest.approx(0.5 - t.ppf(0.95, 4) * 0.1)
+    normal, student = around(scores, errors), around(scores, errors, 4)
+    assert normal.high[0, 0] == pytest.approx(0.5 + norm.ppf(0.975) * 0.1)
+    assert student.low[0, 0] == pytest.approx(0.5 - t.ppf(0.975, 4) * 0.1)
     assert np.isnan(normal.low[0, 1])
 
 
 def test_groups_are_dealt_out_in_turn() -> None:
-    order = np.random.default_rng(0).permutation(23).tolist()
-    groups = groups_of(order, 5)
+    names = [f"image{i}" for i in range(23)]
+    groups = dealt(names, 5, 0, "groups")
     assert sorted(np.bincount(groups)) == [4, 4, 5, 5, 5]
-    assert groups[order[:7]].tolist() == [0, 1, 2, 3, 4, 0, 1]
-    for bad in (1, 24):
-        with pytest.raises(ValueError, match=f"{bad} groups of 23 images: at least 2 groups"):
-            groups_of(order, bad)
+    assert groups[shuffled(names, 0, "groups")[:7]].tolist() == [0, 1, 2, 3, 4, 0, 1]
+    backwards = dealt(names[::-1], 5, 0, "groups")
+    assert np.array_equal(backwards[::-1], groups)
+    with pytest.raises(ValueError, match="40 images are one group"):
+        jackknife(np.zeros(()), np.zeros(40, int), lambda keep: np.zeros(()))
 
 
 def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
@@ -262,7 +264,7 @@ def jackknifed() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
 
             a, b = ([remembered(side[0])] for side in (a, b))
             scores = measured(np.arange(120), a, b)
-            groups = groups_of(list(range(120)), 20)
+            groups = np.arange(120) % 20
             interval = jackknife(scores, groups, lambda keep, a=a, b=b: measured(keep, a, b))
             for name, score, error in zip(names, scores, interval.error, strict=True):
                 found[name].append((score, error))

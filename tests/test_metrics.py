@@ -24,7 +24,7 @@ from diffalign.alignment.neighbors import Neighbors, nearest_neighbors
 from diffalign.alignment.nulls import svcca_under
 from diffalign.alignment.preparation import FeatureError, unit_rows
 from diffalign.names import UnknownName
-from diffalign.randomness import shuffled
+from diffalign.randomness import dealt
 
 CASES = ("plain", "clamped", "wide")
 ON_LISTS = tuple(name for name, metric in METRICS.items() if metric.uses_k)
@@ -239,7 +239,7 @@ def dense_rsa_pearson(a: np.ndarray, b: np.ndarray, k: int) -> float:
 def dense_ridge(a: np.ndarray, b: np.ndarray, k: int) -> float:
     """Explicit folds, drawn by row numbers; penalties by generalised cross-validation with hat matrices."""
     x, y = a.astype(np.float64), b.astype(np.float64)
-    folds = regression.folds_of(shuffled([str(i) for i in range(len(x))], 0, "folds"))
+    folds = dealt([str(i) for i in range(len(x))], regression.FOLDS, 0, "folds")
     unexplained = total = 0.0
     for fold in range(5):
         train, test = folds != fold, folds == fold
@@ -430,7 +430,9 @@ def test_permuted_svcca_is_that_of_shuffled_features() -> None:
     narrow = random_features(3, 60, 4)
     sides = [[leading_vectors(unit(x)) for x in side] for side in ([a, narrow], [b, a])]
     orders = [np.random.default_rng(seed).permutation(60) for seed in range(3)]
-    for order, grid in zip(orders, svcca_under(sides[0], sides[1], orders), strict=True):
+    under = svcca_under(sides[0], sides[1])
+    for order in orders:
+        grid = under(order)
         expected = [measure("svcca", a, x[order]).value for x in (b, a)]
         assert grid[0] == pytest.approx(expected, abs=1e-6)
         assert np.isnan(grid[1]).all()

@@ -12,7 +12,7 @@ from diffalign import logs, recipes, sides
 from diffalign.alignment import calibration, intervals
 from diffalign.alignment.metrics import METRICS, Layer, Settings, measure_grid, score
 from diffalign.atomic import replacing, write_json
-from diffalign.randomness import shuffled
+from diffalign.randomness import dealt
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -37,7 +37,7 @@ def align(
     """
     setting, drawing = recipes.read_settings(settings), recipes.read_drawing(calibration_settings)
     a, b = sides.read_sides(*files, drawing.seed)
-    pair = a.layer(layers[0]), b.layer(layers[1])
+    pair = a.layer(layers[0]).held(), b.layer(layers[1]).held()
     value = measure_grid([metric], [pair[0]], [pair[1]], setting)[metric]
     found = score(metric, float(value[0, 0]))
     if math.isnan(found.value):
@@ -77,7 +77,7 @@ def interval(
     if metric in errors:
         method = "dyadic" if METRICS[metric].needs == "lists" else "influence"
         return method, intervals.around(value, errors[metric])
-    groups = intervals.groups_of(shuffled(names, seed, "groups"), min(GROUPS, len(names)))
+    groups = dealt(names, min(GROUPS, len(names)), seed, "groups")
 
     def without(keep: NDArray[np.intp]) -> NDArray[np.float64]:
         rest = [[layer.restricted(keep, setting.k)] for layer in pair]

@@ -2,16 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from diffalign import logs, recipes, sides
 from diffalign.alignment.arrays import rows_layer
 from diffalign.alignment.curves import Measured, measured, neighbor_counts, nested_subset, subset_sizes
-from diffalign.alignment.metrics import METRICS
+from diffalign.alignment.metrics import METRICS, Layer
+from diffalign.alignment.neighbors import nearest_neighbors
 from diffalign.atomic import replacing
 
 if TYPE_CHECKING:
@@ -36,32 +40,35 @@ def curves(
     searched among them, from features as they were prepared for all images.
     """
     setting, drawing = recipes.read_settings(settings), recipes.read_drawing(calibration_settings)
-    a, b = sides.read_sides(*files, drawing.seed)
-    rows = [side.rows(alias) for side, alias in zip((a, b), layers, strict=True)]
-    lists = [side.lists.layer(alias) for side, alias in zip((a, b), layers, strict=True)]
+    pair = sides.read_sides(*files, drawing.seed)
+    names = pair[0].names
+    rows = [side.rows(alias) for side, alias in zip(pair, layers, strict=True)]
+    lists = [side.lists.layer(alias) for side, alias in zip(pair, layers, strict=True)]
     drawn = (drawing.permutations, drawing.alpha, drawing.seed, memory_mb * 2**20)
-    every = [rows_layer(r, a.names, 0, drawing.seed, lists=found) for r, found in zip(rows, lists, strict=True)]
+    every = [
+        rows_layer(r, names, lambda found=found: found, drawing.seed)  # type: ignore[misc]
+        for r, found in zip(rows, lists, strict=True)
+    ]
+
+    def part(all_rows: NDArray[np.float32], keep: NDArray[np.intp]) -> Layer:
+        rows = all_rows[keep]
+        search = partial(nearest_neighbors, rows, setting.k, memory_mb=memory_mb, threads=threads)
+        return rows_layer(rows, [names[i] for i in keep], search, drawing.seed)
 
     def points() -> Iterator[tuple[str, int, int, dict[str, Measured]]]:
         of_lists = [metric for metric in metrics if METRICS[metric].uses_k]
         ks = neighbor_counts(setting.k, lists[0].k_max) if of_lists else []
         for k in logs.progress(ks, len(ks), "values of k"):
-            yield "k", len(a.names), k, measured(of_lists, every[0], every[1], replace(setting, k=k), *drawn)
-        sizes = subset_sizes(len(a.names), setting.k)
+            yield "k", len(names), k, measured(of_lists, every[0], every[1], replace(setting, k=k), *drawn)
+        sizes = subset_sizes(len(names), setting.k)
         for size in logs.progress(sizes, len(sizes), "numbers of images"):
-            keep = nested_subset(a.names, size, drawing.seed)
-            some = [
-                rows_layer(
-                    r[keep], [a.names[i] for i in keep], setting.k, drawing.seed, memory_mb=memory_mb, threads=threads
-                )
-                for r in rows
-            ]
-            pair = every if size == len(a.names) else some
-            yield "n", size, setting.k, measured(metrics, pair[0], pair[1], setting, *drawn)
+            keep = nested_subset(names, size, drawing.seed)
+            some = every if size == len(names) else [part(r, keep) for r in rows]
+            yield "n", size, setting.k, measured(metrics, some[0], some[1], setting, *drawn)
 
-    names = {"a": a.lists.recipe["bundle"], "b": b.lists.recipe["bundle"], "layer_a": layers[0], "layer_b": layers[1]}
+    identity = sides.identity(pair, layers)
     found: list[dict[str, Any]] = [
-        {"curve": curve, "metric": metric, **asdict(where), **names, "n": n, "k": k, **asdict(values)}
+        {"curve": curve, "metric": metric, **asdict(where), **identity, "n": n, "k": k, **asdict(values)}
         for curve, n, k, scores in points()
         for metric, values in scores.items()
     ]

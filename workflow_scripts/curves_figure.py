@@ -24,9 +24,9 @@ _AXES = {"k": "neighbours k", "n": "images N"}
 # of the null
 _HOLLOW: dict[str, Any] = {"linestyle": "--", "linewidth": 1, "markersize": 2.4, "markerfacecolor": "white"}
 # ridge R² of few images may fall to any depth
+_LOWEST = -0.5
 # a calibrated axis reaches at least so far
 _CLOSEST = 0.1
-_LOWEST = -0.5
 
 
 def curves_figure(table: Path, outputs: Sequence[Path], miniature: bool) -> None:

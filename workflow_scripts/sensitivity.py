@@ -2,19 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from diffalign import logs, prepared_features, recipes, sides, store
+from diffalign import logs, recipes, sides, tables
 from diffalign.alignment.arrays import rows_layer
 from diffalign.alignment.curves import Measured, measured
 from diffalign.alignment.metrics import Layer
-from diffalign.alignment.preparation import FeatureError, unit_rows
+from diffalign.alignment.neighbors import nearest_neighbors
+from diffalign.alignment.preparation import FeatureError
 from diffalign.alignment.settings import PARITY, PARITY_EPS, Preparation
-from diffalign.atomic import replacing
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -58,10 +59,11 @@ def sensitivity(
 
     def layer(side: sides.Side, alias: str, preparation: Preparation | None) -> Layer:
         """One side under a preparation; None: as it is in force, with the lists that exist."""
+        rows = side.rows(alias, preparation)
         if preparation is None:
-            return rows_layer(side.rows(alias), names, 0, drawing.seed, lists=side.lists.layer(alias))
-        rows = prepared(side, alias, preparation)
-        return rows_layer(rows, names, setting.k, drawing.seed, memory_mb=memory_mb, threads=threads)
+            return rows_layer(rows, names, lambda: side.lists.layer(alias), drawing.seed)
+        search = partial(nearest_neighbors, rows, setting.k, memory_mb=memory_mb, threads=threads)
+        return rows_layer(rows, names, search, drawing.seed)
 
     def rows() -> Iterator[dict[str, Any]]:
         plans: dict[str, Preparation | None] = {IN_FORCE: None, **ALTERNATIVES, **PUBLISHED}
@@ -92,10 +94,7 @@ def sensitivity(
                     "preparation": name,
                     "metric": metric,
                     **asdict(where),
-                    "a": pair[0].lists.recipe["bundle"],
-                    "b": pair[1].lists.recipe["bundle"],
-                    "layer_a": layers[0],
-                    "layer_b": layers[1],
+                    **sides.identity(pair, layers),
                     **asdict(how),
                     "eps": used.eps,
                     "n": len(names),
@@ -105,31 +104,7 @@ def sensitivity(
                 }
 
     # a column without any clamp is still one of numbers
-    table = pd.DataFrame(list(rows())).astype({"clamp": float})
-    with replacing(tsv) as temporary:
-        table.to_csv(temporary, sep="\t", index=False, float_format="%.9g")
-    with replacing(parquet) as temporary:
-        table.to_parquet(temporary, index=False)
-
-
-def prepared(side: sides.Side, alias: str, preparation: Preparation) -> Any:
-    """Features of one layer under another preparation than the one in force: (N, D) float32 unit rows.
-
-    Raises FeatureError where it does not fit these features.
-    """
-    layers_json = side.files.features
-    if layers_json is None:
-        raise ValueError(f"{side.lists.path}: features are needed, but only lists were given")
-    bound = None
-    if preparation.clamp_over == "model":
-        bound = prepared_features.clamp_bounds(layers_json, side.layers, preparation)[alias]
-    path = layers_json.with_name(f"{alias}.pt")
-    found = store.read_features(path)
-    store.check_same_names(side.names, found.names, side.lists.path, path)
-    try:
-        return unit_rows(found.values, found.names, preparation, bound)
-    except FeatureError as error:
-        raise FeatureError(f"{side.lists.recipe['bundle']}, {alias}: {error}") from error
+    tables.write(pd.DataFrame(list(rows())).astype({"clamp": float}), tsv, parquet)
 
 
 if __name__ == "__main__":

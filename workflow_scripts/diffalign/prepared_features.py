@@ -6,6 +6,7 @@ Apart from `sides`, so that what makes lists does not depend on the code of metr
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign import logs, neighbor_store, store
-from diffalign.alignment.preparation import clamp_bound, unit_rows
+from diffalign.alignment.preparation import FeatureError, clamp_bound, unit_rows
 from diffalign.alignment.settings import Preparation
 
 
-def prepared_rows(lists: neighbor_store.NeighborFile, features: Path | None, alias: str) -> NDArray[np.float32]:
-    """Features of one layer, prepared as for its neighbour lists. Raises StoreError for features of other images."""
+def prepared_rows(
+    lists: neighbor_store.NeighborFile, features: Path | None, alias: str, preparation: Preparation | None = None
+) -> NDArray[np.float32]:
+    """Features of one layer, prepared as for its neighbour lists or in another way: (N, D) float32 unit rows.
+
+    Raises StoreError for features of other images, FeatureError where the preparation does not fit them.
+    """
     if features is None:
         raise ValueError(f"{lists.path}: the features of layer '{alias}' are needed, but only its lists were given")
+    bounds: Mapping[str, float] = lists.settings["bounds"]
+    if preparation is None:
+        preparation = preparation_of(lists.settings)
+    elif preparation.clamp_over == "model":
+        bounds = clamp_bounds(features, lists.layers, preparation)
+    else:
+        bounds = {}
     path = features.with_name(f"{alias}.pt")
     found = store.read_features(path)
     store.check_same_names(lists.names, found.names, lists.path, path)
-    return unit_rows(found.values, found.names, preparation_of(lists.settings), lists.settings["bounds"].get(alias))
+    try:
+        return unit_rows(found.values, found.names, preparation, bounds.get(alias))
+    except FeatureError as error:
+        raise FeatureError(f"{path}: {error}") from error
 
 
 def clamp_bounds(layers_json: Path, aliases: Iterable[str], preparation: Preparation) -> dict[str, float]:
@@ -48,18 +64,9 @@ def clamp_bounds(layers_json: Path, aliases: Iterable[str], preparation: Prepara
 
 def preparation_of(settings: Mapping[str, Any]) -> Preparation:
     """The preparation that the header of a neighbour file holds."""
-    return Preparation(
-        settings["clamp"], settings["clamp_rule"], settings["clamp_over"], settings["center"], settings["whiten"]
-    )
+    return Preparation(**{field.name: settings[field.name] for field in fields(Preparation)})
 
 
 def preparation_settings(preparation: Preparation) -> dict[str, Any]:
     """A preparation as plain JSON, as headers and recipes hold it."""
-    return {
-        "clamp": preparation.clamp,
-        "clamp_rule": preparation.clamp_rule,
-        "clamp_over": preparation.clamp_over,
-        "center": preparation.center,
-        "whiten": preparation.whiten,
-        "normalize": "l2",
-    }
+    return {**asdict(preparation), "normalize": "l2"}

@@ -28,6 +28,13 @@ def shuffled(names: Sequence[str], seed: int, purpose: str) -> list[int]:
     return sorted(range(len(names)), key=lambda i: _digest(seed, purpose, names[i]))
 
 
+def dealt(names: Sequence[str], groups: int, seed: int, purpose: str) -> NDArray[np.int64]:
+    """The group (N,) of every name, 0 … groups - 1: names are dealt out in turn, in the order of `shuffled`."""
+    found = np.empty(len(names), np.int64)
+    found[shuffled(names, seed, purpose)] = np.arange(len(names)) % groups
+    return found
+
+
 def normal(shape: tuple[int, ...], seeding: str, seed: int, name: str, draw: str) -> NDArray[np.float32]:
     """A standard normal float32 array for one image.
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from diffalign import __version__
 from diffalign.alignment.calibration import Calibration
-from diffalign.alignment.intervals import Interval
+from diffalign.alignment.intervals import LEVEL, Interval
 from diffalign.alignment.metrics import METRICS, Score, Settings
 from diffalign.alignment.settings import Preparation
 from diffalign.neighbor_store import NeighborFile
@@ -60,7 +60,7 @@ def read_drawing(path: Path) -> Drawing:
 
 def drawing_recipe(drawing: Drawing) -> dict[str, Any]:
     """The settings of a calibration as plain JSON."""
-    return {**asdict(drawing), "level": 0.95}
+    return {**asdict(drawing), "level": LEVEL}
 
 
 def null_recipe(null: Calibration | None, drawing: Drawing) -> dict[str, Any] | None:
@@ -78,7 +78,7 @@ def interval_recipe(method: str, interval: Interval) -> dict[str, Any]:
     """The 95 % interval of a single score over images."""
     return {
         "method": method,
-        "level": 0.95,
+        "level": LEVEL,
         **{key: _number(float(getattr(interval, key)[0, 0])) for key in ("low", "high", "error")},
     }
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from diffalign import factor_store, neighbor_store, store
 from diffalign.alignment.metrics import METRICS, Layer
-from diffalign.alignment.regression import folds_of
+from diffalign.alignment.regression import FOLDS
 from diffalign.alignment.settings import Preparation
 from diffalign.prepared_features import preparation_of, prepared_rows
-from diffalign.randomness import shuffled
+from diffalign.randomness import dealt
 
 # what each kind of metric reads beside the neighbour file, whose header says how features were prepared
 _READS_FACTORS = ("factors", "moments")
@@ -75,7 +75,7 @@ class Side:
 
     @cached_property
     def _folds(self) -> NDArray[np.int64]:
-        return folds_of(shuffled(self.names, self.seed, "folds"))
+        return dealt(self.names, FOLDS, self.seed, "folds")
 
     def layer(self, alias: str) -> Layer:
         """One layer, whose parts are read when a metric needs them. Raises StoreError where there is none."""
@@ -89,24 +89,25 @@ class Side:
             cubes=None if factors is None else lambda: factor_store.read_factors(factors, alias, self.names)[1],
         )
 
-    def rows(self, alias: str) -> NDArray[np.float32]:
-        """Features of one layer, prepared as for its neighbour lists: (N, D) float32 unit rows."""
-        return prepared_rows(self.lists, self.files.features, alias)
+    def rows(self, alias: str, preparation: Preparation | None = None) -> NDArray[np.float32]:
+        """Features of one layer, (N, D) float32 unit rows, prepared as for its neighbour lists or in another way."""
+        return prepared_rows(self.lists, self.files.features, alias, preparation)
 
 
-def read_side(files: Files, seed: int) -> Side:
-    """Read the header of a neighbour file."""
-    return Side(neighbor_store.read_neighbors(files.neighbors), files, seed)
+def identity(pair: tuple[Side, Side], layers: tuple[str, str]) -> dict[str, str]:
+    """What a row of a table says of the two layers that it compares: a, b (bundles), layer_a, layer_b."""
+    bundles = [side.lists.recipe["bundle"] for side in pair]
+    return {"a": bundles[0], "b": bundles[1], "layer_a": layers[0], "layer_b": layers[1]}
 
 
 def read_sides(a: Files, b: Files, seed: int) -> tuple[Side, Side]:
     """Both sides of a pair. Raises StoreError that names the first five images where they differ, ValueError where they
     were prepared differently.
     """
-    sides = read_side(a, seed), read_side(b, seed)
-    first, second = (side.lists for side in sides)
+    found = [Side(neighbor_store.read_neighbors(files.neighbors), files, seed) for files in (a, b)]
+    first, second = (side.lists for side in found)
     store.check_same_names(first.names, second.names, first.path, second.path)
     prepared = [{key: value for key, value in side.settings.items() if key != "bounds"} for side in (first, second)]
     if prepared[0] != prepared[1]:
         raise ValueError(f"{first.path} and {second.path} were prepared differently: {prepared[0]} and {prepared[1]}")
-    return sides
+    return found[0], found[1]

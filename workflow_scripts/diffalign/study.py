@@ -11,7 +11,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from jsonschema import Draft202012Validator, ValidationError, validators
@@ -58,6 +58,11 @@ class Dataset:
     sample: int | None = None
     labels: str = "none"
     per_photograph: int = 16
+
+    @property
+    def has_images(self) -> bool:
+        """False where there are only features that were made elsewhere."""
+        return self.kind != "precomputed"
 
 
 @dataclass(frozen=True)
@@ -714,7 +719,7 @@ def _model(name: str, entry: Mapping[str, Any], seed: int) -> Model:
     )
 
 
-_PREPARATION_KEYS = ("clamp", "clamp_rule", "clamp_over", "center", "whiten")
+_PREPARATION_KEYS = tuple(each.name for each in fields(Preparation))
 
 
 def _alignment(entry: Mapping[str, Any]) -> Alignment:

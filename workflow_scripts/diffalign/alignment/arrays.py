@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from diffalign.alignment.metrics import METRICS, Layer, Score, Settings, measure_grid, score
 from diffalign.alignment.neighbors import Neighbors, nearest_neighbors
 from diffalign.alignment.preparation import unit_rows
-from diffalign.alignment.regression import folds_of
+from diffalign.alignment.regression import FOLDS
 from diffalign.alignment.settings import Preparation
 from diffalign.names import unknown
-from diffalign.randomness import shuffled
+from diffalign.randomness import dealt
 
 
 def measure(
@@ -62,29 +62,13 @@ def array_layer(
     bound: float | None = None,
 ) -> Layer:
     """Features (N, D) as a layer: prepared at once, lists of k neighbours and folds when a metric needs them."""
-    return rows_layer(unit_rows(features, names, preparation, bound), names, k, seed)
+    rows = unit_rows(features, names, preparation, bound)
+    return rows_layer(rows, names, partial(nearest_neighbors, rows, k), seed)
 
 
-def rows_layer(
-    rows: NDArray[np.float32],
-    names: Sequence[str],
-    k: int,
-    seed: int = 0,
-    *,
-    lists: Neighbors | None = None,
-    memory_mb: int = 2000,
-    threads: int = 1,
-) -> Layer:
-    """Prepared rows (N, D) as a layer: lists of k neighbours, searched once, and folds when a metric needs them.
-
-    lists: neighbours that were searched before. memory_mb, threads: for the search; no list depends on them.
-    """
-
-    @cache
-    def searched() -> Neighbors:
-        return lists or nearest_neighbors(rows, k, memory_mb=memory_mb, threads=threads)
-
-    return Layer(len(rows), lists=searched, rows=lambda: rows, folds=lambda: folds_of(shuffled(names, seed, "folds")))
+def rows_layer(rows: NDArray[np.float32], names: Sequence[str], lists: Callable[[], Neighbors], seed: int = 0) -> Layer:
+    """Prepared rows (N, D) as a layer: lists made once, and folds drawn by (seed, name), when a metric needs them."""
+    return Layer(len(rows), cache(lists), lambda: rows, lambda: dealt(names, FOLDS, seed, "folds"))
 
 
 def _array(features: Any) -> NDArray[np.floating]:

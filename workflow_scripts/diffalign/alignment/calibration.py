@@ -194,14 +194,15 @@ def _permuted(
     scorer = None
     if of_lists:
         scorer = NeighborScores(of_lists, first_lists(a, settings.k), first_lists(b, settings.k), settings.k)
-    prepared = [[prepare("factors", layer, settings) for layer in side] for side in (a, b)] if of_factors else []
+    if of_factors:
+        svcca = nulls.svcca_under(*([prepare("factors", layer, settings) for layer in side] for side in (a, b)))
     orders: Iterable[NDArray[np.intp]] = nulls.permutations(a[0].count, draws, seed)
     for i, order in enumerate(progress(orders, draws) if progress else orders):
         if scorer is not None:
             for name, values in scorer.scores(settings.eps, order).items():
                 found[name][i] = values
         for name in of_factors:
-            found[name][i] = next(nulls.svcca_under(prepared[0], prepared[1], [order]))
+            found[name][i] = svcca(order)
     return found
 
 

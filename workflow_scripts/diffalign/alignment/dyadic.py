@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,22 @@ Grid = NDArray[np.float64]
 Shares = Callable[[Matches], NDArray[np.float64]]
 
 
-def errors(a: KnnGraphs, b: KnnGraphs, shares: Shares, backward: bool, scaled: bool, scale: Grid) -> Grid:
-    """Standard errors of the scores of all pairs of layers: (L_A, L_B).
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """How a score is made up of edges: a sum of shares w of shared edges, relative to sums of its own over all edges.
+
+    shares: w of the matches of a pair. backward: edges of A are turned round. scaled: α and β, below, are shares of
+    each layer with itself rather than equal, and `scale` (L_A, L_B) divides w.
+    """
+
+    shares: Shares
+    backward: bool
+    scaled: bool
+    scale: Grid
+
+
+def errors(a: KnnGraphs, b: KnnGraphs, scores: Mapping[str, Parts]) -> dict[str, Grid]:
+    """Standard errors of scores of all pairs of layers: name -> (L_A, L_B).
 
     A score θ is Σ_ij w_ij over shared edges, relative to sums of its own over the edges of A and of B (their number, or
     HSIC of a layer with itself), so to first order an edge moves it by e_ij = w_ij - θ/2 (α_ij + β_ij) with Σα = Σβ =
@@ -22,24 +37,28 @@ def errors(a: KnnGraphs, b: KnnGraphs, shares: Shares, backward: bool, scaled: b
     such pairs of edges, each counted once: Σ_i (Σ_j e_ij + e_ji)² - ½ Σ_ij (e_ij + e_ji)² (dyadic cluster-robust
     variance: Fafchamps and Gubert 2007; Aronow, Samii and Assenova 2015). A jackknife lacks the second term, which is
     as large as the rest where few edges are shared.
-
-    shares: w of the matches of a pair. backward: edges of A are turned round. scaled: α and β are shares of each layer
-    with itself, and `scale` (L_A, L_B) divides w.
     """
-    own_a, own_b = (_own_shares(side, shares if scaled else None) for side in (a, b))
-    found = np.empty((a.layers, b.layers))
+    if not scores:
+        return {}
+    own = {
+        name: [_own_shares(side, parts.shares if parts.scaled else None) for side in (a, b)]
+        for name, parts in scores.items()
+    }
+    found = {name: np.empty((a.layers, b.layers)) for name in scores}
     for part in chunks(a, b, a.count * a.k):
-        layers, own = a[part], own_a[part]
+        layers = a[part]
         forward = EdgeIndex(layers).matches(b)
         turned = EdgeIndex(layers, backward=True).matches(b)
-        shared = turned if backward else forward
-        w = shares(shared) / scale[part].ravel()[shared.pairs]
-        both = sum(
-            (m.per_pair(own.values[m.edges_a] * own_b.values[m.edges_b]) for m in (forward, turned)),
-            start=np.zeros(found[part].size),
-        )
-        found[part] = _variance(shared, w, own, own_b, both)
-    return np.sqrt(found)
+        for name, parts in scores.items():
+            shared = turned if parts.backward else forward
+            w = parts.shares(shared) / parts.scale[part].ravel()[shared.pairs]
+            own_a, own_b = own[name][0][part], own[name][1]
+            both = sum(
+                (m.per_pair(own_a.values[m.edges_a] * own_b.values[m.edges_b]) for m in (forward, turned)),
+                start=np.zeros(found[name][part].size),
+            )
+            found[name][part] = np.sqrt(_variance(shared, w, own_a, own_b, both))
+    return found
 
 
 class _Own:

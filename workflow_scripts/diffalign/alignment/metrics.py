@@ -8,8 +8,9 @@ it: ``lists`` (nearest neighbours), ``moments`` (centred features), ``patterns``
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,10 @@ class Layer:
     folds: Callable[[], NDArray[np.int64]]
     factors: Callable[[], factors.Factors] | None = None
     cubes: Callable[[], KernelCubes] | None = None
+
+    def held(self) -> Layer:
+        """The same layer, whose lists and rows are made once and kept."""
+        return replace(self, lists=cache(self.lists), rows=cache(self.rows))
 
     def restricted(self, keep: NDArray[np.intp], k: int) -> Layer:
         """The same layer of some of the images, prepared as it was with all of them. Factors are made anew."""
@@ -172,11 +177,13 @@ class NeighborScores:
     def errors(self) -> dict[str, Grid]:
         """Metric -> standard errors over images, (L_A, L_B), of the metrics that declare shares; see `dyadic`."""
         found: dict[str, Grid] = {}
-        for name in self.metrics:
-            metric = METRICS[name]
-            if metric.shares is not None:
-                a, b = self._graphs[self.k - metric.includes_self]
-                found[name] = dyadic.errors(a, b, metric.shares, metric.backward, metric.scaled, self._scales[name])
+        for own, (a, b) in self._graphs.items():
+            parts = {
+                name: dyadic.Parts(metric.shares, metric.backward, metric.scaled, self._scales[name])
+                for name in self.metrics
+                if (metric := METRICS[name]).shares is not None and self.k - metric.includes_self == own
+            }
+            found |= dyadic.errors(a, b, parts)
         return found
 
     def _measured(
@@ -184,21 +191,21 @@ class NeighborScores:
     ) -> dict[str, Grid]:
         a, b = self._graphs[k]
         parts: dict[str, list[Grid]] = {name: [] for name in names}
-        if permutation is None:
-            # a pair may share most of its edges
-            for part in chunks(a, b, a.count * a.k / 4):
-                shared = EdgeIndex(a[part], backward).matches(b)
-                for name in names:
-                    parts[name].append(METRICS[name].function(shared).reshape(shared.shape))
-        else:
-            for part in chunks(a, b, a.k**2):
-                key = (k, backward, part.start)
-                if key not in self._indexes:
-                    self._indexes[key] = EdgeIndex(a[part], backward)
-                shared = self._indexes[key].matches(b, permutation)
-                for name in names:
-                    parts[name].append(METRICS[name].function(shared).reshape(shared.shape))
+        # observed, a pair may share most of its edges
+        shared_at_most = a.count * a.k / 4 if permutation is None else a.k**2
+        for part in chunks(a, b, shared_at_most):
+            index = EdgeIndex(a[part], backward) if permutation is None else self._kept(k, backward, part)
+            shared = index.matches(b, permutation)
+            for name in names:
+                parts[name].append(METRICS[name].function(shared).reshape(shared.shape))
         return {name: np.concatenate(values) for name, values in parts.items()}
+
+    def _kept(self, k: int, backward: bool, part: slice) -> EdgeIndex:
+        """The index that all permutations share."""
+        key = (k, backward, part.start)
+        if key not in self._indexes:
+            self._indexes[key] = EdgeIndex(self._graphs[k][0][part], backward)
+        return self._indexes[key]
 
     def _scale(self, metric: Metric, a: KnnGraphs, b: KnnGraphs) -> Grid:
         if not metric.scaled:
@@ -232,14 +239,8 @@ def measure_grid(
     if "rbf" in by_need:
         grids |= _rbf_grids(by_need.pop("rbf"), a, b, settings, memory)
     for need, names in by_need.items():
-        grids |= {name: np.full((len(a), len(b)), np.nan) for name in names}
-        for columns in _tiles(b, need, settings, memory):
-            rows = range(len(a))
-            for i in progress(rows, len(a)) if progress else rows:
-                row = prepare(need, a[i], settings)
-                for j, column in columns.items():
-                    for name in names:
-                        grids[name][i, j] = METRICS[name].function(row, column, settings.eps)
+        functions = {name: partial(METRICS[name].function, eps=settings.eps) for name in names}
+        grids |= _each_pair(functions, need, a, b, settings, memory, progress)
     return {name: grids[name] for name in wanted}
 
 
@@ -247,14 +248,28 @@ def error_grid(
     metrics: Sequence[str], a: Sequence[Layer], b: Sequence[Layer], settings: Settings, memory: float = 2**30
 ) -> dict[str, Grid]:
     """Standard errors (L_A, L_B) of metrics that declare `error`; all of them need moments."""
-    grids = {name: np.full((len(a), len(b)), np.nan) for name in metrics}
-    for columns in _tiles(b, "moments", settings, memory):
-        for i, layer in enumerate(a):
-            row = prepare("moments", layer, settings)
+    functions = {name: error for name in metrics if (error := METRICS[name].error)}
+    return _each_pair(functions, "moments", a, b, settings, memory)
+
+
+def _each_pair(
+    functions: Mapping[str, Callable[[Any, Any], float]],
+    need: str,
+    a: Sequence[Layer],
+    b: Sequence[Layer],
+    settings: Settings,
+    memory: float,
+    progress: Callable[[Iterable[int], int], Iterable[int]] | None = None,
+) -> dict[str, Grid]:
+    """Functions of two prepared layers for every pair; a layer of A is prepared once for every tile of B."""
+    grids = {name: np.full((len(a), len(b)), np.nan) for name in functions}
+    for columns in _tiles(b, need, settings, memory):
+        rows = range(len(a))
+        for i in progress(rows, len(a)) if progress else rows:
+            row = prepare(need, a[i], settings)
             for j, column in columns.items():
-                for name in metrics:
-                    error = METRICS[name].error
-                    grids[name][i, j] = math.nan if error is None else error(row, column)
+                for name, function in functions.items():
+                    grids[name][i, j] = function(row, column)
     return grids
 
 
@@ -296,10 +311,6 @@ def _cka_rbf(a: Sequence[Any], b: Sequence[Any], eps: float) -> Grid:
 
 def _unbiased_cka_rbf(a: Sequence[Any], b: Sequence[Any], eps: float) -> Grid:
     return dissimilarities.rbf_cka(a, b, unbiased=True, eps=eps)
-
-
-def _biased_with_diagonal(shared: Matches) -> Grid:
-    return lists.masked_biased_hsic(shared, diagonal=True)
 
 
 def _predicted_by_b(a: Any, b: Any, eps: float) -> float:
@@ -392,7 +403,7 @@ METRICS: dict[str, Metric] = {
         shares=lists.hsic_shares,
     ),
     "cknna_biased": Metric(
-        _biased_with_diagonal,
+        lists.masked_biased_hsic,
         "biased CKNNA",
         "lists",
         symmetric=True,

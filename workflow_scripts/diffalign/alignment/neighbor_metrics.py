@@ -122,18 +122,13 @@ def hsic_shares(shared: Matches) -> NDArray[np.float64]:
     return np.asarray((trace + sums / ((m - 1) * (m - 2)) - mixed / (m - 2)) / (m * (m - 3)))
 
 
-def masked_biased_hsic(shared: Matches, diagonal: bool) -> NDArray[np.float64]:
-    """tr(K H L H) of two kernels that vanish outside the shared edges; diagonal: both have ones on it as well."""
+def masked_biased_hsic(shared: Matches) -> NDArray[np.float64]:
+    """tr(K H L H) of two kernels with ones on the diagonal that vanish outside of it and of the shared edges."""
     m = shared.count
     k_sums, l_sums = shared.per_pair(shared.weights_a), shared.per_pair(shared.weights_b)
-    trace = _trace(shared)
     mixed = _columns_by_rows(shared, shared.weights_a, shared.weights_b)
-    mixed += _columns_by_rows(shared, shared.weights_b, shared.weights_a)
-    if diagonal:
-        trace += m
-        mixed += 2 * (k_sums + l_sums + m)
-        k_sums, l_sums = k_sums + m, l_sums + m
-    return trace - mixed / m + k_sums * l_sums / m**2
+    mixed += _columns_by_rows(shared, shared.weights_b, shared.weights_a) + 2 * (k_sums + l_sums + m)
+    return _trace(shared) + m - mixed / m + (k_sums + m) * (l_sums + m) / m**2
 
 
 def _trace(shared: Matches) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ All layers of a pair of models share the same permutations, so that the largest 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,18 +29,21 @@ def permutations(count: int, draws: int, seed: int) -> Iterator[NDArray[np.intp]
         yield generator.permutation(count)
 
 
-def svcca_under(a: Sequence[Factors], b: Sequence[Factors], orders: Iterable[NDArray[np.intp]]) -> Iterator[Grid]:
-    """SVCCA of all pairs of layers, (L_A, L_B), under each relabelling of the images of B."""
+def svcca_under(a: Sequence[Factors], b: Sequence[Factors]) -> Callable[[NDArray[np.intp]], Grid]:
+    """A function from a relabelling (N,) of the images of B to the SVCCA of all pairs of layers, (L_A, L_B)."""
     r = SVCCA_DIMENSIONS
     full_a, full_b = ([i for i, side in enumerate(layers) if side.vectors.shape[1] == r] for layers in (a, b))
     left = np.concatenate([a[i].vectors for i in full_a], axis=1) if full_a else np.empty((a[0].count, 0))
     right = np.concatenate([b[i].vectors for i in full_b], axis=1) if full_b else np.empty((b[0].count, 0))
-    for order in orders:
-        scores = np.full((len(a), len(b)), np.nan)
+
+    def scores(order: NDArray[np.intp]) -> Grid:
+        found = np.full((len(a), len(b)), np.nan)
         if full_a and full_b:
             products = (left.T @ right[order]).reshape(len(full_a), r, len(full_b), r).swapaxes(1, 2)
-            scores[np.ix_(full_a, full_b)] = np.linalg.svd(products, compute_uv=False).mean(axis=-1)
-        yield scores
+            found[np.ix_(full_a, full_b)] = np.linalg.svd(products, compute_uv=False).mean(axis=-1)
+        return found
+
+    return scores
 
 
 @dataclass(frozen=True, eq=False)

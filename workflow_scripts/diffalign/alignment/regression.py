@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -116,10 +115,3 @@ def _best_penalty(e: NDArray[np.float64], projections: NDArray[np.float64], tota
     # where a fit has as many parameters as images, nothing is left to judge it by
     criterion = np.where(freedom > 1e-6, residual / np.maximum(freedom, 1e-6) ** 2, np.inf)
     return float(penalties[np.argmin(criterion)])
-
-
-def folds_of(order: Sequence[int]) -> NDArray[np.int64]:
-    """The fold (N,) of every image, given the images in a random order: folds are dealt out in turn."""
-    folds = np.empty(len(order), np.int64)
-    folds[np.asarray(order)] = np.arange(len(order)) % FOLDS
-    return folds
