@@ -17,7 +17,7 @@ from diffalign.devices import choose_device
 from diffalign.extraction import inputs
 from diffalign.extraction.passes import pooled_features
 from diffalign.extraction.taps import Taps
-from diffalign.models import CheckpointError, Loaded, families, family
+from diffalign.models import CheckpointError, Kind, Loaded, families, family
 from diffalign.noise import NoiseLevel, linear
 from diffalign.study import Model
 
@@ -271,14 +271,13 @@ def test_features_that_are_not_finite_name_layer_and_image(checkpoints: dict[str
 
 
 def test_families_are_found_by_name() -> None:
-    assert {name: kind.reads for name, kind in families().items()} == {
-        "diffusers_mmdit": "latents",
-        "diffusers_vae": "pixels",
-        "precomputed": "features",
-        "timm_vision": "pixels",
-        "transformers_vision": "pixels",
-    }
-    with pytest.raises(ValueError, match="unknown family 'tim'; allowed: diffusers_mmdit"):
+    reads = {"diffusers_mmdit": "latents", "diffusers_vae": "pixels", "precomputed": "features", "reg": "latents"}
+    assert reads.items() <= {name: kind.reads for name, kind in families().items()}.items()
+    assert families()["reg"] == Kind("latents", "labels", ("architecture", "path", "class_tokens"))
+    assert families()["diffusers_mmdit"].told == "prompts"
+    # a module without READS is a part that families share
+    assert "latent_transformers" not in families()
+    with pytest.raises(ValueError, match=r"unknown family 'tim'; allowed: .*diffusers_mmdit"):
         family("tim")
 
 

@@ -42,3 +42,17 @@ def linear(t: float) -> tuple[float, float]:
     if not 0 <= t <= 1:
         raise ValueError(f"t = {t} is outside [0, 1]")
     return 1 - t, t
+
+
+def on_path(path: str, t: float) -> tuple[float, float, float]:
+    """α, σ and the path's own time τ at the noise level t = σ/(α + σ).
+
+    ``linear``: (1 - τ, τ), where τ is t. ``cosine``: (cos(πτ/2), sin(πτ/2)). Raises ValueError for another path.
+    """
+    if path == "linear":
+        return *linear(t), t
+    if path == "cosine":
+        alpha, sigma = linear(t)
+        length = math.hypot(alpha, sigma)
+        return alpha / length, sigma / length, 2 / math.pi * math.atan2(sigma, alpha)
+    raise ValueError(f"unknown path '{path}'; allowed: linear, cosine")
