@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT / "workflow_scripts"))
 
 from diffalign import names, study, targets
 from diffalign.alignment.metrics import METRICS as KNOWN_METRICS
+from diffalign.conditions import CLEAN
 from diffalign.models import families, precomputed
 from diffalign.names import any_of
 from diffalign.provenance import code_digest, files_digest, folder_digest
@@ -45,6 +46,25 @@ NEIGHBORS = "results/neighbors/{dataset}/{condition}/{bundle}"
 FACTORS = "results/factors/{dataset}/{condition}/{bundle}"
 WEIGHTS = "resources/weights/{model}"
 EXPORT = "results/export"
+
+
+def with_images():
+    """A pattern of the data sets that have images."""
+    return any_of_or_none(name for name, dataset in STUDY.datasets.items() if dataset.has_images)
+
+
+def published_images(wildcards):
+    """The folder of a data set whose transformed images exist already; None for others."""
+    dataset = STUDY.datasets[wildcards.dataset]
+    return dataset.path if dataset.kind == "transformed" else None
+
+
+def clean_statistics(wildcards):
+    """The statistics of clean latents, which normalise those of transformed images where they are measured."""
+    if STUDY.models[wildcards.model].latent_statistics == "fixed" or wildcards.condition == CLEAN:
+        return {}
+    folder = LATENTS.format(dataset=wildcards.dataset, condition=CLEAN, model=wildcards.model)
+    return {"clean_statistics": f"{folder}/latents_stats.pt"}
 
 
 def code_of(*scripts):

@@ -6,6 +6,7 @@
 
 rule latents:
     input:
+        unpack(clean_statistics),
         weights=f"{WEIGHTS}/checkpoint",
         record=f"{WEIGHTS}/weights.json",
         images=f"{IMAGES}/png",

@@ -1,5 +1,6 @@
 # Needs: the data set's folder, or the photographs that ship with scikit-image and scikit-learn.
-# Makes: square PNG files, a manifest (name, label, caption, sha256) and dataset.json for every data set and condition.
+# Makes: square PNG files, a manifest (name, label, caption, sha256) and dataset.json for every data set; the same of
+# rotated and noisy images, made from these.
 
 
 rule images:
@@ -10,7 +11,8 @@ rule images:
     log:
         "logs/images/{dataset}/{condition}.log",
     wildcard_constraints:
-        dataset=any_of_or_none(name for name, dataset in STUDY.datasets.items() if dataset.has_images),
+        dataset=with_images(),
+        condition=CLEAN,
     conda:
         "../envs/analysis.yaml"
     threads: 1
@@ -25,3 +27,34 @@ rule images:
         code=code_of("images.py"),
     script:
         "../workflow_scripts/images.py"
+
+
+rule transformed_images:
+    input:
+        clean="results/images/{dataset}/clean/png",
+        manifest="results/images/{dataset}/clean/manifest.tsv",
+        spec="results/images/{dataset}/clean/dataset.json",
+    output:
+        folder=directory(f"{IMAGES}/png"),
+        manifest=f"{IMAGES}/manifest.tsv",
+        spec=f"{IMAGES}/dataset.json",
+    log:
+        "logs/transformed_images/{dataset}/{condition}.log",
+    wildcard_constraints:
+        dataset=with_images(),
+        condition=any_of_or_none(condition for condition in STUDY.conditions if condition != CLEAN),
+    conda:
+        "../envs/analysis.yaml"
+    threads: 4
+    resources:
+        workers=STUDY.compute.workers,
+        mem_mb=growing(4000),
+        runtime=120,
+    params:
+        seeding=STUDY.transforms.seeding,
+        seed=STUDY.transforms.seed,
+        published=published_images,
+        files=lambda w: folder_digest(Path(published_images(w))) if published_images(w) else None,
+        code=code_of("transformed_images.py"),
+    script:
+        "../workflow_scripts/transformed_images.py"

@@ -60,7 +60,7 @@ def test_sd3_features_equal_the_published_ones(strength: int, batch_size: int, t
         Latents([shard], statistics), level, sd3.seeding, sd3.seed, prompts, dict.fromkeys(names, 0)
     )
     transformer = models.load(sd3, folder, sd3.noise, CPU)
-    _, features = pooled_features(transformer, LAYERS, inputs.batches(dataset, batch_size, 0, CPU))
+    _, features = pooled_features(transformer, LAYERS, inputs.Batches(dataset, batch_size, 0, CPU))
 
     checked = 0
     for alias, path in LAYERS.items():

@@ -345,7 +345,7 @@ def test_features_depend_neither_on_batch_size_nor_workers_nor_order(
                 prompts,
                 dict.fromkeys(files, 0),
             )
-        return pooled_features(found, model.layers, inputs.batches(dataset, batch_size, workers, CPU))
+        return pooled_features(found, model.layers, inputs.Batches(dataset, batch_size, workers, CPU))
 
     names, reference = features(pictures, 64, 0)
     assert names == sorted(pictures)

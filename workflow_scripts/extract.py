@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
-from torch.utils.data import Dataset
 
 from diffalign import logs, models, store
 from diffalign.atomic import write_json
 from diffalign.checkpoints import read_record, verify
+from diffalign.conditions import Condition, parse_condition
 from diffalign.devices import choose_device
 from diffalign.extraction import inputs
 from diffalign.extraction.passes import pooled_features
+from diffalign.extraction.sizes import check_sides
 from diffalign.latents import Latents, decode_names
 from diffalign.provenance import file_sha256
 from diffalign.stimuli.labels import class_labels
@@ -44,6 +45,7 @@ def extract(
     record: Path,
     dataset_json: Path,
     manifest: Path,
+    condition: Condition,
     reads: Path | LatentInputs,
     features: Mapping[str, Path],
     layers_json: Path,
@@ -60,7 +62,7 @@ def extract(
     on = choose_device(compute.device)
     checkpoint = verify(record, weights)
     loaded = models.load(model, weights, content["noise"], on)
-    dataset: Dataset[dict[str, Any]]
+    dataset: inputs.ImageFiles | inputs.NoisyLatents
     autoencoder = class_tokens = None
     if isinstance(reads, LatentInputs):
         autoencoder = read_record(reads.autoencoder_record)
@@ -81,13 +83,17 @@ def extract(
         dataset = inputs.NoisyLatents(encoded, level, model.seeding, model.seed, told, row_of, tokens)
     else:
         assert model.input is not None  # the config is checked
-        dataset = inputs.ImageFiles({row.name: reads / f"{row.name}.png" for row in rows}, model.input)
+        spec = model.input.under_scale() if condition.is_scaled else model.input
+        files = {row.name: reads / f"{row.name}.png" for row in rows}
+        dataset = inputs.ImageFiles(files, spec, {row.name: row.scale for row in rows})
+    check_sides(model.name, loaded, dataset.sides)
     logs.log.info("%s on %s: %d images, %d layers", model.name, on, len(rows), len(features))
-    found = inputs.batches(dataset, compute.batch_size, compute.workers, on)
+    found = inputs.Batches(dataset, compute.batch_size, compute.workers, on)
     layers = {alias: model.layers[alias] for alias in features}
-    order, pooled = pooled_features(
-        loaded, layers, logs.progress(found, -(-len(rows) // compute.batch_size), f"extract {content['bundle']}")
-    )
+    order, pooled = pooled_features(loaded, layers, logs.progress(found, len(found), f"extract {content['bundle']}"))
+    # batches come in the order of their sides
+    rank = sorted(range(len(order)), key=order.__getitem__)
+    order, pooled = [order[i] for i in rank], {alias: values[rank] for alias, values in pooled.items()}
     images = json.loads(dataset_json.read_text(encoding="utf-8"))
     for alias, path in features.items():
         made = {
@@ -116,13 +122,6 @@ def _check_shapes(model: Model, loaded: models.Loaded, encoded: Latents) -> None
         raise ValueError(
             f"{model.name} reads latents of {loaded.latent_channels} channels, "
             f"but those of {whose} have {encoded.channels}"
-        )
-    size = loaded.latent_size
-    other = [shape for shape in encoded.sizes if size is not None and shape != (size, size)]
-    if other:
-        raise ValueError(
-            f"{model.name} has a fixed table of positions for latents of {size} x {size}, "
-            f"but those of {whose} are {other[0][0]} x {other[0][1]}"
         )
 
 
@@ -164,6 +163,7 @@ if __name__ == "__main__":
             Path(given.record),
             Path(given.dataset),
             Path(given.manifest),
+            parse_condition(snakemake.wildcards.condition),
             Path(given.images)
             if "images" in named
             else LatentInputs(

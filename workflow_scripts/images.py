@@ -1,4 +1,4 @@
-"""Images of a data set under a condition: square PNG files and their manifest."""
+"""Images of a data set: square PNG files and their manifest."""
 
 import shutil
 from dataclasses import asdict
@@ -9,6 +9,7 @@ from PIL.Image import Image as Picture
 
 from diffalign import logs
 from diffalign.atomic import write_json, write_text
+from diffalign.conditions import CLEAN
 from diffalign.provenance import file_sha256
 from diffalign.stimuli import folders, manifest, photographs, squares
 from diffalign.study import Dataset
@@ -44,18 +45,27 @@ def images(name: str, dataset: Dataset, seed: int, folder: Path, manifest_path: 
     else:
         assert dataset.path is not None  # the config is checked
         root = Path(dataset.path)
-        if dataset.kind == "folder":
-            sources = folders.flat_folder(root, dataset.labels, dataset.sample, seed)
-        else:
+        if dataset.kind == "synsets":
             sources = folders.synset_folders(root, dataset.sample, seed)
+        else:
+            flat = root / CLEAN if dataset.kind == "transformed" else root
+            sources = folders.flat_folder(flat, dataset.labels, dataset.sample, seed)
         for source in logs.progress(sources, len(sources), "images"):
             image, notes = squares.read_rgb(source.path)
+            if dataset.kind == "transformed":
+                squares.check_square(image, dataset.size, source.path)
             square = squares.make_square(image, dataset.size, dataset.square)
             keep(source.name, source.label, source.label_index, "", str(source.path.relative_to(root)), notes, square)
     converted = sum(bool(row.notes) for row in rows)
     logs.log.info("%d images, %d of them converted to RGB (see the column notes)", len(rows), converted)
     write_text(manifest_path, manifest.print_manifest(rows))
-    made_of = {"dataset": name, **asdict(dataset), "seed": seed, "manifest_sha256": file_sha256(manifest_path)}
+    made_of = {
+        "dataset": name,
+        "condition": CLEAN,
+        **asdict(dataset),
+        "seed": seed,
+        "manifest_sha256": file_sha256(manifest_path),
+    }
     write_json(spec_path, made_of)
 
 

@@ -10,8 +10,10 @@ from diffalign import latents as store
 from diffalign import logs, models
 from diffalign.atomic import replacing
 from diffalign.checkpoints import verify
+from diffalign.conditions import Condition, parse_condition
 from diffalign.devices import choose_device
 from diffalign.extraction import inputs
+from diffalign.extraction.sizes import check_sides, scaled_side
 from diffalign.extraction.taps import Taps
 from diffalign.stimuli.manifest import read_manifest
 from diffalign.study import Compute, Model
@@ -26,13 +28,17 @@ def latents(
     record: Path,
     manifest: Path,
     images: Path,
+    condition: Condition,
+    clean_statistics: Path | None,
     shards: Sequence[Path],
     statistics: Path,
     compute: Compute,
 ) -> None:
     """Encode every image and write the shards in order of name, and ``latents_stats.pt``.
 
-    Raises ValueError that names the images where a latent is NaN or infinite.
+    clean_statistics: of the same data set without a condition, which normalise transformed images, too; None for clean
+    images. Raises ValueError that names the images where an input is of a side that the model cannot take, or a latent
+    is NaN or infinite.
     """
     assert model.input is not None  # the config is checked
     rows = read_manifest(manifest)
@@ -40,24 +46,30 @@ def latents(
     verify(record, weights)
     loaded = models.load(model, weights, None, on)
     layer = {"latent": model.layers["latent"]}
-    files = {row.name: images / f"{row.name}.png" for row in rows}
+    spec = model.input.under_scale() if condition.is_scaled else model.input
+    check_sides(model.name, loaded, {row.name: scaled_side(spec.size, row.scale) for row in rows})
     moments = store.RunningMoments()
     with torch.inference_mode(), Taps(loaded.module, layer, lambda output: output) as taps:
         for path, part in zip(shards, store.split(rows, len(shards)), strict=True):
-            found = inputs.batches(
-                inputs.ImageFiles({row.name: files[row.name] for row in part}, model.input),
-                compute.batch_size,
-                compute.workers,
-                on,
+            files = inputs.ImageFiles(
+                {row.name: images / f"{row.name}.png" for row in part}, spec, {row.name: row.scale for row in part}
             )
-            parts = []
-            for batch in logs.progress(found, -(-len(part) // compute.batch_size), f"latents {path.name}"):
+            found = inputs.Batches(files, compute.batch_size, compute.workers, on)
+            parts, names = [], []
+            for batch in logs.progress(found, len(found), f"latents {path.name}"):
                 encoded = taps.run(lambda batch=batch: loaded.forward(batch))["latent"].float().cpu()  # type: ignore[misc]
                 store.check_finite(encoded, batch["names"])
                 moments.add(encoded)
                 parts.append(encoded)
-            store.write_shard(path, part, parts)
-    mean, std = moments.result() if model.latent_statistics == "measured" else _fixed(loaded.latent_statistics, model)
+                names.extend(batch["names"])
+            by_name = {row.name: row for row in part}
+            store.write_shard(path, [by_name[name] for name in names], parts)
+    if model.latent_statistics == "fixed":
+        mean, std = _fixed(loaded.latent_statistics, model)
+    elif clean_statistics is None:
+        mean, std = moments.result()
+    else:
+        mean, std = store.read_statistics(clean_statistics)
     with replacing(statistics) as temporary, temporary.open("wb") as file:
         torch.save({"mean": mean, "std": std}, file)
 
@@ -74,13 +86,15 @@ def _fixed(statistics: tuple[torch.Tensor, torch.Tensor] | None, model: Model) -
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "latents"):
         torch.set_num_threads(snakemake.threads)
-        resources = snakemake.resources
+        resources, given = snakemake.resources, dict(snakemake.input.items())
         latents(
             Model.from_recipe(snakemake.params.model),
             Path(snakemake.input.weights),
             Path(snakemake.input.record),
             Path(snakemake.input.manifest),
             Path(snakemake.input.images),
+            parse_condition(snakemake.wildcards.condition),
+            Path(given["clean_statistics"]) if "clean_statistics" in given else None,
             [Path(shard) for shard in snakemake.output.shards],
             Path(snakemake.output.statistics),
             Compute(resources.device, resources.batch_size, resources.workers),

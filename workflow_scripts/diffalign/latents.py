@@ -1,12 +1,14 @@
 """Latents as files, in the layout of LightningDiT: shards in safetensors and ``latents_stats.pt``.
 
 A shard holds ``latents`` (n, C, H, W) float32, unnormalised; ``labels`` (n,) int64, -1 for none; ``names`` (n, L)
-uint8, zero-padded UTF-8. z = (x - mean) / std with mean and std of shape (1, C, 1, 1).
+uint8, zero-padded UTF-8. z = (x - mean) / std with mean and std of shape (1, C, 1, 1). Where images were scaled, their
+latents are of several sides: a shard then holds ``latents_{H}``, ``labels_{H}`` and ``names_{H}`` for every side H.
 """
 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -82,41 +84,58 @@ def decode_names(table: Tensor) -> list[str]:
 
 
 def write_shard(path: Path, rows: Sequence[Image], parts: Sequence[Tensor]) -> None:
-    """Write one shard; `parts` are batches in the order of `rows`."""
+    """Write one shard; `parts` are batches, of one side each, in the order of `rows`."""
+    by_side: dict[int, list[Tensor]] = {}
+    members: dict[int, list[Image]] = {}
+    at = 0
+    for part in parts:
+        side = int(part.shape[-1])
+        by_side.setdefault(side, []).append(part)
+        members.setdefault(side, []).extend(rows[at : at + len(part)])
+        at += len(part)
+    tensors = {}
+    for side, batches in by_side.items():
+        suffix = f"_{side}" if len(by_side) > 1 else ""
+        tensors[f"latents{suffix}"] = torch.cat(batches).contiguous()
+        tensors[f"labels{suffix}"] = torch.tensor([row.label_index for row in members[side]], dtype=torch.int64)
+        tensors[f"names{suffix}"] = encode_names([row.name for row in members[side]])
     with replacing(path) as temporary:
-        save_file(
-            {
-                "latents": torch.cat(list(parts)).contiguous(),
-                "labels": torch.tensor([row.label_index for row in rows], dtype=torch.int64),
-                "names": encode_names([row.name for row in rows]),
-            },
-            temporary,
-        )
+        save_file(tensors, temporary)
+
+
+def read_statistics(path: Path) -> tuple[Tensor, Tensor]:
+    """Mean and std, (1, C, 1, 1) each, of ``latents_stats.pt``."""
+    stats = torch.load(path, map_location="cpu", weights_only=True)
+    return stats["mean"], stats["std"]
 
 
 class Latents(Mapping[str, Tensor]):
     """Normalised latents by name, times `multiplier`, read from the shards one row at a time.
 
-    Raises LatentError for files that disagree.
+    sides: name -> H. Raises LatentError for files that disagree.
     """
 
     def __init__(self, shards: Sequence[Path], statistics: Path, multiplier: float = 1.0) -> None:
-        stats = torch.load(statistics, map_location="cpu", weights_only=True)
-        self._mean, self._std = stats["mean"][0], stats["std"][0]
+        self._mean, self._std = (each[0] for each in read_statistics(statistics))
         self._multiplier = multiplier
         self._files = list(shards)
-        self._sizes: set[tuple[int, int]] = set()
-        self._where: dict[str, tuple[int, int]] = {}
+        self._where: dict[str, tuple[int, str, int]] = {}
+        self.sides: dict[str, int] = {}
         names: list[str] = []
         for number, path in enumerate(self._files):
             with safe_open(path, "pt") as file:
-                found = decode_names(file.get_tensor("names"))
-                shape = file.get_slice("latents").get_shape()
-            if len(found) != shape[0] or shape[1] != len(self._mean):
-                raise LatentError(f"{path}: latents {shape} for {len(found)} names and {len(self._mean)} channels")
-            names.extend(found)
-            self._sizes.add((shape[2], shape[3]))
-            self._where.update((name, (number, row)) for row, name in enumerate(found))
+                # one table, or one of every side
+                keys = [key for key in sorted(file.keys()) if re.fullmatch(r"latents(_[0-9]+)?", key)]
+                for key in keys:
+                    found = decode_names(file.get_tensor(key.replace("latents", "names")))
+                    shape = file.get_slice(key).get_shape()
+                    if len(found) != shape[0] or shape[1] != len(self._mean):
+                        raise LatentError(
+                            f"{path}: {key} {shape} for {len(found)} names and {len(self._mean)} channels"
+                        )
+                    names.extend(found)
+                    self._where.update((name, (number, key, row)) for row, name in enumerate(found))
+                    self.sides |= dict.fromkeys(found, shape[-1])
         check_unique(names, str(self._files[0].parent))
 
     @property
@@ -124,15 +143,10 @@ class Latents(Mapping[str, Tensor]):
         """C."""
         return len(self._mean)
 
-    @property
-    def sizes(self) -> list[tuple[int, int]]:
-        """Every (H, W) there is."""
-        return sorted(self._sizes)
-
     def __getitem__(self, name: str) -> Tensor:
-        number, row = self._where[name]
+        number, key, row = self._where[name]
         with safe_open(self._files[number], "pt") as file:
-            latent = file.get_slice("latents")[row : row + 1][0]
+            latent = file.get_slice(key)[row : row + 1][0]
         normalised: Tensor = (latent - self._mean) / self._std
         return normalised if self._multiplier == 1 else normalised * self._multiplier
 

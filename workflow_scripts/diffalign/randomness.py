@@ -23,6 +23,12 @@ def sample(names: Sequence[str], count: int, seed: int) -> list[str]:
     return sorted(names, key=lambda name: _digest(seed, "sample", name))[:count]
 
 
+def keyed(seed: int, purpose: str, name: str) -> np.random.Generator:
+    """A generator of its own for (seed, purpose, image name)."""
+    key = int.from_bytes(_digest(seed, purpose, name)[:16], "little")
+    return np.random.Generator(np.random.Philox(key=key))
+
+
 def shuffled(names: Sequence[str], seed: int, purpose: str) -> list[int]:
     """Positions of the names in the order of the hash of (seed, purpose, name), whatever order they stand in."""
     return sorted(range(len(names)), key=lambda i: _digest(seed, purpose, names[i]))
@@ -47,9 +53,7 @@ def normal(shape: tuple[int, ...], seeding: str, seed: int, name: str, draw: str
     if draw not in DRAWS:
         raise ValueError(f"unknown draw '{draw}'; allowed: {', '.join(DRAWS)}")
     if seeding == "name" or (seeding == "constant" and draw == "class_token"):
-        name = name if seeding == "name" else ""
-        key = int.from_bytes(_digest(seed, draw, name)[:16], "little")
-        return np.random.Generator(np.random.Philox(key=key)).standard_normal(shape, dtype=np.float32)
+        return keyed(seed, draw, name if seeding == "name" else "").standard_normal(shape, dtype=np.float32)
     if seeding == "constant":
         import torch
 

@@ -18,6 +18,7 @@ from jsonschema import Draft202012Validator, ValidationError, validators
 
 from diffalign import names
 from diffalign.alignment.settings import PARITY, PARITY_EPS, Preparation, check_draws
+from diffalign.conditions import CLEAN, separate_transforms
 from diffalign.names import Representation, UnknownName, Vocabulary
 
 if TYPE_CHECKING:
@@ -67,13 +68,23 @@ class Dataset:
 
 @dataclass(frozen=True)
 class ImageInput:
-    """What a model is fed: side in pixels, resampling, and the per-channel mean and std of pixels in [0, 1]."""
+    """What a model is fed: side in pixels, resampling, and the per-channel mean and std of pixels in [0, 1].
+
+    scaled: resampling under conditions that scale inputs, see schemas/config.schema.yaml.
+    """
 
     size: int
     interpolation: str
     antialias: bool
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    scaled: str = "same"
+
+    def under_scale(self) -> ImageInput:
+        """The same input with the resampling of conditions that scale it."""
+        if self.scaled == "same":
+            return self
+        return replace(self, interpolation="bilinear", antialias=self.scaled == "bilinear")
 
 
 @dataclass(frozen=True)
@@ -110,6 +121,7 @@ FAMILY_KEYS: Mapping[str, Any] = {
     "latent_multiplier": 1.0,
     "class_tokens": None,
     "tokens": "patches",
+    "interpolate_positions": False,
 }
 _NOT_IN_RECIPES = ("default_layer", "noise", "conditionings", "embeddings", "batch_size", "latent_statistics")
 
@@ -147,6 +159,7 @@ class Model:
     latent_multiplier: float = 1.0
     class_tokens: str | None = None
     tokens: str = "patches"
+    interpolate_positions: bool = False
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -226,6 +239,14 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Transforms:
+    """How rotations, scales and noise are drawn; see schemas/config.schema.yaml."""
+
+    seeding: str
+    seed: int
+
+
+@dataclass(frozen=True)
 class Alignment:
     """Metrics and the settings that every score depends on."""
 
@@ -239,6 +260,16 @@ class Alignment:
     alpha: float
     split_selection: bool
     shards: int
+
+
+@dataclass(frozen=True)
+class SemanticEquivariance:
+    """What SE-CKNNA is taken over; see schemas/config.schema.yaml. pairs: ``a_vs_b`` of typed names."""
+
+    conditions: tuple[str, ...]
+    reference: str
+    mean_over: str
+    pairs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -260,12 +291,14 @@ class Study:
     default_condition: str
     datasets: Mapping[str, Dataset]
     conditions: tuple[str, ...]
+    transforms: Transforms
     models: Mapping[str, Model]
     study_datasets: tuple[str, ...]
     study_conditions: tuple[str, ...]
     pairs: tuple[tuple[str, str], ...]
     scores: tuple[str, ...]
     alignment: Alignment
+    se_cknna: SemanticEquivariance
     latent_shards: int
     compute: Compute
 
@@ -440,17 +473,22 @@ def _reference_mistakes(
     # without any model left, every name would be reported in vain
     if catalogue:
         yield from _study_mistakes(config.get("study", {}), config.get("defaults", {}), catalogue, declared["models"])
+        wanted = config.get("se_cknna", {}).get("pairs", [])
+        yield from _pair_mistakes("se_cknna.pairs", "pair", wanted, catalogue, declared["models"])
+    if CLEAN in config.get("se_cknna", {}).get("conditions", []):
+        yield "se_cknna.conditions: 'clean' stands beside the mean and is no part of it; leave it out"
 
 
 def _word_mistakes(
     config: Mapping[str, Any], given: Mapping[str, Any], datasets: Sequence[str], metrics: Sequence[str]
 ) -> Iterator[str]:
     defaults, study, alignment = (config.get(section, {}) for section in ("defaults", "study", "alignment"))
+    known = [*config.get("conditions", []), CLEAN, *config.get("se_cknna", {}).get("conditions", [])]
     groups = [
         ("defaults.dataset", "dataset", [defaults.get("dataset")], datasets),
-        ("defaults.condition", "condition", [defaults.get("condition")], config.get("conditions")),
+        ("defaults.condition", "condition", [defaults.get("condition")], known),
         ("study.datasets[{}]", "dataset", study.get("datasets", []), datasets),
-        ("study.conditions[{}]", "condition", study.get("conditions", []), config.get("conditions")),
+        ("study.conditions[{}]", "condition", study.get("conditions", []), known),
         ("alignment.metrics[{}]", "metric", alignment.get("metrics", []), metrics),
     ]
     for place, what, words, allowed in groups:
@@ -466,6 +504,7 @@ _DATASET_KEYS = {
     "photographs": {"kind", "size", "per_photograph"},
     "folder": {"kind", "size", "path", "square", "sample", "labels"},
     "synsets": {"kind", "size", "path", "square", "sample"},
+    "transformed": {"kind", "size", "path", "sample", "labels"},
     "precomputed": {"kind"},
 }
 
@@ -520,19 +559,7 @@ def _study_mistakes(
                 mistakes.append(f"{place}: both sides are {both[0]}")
             elif first.setdefault(frozenset(both), place) != place:
                 mistakes.append(f"{place}: the same pair as {first[frozenset(both)]}")
-    for i, text in enumerate(study.get("scores", [])):
-        place = f"study.scores[{i}]"
-        if refused & {model(side) for side in text.split(names.SEPARATOR)}:
-            continue
-        try:
-            sides = tuple(_canonical(side, catalogue) for side in names.parse_pair(text, catalogue))
-        except UnknownName as error:
-            mistakes.append(f"{place}: {error}")
-            continue
-        if sides[0] == sides[1]:
-            mistakes.append(f"{place}: both sides are {sides[0]}")
-        elif first.setdefault(sides, place) != place:
-            mistakes.append(f"{place}: the same score as {first[sides]}")
+    mistakes.extend(_pair_mistakes("study.scores", "score", study.get("scores", []), catalogue, declared))
     if (
         study
         and not study["scores"]
@@ -546,6 +573,29 @@ def _study_mistakes(
             "change one of them, or set scores: []"
         )
     yield from mistakes
+
+
+def _pair_mistakes(
+    place: str, what: str, pairs: Sequence[str], catalogue: Mapping[str, Vocabulary], declared: Sequence[str]
+) -> Iterator[str]:
+    """Pairs ``a_vs_b`` that parse to nothing, stand twice or are of one representation. Names of refused models are
+    passed over.
+    """
+    refused = set(declared) - set(catalogue)
+    first: dict[object, str] = {}
+    for i, text in enumerate(pairs):
+        at = f"{place}[{i}]"
+        if refused & {re.split("[-_]", side)[0] for side in text.split(names.SEPARATOR)}:
+            continue
+        try:
+            sides = tuple(_canonical(side, catalogue) for side in names.parse_pair(text, catalogue))
+        except UnknownName as error:
+            yield f"{at}: {error}"
+            continue
+        if sides[0] == sides[1]:
+            yield f"{at}: both sides are {sides[0]}"
+        elif first.setdefault(sides, at) != at:
+            yield f"{at}: the same {what} as {first[sides]}"
 
 
 def _canonical(side: Representation, catalogue: Mapping[str, Vocabulary]) -> str:
@@ -702,6 +752,7 @@ def _model(name: str, entry: Mapping[str, Any], seed: int) -> Model:
             entry["input"]["antialias"],
             tuple(entry["input"]["mean"]),
             tuple(entry["input"]["std"]),
+            entry["input"]["scaled"],
         ),
         latents=entry["latents"],
         noise=None if entry["noise"] is None else names.canonical_noise(entry["noise"]),
@@ -758,8 +809,19 @@ def _alignment_mistakes(alignment: Mapping[str, Any], given: Mapping[str, Any]) 
         yield f"alignment.permutations: {error}"
 
 
+def _semantic_equivariance(entry: Mapping[str, Any]) -> SemanticEquivariance:
+    asked = tuple(entry["conditions"])
+    return SemanticEquivariance(
+        conditions=separate_transforms(asked) if entry["mean_over"] == "transforms" else asked,
+        reference=entry["reference"],
+        mean_over=entry["mean_over"],
+        pairs=tuple(entry["pairs"]),
+    )
+
+
 def _study(config: Mapping[str, Any]) -> Study:
     study, alignment, compute = config["study"], config["alignment"], config["compute"]
+    semantic = _semantic_equivariance(config["se_cknna"])
     pairs = (
         tuple(itertools.combinations(study["models"], 2))
         if study["pairs"] == "all"
@@ -770,13 +832,19 @@ def _study(config: Mapping[str, Any]) -> Study:
         default_dataset=config["defaults"]["dataset"],
         default_condition=config["defaults"]["condition"],
         datasets={name: Dataset(**entry) for name, entry in config["datasets"].items()},
-        conditions=tuple(config["conditions"]),
+        # clean stands beside the mean of the others
+        conditions=tuple(dict.fromkeys([*config["conditions"], CLEAN, *semantic.conditions])),
+        transforms=Transforms(
+            config["transforms"]["seeding"],
+            config["seed"] if config["transforms"]["seed"] is None else config["transforms"]["seed"],
+        ),
         models={name: _model(name, entry, config["seed"]) for name, entry in config["models"].items()},
         study_datasets=tuple(study["datasets"]),
         study_conditions=tuple(study["conditions"]),
         pairs=pairs,
         scores=tuple(study["scores"]),
         alignment=_alignment(alignment),
+        se_cknna=semantic,
         latent_shards=config["latents"]["shards"],
         compute=Compute(**compute),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from diffalign.extraction.sizes import buckets, scaled_side
+from diffalign.latents import Latents
 from diffalign.noise import NoiseLevel
 from diffalign.randomness import normal
 from diffalign.stimuli.squares import read_rgb
@@ -21,7 +24,10 @@ Item = dict[str, Any]
 
 
 def pixels(image: NDArray[np.uint8], spec: ImageInput) -> Tensor:
-    """An (H, W, 3) uint8 image as the (3, S, S) float32 input of a model: resized in [0, 1], then (x - mean) / std."""
+    """An (H, W, 3) uint8 image as the (3, S, S) float32 input of a model: resized in [0, 1], then (x - mean) / std.
+
+    S is ``spec.size``.
+    """
     unit = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(torch.float32) / 255
     return normalised(resized(unit[None], spec)[0], spec)
 
@@ -44,12 +50,15 @@ def normalised(images: Tensor, spec: ImageInput) -> Tensor:
 
 
 class ImageFiles(Dataset[Item]):
-    """Images by name: ``{"name", "pixels"}``."""
+    """Images by name: ``{"name", "pixels"}``. scales: name -> share of the input's side; without it all have the whole
+    side.
+    """
 
-    def __init__(self, files: Mapping[str, Path], spec: ImageInput) -> None:
+    def __init__(self, files: Mapping[str, Path], spec: ImageInput, scales: Mapping[str, float] | None = None) -> None:
         self._names = sorted(files)
         self._files = dict(files)
         self._spec = spec
+        self.sides = {name: scaled_side(spec.size, scales[name] if scales else 1.0) for name in self._names}
 
     def __len__(self) -> int:
         return len(self._names)
@@ -57,14 +66,15 @@ class ImageFiles(Dataset[Item]):
     def __getitem__(self, index: int) -> Item:
         name = self._names[index]
         image, _ = read_rgb(self._files[name])
-        return {"name": name, "pixels": pixels(np.asarray(image), self._spec)}
+        return {"name": name, "pixels": pixels(np.asarray(image), replace(self._spec, size=self.sides[name]))}
 
 
 class NoisyLatents(Dataset[Item]):
     """Latents by name at one noise level, and what the model is told: ``{"name", "latents", <told tensors>}``.
 
-    latents: name -> (C, H, W) normalised. prompts: tensors with one row a text, or class labels. prompt_rows: name ->
-    row. class_tokens: name -> (D,), noised alike as ``class_tokens``, for models that read them beside latents.
+    latents: name -> (C, H, W) normalised, H of several sizes. prompts: tensors with one row a text, or class labels.
+    prompt_rows: name -> row. class_tokens: name -> (D,), noised alike as ``class_tokens``, for models that read them
+    beside latents.
     """
 
     def __init__(
@@ -85,6 +95,8 @@ class NoisyLatents(Dataset[Item]):
         self._prompts = dict(prompts)
         self._rows = prompt_rows
         self._class_tokens = class_tokens
+        sides = latents.sides if isinstance(latents, Latents) else {key: z.shape[-1] for key, z in latents.items()}
+        self.sides = {name: sides[name] for name in self._names}
 
     def __len__(self) -> int:
         return len(self._names)
@@ -109,18 +121,30 @@ def collate(items: Sequence[Item]) -> dict[str, Any]:
     return batch
 
 
-def batches(dataset: Dataset[Item], batch_size: int, workers: int, device: torch.device) -> Iterator[dict[str, Any]]:
-    """Batches in order of name, tensors on the device."""
-    loader = DataLoader(
-        dataset,
-        batch_size=batch_size,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=device.type == "cuda",
-        persistent_workers=False,
-    )
-    for batch in loader:
-        yield {
-            key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-            for key, value in batch.items()
-        }
+class Batches(Iterable[dict[str, Any]]):
+    """Batches of inputs of one side each, tensors on the device; their number is its length.
+
+    Larger sides come first; those of one side are in order of name.
+    """
+
+    def __init__(self, dataset: ImageFiles | NoisyLatents, batch_size: int, workers: int, device: torch.device) -> None:
+        self._members = buckets(list(dataset.sides.values()), batch_size)
+        self._device = device
+        self._loader = DataLoader(
+            dataset,
+            batch_sampler=self._members,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=device.type == "cuda",
+            persistent_workers=False,
+        )
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in self._loader:
+            yield {
+                key: value.to(self._device, non_blocking=True) if isinstance(value, Tensor) else value
+                for key, value in batch.items()
+            }

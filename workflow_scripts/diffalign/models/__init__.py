@@ -12,6 +12,8 @@ A family of diffusion models has a third, and a fourth where it is told texts:
 
 TOLD = "labels" says that its models are told class labels in place of texts. NEEDS and TAKES name the keys of a model's
 entry that only some families know (`study.FAMILY_KEYS`): those that it cannot do without, and those that it may have.
+A family with a fixed table of positions sets `Loaded.latent_size`; where it takes interpolate_positions and is asked to
+interpolate the table to other sizes, it does not.
 
 A third kind, READS = "features", runs no model: `precomputed` takes files of features in the place of an extraction.
 
@@ -51,7 +53,9 @@ class Loaded:
     recipe says beyond the config. latent_channels: of the latents that a diffusion model reads. latent_size: their only
     height and width, where positions are a fixed table. classes: how many a class-conditional model knows; the next
     label means none of them. class_token_width: of the class tokens that it reads beside latents. latent_statistics:
-    for autoencoders, mean and std (1, C, 1, 1) that the checkpoint defines.
+    for autoencoders, mean and std (1, C, 1, 1) that the checkpoint defines. multiple: sides of inputs, of pixels or of
+    latents, must be multiples of it, the patch or the stride. input_size: the only side in pixels that a model takes,
+    None where it takes others. `extraction.sizes` checks all sides.
     """
 
     module: nn.Module
@@ -63,6 +67,8 @@ class Loaded:
     classes: int | None = None
     class_token_width: int | None = None
     latent_statistics: tuple[Tensor, Tensor] | None = None
+    multiple: int = 1
+    input_size: int | None = None
 
 
 @dataclass(frozen=True)

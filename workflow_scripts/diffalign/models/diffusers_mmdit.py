@@ -73,6 +73,8 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
             "noise_level": level.facts(),
         },
         latent_channels=int(net.config.in_channels),
+        # the table of positions is large and cropped around its centre for every size
+        multiple=int(net.config.patch_size),
     )
 
 

@@ -81,7 +81,17 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
         "posterior": model.posterior,
         "latent_scaling": "none",
     }
-    return Loaded(vae, forward, tokens, facts, latent_statistics=_fixed_statistics(vae.config, kind))
+    statistics = _fixed_statistics(vae.config, kind)
+    return Loaded(vae, forward, tokens, facts, latent_statistics=statistics, multiple=_stride(vae))
+
+
+def _stride(vae: Any) -> int:
+    """Pixels a position of the latent."""
+    for key in ("spatial_compression_ratio", "spatial_scale_factor"):
+        if hasattr(vae, key):
+            return int(getattr(vae, key))
+    # every stage but the last halves the side
+    return int(2 ** (len(vae.config.block_out_channels) - 1))
 
 
 def _class_name(folder: Path) -> str:

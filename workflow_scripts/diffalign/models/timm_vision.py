@@ -43,7 +43,7 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
     net.load_state_dict({key: found[key] for key in expected})
     net.eval().to(device)
     prefix = int(getattr(net, "num_prefix_tokens", 0))
-    patches = _patches(net, model.input.size)
+    patches = 0
     if model.tokens == "class" and getattr(net, "cls_token", None) is None:
         raise ValueError(f"{model.name}: tokens 'class' asked for, but {config['architecture']} has no class token")
     channels_last = getattr(net, "output_fmt", "NCHW") == "NHWC"
@@ -68,6 +68,8 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
         return output[:, :1]
 
     def forward(batch: Mapping[str, Any]) -> object:
+        nonlocal patches
+        patches = _patches(net, batch["pixels"].shape[-1])
         return net.forward_features(batch["pixels"])
 
     facts = {
@@ -76,7 +78,9 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
         "tokens": "class" if model.tokens == "class" else "patch" if prefix else "all",
         "pooling": "none" if model.tokens == "class" else "mean",
     }
-    return Loaded(net, forward, class_token if model.tokens == "class" else patch_tokens, facts)
+    tokens = class_token if model.tokens == "class" else patch_tokens
+    multiple, input_size = _sides(net)
+    return Loaded(net, forward, tokens, facts, multiple=multiple, input_size=input_size)
 
 
 def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:
@@ -103,6 +107,14 @@ def _patches(net: torch.nn.Module, size: int) -> int:
         return 0
     rows, columns = embedding.dynamic_feat_size((size, size))
     return int(rows * columns)
+
+
+def _sides(net: torch.nn.Module) -> tuple[int, int | None]:
+    """What the side of an input must be a multiple of, and the only one there is for a transformer of fixed size."""
+    embedding = getattr(net, "patch_embed", None)
+    if embedding is None or not hasattr(embedding, "strict_img_size"):
+        return 1, None
+    return int(embedding.patch_size[0]), int(embedding.img_size[0]) if embedding.strict_img_size else None
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

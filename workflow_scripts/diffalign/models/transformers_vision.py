@@ -60,6 +60,7 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
         forward,
         patch_tokens,
         {"transformers": transformers.__version__, "model_type": kind, "tokens": "patch", "pooling": "mean"},
+        multiple=int(net.config.patch_size),
     )
 
 

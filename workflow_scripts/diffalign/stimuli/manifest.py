@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from diffalign.offenders import first_five
 
@@ -22,7 +23,8 @@ class Image:
 
     name: file stem, the key that everything joins on. label and label_index: its class, '' and -1 where it has
     none. caption: '' where it has none. sha256: of the PNG file. source: the file it was made from. notes: what was
-    converted on the way, '' for nothing.
+    converted on the way, '' for nothing. rotation: degrees counter-clockwise by which the PNG was turned. scale: share
+    of the side that a model's input will have; the PNG is not scaled.
     """
 
     name: str
@@ -32,9 +34,12 @@ class Image:
     sha256: str
     source: str
     notes: str
+    rotation: int = 0
+    scale: float = 1.0
 
 
 COLUMNS = tuple(f.name for f in fields(Image))
+_TYPES: Mapping[str, Callable[[str], Any]] = {"label_index": int, "rotation": int, "scale": float}
 
 
 def print_manifest(images: Iterable[Image]) -> str:
@@ -55,7 +60,10 @@ def read_manifest(path: Path) -> list[Image]:
         header = tuple(next(reader, ()))
         if header != COLUMNS:
             raise ManifestError(f"{path}: columns are {', '.join(header)}; expected {', '.join(COLUMNS)}")
-        images = [Image(row[0], row[1], int(row[2]), *row[3:]) for row in reader]
+        images = [
+            Image(**{column: _TYPES.get(column, str)(word) for column, word in zip(COLUMNS, row, strict=True)})
+            for row in reader
+        ]
     if not images:
         raise ManifestError(f"{path}: holds no images")
     names = [image.name for image in images]

@@ -39,6 +39,12 @@ def read_rgb(path: Path) -> tuple[Image.Image, str]:
         raise ImageError(f"{path}: cannot be read as an image ({error})") from error
 
 
+def check_square(image: Image.Image, size: int, path: Path) -> None:
+    """Raise ImageError that names the file where an image is not size x size pixels already."""
+    if image.size != (size, size):
+        raise ImageError(f"{path}: is {image.width} x {image.height} px; images of this data set are {size} x {size}")
+
+
 def make_square(image: Image.Image, size: int, square: str) -> Image.Image:
     """An RGB image as size x size pixels.
 
