@@ -83,9 +83,16 @@ def any_of_or_none(words):
     return any_of(found) if found else "(?!)"
 
 
-def autoencoders():
-    """A pattern of the models whose latents others can read."""
-    return any_of_or_none(name for name, model in STUDY.models.items() if model.is_autoencoder)
+def autoencoders(imported=False):
+    """A pattern of the models whose latents others can read; those that encode here, or those with latents_from."""
+    found = {name: model for name, model in STUDY.models.items() if model.is_autoencoder}
+    return any_of_or_none(name for name, model in found.items() if (model.latents_from is not None) == imported)
+
+
+def latent_files(wildcards):
+    """A digest of the files that latents are imported from, to notice a change."""
+    found = STUDY.models[wildcards.model].latents_from.at(wildcards.dataset, wildcards.condition)
+    return files_digest(path for path in found if path is not None)
 
 
 def family_code(name):
@@ -171,7 +178,7 @@ def extraction_inputs(name):
         files |= {
             "latents": shards(folder),
             "statistics": f"{folder}/latents_stats.pt",
-            "autoencoder_record": f"{WEIGHTS}/weights.json".format(model=model.latents),
+            "autoencoder_record": latents_record(model.latents, folder),
         }
         if FAMILIES[model.family].told == "prompts":
             conditioning = STUDY.representation(wildcards.bundle).conditioning
@@ -187,6 +194,12 @@ def extraction_inputs(name):
 def prompted_models():
     """The models that are told texts."""
     return {name: model for name, model in STUDY.models.items() if FAMILIES[model.family].told == "prompts"}
+
+
+def latents_record(name, folder):
+    """What says where the latents of an autoencoder come from: its checkpoint's record, or that of their import."""
+    imported = STUDY.models[name].latents_from is not None
+    return f"{folder}/latents.json" if imported else f"{WEIGHTS}/weights.json".format(model=name)
 
 
 def exported_layers(wildcards):

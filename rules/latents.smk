@@ -1,4 +1,4 @@
-# Needs: images, the checkpoints of autoencoders and of text encoders.
+# Needs: images, the checkpoints of autoencoders and of text encoders; or latents that were made elsewhere.
 # Makes: latents in a fixed number of shards with the statistics that normalise them, and prompt embeddings.
 # How the work is done (device, batch size, workers) stands in resources, here and in features.smk: no result depends
 # on it, and a changed resource, unlike a changed parameter, reruns nothing.
@@ -34,6 +34,32 @@ rule latents:
         code=lambda w: code_of("latents.py", family_code(w.model)),
     script:
         "../workflow_scripts/latents.py"
+
+
+rule import_latents:
+    input:
+        manifest=f"{IMAGES}/manifest.tsv",
+    output:
+        shards=shards(LATENTS),
+        statistics=f"{LATENTS}/latents_stats.pt",
+        record=f"{LATENTS}/latents.json",
+    log:
+        "logs/import_latents/{dataset}/{condition}/{model}.log",
+    wildcard_constraints:
+        model=autoencoders(imported=True),
+    conda:
+        "../envs/models.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(8000),
+        runtime=240,
+    params:
+        model=lambda w: STUDY.models[w.model].encoder(),
+        shards=STUDY.latent_shards,
+        files=latent_files,
+        code=code_of("import_latents.py"),
+    script:
+        "../workflow_scripts/import_latents.py"
 
 
 rule prompts:

@@ -84,7 +84,7 @@ def read_layers(
     content = _content(path, layout)
     parts = [_part(content, layer, path) for layer in layers]
     found, names_path = _names(content, names, len(parts[0]), path)
-    cleaned = _cleaned(found, names_path or content.source)
+    cleaned = cleaned_names(found, names_path or content.source)
     for part in parts:
         _check_rows(len(part), cleaned, content.source, names_path)
     order = sorted(range(len(cleaned)), key=cleaned.__getitem__)
@@ -257,7 +257,7 @@ def _names(content: _Content, asked: str | None, rows: int, path: Path) -> tuple
             raise StoreError(f"{path}: has names of its own, so its rows are not named by number")
         return [f"{i:08d}" for i in range(rows)], None
     if asked is not None:
-        return _names_file(Path(asked).expanduser()), Path(asked).expanduser()
+        return names_file(Path(asked).expanduser()), Path(asked).expanduser()
     if content.names is not None:
         return content.names, None
     beside = names_beside(content.source)
@@ -267,10 +267,11 @@ def _names(content: _Content, asked: str | None, rows: int, path: Path) -> tuple
             f"{content.source.with_suffix('.txt').name} beside it, name a names file, or ask for row numbers "
             f"(names: {ROWS})"
         )
-    return _names_file(beside), beside
+    return names_file(beside), beside
 
 
-def _names_file(path: Path) -> list[str]:
+def names_file(path: Path) -> list[str]:
+    """The lines of a names file. Raises FileNotFoundError, or StoreError where it is no text."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -282,7 +283,7 @@ def _names_file(path: Path) -> list[str]:
     return lines[:-1] if lines[-1] == "" else lines
 
 
-def _cleaned(found: Sequence[object], where: Path) -> list[str]:
+def cleaned_names(found: Sequence[object], where: Path) -> list[str]:
     """Names without folder and image suffix. StoreError where one is no text, empty, or stands more than once."""
     strange = [f"{name!r} (row {i})" for i, name in enumerate(found) if not isinstance(name, str) or not name.strip()]
     if strange:

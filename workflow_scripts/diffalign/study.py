@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from jsonschema import Draft202012Validator, ValidationError, validators
@@ -110,6 +111,23 @@ class FeatureFiles:
     names: str | None = None
 
 
+@dataclass(frozen=True)
+class LatentFiles:
+    """Where an autoencoder's latents lie that were made elsewhere; ``{dataset}`` and ``{condition}`` stand in paths."""
+
+    path: str
+    layout: str
+    names: str | None = None
+
+    def at(self, dataset: str, condition: str) -> tuple[Path, Path | None]:
+        """The folder and the names file of one data set and condition."""
+
+        def filled(text: str) -> Path:
+            return Path(text.replace("{dataset}", dataset).replace("{condition}", condition)).expanduser()
+
+        return filled(self.path), None if self.names is None else filled(self.names)
+
+
 # what a path of feature files may hold
 PLACEHOLDERS = ("dataset", "condition", "layer")
 # what conditions a class-conditional model: no class, or that of the image
@@ -123,7 +141,10 @@ FAMILY_KEYS: Mapping[str, Any] = {
     "tokens": "patches",
     "interpolate_positions": False,
 }
-_NOT_IN_RECIPES = ("default_layer", "noise", "conditionings", "embeddings", "batch_size", "latent_statistics")
+_NOT_IN_RECIPES = (
+    *("default_layer", "noise", "conditionings", "embeddings"),
+    *("batch_size", "latent_statistics", "latents_from"),
+)
 
 
 @dataclass(frozen=True)
@@ -150,6 +171,7 @@ class Model:
     untrained: bool = False
     posterior: str = "mode"
     latent_statistics: str = "fixed"
+    latents_from: LatentFiles | None = None
     seeding: str = "name"
     seed: int = 0
     batch_size: int | None = None
@@ -222,8 +244,15 @@ class Model:
 
     def encoder(self) -> dict[str, Any]:
         """The recipe of an autoencoder's latents: with their statistics, without the layers they do not depend on."""
-        latent = {"latent": self.layers["latent"]}
-        return {**self.recipe(), "layers": latent, "latent_statistics": self.latent_statistics}
+        entry = {
+            **self.recipe(),
+            "layers": {"latent": self.layers["latent"]},
+            "latent_statistics": self.latent_statistics,
+            "latents_from": None if self.latents_from is None else asdict(self.latents_from),
+        }
+        if self.latents_from is not None and self.latents_from.layout == "lightningdit":
+            entry["posterior"] = "unknown: as it is in the files"
+        return entry
 
     @classmethod
     def from_recipe(cls, entry: Mapping[str, Any]) -> Model:
@@ -235,6 +264,8 @@ class Model:
             entry["input"] = ImageInput(**{**pixels, "mean": tuple(pixels["mean"]), "std": tuple(pixels["std"])})
         if entry["features"] is not None:
             entry["features"] = FeatureFiles(**entry["features"])
+        if entry.get("latents_from") is not None:
+            entry["latents_from"] = LatentFiles(**entry["latents_from"])
         return cls(**entry)
 
 
@@ -648,14 +679,14 @@ def _input_mistakes(
 ) -> Iterator[str]:
     """What a family that reads pixels, latents, or finished features needs, and which options mean nothing to it."""
     reads = kind.reads
-    drawn = ["posterior", "latent_statistics", "seeding", "seed"]
+    drawn = ["posterior", "latent_statistics", "latents_from", "seeding", "seed"]
     if reads == "pixels":
         needed, idle = ["input"], ["latents", "noise", "conditionings", "embeddings", "features"]
         if "latent" not in model["layers"]:
             idle += drawn
     elif reads == "latents":
         needed = ["latents", "noise", "conditionings"]
-        idle = ["input", "posterior", "latent_statistics", "features"]
+        idle = ["input", "posterior", "latent_statistics", "latents_from", "features"]
     else:
         needed = ["features"]
         idle = ["weights", "miniature", "input", "latents", "noise", "conditionings", "embeddings", *drawn]
@@ -671,10 +702,11 @@ def _input_mistakes(
     elif model["latents"] and not _takes_latent(models[model["latents"]]):
         yield f"{place}.latents: '{model['latents']}' has, or takes, no layer 'latent', so it is no autoencoder"
     yield from _family_mistakes(place, model, given, models, kind)
-    for key in ("path", "names"):
-        for word in re.findall(r"\{([^{}]*)\}", (model["features"] or {}).get(key) or ""):
-            if word not in PLACEHOLDERS:
-                yield f"{place}.features.{key}: {names.unknown('placeholder', word, PLACEHOLDERS)}"
+    for source, allowed in (("features", PLACEHOLDERS), ("latents_from", PLACEHOLDERS[:2])):
+        for key in ("path", "names"):
+            for word in re.findall(r"\{([^{}]*)\}", (model[source] or {}).get(key) or ""):
+                if word not in allowed:
+                    yield f"{place}.{source}.{key}: {names.unknown('placeholder', word, allowed)}"
     yield from _variant_mistakes(place, model)
 
 
@@ -760,6 +792,7 @@ def _model(name: str, entry: Mapping[str, Any], seed: int) -> Model:
         embeddings=entry["embeddings"],
         posterior=entry["posterior"],
         latent_statistics=entry["latent_statistics"],
+        latents_from=None if entry["latents_from"] is None else LatentFiles(**entry["latents_from"]),
         seeding=entry["seeding"],
         seed=seed if entry["seed"] is None else entry["seed"],
         batch_size=entry["batch_size"],

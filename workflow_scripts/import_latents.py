@@ -1,0 +1,97 @@
+"""Latents that were made elsewhere, joined with the images on names and put into the place of an encoding."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from diffalign import latent_folders, logs
+from diffalign import latents as store
+from diffalign.atomic import replacing, write_json
+from diffalign.checkpoints import RECORD_FORMAT
+from diffalign.latents import LatentError
+from diffalign.provenance import file_sha256
+from diffalign.stimuli.manifest import read_manifest
+from diffalign.study import Model
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def import_latents(
+    model: Model,
+    dataset: str,
+    condition: str,
+    manifest: Path,
+    shards: Sequence[Path],
+    statistics: Path,
+    record: Path,
+) -> None:
+    """Read the latent of every image, write the shards in order of name, ``latents_stats.pt``, and where they are from.
+
+    Raises FileNotFoundError or LatentError that names the file and the first five offenders.
+    """
+    assert model.latents_from is not None  # the config is checked
+    path, names = model.latents_from.at(dataset, condition)
+    draw = latent_folders.Draw(model.posterior, model.seeding, model.seed)
+    folder = latent_folders.open_folder(path, model.latents_from.layout, names, draw)
+    rows = read_manifest(manifest)
+    latent_folders.check_images(folder, rows)
+    fixed = None if model.latent_statistics == "measured" else _fixed(folder, model)
+    moments = store.RunningMoments()
+    for shard, part in zip(shards, store.split(rows, len(shards)), strict=True):
+        latents = torch.stack([folder.read(row.name) for row in logs.progress(part, len(part), shard.name)])
+        store.check_finite(latents, [row.name for row in part])
+        if fixed is not None and not _fits(fixed, latents):
+            raise LatentError(
+                f"{path}: the mean and std that normalise latents are {tuple(fixed[0].shape)}, the latents "
+                f"{tuple(latents.shape[1:])}; set models.{model.name}.latent_statistics: measured"
+            )
+        moments.add(latents)
+        store.write_shard(shard, part, [latents])
+    mean, std = moments.result() if fixed is None else fixed
+    with replacing(statistics) as temporary, temporary.open("wb") as file:
+        torch.save({"mean": mean, "std": std}, file)
+    read = sorted({folder.file_of[row.name] for row in rows} | set(folder.files))
+    digests = "\n".join(f"{file.name} {file_sha256(file)}" for file in logs.progress(read, len(read), "sha256"))
+    write_json(
+        record,
+        {
+            "format": RECORD_FORMAT,
+            "source": "latents",
+            "path": str(path),
+            "layout": model.latents_from.layout,
+            "files": len(read),
+            "sha256": hashlib.sha256(digests.encode()).hexdigest(),
+        },
+    )
+
+
+def _fixed(folder: latent_folders.Folder, model: Model) -> tuple[torch.Tensor, torch.Tensor]:
+    if folder.statistics is None:
+        raise LatentError(
+            f"{folder.path}: no latents_stats.pt, nor normalization_stats.pt; "
+            f"set models.{model.name}.latent_statistics: measured"
+        )
+    return folder.statistics
+
+
+def _fits(statistics: tuple[torch.Tensor, torch.Tensor], latents: torch.Tensor) -> bool:
+    """Whether mean and std are per channel, or per position, of these latents."""
+    (_, *shape), (_, *inner) = statistics[0].shape, latents.shape
+    return shape in ([inner[0], 1, 1], inner)
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], "import_latents"):
+        import_latents(
+            Model.from_recipe(snakemake.params.model),
+            snakemake.wildcards.dataset,
+            snakemake.wildcards.condition,
+            Path(snakemake.input.manifest),
+            [Path(shard) for shard in snakemake.output.shards],
+            Path(snakemake.output.statistics),
+            Path(snakemake.output.record),
+        )
