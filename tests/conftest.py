@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -18,6 +19,11 @@ SMALL = ROOT / "tests" / "small_study.yaml"
 TREE = ("Snakefile", "config.yaml", "rules", "workflow_scripts", "schemas", "envs", "profiles", "report")
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # workers share the cores, so none takes more than its part; before NumPy is imported
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
+    )
 
 
 def golden(name: str) -> Path:
@@ -120,12 +126,20 @@ def copy_tree(to: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
-    """The small study, run to its end once. Tests must leave its files as they are; dry runs do."""
-    base = tmp_path_factory.mktemp("finished")
-    workflow = Workflow(copy_tree(base / "tree"), base / "work")
-    done = workflow.run()
-    assert done.code == 0, done.output
+def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Workflow:
+    """The small study, run to its end once, by the first worker of pytest that needs it.
+
+    Tests must leave its files as they are; dry runs do.
+    """
+    own = tmp_path_factory.getbasetemp()
+    base = (own if worker_id == "master" else own.parent) / "finished"
+    workflow = Workflow(base / "tree", base / "work")
+    with FileLock(f"{base}.lock"):
+        if not (base / "done").exists():
+            copy_tree(workflow.tree)
+            done = workflow.run()
+            assert done.code == 0, done.output
+            (base / "done").touch()
     return workflow
 
 
