@@ -140,6 +140,7 @@ def test_lists_do_not_depend_on_blocks_chunks_and_threads(
     rows = prepared(kind)
     whole = nearest_neighbors(rows, 12, threads=3)
     monkeypatch.setattr(module, "_BLOCK_ROWS", 7)
+    monkeypatch.setattr(module, "_SYMMETRIC_ROWS", 13)
     monkeypatch.setattr(module, "_CHUNK_BYTES", 1)
     monkeypatch.setattr(module, "column_step", lambda width, budget: 33)
     for device in (None, CPU):

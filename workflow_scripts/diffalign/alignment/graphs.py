@@ -53,15 +53,9 @@ class KnnGraphs:
     @cached_property
     def reverse(self) -> NDArray[np.int64]:
         """(L N k,), which edge of the same layer is j -> i for each edge i -> j; -1 where there is none."""
-        sources = np.repeat(np.arange(self.count, dtype=np.int64), self.k)
-        edges = self.count * self.k
-        found = np.empty((self.layers, edges), np.int64)
-        for layer, targets in enumerate(self.targets.reshape(self.layers, edges)):
-            keys, wanted = sources * self.count + targets, targets * np.int64(self.count) + sources
-            order = np.argsort(keys)
-            at = np.minimum(np.searchsorted(keys, wanted, sorter=order), edges - 1)
-            found[layer] = np.where(keys[order[at]] == wanted, layer * edges + order[at], -1)
-        return found.ravel()
+        from diffalign.alignment.kernels import reverse_edges
+
+        return np.asarray(reverse_edges(self.targets))
 
     def self_matches(self) -> Iterator[Matches]:
         """For each layer, its edges as shared with itself."""

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.alignment.neighbor_kernels import QUANTUM, mirror, settle_products
-
 if TYPE_CHECKING:
     import torch
 
 # above so many candidates a row's float32 products do not tell its neighbours apart
 CROWD = 1024
+# order is decided on similarities rounded to this step, so that equal rows tie on every machine
+QUANTUM = 2.0**-40
 # a block of more rows makes no matrix product faster
 _BLOCK_ROWS = 2048
+# of products with themselves, of which a block makes some twice
+_SYMMETRIC_ROWS = 1024
 # bytes that a product costs, with the block it is computed in where that is not its own place
 _BYTES = {np.float32: 4, np.float64: 8}
 # rows that one thread settles at once are few enough for its cache
@@ -161,6 +163,8 @@ def column_step(width: int, budget: int) -> int:
 
 def _numpy_search(rows: NDArray[np.float32], k: int, budget: int) -> Search:
     """Candidates from matrix products of NumPy. Those of a block must be chosen before the next block is searched."""
+    from diffalign.alignment.kernels import settle_products
+
     count, width = rows.shape
     depth, groups = group_shape(count, k)
 
@@ -198,7 +202,9 @@ def _numpy_search(rows: NDArray[np.float32], k: int, budget: int) -> Search:
 
 def _symmetric_products(rows: NDArray[np.float32], products: NDArray[np.float32]) -> None:
     """All products of rows with rows, from those right of the diagonal."""
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        stop = min(start + _BLOCK_ROWS, len(rows))
+    from diffalign.alignment.kernels import mirror
+
+    for start in range(0, len(rows), _SYMMETRIC_ROWS):
+        stop = min(start + _SYMMETRIC_ROWS, len(rows))
         np.matmul(rows[start:stop], rows[start:].T, out=products[start:stop, start:])
         mirror(products, start, stop)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffalign.alignment.neighbor_kernels import settle_listed
+from diffalign.alignment.kernels import settle_listed
 from diffalign.alignment.neighbors import Precision, Search, Settle, candidate_slack, column_step, group_shape
 
 

@@ -1,4 +1,4 @@
-"""Compiled loops of the neighbour search: candidates are listed, measured and ordered without leaving the cache."""
+"""Compiled loops over neighbour lists: what array operations could only do with many times the memory and traffic."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-# order is decided on similarities rounded to this step, so that equal rows tie on every machine
-QUANTUM = 2.0**-40
+from diffalign.alignment.neighbors import QUANTUM
+
 # side of the squares in which a matrix is mirrored
 _TILE = 32
 
@@ -98,3 +98,19 @@ def mirror(products: NDArray[np.float32], start: int, stop: int) -> None:
             for j in range(left, min(left + _TILE, products.shape[1])):
                 for i in range(top, min(top + _TILE, stop)):
                     products[j, i] = products[i, j]
+
+
+@njit(nogil=True, cache=True)
+def reverse_edges(targets: NDArray[np.int32]) -> NDArray[np.int64]:
+    """(L N k,), which edge of the same layer is j -> i for each edge i -> j of (L, N, k) targets; -1 for none."""
+    layers, count, k = targets.shape
+    found = np.full(layers * count * k, -1, np.int64)
+    for layer in range(layers):
+        for i in range(count):
+            for rank in range(k):
+                j = targets[layer, i, rank]
+                for back in range(k):
+                    if targets[layer, j, back] == i:
+                        found[(layer * count + i) * k + rank] = (layer * count + j) * k + back
+                        break
+    return found
