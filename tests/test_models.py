@@ -23,7 +23,7 @@ from diffalign.study import Model
 
 CPU = torch.device("cpu")
 STUDY = load()
-AUTOENCODERS = ("sdvae", "sd3vae", "fluxvae", "sanavae", "qwenimagevae")
+AUTOENCODERS = ("sdvae", "sd3vae", "fluxvae", "sanavae", "qwenimagevae", "vavae", "vfmvae")
 NAMES = ("dinov2", "siglip2", *AUTOENCODERS, "sd3")
 
 

@@ -28,6 +28,8 @@ from diffalign.stimuli.manifest import Image
 REPA_SCALE, REPA_CHANNELS = 0.18215, 4
 # what RAE adds to a variance before its root
 RAE_EPS = 1e-5
+# files with the mean of latents, and what else they hold
+STATISTICS = {"latents_stats.pt": "std", "normalization_stats.pt": "var"}
 _REPA_FILE = re.compile(r"img-mean-std-(\d+)\.npy")
 
 
@@ -130,7 +132,7 @@ def _lightningdit(path: Path, given: Sequence[str] | None) -> Folder:
             latent: Tensor = opened.get_slice("latents")[row : row + 1][0].float()
         return latent
 
-    statistics, beside = _statistics(path)
+    statistics, beside = statistics_in(path)
     return Folder(path, read, {name: file for name, (file, _) in where.items()}, labels, statistics, beside)
 
 
@@ -162,11 +164,14 @@ def _row_names(file: Path, keys: set[str], count: int) -> list[str]:
     return names
 
 
-def _statistics(path: Path) -> tuple[tuple[Tensor, Tensor] | None, tuple[Path, ...]]:
-    """Mean and std of LightningDiT's latents_stats.pt, or of RAE's normalization_stats.pt, and the file."""
-    for file, key in ((path / "latents_stats.pt", "std"), (path / "normalization_stats.pt", "var")):
-        if file.is_file():
-            return _read_statistics(file, key), (file,)
+def statistics_in(path: Path) -> tuple[tuple[Tensor, Tensor] | None, tuple[Path, ...]]:
+    """Mean and std of LightningDiT's latents_stats.pt, or of RAE's normalization_stats.pt, and the file.
+
+    Raises LatentError where it holds something else.
+    """
+    for name, key in STATISTICS.items():
+        if (path / name).is_file():
+            return _read_statistics(path / name, key), (path / name,)
     return None, ()
 
 

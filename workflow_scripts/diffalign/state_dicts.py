@@ -60,9 +60,13 @@ class StateDict:
         net.load_state_dict(dict(self.tensors))
 
 
-def checkpoint_file(folder: Path) -> Path:
-    """The one file of weights in a checkpoint's folder. Raises CheckpointError where there is none or several."""
-    found = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in SUFFIXES)
+def checkpoint_file(folder: Path, beside: Sequence[str] = ()) -> Path:
+    """The one file of weights in a checkpoint's folder. Raises CheckpointError where there is none or several.
+
+    beside: names of files that are no weights.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in SUFFIXES)
+    found = [path for path in files if path.name not in beside]
     if len(found) != 1:
         what = first_five([path.relative_to(folder).as_posix() for path in found]) or "none"
         raise CheckpointError(f"{folder}: expected one file {', '.join(SUFFIXES)}, found {what}")

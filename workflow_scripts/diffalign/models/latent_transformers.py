@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save_file
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffalign.models import CheckpointError, Loaded
-from diffalign.names import nearest
+from diffalign.models.architectures import read_fields
 from diffalign.noise import NoiseLevel, on_path
 from diffalign.state_dicts import StateDict, checkpoint_file, read_state_dict
 from diffalign.study import Model
@@ -57,18 +57,7 @@ def read_architecture(kind: type[A], entry: Mapping[str, Any], name: str, also: 
     Raises CheckpointError that names every key that is unknown, missing, or no positive number or truth value.
     """
     place = f"models.{name}.architecture"
-    types = get_type_hints(kind)
-    known = [field.name for field in fields(kind)]
-    mistakes = [f"unknown key '{key}'{nearest(key, known)}" for key in entry if key not in (*known, *also)]
-    mistakes += [f"missing key '{key}'" for key in known if key not in entry]
-    for key in known:
-        value: Any = entry.get(key, 1)
-        if key in entry and (type(value) is not types[key] or value < types[key](1) * (types[key] is int)):
-            expected = "true or false" if types[key] is bool else "a positive whole number"
-            mistakes.append(f"{key}: expected {expected}, got {value!r}")
-    if mistakes:
-        raise CheckpointError(f"{place}: {'; '.join(mistakes)}")
-    made = kind(**{key: entry[key] for key in known})
+    made = read_fields(kind, entry, place, also)
     for whole, part in (("hidden_size", "num_heads"), ("input_size", "patch_size")):
         if getattr(made, whole) % getattr(made, part):
             raise CheckpointError(f"{place}: {whole} {getattr(made, whole)} is no multiple of {part}")
@@ -307,14 +296,6 @@ def flow_level(model: Model, noise: str, towards_data: bool) -> NoiseLevel:
 def read_weights(folder: Path) -> StateDict:
     """The state dict of the one checkpoint in `folder`. Raises CheckpointError."""
     return read_state_dict(checkpoint_file(folder))
-
-
-def fill(model: Model, net: LatentTransformer, state: StateDict) -> None:
-    """Load every tensor into `net`. Raises CheckpointError that points to the architecture where they do not fit."""
-    try:
-        state.load_into(net)
-    except CheckpointError as error:
-        raise CheckpointError(f"{error}; models.{model.name}.architecture describes another model") from error
 
 
 def flow_loaded(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffalign.models import Loaded
+from diffalign.models.architectures import fill
 from diffalign.models.latent_transformers import (
     Architecture,
     Block,
@@ -20,7 +21,6 @@ from diffalign.models.latent_transformers import (
     LatentTransformer,
     Mlp,
     bare_norm,
-    fill,
     flow_level,
     flow_loaded,
     read_architecture,

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from diffalign.models import CheckpointError, Loaded
+from diffalign.models.architectures import fill
 from diffalign.models.latent_transformers import (
     FinalLayer,
-    fill,
     flow_level,
     flow_loaded,
     read_architecture,

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from diffalign.models import CheckpointError, Loaded
+from diffalign.models.architectures import fill
 from diffalign.models.latent_transformers import (
     Architecture,
     FinalLayer,
     LatentTransformer,
-    fill,
     flow_level,
     flow_loaded,
     read_architecture,

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from diffalign.models import Loaded
+from diffalign.models.architectures import fill
 from diffalign.models.latent_transformers import (
     Architecture,
     LatentTransformer,
-    fill,
     flow_level,
     flow_loaded,
     read_architecture,

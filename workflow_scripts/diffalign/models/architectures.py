@@ -1,0 +1,57 @@
+"""Models whose checkpoints hold nothing but weights: the architecture is what their entry gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar, get_type_hints
+
+from torch import nn
+
+from diffalign.models import CheckpointError
+from diffalign.names import nearest
+from diffalign.state_dicts import StateDict
+from diffalign.study import Model
+
+A = TypeVar("A")
+
+_EXPECTED = {
+    bool: "true or false",
+    int: "a positive whole number",
+    tuple[int, ...]: "a list of whole numbers",
+}
+
+
+def read_fields(kind: type[A], entry: Mapping[str, Any], place: str, also: Sequence[str] = ()) -> A:
+    """An instance of the dataclass `kind`, whose fields are bool, int or tuple[int, ...], from the keys of an entry.
+
+    also: keys that are known and left out. Raises CheckpointError that names the place and every key that is unknown,
+    missing, or of another type.
+    """
+    types = get_type_hints(kind)
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    mistakes = [f"unknown key '{key}'{nearest(key, known)}" for key in entry if key not in (*known, *also)]
+    mistakes += [f"missing key '{key}'" for key in known if key not in entry]
+    mistakes += [
+        f"{key}: expected {_EXPECTED[types[key]]}, got {entry[key]!r}"
+        for key in known
+        if key in entry and not _fits(entry[key], types[key])
+    ]
+    if mistakes:
+        raise CheckpointError(f"{place}: {'; '.join(mistakes)}")
+    values = {key: entry[key] for key in known}
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def _fits(value: Any, expected: Any) -> bool:
+    if expected == tuple[int, ...]:
+        return isinstance(value, list | tuple) and bool(value) and all(type(item) is int for item in value)
+    return type(value) is expected and (expected is bool or value > 0)
+
+
+def fill(model: Model, net: nn.Module, state: StateDict) -> None:
+    """Load every tensor into `net`. Raises CheckpointError that points to the architecture where they do not fit."""
+    try:
+        state.load_into(net)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; models.{model.name}.architecture describes another model") from error
