@@ -19,7 +19,7 @@ wildcard_constraints:
     condition=any_of(STUDY.conditions),
     metric=any_of(METRICS),
     model=any_of(STUDY.models),
-    bundle=BUNDLE,
+    bundle=TYPED,
     a=NAME,
     b=NAME,
 

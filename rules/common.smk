@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 from snakemake.exceptions import WorkflowError
+from snakemake.io import regex_from_filepattern
 
 ROOT = Path(workflow.current_basedir).parent
 sys.path.insert(0, str(ROOT / "workflow_scripts"))
@@ -24,21 +25,19 @@ MODELS_CODE = SCRIPTS / "diffalign" / "models"
 FAMILIES = families()
 try:
     STUDY = study.load(
-        config, yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text()), FAMILIES, KNOWN_METRICS
+        config,
+        yaml.load((ROOT / "schemas" / "config.schema.yaml").read_text(), yaml.CSafeLoader),
+        FAMILIES,
+        KNOWN_METRICS,
     )
 except study.ConfigError as error:
     files = " + ".join(str(path) for path in workflow.configfiles)
     raise WorkflowError(f"The configuration ({files}) has {len(error.mistakes)} mistake(s):\n{error}") from None
 
 METRICS = STUDY.alignment.metrics
-BUNDLE = (
-    "(?:"
-    + "|".join(f"{names.bundle_pattern(m, v)}|{names.text_pattern(m, v)}" for m, v in STUDY.catalogue.items())
-    + ")"
-)
-TYPED = "(?:" + "|".join(names.typed_pattern(m, v) for m, v in STUDY.catalogue.items()) + ")"
-# a model with or without one of its own layers
-NAME = "(?:" + "|".join(names.typed_layer_pattern(m, v) for m, v in STUDY.catalogue.items()) + ")"
+TYPED = names.name_pattern(STUDY.models)
+# a model and variant, and the same with or without a layer
+NAME = names.name_pattern(STUDY.models, layer=True)
 IMAGES = "results/images/{dataset}/{condition}"
 LATENTS = "results/latents/{dataset}/{condition}/{model}"
 FEATURES = "results/features/{dataset}/{condition}/{bundle}"
@@ -363,7 +362,7 @@ def looks_at_scores():
 
 def made_by(rules):
     """A pattern of every file that one of the rules makes, for the refusal of all others."""
-    patterns = {output.regex().pattern for rule in rules for output in rule.output}
+    patterns = {regex_from_filepattern(str(output)) for rule in rules for output in rule.output}
     # the names of wildcards may stand only once in a pattern
     bare = sorted(re.sub(r"\(\?P<\w+>", "(?:", pattern) for pattern in patterns)
     return "(?:" + "|".join(pattern.rstrip("$") for pattern in bare) + ")"

@@ -339,7 +339,7 @@ def test_a_default_layer_changes_what_a_name_means_and_no_feature(finished: Work
         ("results/cknna/photographs/claen/dinov2_vs_sd3.npy", "unknown condition 'claen'; did you mean 'clean'?"),
         ("results/features/photographs/clean/sd3/b8.pt", "write 'sd3-t0.5' for 'sd3'"),
         ("results/latents/photographs/clean/dinov2/latents_stats.pt", "unknown autoencoder 'dinov2'"),
-        ("results/prompts/photographs/dinov2-uncond.safetensors", "dinov2 has no variants"),
+        ("results/prompts/photographs/dinov2-uncond.safetensors", "dinov2 has no variant 'uncond'"),
         ("resources/weights/dinov3/weights.json", "unknown model 'dinov3'; did you mean 'dinov2'?"),
     ],
 )

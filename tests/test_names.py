@@ -74,7 +74,7 @@ def test_a_bundle_parses_to_itself_and_fits_its_pattern(model: str, t: float, no
     for option in vocabulary.options:
         if data.draw(st.booleans()):
             typed += f"-{option}{data.draw(st.integers(2, 99)) if option == 'draws' else ''}"
-    assert re.fullmatch(names.typed_pattern(model, vocabulary), typed)
+    assert re.fullmatch(names.name_pattern(CATALOGUE), typed)
     bundle = names.parse_representation(typed, CATALOGUE).bundle(vocabulary)
     assert re.fullmatch(names.bundle_pattern(model, vocabulary), bundle)
     assert not re.fullmatch(names.text_pattern(model, vocabulary), bundle)
@@ -90,20 +90,17 @@ _PARTS = r"t[0-9.]{1,4}|s[0-9]{1,3}|label|uncond|caption|optim|textlast|cosine|s
 @example("sd1-optim_mid")
 @example("sd1-textlast_text")
 @example("sd1-t0.5-optim_text")
-def test_a_name_parses_exactly_where_its_pattern_matches(text: str) -> None:
-    model = re.split("[-_]", text)[0]
-    vocabulary = CATALOGUE[model]
-    matches = re.fullmatch(names.typed_layer_pattern(model, vocabulary), text) is not None
-    assert matches >= (re.fullmatch(names.typed_pattern(model, vocabulary), text) is not None)
+def test_a_name_that_parses_fits_its_patterns(text: str) -> None:
     try:
         found = names.parse_representation(text, CATALOGUE)
     except UnknownName:
-        assert not matches
         return
-    assert matches
+    vocabulary = CATALOGUE[found.model]
+    assert re.fullmatch(names.name_pattern(CATALOGUE, layer=True), text)
+    assert bool(re.fullmatch(names.name_pattern(CATALOGUE), text)) == (found.layer is None)
     bundle = found.bundle(vocabulary)
     kind = names.text_pattern if found.text else names.bundle_pattern
-    assert re.fullmatch(kind(model, vocabulary), bundle)
+    assert re.fullmatch(kind(found.model, vocabulary), bundle)
     assert names.parse_representation(bundle, CATALOGUE).bundle(vocabulary) == bundle
 
 

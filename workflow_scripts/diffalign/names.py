@@ -253,24 +253,12 @@ def text_pattern(model: str, vocabulary: Vocabulary) -> str:
     return f"{re.escape(model)}-(?:{'|'.join(forms)})" if forms else "(?!)"
 
 
-def typed_pattern(model: str, vocabulary: Vocabulary) -> str:
-    """Regular expression of the typed names of one model, without a layer."""
-    return f"(?:{_typed_image_pattern(model, vocabulary)}|{text_pattern(model, vocabulary)})"
+def name_pattern(models: Iterable[str], layer: bool = False) -> str:
+    """Regular expression of names that begin with one of these models, for wildcard constraints.
 
-
-def typed_layer_pattern(model: str, vocabulary: Vocabulary) -> str:
-    """Regular expression of the typed names of one model, with or without a layer."""
-    images = f"{_typed_image_pattern(model, vocabulary)}(?:_{any_of(vocabulary.layers)})?"
-    return f"(?:{images}|{text_pattern(model, vocabulary)}(?:_{any_of(TEXT_LAYERS)})?)"
-
-
-def _typed_image_pattern(model: str, vocabulary: Vocabulary) -> str:
-    told = _alternatives(vocabulary.conditionings)
-    if vocabulary.noise:
-        level = f"-(?:{_LEVEL})"
-        prompts = _alternatives((*vocabulary.conditionings, *vocabulary.embeddings))
-        told = f"(?:{level}{prompts}|{told})"
-    return re.escape(model) + told + _options(vocabulary.options)
+    It stands in the pattern of nearly every file, so it leaves the rest of a name to `parse_representation`.
+    """
+    return any_of(models) + r"(?:-[a-z0-9.]+)*" + (f"(?:_{LAYER})?" if layer else "")
 
 
 def _options(options: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -78,7 +78,7 @@ def _closure(files: Iterable[Path]) -> set[Path]:
 def _imports(path: Path) -> tuple[Path, ...]:
     """Files of this package that one file imports."""
     modules: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _statements(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             modules.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -86,6 +86,14 @@ def _imports(path: Path) -> tuple[Path, ...]:
             modules.update(f"{node.module}.{alias.name}" for alias in node.names)
     paths = (_module_file(module) for module in modules if module.split(".")[0] == _PACKAGE)
     return tuple(sorted({p.resolve() for p in paths if p is not None}))
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Every statement, however deep; expressions hold none, and most of a tree is made of them."""
+    for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for child in getattr(node, field, ()):
+            yield child
+            yield from _statements(child)
 
 
 def _module_file(module: str) -> Path | None:
