@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 
@@ -56,3 +57,11 @@ def on_path(path: str, t: float) -> tuple[float, float, float]:
         length = math.hypot(alpha, sigma)
         return alpha / length, sigma / length, 2 / math.pi * math.atan2(sigma, alpha)
     raise ValueError(f"unknown path '{path}'; allowed: linear, cosine")
+
+
+def nearest_step(alphas_cumprod: Sequence[float], t: float) -> NoiseLevel:
+    """The step of a discrete schedule, given by its ᾱ (α = √ᾱ, σ = √(1 - ᾱ)), whose σ/(α + σ) is nearest to t."""
+    if not 0 <= t <= 1:
+        raise ValueError(f"t = {t} is outside [0, 1]")
+    levels = [NoiseLevel(math.sqrt(kept), math.sqrt(1 - kept), step) for step, kept in enumerate(alphas_cumprod)]
+    return min(levels, key=lambda level: abs(level.t - t))

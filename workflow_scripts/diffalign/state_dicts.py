@@ -19,7 +19,7 @@ from diffalign.offenders import first_five
 
 # where a state dict may lie, the one that is preferred first
 NESTINGS = ("ema", "G_ema", "model", "state_dict")
-SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors")
+SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 _PREFIX = "module."
 
 

@@ -155,8 +155,8 @@ def modulated(x: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
     return x if shift is None else x + shift[:, None]
 
 
-def unrotated(x: Tensor) -> Tensor:
-    """Queries and keys of a model without rotary positions."""
+def unchanged(x: Tensor) -> Tensor:
+    """The tokens themselves: of a layer, where all are averaged, or queries and keys without rotary positions."""
     return x
 
 
@@ -180,7 +180,7 @@ class Block(nn.Module):
         self.mlp = mlp(width)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, (6 if shift else 4) * width))
 
-    def forward(self, x: Tensor, condition: Tensor, rotate: Callable[[Tensor], Tensor] = unrotated) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor, rotate: Callable[[Tensor], Tensor] = unchanged) -> Tensor:
         """Tokens (B, T, D) and condition (B, D) -> tokens."""
         shift1: Tensor | None = None
         shift2: Tensor | None = None
@@ -303,7 +303,7 @@ def flow_loaded(
     state: StateDict,
     level: NoiseLevel,
     device: torch.device,
-    tokens: Callable[[Any], Tensor] = unrotated,
+    tokens: Callable[[Any], Tensor] = unchanged,
     kind: str = "all",
     class_token_width: int | None = None,
 ) -> Loaded:

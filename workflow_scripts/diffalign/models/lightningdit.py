@@ -26,7 +26,7 @@ from diffalign.models.latent_transformers import (
     read_architecture,
     read_weights,
     save_miniature,
-    unrotated,
+    unchanged,
 )
 from diffalign.noise import NoiseLevel
 from diffalign.study import Model
@@ -131,7 +131,7 @@ class LightningDiT(LatentTransformer):
         """The velocity (B, C, H, W), without the variance."""
         patch = self.architecture.patch_size
         rows, columns = latents.shape[-2] // patch, latents.shape[-1] // patch
-        rotate = unrotated if self.feat_rope is None else self.feat_rope.of(rows, columns)
+        rotate = unchanged if self.feat_rope is None else self.feat_rope.of(rows, columns)
         x = self.embedder(self.x_embedder(latents) + self.positions(latents))
         condition = self.condition(t, labels)
         for block in self.blocks:
