@@ -15,6 +15,8 @@ from conftest import ROOT
 
 from diffalign import checkpoints
 from diffalign.models import CheckpointError
+from diffalign.study import Weights
+from file_weights import file_weights
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {"config.json": b'{"a": 1}', "model.safetensors": b"weights" * 1000, "README.md": b"not asked for"}
@@ -184,3 +186,20 @@ def test_links_follow_patterns_and_name_what_is_missing(tmp_path: Path) -> None:
         checkpoints.link_files(tmp_path / "source", tmp_path / "other", ["te/*"], "models.mine")
     with pytest.raises(FileNotFoundError, match="models.mine: no such folder"):
         checkpoints.link_files(tmp_path / "gone", tmp_path / "other", [], "models.mine")
+
+
+def test_one_local_file_is_linked_recorded_and_verified(tmp_path: Path) -> None:
+    source = tmp_path / "last.pt"
+    source.write_bytes(b"weights")
+    folder, record = tmp_path / "checkpoint", tmp_path / "weights.json"
+    file_weights("mine", Weights("file", path=str(source)), folder, record)
+    file_weights("mine", Weights("file", path=str(source)), folder, record)
+    assert (folder / "last.pt").resolve() == source
+    content = checkpoints.verify(record, folder)
+    assert content["source"] == "file"
+    assert content["sha256"] == {"last.pt": hashlib.sha256(b"weights").hexdigest()}
+    source.write_bytes(b"others")
+    with pytest.raises(CheckpointError, match=r"last\.pt: has changed since"):
+        checkpoints.verify(record, folder)
+    with pytest.raises(FileNotFoundError, match=r"models\.mine\.weights\.path: no such file: .*none\.pt"):
+        file_weights("mine", Weights("file", path=str(tmp_path / "none.pt")), folder, record)

@@ -13,6 +13,7 @@ from test_latent_transformers import checkpoint, model_of
 
 from diffalign import models, store
 from diffalign.checkpoints import describe
+from diffalign.conditions import parse_condition
 from diffalign.extraction.inputs import NoisyLatents
 from diffalign.extraction.passes import pooled_features
 from diffalign.latents import write_shard
@@ -64,6 +65,7 @@ class Study:
             store.write_features(at / "tokens.pt", self.tokens)
         extract(
             *(at / name for name in ("recipe.json", "checkpoint", "weights.json", "dataset.json", "manifest.tsv")),
+            parse_condition("clean"),
             LatentInputs(
                 [at / "shard"],
                 at / "stats.pt",
@@ -143,7 +145,7 @@ def test_class_tokens_of_other_images_or_models_are_refused(
         (
             {"latent_shape": (4, 16, 16)},
             ValueError,
-            "fixed table of positions for latents of 8 x 8, but .* are 16 x 16",
+            "fixed table of positions for inputs of side 8, but 4 of 4 are of side 16",
         ),
         ({"latent_shape": (8, 8, 8)}, ValueError, "sit reads latents of 4 channels, but those of .* have 8"),
         ({"labels": (3, -1, 9, -1), "conditioning": "label"}, LabelError, "2 images have no label, first: b, d"),
@@ -161,6 +163,13 @@ def test_what_does_not_fit_is_refused_before_latents_are_read(
     with pytest.raises(error, match=said):
         replace(Study(tmp_path / "study", model_of("sit")), **changes).run()
     assert not (tmp_path / "study" / "b0.pt").exists()
+
+
+def test_other_latents_are_taken_where_positions_may_be_interpolated(tmp_path: Path) -> None:
+    study = Study(tmp_path / "study", model_of("sit", interpolate_positions=True))
+    assert replace(study, latent_shape=(4, 6, 6)).run().values.shape == (4, 48)
+    with pytest.raises(ValueError, match="sit takes inputs whose side is a multiple of 2, but 4 of 4 are of side 7"):
+        replace(study, latent_shape=(4, 7, 7)).run()
 
 
 def test_latents_are_multiplied_after_they_are_normalised(tmp_path: Path) -> None:

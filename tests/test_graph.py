@@ -65,6 +65,24 @@ def test_the_same_graph_is_planned_for_the_published_models(tmp_path: Path) -> N
     assert "results/features/imagenet/clean/sd3-t0.5/b8.pt" in real.outputs()
 
 
+def test_a_model_that_is_told_labels_needs_no_prompts_and_reg_the_class_tokens(tmp_path: Path) -> None:
+    target = "results/cknna/dinov2_vs_reg-t0.2-label_b7.npy"
+    planned = snakemake(tmp_path, "--configfile", "config.yaml", "-n", "--", target)
+    assert planned.code == 0, planned.output
+    jobs = planned.jobs()
+    assert {rule for rule in jobs if rule.startswith("extract_")} == {
+        "extract_dinov2",
+        "extract_dinov2_cls",
+        "extract_reg",
+    }
+    assert "prompts" not in jobs
+    assert (jobs["file_weights"], jobs["hub_weights"], jobs["latents"], jobs["neighbors"]) == (1, 3, 1, 2)
+    reg = next(part for part in planned.output.split("\n\n") if "rule extract_reg:" in part)
+    assert "results/features/imagenet/clean/dinov2.cls/final.pt" in reg
+    alone = snakemake(tmp_path, "--configfile", "config.yaml", "-n", "--", "results/cknna/dinov2_vs_sit_b8.npy").jobs()
+    assert not {"prompts", "extract_dinov2_cls", "file_weights"} & set(alone)
+
+
 @pytest.mark.parametrize("profile", ["demo", "local", "slurm"])
 def test_the_whole_study_can_be_planned_under_every_profile(profile: str, tmp_path: Path) -> None:
     planned = snakemake(tmp_path, "--profile", f"profiles/{profile}", "-n")

@@ -2,19 +2,23 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import golden
+import yaml
+from conftest import ROOT, golden
 from safetensors.torch import load_file
+from test_study import load as load_study
 
 from diffalign import models
 from diffalign.extraction.passes import pooled_features
 from diffalign.extraction.taps import Taps
 from diffalign.models import CheckpointError
+from diffalign.models.latent_transformers import read_architecture
 from diffalign.models.lightningdit import LightningArchitecture, LightningDiT
 from diffalign.models.reg import REG
 from diffalign.models.repa import REPA, RepaArchitecture
@@ -23,6 +27,7 @@ from diffalign.noise import on_path
 from diffalign.study import Model, Weights
 
 CPU = torch.device("cpu")
+STUDY = load_study()
 KINDS = {
     "sit": SiTArchitecture,
     "repa": RepaArchitecture,
@@ -230,3 +235,35 @@ def test_a_wrong_architecture_is_told_from_the_checkpoint(
 def test_a_checkpoint_of_another_family_is_named(name: str, other: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"so this is no checkpoint of RE"):
         models.load(model_of(name), checkpoint(other, tmp_path), "t0.5", CPU)
+
+
+@pytest.mark.parametrize("name", ["sit", "repa", "reg"])
+def test_miniatures_are_thin_and_as_deep_as_the_published_models(name: str, tmp_path: Path) -> None:
+    model = STUDY.models[name]
+    models.family(name).make_miniature(model.miniature, tmp_path, 0)
+    net: Any = models.load(model, tmp_path, "t0.5", CPU).module
+    assert (len(net.blocks), net.architecture.hidden_size, net.architecture.num_classes) == (28, 48, 1000)
+    names = {path for path, _ in net.named_modules()}
+    assert set(model.layers.values()) <= names
+    (tmp_path / "again").mkdir()
+    models.family(name).make_miniature(model.miniature, tmp_path / "again", 0)
+    again = load_file(tmp_path / "again" / "model.safetensors")
+    assert all(torch.equal(tensor, again[key]) for key, tensor in net.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["sit", "repa", "reg"])
+def test_the_catalogue_describes_the_published_models(name: str) -> None:
+    config, _ = published(name)
+    entry = yaml.safe_load((ROOT / "config.yaml").read_text())["models"][name]["architecture"]
+    with torch.device("meta"):
+        if name == "sit":
+            net: Any = SiT(read_architecture(SiTArchitecture, entry, name))
+        else:
+            net = {"repa": REPA, "reg": partial(REG, cls_token_dim=768)}[name](
+                read_architecture(RepaArchitecture, entry, name), [768], 2048
+            )
+    assert {key: list(tensor.shape) for key, tensor in net.state_dict().items()} == config["official_full_size"]["keys"]
+    assert len([alias for alias in STUDY.models[name].layers if alias.startswith("b")]) == entry["depth"]
+    if name != "sit":
+        aliases = list(STUDY.models[name].layers)
+        assert aliases.index("proj0") == aliases.index(f"b{entry['encoder_depth'] - 1}") + 1

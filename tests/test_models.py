@@ -273,7 +273,9 @@ def test_features_that_are_not_finite_name_layer_and_image(checkpoints: dict[str
 def test_families_are_found_by_name() -> None:
     reads = {"diffusers_mmdit": "latents", "diffusers_vae": "pixels", "precomputed": "features", "reg": "latents"}
     assert reads.items() <= {name: kind.reads for name, kind in families().items()}.items()
-    assert families()["reg"] == Kind("latents", "labels", ("architecture", "path", "class_tokens"))
+    assert families()["reg"] == Kind(
+        "latents", "labels", ("architecture", "path", "class_tokens"), ("interpolate_positions",)
+    )
     assert families()["diffusers_mmdit"].told == "prompts"
     # a module without READS is a part that families share
     assert "latent_transformers" not in families()

@@ -363,3 +363,34 @@ def test_the_config_is_left_as_it_was(tmp_path: Path) -> None:
     before = copy.deepcopy(config)
     study.load(config, SCHEMA, families(), METRICS)
     assert config == before
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"sit": {"path": None}}, "models.sit: family 'sit' needs the key 'path'"),
+        ({"sit": {"architecture": None}}, "models.sit.architecture: is empty"),
+        ({"reg": {"class_tokens": None}}, "models.reg: family 'reg' needs the key 'class_tokens'"),
+        ({"reg": {"class_tokens": "dinov2.clz"}}, "models.reg.class_tokens: unknown model 'dinov2.clz'; did you mean"),
+        ({"reg": {"class_tokens": "sit"}}, "models.reg.class_tokens: 'sit' reads latents"),
+        ({"repa": {"class_tokens": "dinov2"}}, "models.repa.class_tokens: means nothing for family 'repa'"),
+        ({"sit": {"latent_multiplier": 2}}, "models.sit.latent_multiplier: means nothing for family 'sit'"),
+        ({"dit": {"path": "cosine"}}, "models.dit.path: means nothing for family 'diffusers_dit'"),
+        ({"dinov2": {"architecture": {"depth": 3}}}, "models.dinov2.architecture: means nothing for family"),
+        ({"siglip2": {"tokens": "class"}}, "models.siglip2.tokens: means nothing for family 'transformers_vision'"),
+        ({"sit": {"conditionings": ["uncond", "caption"]}}, "a class-conditional model takes no 'caption'"),
+        ({"sit": {"embeddings": {"optim": "x.npz"}}}, "models.sit.embeddings: means nothing for a class-conditional"),
+        ({"sit": {"weights": {"from": "file"}}}, "models.sit.weights: from 'file' needs the key 'path'"),
+    ],
+)
+def test_keys_that_only_some_families_know(entry: dict[str, Any], said: str) -> None:
+    assert said in mistakes({"models": entry})
+
+
+def test_a_miniature_overrides_the_widths_of_an_architecture() -> None:
+    demo = load().models["sit"]
+    assert demo.built == {**demo.architecture, "input_size": 8, "hidden_size": 48, "num_heads": 4}
+    published = load({"models": {"sit": {"weights": {"from": "file", "path": "x.pt"}}}}).models["sit"]
+    assert published.built == published.architecture
+    assert published.built["depth"] == 28
+    assert Model.from_recipe(published.recipe()).built == published.built

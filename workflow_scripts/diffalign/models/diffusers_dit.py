@@ -21,6 +21,7 @@ from diffalign.study import Model
 # what a batch of this family holds
 READS = "latents"
 TOLD = "labels"
+TAKES = ("interpolate_positions",)
 
 _WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
@@ -67,7 +68,8 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
         all_tokens,
         facts,
         latent_channels=int(net.config.in_channels),
-        latent_size=int(net.config.sample_size),
+        latent_size=None if model.interpolate_positions else int(net.config.sample_size),
+        multiple=int(net.config.patch_size),
         classes=int(net.config.num_embeds_ada_norm),
     )
 

@@ -299,6 +299,7 @@ def read_weights(folder: Path) -> StateDict:
 
 
 def flow_loaded(
+    model: Model,
     net: LatentTransformer,
     state: StateDict,
     level: NoiseLevel,
@@ -322,7 +323,8 @@ def flow_loaded(
         tokens,
         {"state_dict": state.nesting or "top", "tokens": kind, "pooling": "mean", "noise_level": level.facts()},
         latent_channels=net.architecture.in_channels,
-        latent_size=net.architecture.input_size,
+        latent_size=None if model.interpolate_positions else net.architecture.input_size,
+        multiple=net.architecture.patch_size,
         classes=net.architecture.num_classes,
         class_token_width=class_token_width,
     )

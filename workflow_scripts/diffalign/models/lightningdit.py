@@ -35,7 +35,7 @@ from diffalign.study import Model
 READS = "latents"
 TOLD = "labels"
 NEEDS = ("architecture", "path")
-TAKES = ("latent_multiplier",)
+TAKES = ("latent_multiplier", "interpolate_positions")
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
     net = LightningDiT(read_architecture(LightningArchitecture, model.built, model.name))
     state = read_weights(folder)
     fill(model, net, state)
-    return flow_loaded(net, state, noise_level(model, folder, noise), device)
+    return flow_loaded(model, net, state, noise_level(model, folder, noise), device)
 
 
 def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:

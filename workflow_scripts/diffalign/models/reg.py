@@ -28,6 +28,7 @@ from diffalign.study import Model
 READS = "latents"
 TOLD = "labels"
 NEEDS = ("architecture", "path", "class_tokens")
+TAKES = ("interpolate_positions",)
 
 _WIDTHS = (*WIDTHS, "cls_token_dim")
 
@@ -97,7 +98,7 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
     net = REG(read_architecture(RepaArchitecture, model.built, model.name, _WIDTHS), *projector_widths(state), width)
     fill(model, net, state)
     level = noise_level(model, folder, noise)
-    return flow_loaded(net, state, level, device, tokens_of, "patch; all of projectors", width)
+    return flow_loaded(model, net, state, level, device, tokens_of, "patch; all of projectors", width)
 
 
 def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:

@@ -30,6 +30,7 @@ from diffalign.study import Model
 READS = "latents"
 TOLD = "labels"
 NEEDS = ("architecture", "path")
+TAKES = ("interpolate_positions",)
 
 # widths that a checkpoint says itself
 WIDTHS = ("z_dims", "projector_dim")
@@ -102,7 +103,7 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
     state = read_weights(folder)
     net = REPA(read_architecture(RepaArchitecture, model.built, model.name, WIDTHS), *projector_widths(state))
     fill(model, net, state)
-    return flow_loaded(net, state, noise_level(model, folder, noise), device)
+    return flow_loaded(model, net, state, noise_level(model, folder, noise), device)
 
 
 def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:

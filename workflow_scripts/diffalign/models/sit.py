@@ -28,6 +28,7 @@ from diffalign.study import Model
 READS = "latents"
 TOLD = "labels"
 NEEDS = ("architecture", "path")
+TAKES = ("interpolate_positions",)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
     net = SiT(read_architecture(SiTArchitecture, model.built, model.name))
     state = read_weights(folder)
     fill(model, net, state)
-    return flow_loaded(net, state, noise_level(model, folder, noise), device)
+    return flow_loaded(model, net, state, noise_level(model, folder, noise), device)
 
 
 def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:
