@@ -30,6 +30,7 @@ localrules:
     alignment_settings,
     calibration_settings,
     hub_weights,
+    untrained_weights,
     folder_weights,
 
 

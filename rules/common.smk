@@ -1,7 +1,7 @@
 # What rules share: the checked study and the functions that turn names into files. No rules here.
 import re
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import yaml
@@ -44,6 +44,8 @@ FEATURES = "results/features/{dataset}/{condition}/{bundle}"
 NEIGHBORS = "results/neighbors/{dataset}/{condition}/{bundle}"
 FACTORS = "results/factors/{dataset}/{condition}/{bundle}"
 WEIGHTS = "resources/weights/{model}"
+# of the untrained twin of a model
+UNTRAINED = f"{WEIGHTS}-untrained"
 EXPORT = "results/export"
 
 
@@ -111,6 +113,13 @@ def checkpoint_of(wildcards):
     return {key: entry[key] for key in ("name", "family", "weights", "miniature")}
 
 
+def configuration_of(wildcards):
+    """What the configuration of an untrained twin is taken from, where it lies here: the miniature of its model."""
+    if STUDY.models[wildcards.model].weights.source != "miniature":
+        return []
+    return [f"{WEIGHTS}/checkpoint", f"{WEIGHTS}/weights.json"]
+
+
 def default_layers(*typed):
     """Bundle -> its default layer, for the bundles of these names."""
     return {STUDY.bundle(name): STUDY.model_of(name).default_layer for name in typed}
@@ -120,7 +129,7 @@ def recipe_of(wildcards):
     """What the features of a bundle depend on: its model, noise level, conditioning, seed and code."""
     representation = STUDY.representation(wildcards.bundle)
     model = STUDY.model_of(wildcards.bundle)
-    script = "import_features.py" if model.features else "extract.py"
+    script = "text_features.py" if representation.text else "import_features.py" if model.features else "extract.py"
     return {
         "format": 1,
         "bundle": wildcards.bundle,
@@ -158,10 +167,10 @@ def precomputed_models():
 def extraction_inputs(name):
     """Inputs of the extraction of one model: images, or latents, prompts and class tokens."""
     model = STUDY.models[name]
-    weights = WEIGHTS.format(model=name)
 
     def inputs(wildcards):
         where = {"dataset": wildcards.dataset, "condition": wildcards.condition}
+        weights = weights_of(wildcards.bundle)
         if not STUDY.datasets[wildcards.dataset].has_images:
             raise ValueError(f"the data set '{wildcards.dataset}' has no images, so {name} cannot be run on it")
         files = {
@@ -180,14 +189,69 @@ def extraction_inputs(name):
             "autoencoder_record": latents_record(model.latents, folder),
         }
         if FAMILIES[model.family].told == "prompts":
-            conditioning = STUDY.representation(wildcards.bundle).conditioning
-            files["prompts"] = f"results/prompts/{wildcards.dataset}/{name}-{conditioning}.safetensors"
+            files["prompts"] = prompts_of(wildcards)
         if model.class_tokens is not None:
             bundle, layer = STUDY.bundle(model.class_tokens), STUDY.models[model.class_tokens].default_layer
             files["class_tokens"] = f"{FEATURES}/{layer}.pt".format(**where, bundle=bundle)
         return files
 
     return inputs
+
+
+def text_inputs(wildcards):
+    """Inputs of the features of a text or a given embedding alone; of the latter without a checkpoint."""
+    where = {"dataset": wildcards.dataset, "condition": wildcards.condition}
+    if not STUDY.datasets[wildcards.dataset].has_images:
+        raise ValueError(f"the data set '{wildcards.dataset}' has no images, so nothing is said of them")
+    given = STUDY.representation(wildcards.bundle).conditioning in STUDY.model_of(wildcards.bundle).embeddings
+    return {
+        "recipe": f"results/recipes/{wildcards.bundle}.json",
+        "dataset": f"{IMAGES}/dataset.json".format(**where),
+        "manifest": f"{IMAGES}/manifest.tsv".format(**where),
+        "prompts": prompts_of(wildcards),
+        **({} if given else {"record": f"{weights_of(wildcards.bundle)}/weights.json"}),
+    }
+
+
+def weights_of(bundle):
+    """The folder of the checkpoint of a bundle. Raises ValueError where a model has no untrained twin."""
+    model = STUDY.model_of(bundle)
+    if model.untrained and not FAMILIES[model.family].untrained:
+        raise ValueError(f"'{bundle}': models of family '{model.family}' have no untrained twins")
+    return (UNTRAINED if model.untrained else WEIGHTS).format(model=model.name)
+
+
+def prompts_of(wildcards):
+    """The file of prompts that a bundle is told, or of the text that it is."""
+    representation = STUDY.representation(wildcards.bundle)
+    model = STUDY.models[representation.model]
+    told = f"{model.name}-{representation.conditioning}"
+    if "untrained" in representation.options and representation.conditioning not in model.embeddings:
+        told += "-untrained"
+    return f"results/prompts/{wildcards.dataset}/{told}.safetensors"
+
+
+def texts_told(wildcards):
+    """Files of what is said of the images of a data set; of the conditioning of a target alone, for a change to be seen
+    where it matters.
+    """
+    texts = STUDY.texts[wildcards.dataset]
+    files = {word: path for word, path in texts.files.items() if word == wildcards.conditioning}
+    return {"files": files, "words": texts.words if wildcards.conditioning == "label" else None}
+
+
+def files_told(wildcards):
+    """A digest of these files, to notice a change."""
+    told = texts_told(wildcards)
+    return files_digest(Path(path) for path in (*told["files"].values(), told["words"]) if path)
+
+
+def given_embeddings(wildcards):
+    """The file of given embeddings that a word of a model names."""
+    embeddings = STUDY.models[wildcards.model].embeddings
+    if wildcards.word not in embeddings:
+        raise names.unknown("embedding", wildcards.word, embeddings)
+    return embeddings[wildcards.word].replace("{dataset}", wildcards.dataset)
 
 
 def prompted_models():

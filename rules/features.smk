@@ -45,6 +45,26 @@ for name, model in extracted_models().items():
             "../workflow_scripts/extract.py"
 
 
+rule text_features:
+    input:
+        unpack(text_inputs),
+    output:
+        features=f"{FEATURES}/{names.TEXT_LAYERS[0]}.pt",
+        manifest=f"{FEATURES}/layers.json",
+    log:
+        "logs/text_features/{dataset}/{condition}/{bundle}.log",
+    wildcard_constraints:
+        bundle="|".join(names.text_pattern(name, vocabulary) for name, vocabulary in STUDY.catalogue.items()),
+    conda:
+        "../envs/models.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=30,
+    script:
+        "../workflow_scripts/text_features.py"
+
+
 rule neighbors:
     input:
         layers=f"{FEATURES}/layers.json",

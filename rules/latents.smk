@@ -1,5 +1,6 @@
 # Needs: images, the checkpoints of autoencoders and of text encoders; or latents that were made elsewhere.
-# Makes: latents in a fixed number of shards with the statistics that normalise them, and prompt embeddings.
+# Makes: latents in a fixed number of shards with the statistics that normalise them, and prompts: texts, embedded, or
+# embeddings that were given.
 # How the work is done (device, batch size, workers) stands in resources, here and in features.smk: no result depends
 # on it, and a changed resource, unlike a changed parameter, reruns nothing.
 
@@ -74,7 +75,7 @@ rule prompts:
         "logs/prompts/{dataset}/{model}-{conditioning}.log",
     wildcard_constraints:
         model=any_of_or_none(prompted_models()),
-        conditioning=any_of_or_none({word for model in prompted_models().values() for word in model.conditionings}),
+        conditioning=any_of(word for word in names.CONDITIONINGS if word != names.TEXT),
     conda:
         "../envs/models.yaml"
     threads: 4
@@ -84,7 +85,50 @@ rule prompts:
         mem_mb=growing(32000),
         runtime=60,
     params:
-        family=lambda w: STUDY.models[w.model].family,
+        model=lambda w: STUDY.models[w.model].teller(),
+        texts=texts_told,
+        files=files_told,
         code=lambda w: code_of("prompts.py", family_code(w.model)),
     script:
         "../workflow_scripts/prompts.py"
+
+
+# the same texts, embedded by text encoders with the weights that they begin with
+use rule prompts as prompts_untrained with:
+    input:
+        weights=f"{UNTRAINED}/checkpoint",
+        record=f"{UNTRAINED}/weights.json",
+        manifest="results/images/{dataset}/clean/manifest.tsv",
+    output:
+        "results/prompts/{dataset}/{model}-{conditioning}-untrained.safetensors",
+    log:
+        "logs/prompts/{dataset}/{model}-{conditioning}-untrained.log",
+    params:
+        model=lambda w: replace(STUDY.models[w.model], untrained=True).teller(),
+        texts=texts_told,
+        files=files_told,
+        code=lambda w: code_of("prompts.py", family_code(w.model)),
+
+
+rule given_prompts:
+    input:
+        manifest="results/images/{dataset}/clean/manifest.tsv",
+    output:
+        "results/prompts/{dataset}/{model}-{word}.safetensors",
+    log:
+        "logs/given_prompts/{dataset}/{model}-{word}.log",
+    wildcard_constraints:
+        model=any_of_or_none(name for name, model in STUDY.models.items() if model.embeddings),
+        word=any_of_or_none({word for model in STUDY.models.values() for word in model.embeddings}),
+    conda:
+        "../envs/models.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(8000),
+        runtime=60,
+    params:
+        source=given_embeddings,
+        files=lambda w: files_digest([Path(given_embeddings(w))]),
+        code=code_of("given_prompts.py"),
+    script:
+        "../workflow_scripts/given_prompts.py"

@@ -1,5 +1,6 @@
 # Needs: the hub, a local folder or file, or nothing (miniatures).
-# Makes: a folder with the checkpoint of every model and weights.json, which says what it is (commit, sha256 of all files).
+# Makes: a folder with the checkpoint of every model and weights.json, which says what it is (commit, sha256 of all files);
+# of untrained twins with the configuration alone.
 
 
 rule miniature_weights:
@@ -22,6 +23,23 @@ rule miniature_weights:
         code=lambda w: code_of("miniature_weights.py", family_code(w.model)),
     script:
         "../workflow_scripts/miniature_weights.py"
+
+
+rule untrained_weights:
+    input:
+        configuration_of,
+    output:
+        folder=directory(f"{UNTRAINED}/checkpoint"),
+        record=f"{UNTRAINED}/weights.json",
+    log:
+        "logs/untrained_weights/{model}.log",
+    conda:
+        "../envs/models.yaml"
+    params:
+        model=checkpoint_of,
+        code=code_of("untrained_weights.py"),
+    script:
+        "../workflow_scripts/untrained_weights.py"
 
 
 rule folder_weights:

@@ -1,7 +1,8 @@
-"""The published Stable Diffusion 3 features, measured on tiny pipelines by running the published code."""
+"""The published Stable Diffusion features, un-pooled, measured on tiny pipelines by running the published code."""
 
 import json
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,61 +12,106 @@ from test_stimuli import rows
 
 from diffalign import models
 from diffalign.extraction import inputs
-from diffalign.extraction.passes import pooled_features
 from diffalign.extraction.taps import Taps
 from diffalign.latents import Latents, write_shard
 from diffalign.models import family
+from diffalign.stimuli.captions import label_prompt
 from diffalign.study import ImageInput, Model, Weights
 
 CPU = torch.device("cpu")
-LAYERS = {f"b{i}": f"transformer_blocks.{i}" for i in range(4)}
-PIXELS = ImageInput(384, "bicubic", True, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+NAMES = ("a", "b", "c")
 NOWHERE = Weights("folder")
 # the published rule: one generator seeded with 42 for every image, posterior sample first, noise second
-PUBLISHED = {"seeding": "constant", "seed": 42}
+PUBLISHED: dict[str, Any] = {"seeding": "constant", "seed": 42}
+PIPELINES = {"sd1": "stable-diffusion-1-tiny", "sd3": "stable-diffusion-3-tiny"}
+IMAGES = {"sd1": "images", "sd3": "images_sd3"}
+# the row of a guided batch that is told the prompt; of Stable Diffusion 1 only this one was kept
+ROW = {"uncond": 0, "cond": 1}
+PROMPTS = {"uncond": "", "cond": label_prompt("cat")}
 
 
-@pytest.mark.parametrize("strength", [5, 20, 60])
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_sd3_features_equal_the_published_ones(strength: int, batch_size: int, tmp_path: Path) -> None:
-    folder = golden("pipelines") / "stable-diffusion-3-tiny"
-    published = np.load(golden("stable_diffusion_features.npz"))
+@pytest.fixture(scope="module")
+def published() -> Mapping[str, np.ndarray]:
     assert json.loads(golden("stable_diffusion_features.json").read_text())["seed_per_image"] == 42
-    vae = Model(
-        "sd3vae",
-        "diffusers_vae",
-        NOWHERE,
-        {"latent": "posterior"},
-        "latent",
-        input=PIXELS,
-        posterior="sample",
-        **PUBLISHED,
-    )
-    sd3 = Model("sd3", "diffusers_mmdit", NOWHERE, LAYERS, "b0", latents="sd3vae", noise=f"s{strength}", **PUBLISHED)
-    images = torch.from_numpy(published["images_sd3"])
-    names = ["a", "b", "c"]
+    return dict(np.load(golden("stable_diffusion_features.npz")))
 
-    encoder = models.load(vae, folder, None, CPU)
-    mean, std = encoder.latent_statistics
-    pixels = {"pixels": inputs.normalised(images, PIXELS), "names": names}
-    with torch.inference_mode(), Taps(encoder.module, vae.layers, lambda output: output) as taps:
-        encoded = taps.run(lambda: encoder.forward(pixels))["latent"]
-    shard, statistics = tmp_path / "latents_rank00_shard000.safetensors", tmp_path / "latents_stats.pt"
-    write_shard(shard, rows(*names), [encoded])
-    torch.save({"mean": mean, "std": std}, statistics)
 
-    prompts = family(sd3.family).embed_prompts(folder, [""], CPU)
-    level = family(sd3.family).noise_level(sd3, folder, sd3.noise)
-    dataset = inputs.NoisyLatents(
-        Latents([shard], statistics), level, sd3.seeding, sd3.seed, prompts, dict.fromkeys(names, 0)
-    )
-    transformer = models.load(sd3, folder, sd3.noise, CPU)
-    _, features = pooled_features(transformer, LAYERS, inputs.Batches(dataset, batch_size, 0, CPU))
+@pytest.fixture(scope="module")
+def latents(published: Mapping[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Latents]:
+    found = {}
+    for name, pipeline in PIPELINES.items():
+        images = torch.from_numpy(published[IMAGES[name]])
+        pixels = ImageInput(images.shape[-1], "bicubic", True, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+        vae = Model(
+            "vae",
+            "diffusers_vae",
+            NOWHERE,
+            {"latent": "posterior"},
+            "latent",
+            input=pixels,
+            posterior="sample",
+            **PUBLISHED,
+        )
+        encoder = models.load(vae, golden("pipelines") / pipeline, None, CPU)
+        batch = {"pixels": inputs.normalised(images, pixels), "names": list(NAMES)}
+        with torch.inference_mode(), Taps(encoder.module, vae.layers, lambda output: output) as taps:
+            encoded = taps.run(lambda encoder=encoder, batch=batch: encoder.forward(batch))["latent"]
+        folder = tmp_path_factory.mktemp(name)
+        write_shard(folder / "shard.safetensors", rows(*NAMES), [encoded])
+        mean, std = encoder.latent_statistics
+        torch.save({"mean": mean, "std": std}, folder / "stats.pt")
+        found[name] = Latents([folder / "shard.safetensors"], folder / "stats.pt")
+    return found
 
-    checked = 0
-    for alias, path in LAYERS.items():
-        key = f"sd3|{strength}|uncond|{path}"
-        if key in published:
-            assert np.abs(features[alias] - published[key][:, 0].mean(axis=1)).max() <= 1e-4
-            checked += 1
-    assert checked == 4
+
+@pytest.mark.parametrize(
+    ("name", "family_name"), [("sd1", "diffusers_unet"), ("sd3", "diffusers_mmdit"), ("sd3", "diffusers_pipeline")]
+)
+@pytest.mark.parametrize("condition", ["5|uncond", "20|uncond", "60|uncond", "20|cond"])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_features_equal_the_published_ones(
+    name: str,
+    family_name: str,
+    condition: str,
+    batch_size: int,
+    published: Mapping[str, np.ndarray],
+    latents: dict[str, Latents],
+) -> None:
+    strength, told = condition.split("|")
+    prefix = f"{name}|{condition}|"
+    layers = {key.removeprefix(prefix): key.removeprefix(prefix) for key in published if key.startswith(prefix)}
+    assert len(layers) == {"sd1": 5, "sd3": 4}[name]
+    folder = golden("pipelines") / PIPELINES[name]
+    default = next(iter(layers))
+    model = Model(name, family_name, NOWHERE, layers, default, latents="vae", noise=f"s{strength}", **PUBLISHED)
+    found = family(family_name)
+    prompts = found.embed_prompts(model, folder, [PROMPTS[told]], CPU)
+    del prompts["text"]
+    level = found.noise_level(model, folder, f"s{strength}")
+    dataset = inputs.NoisyLatents(latents[name], level, model.seeding, model.seed, prompts, dict.fromkeys(NAMES, 0))
+    loaded = models.load(model, folder, model.noise, CPU)
+    parts: dict[str, list[torch.Tensor]] = {alias: [] for alias in layers}
+    with torch.inference_mode(), Taps(loaded.module, layers, loaded.tokens) as taps:
+        for batch in inputs.Batches(dataset, batch_size, 0, CPU):
+            for alias, tokens in taps.run(lambda batch=batch: loaded.forward(batch)).items():
+                parts[alias].append(tokens)
+    for alias, tokens in parts.items():
+        expected = torch.from_numpy(published[prefix + alias])
+        expected = expected.flatten(2).transpose(1, 2) if name == "sd1" else expected[:, ROW[told]]
+        assert (torch.cat(tokens) - expected).abs().max() <= 1e-4
+
+
+def test_a_text_alone_is_its_last_token(published: Mapping[str, np.ndarray]) -> None:
+    folder = golden("pipelines") / PIPELINES["sd1"]
+    model = Model("sd1", "diffusers_unet", NOWHERE, {}, "")
+    texts = ["a cat that sleeps", label_prompt("cat"), ""]
+    found = family(model.family).embed_prompts(model, folder, texts, CPU)
+    expected = published["sd1|text|a photo of a cat"]
+    assert np.abs(found["prompt_embeds"][1, :14].numpy() - expected[0]).max() <= 1e-4
+    assert np.abs(found["text"][1].numpy() - expected[0, -1]).max() <= 1e-4
+
+
+def test_every_key_of_the_golden_is_checked(published: Mapping[str, np.ndarray]) -> None:
+    conditions = {tuple(key.split("|")[1:3]) for key in published if key.count("|") == 3}
+    assert conditions == {("5", "uncond"), ("20", "uncond"), ("60", "uncond"), ("20", "cond")}
+    assert {key for key in published if key.count("|") != 3} == {*IMAGES.values(), "sd1|text|a photo of a cat"}

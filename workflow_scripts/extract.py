@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file
 
 from diffalign import logs, models, store
 from diffalign.atomic import write_json
@@ -15,9 +14,10 @@ from diffalign.checkpoints import read_record, verify
 from diffalign.conditions import Condition, parse_condition
 from diffalign.devices import choose_device
 from diffalign.extraction import inputs
-from diffalign.extraction.passes import pooled_features
+from diffalign.extraction.passes import mean_of_passes, pooled_features
 from diffalign.extraction.sizes import check_sides
-from diffalign.latents import Latents, decode_names
+from diffalign.latents import Latents
+from diffalign.prompt_store import read_prompts
 from diffalign.provenance import file_sha256
 from diffalign.stimuli.labels import class_labels
 from diffalign.stimuli.manifest import read_manifest
@@ -62,8 +62,9 @@ def extract(
     on = choose_device(compute.device)
     checkpoint = verify(record, weights)
     loaded = models.load(model, weights, content["noise"], on)
-    dataset: inputs.ImageFiles | inputs.NoisyLatents
+    datasets: Sequence[inputs.ImageFiles | inputs.NoisyLatents]
     autoencoder = class_tokens = None
+    conditioned: dict[str, Any] = {}
     if isinstance(reads, LatentInputs):
         autoencoder = read_record(reads.autoencoder_record)
         level = models.family(model.family).noise_level(model, weights, content["noise"])
@@ -76,21 +77,27 @@ def extract(
             told = {"labels": torch.tensor(class_labels(rows, content["conditioning"], loaded.classes))}
             row_of = {name: row for row, name in enumerate(names)}
         else:
-            told, row_of = _prompts(names, manifest, reads.prompts)
+            told, row_of, conditioned = _prompts(names, manifest, reads.prompts)
         tokens = None
         if reads.class_tokens is not None:
             tokens, class_tokens = _class_tokens(model, loaded, names, manifest, reads.class_tokens)
-        dataset = inputs.NoisyLatents(encoded, level, model.seeding, model.seed, told, row_of, tokens)
+        datasets = [
+            inputs.NoisyLatents(encoded, level, model.seeding, model.seed, told, row_of, tokens, index)
+            for index in range(model.draws)
+        ]
     else:
         assert model.input is not None  # the config is checked
         spec = model.input.under_scale() if condition.is_scaled else model.input
         files = {row.name: reads / f"{row.name}.png" for row in rows}
-        dataset = inputs.ImageFiles(files, spec, {row.name: row.scale for row in rows})
-    check_sides(model.name, loaded, dataset.sides)
+        datasets = [inputs.ImageFiles(files, spec, {row.name: row.scale for row in rows})]
+    check_sides(model.name, loaded, datasets[0].sides)
     logs.log.info("%s on %s: %d images, %d layers", model.name, on, len(rows), len(features))
-    found = inputs.Batches(dataset, compute.batch_size, compute.workers, on)
     layers = {alias: model.layers[alias] for alias in features}
-    order, pooled = pooled_features(loaded, layers, logs.progress(found, len(found), f"extract {content['bundle']}"))
+    batches = [inputs.Batches(dataset, compute.batch_size, compute.workers, on) for dataset in datasets]
+    order, pooled = mean_of_passes(
+        pooled_features(loaded, layers, logs.progress(found, len(found), f"extract {content['bundle']}"))
+        for found in batches
+    )
     # batches come in the order of their sides
     rank = sorted(range(len(order)), key=order.__getitem__)
     order, pooled = [order[i] for i in rank], {alias: values[rank] for alias, values in pooled.items()}
@@ -104,6 +111,7 @@ def extract(
             "weights": checkpoint,
             "autoencoder_weights": autoencoder,
             **({"class_tokens": class_tokens} if class_tokens else {}),
+            **conditioned,
             "images": images,
             "torch": torch.__version__,
         }
@@ -125,13 +133,16 @@ def _check_shapes(model: Model, loaded: models.Loaded, encoded: Latents) -> None
         )
 
 
-def _prompts(names: Sequence[str], manifest: Path, path: Path) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
-    """Prompt embeddings, and name -> row. Raises StoreError where they are of other images than the manifest."""
-    embedded = load_file(path)
-    told = decode_names(embedded.pop("names"))
-    check_same_names(names, told, manifest, path)
-    rows: list[int] = embedded.pop("row").tolist()
-    return embedded, dict(zip(told, rows, strict=True))
+def _prompts(
+    names: Sequence[str], manifest: Path, path: Path
+) -> tuple[dict[str, torch.Tensor], dict[str, int], dict[str, Any]]:
+    """Prompt embeddings, name -> row, and what the recipe says of them.
+
+    Raises StoreError where they are of other images than the manifest.
+    """
+    found = read_prompts(path)
+    check_same_names(names, list(found.row_of), manifest, path)
+    return found.told, found.row_of, {"prompts": found.facts}
 
 
 def _class_tokens(

@@ -30,12 +30,16 @@ def images(name: str, dataset: Dataset, seed: int, folder: Path, manifest_path: 
     folder.mkdir(parents=True)
     rows: list[manifest.Image] = []
 
-    def keep(name: str, label: str, index: int, caption: str, source: str, notes: str, image: Picture) -> None:
+    def keep(
+        name: str, label: str, index: int, caption: str, description: str, source: str, notes: str, image: Picture
+    ) -> None:
         path = folder / f"{name}.png"
         image.save(path)
         if notes:
             logs.log.info("%s: %s", source, notes)
-        rows.append(manifest.Image(name, label, index, caption, file_sha256(path), source, notes))
+        rows.append(
+            manifest.Image(name, label, index, caption, file_sha256(path), source, notes, description=description)
+        )
 
     if dataset.kind == "photographs":
         total = len(photographs.PHOTOGRAPHS) * dataset.per_photograph
@@ -55,7 +59,9 @@ def images(name: str, dataset: Dataset, seed: int, folder: Path, manifest_path: 
             if dataset.kind == "transformed":
                 squares.check_square(image, dataset.size, source.path)
             square = squares.make_square(image, dataset.size, dataset.square)
-            keep(source.name, source.label, source.label_index, "", str(source.path.relative_to(root)), notes, square)
+            keep(
+                source.name, source.label, source.label_index, "", "", str(source.path.relative_to(root)), notes, square
+            )
     converted = sum(bool(row.notes) for row in rows)
     logs.log.info("%d images, %d of them converted to RGB (see the column notes)", len(rows), converted)
     write_text(manifest_path, manifest.print_manifest(rows))

@@ -4,44 +4,54 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import save_file
 
 from diffalign import checkpoints, logs
-from diffalign.atomic import replacing
 from diffalign.devices import choose_device
-from diffalign.latents import encode_names
 from diffalign.models import family
-from diffalign.stimuli.captions import prompt_texts
+from diffalign.prompt_store import write_prompts
+from diffalign.provenance import file_sha256
+from diffalign.stimuli.captions import prompt_texts, read_texts, read_words
 from diffalign.stimuli.manifest import read_manifest
+from diffalign.study import Model, Texts
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
 def prompts(
-    family_name: str, conditioning: str, weights: Path, record: Path, manifest: Path, path: Path, device: str
+    model: Model,
+    conditioning: str,
+    files: Texts,
+    weights: Path,
+    record: Path,
+    manifest: Path,
+    path: Path,
+    device: str,
 ) -> None:
-    """Embed the distinct texts and write them with ``names`` and ``row``: which image has which text.
+    """Embed the distinct texts and write them with which image has which.
 
-    Raises CheckpointError where the checkpoint is not the recorded one.
+    Raises CheckpointError where the checkpoint is not the recorded one, CaptionError for images without such a text.
     """
     images = read_manifest(manifest)
-    texts, rows = prompt_texts(images, conditioning)
+    source = files.words if conditioning == "label" else files.files.get(conditioning)
+    given = None if source is None else (read_words if conditioning == "label" else read_texts)(Path(source))
+    texts, rows = prompt_texts(images, conditioning, given)
     checkpoints.verify(record, weights)
-    embedded = family(family_name).embed_prompts(weights, texts, choose_device(device))
+    embedded = family(model.family).embed_prompts(model, weights, texts, choose_device(device))
     logs.log.info("%d distinct texts for %d images", len(texts), len(rows))
-    tensors = {key: value.contiguous() for key, value in embedded.items()}
-    tensors |= {"row": torch.tensor(rows), "names": encode_names([image.name for image in images])}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"conditioning": conditioning})
+    facts = {"conditioning": conditioning, "texts": len(texts), "first": texts[0]}
+    if source is not None:
+        facts |= {"file": source, "sha256": file_sha256(Path(source))}
+    write_prompts(path, embedded, rows, [image.name for image in images], facts)
 
 
 if __name__ == "__main__":
-    with logs.attached(snakemake.log[0], "prompts"):
+    with logs.attached(snakemake.log[0], snakemake.rule):
         torch.set_num_threads(snakemake.threads)
         prompts(
-            snakemake.params.family,
+            Model.from_recipe(snakemake.params.model),
             snakemake.wildcards.conditioning,
+            Texts(**snakemake.params.texts),
             Path(snakemake.input.weights),
             Path(snakemake.input.record),
             Path(snakemake.input.manifest),

@@ -68,6 +68,36 @@ def read_record(record: Path) -> dict[str, Any]:
     return content
 
 
+# names of files that hold weights; the rest of a checkpoint is its configuration
+_WEIGHTS = (
+    "*.safetensors",
+    "*.bin",
+    "*.pt",
+    "*.pth",
+    "*.ckpt",
+    "*.index.json",
+    "*.msgpack",
+    "*.h5",
+    "*.onnx*",
+    "*.gguf",
+)
+
+
+def is_configuration(name: str) -> bool:
+    """Whether a file of a checkpoint, or a pattern of such files, holds no weights."""
+    return not any(fnmatch(name, pattern) for pattern in _WEIGHTS)
+
+
+def link_configuration(source: Path, folder: Path, patterns: Sequence[str], what: str) -> None:
+    """Link the matching files of `source` that hold no weights into `folder`. Raises FileNotFoundError."""
+    names = [path.relative_to(source).as_posix() for path in sorted(source.rglob("*")) if path.is_file()]
+    taken = [name for name in names if not patterns or any(fnmatch(name, pattern) for pattern in patterns)]
+    found = [name for name in taken if is_configuration(name)]
+    if not found:
+        raise FileNotFoundError(f"{what}: {source} has no files of a configuration")
+    link_files(source, folder, found, what)
+
+
 def link_files(source: Path, folder: Path, patterns: Sequence[str], what: str) -> None:
     """Link the files of `source` that match one of the patterns (all, if there are none) into `folder`.
 
@@ -95,8 +125,12 @@ def link_file(source: Path, folder: Path, what: str) -> None:
     (folder / source.name).symlink_to(source.resolve())
 
 
-def hub_snapshot(model: str, hub: str, revision: str | None, patterns: Sequence[str]) -> tuple[Path, str]:
+def hub_snapshot(
+    model: str, hub: str, revision: str | None, patterns: Sequence[str], configuration: bool = False
+) -> tuple[Path, str]:
     """The matching files of a repository in the Hugging Face cache, downloaded if need be: the folder and the commit.
+
+    configuration: without those that hold weights.
 
     With the hub switched off (HF_HUB_OFFLINE=1) what the cache holds of the revision is taken. An open revision with
     the hub out of reach is an error: the cache may hold an old one. Raises CheckpointError that says what to do: accept
@@ -115,7 +149,13 @@ def hub_snapshot(model: str, hub: str, revision: str | None, patterns: Sequence[
         if revision is None and not constants.HF_HUB_OFFLINE:
             HfApi().model_info(hub)
         folder = Path(
-            snapshot_download(hub, revision=revision, allow_patterns=list(patterns) or None, tqdm_class=TerminalBar)
+            snapshot_download(
+                hub,
+                revision=revision,
+                allow_patterns=list(patterns) or None,
+                ignore_patterns=list(_WEIGHTS) if configuration else None,
+                tqdm_class=TerminalBar,
+            )
         )
     except GatedRepoError as error:
         raise CheckpointError(

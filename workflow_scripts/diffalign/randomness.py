@@ -41,23 +41,27 @@ def dealt(names: Sequence[str], groups: int, seed: int, purpose: str) -> NDArray
     return found
 
 
-def normal(shape: tuple[int, ...], seeding: str, seed: int, name: str, draw: str) -> NDArray[np.float32]:
+def normal(
+    shape: tuple[int, ...], seeding: str, seed: int, name: str, draw: str, index: int = 0
+) -> NDArray[np.float32]:
     """A standard normal float32 array for one image.
 
     seeding: ``name`` keys the draw by (seed, draw, image name). ``constant`` is the rule of the published Stable
     Diffusion features: a torch generator seeded anew for every image, which draws the posterior sample first and the
     noise second, so all images share both. draw: ``posterior``, ``noise``, or ``class_token``, its noise, for which no
-    rule is published and which all images share under ``constant``.
+    rule is published and which all images share under ``constant``. index: which of several draws; under ``constant``
+    the generator is seeded with seed + 1000 index, as published.
     Raises ValueError for another rule or draw.
     """
     if draw not in DRAWS:
         raise ValueError(f"unknown draw '{draw}'; allowed: {', '.join(DRAWS)}")
     if seeding == "name" or (seeding == "constant" and draw == "class_token"):
-        return keyed(seed, draw, name if seeding == "name" else "").standard_normal(shape, dtype=np.float32)
+        purpose = draw if index == 0 else f"{draw}\x00{index}"
+        return keyed(seed, purpose, name if seeding == "name" else "").standard_normal(shape, dtype=np.float32)
     if seeding == "constant":
         import torch
 
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed + 1000 * index)
         drawn = torch.randn(shape, generator=generator)
         if draw == "noise":
             drawn = torch.randn(shape, generator=generator)

@@ -68,6 +68,14 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class Texts:
+    """Files of what is said of the images of a data set. files: conditioning -> file. words: file of class names."""
+
+    files: Mapping[str, str]
+    words: str | None
+
+
+@dataclass(frozen=True)
 class ImageInput:
     """What a model is fed: side in pixels, resampling, and the per-channel mean and std of pixels in [0, 1].
 
@@ -238,6 +246,23 @@ class Model:
         return self.miniature if self.weights.source == "miniature" else self.architecture
 
     @property
+    def initial_seed(self) -> int | None:
+        """What the weights of an untrained twin are drawn by; None for a trained model."""
+        return self.seed if self.untrained else None
+
+    def teller(self) -> dict[str, Any]:
+        """The recipe of its prompts: without what is seen, they do not depend on."""
+        bare: dict[str, Any] = {
+            "layers": {},
+            "latents": None,
+            "noise": None,
+            "path": None,
+            "draws": 1,
+            "seeding": "name",
+        }
+        return replace(self, **bare).recipe()
+
+    @property
     def is_autoencoder(self) -> bool:
         """Whether other models can read its latents."""
         return "latent" in self.layers and self.features is None
@@ -321,6 +346,7 @@ class Study:
     default_dataset: str
     default_condition: str
     datasets: Mapping[str, Dataset]
+    texts: Mapping[str, Texts]
     conditions: tuple[str, ...]
     transforms: Transforms
     models: Mapping[str, Model]
@@ -532,10 +558,10 @@ def _word_mistakes(
 
 
 _DATASET_KEYS = {
-    "photographs": {"kind", "size", "per_photograph"},
-    "folder": {"kind", "size", "path", "square", "sample", "labels"},
-    "synsets": {"kind", "size", "path", "square", "sample"},
-    "transformed": {"kind", "size", "path", "sample", "labels"},
+    "photographs": {"kind", "size", "per_photograph", "texts", "words"},
+    "folder": {"kind", "size", "path", "square", "sample", "labels", "texts", "words"},
+    "synsets": {"kind", "size", "path", "square", "sample", "texts", "words"},
+    "transformed": {"kind", "size", "path", "sample", "labels", "texts", "words"},
     "precomputed": {"kind"},
 }
 
@@ -864,7 +890,11 @@ def _study(config: Mapping[str, Any]) -> Study:
         seed=config["seed"],
         default_dataset=config["defaults"]["dataset"],
         default_condition=config["defaults"]["condition"],
-        datasets={name: Dataset(**entry) for name, entry in config["datasets"].items()},
+        datasets={
+            name: Dataset(**{key: value for key, value in entry.items() if key not in ("texts", "words")})
+            for name, entry in config["datasets"].items()
+        },
+        texts={name: Texts(entry["texts"], entry["words"]) for name, entry in config["datasets"].items()},
         # clean stands beside the mean of the others
         conditions=tuple(dict.fromkeys([*config["conditions"], CLEAN, *semantic.conditions])),
         transforms=Transforms(

@@ -74,7 +74,7 @@ class NoisyLatents(Dataset[Item]):
 
     latents: name -> (C, H, W) normalised, H of several sizes. prompts: tensors with one row a text, or class labels.
     prompt_rows: name -> row. class_tokens: name -> (D,), noised alike as ``class_tokens``, for models that read them
-    beside latents.
+    beside latents. index: which of several draws of noise.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class NoisyLatents(Dataset[Item]):
         prompts: Mapping[str, Tensor],
         prompt_rows: Mapping[str, int],
         class_tokens: Mapping[str, Tensor] | None = None,
+        index: int = 0,
     ) -> None:
         self._names = sorted(latents)
         self._latents = latents
@@ -95,6 +96,7 @@ class NoisyLatents(Dataset[Item]):
         self._prompts = dict(prompts)
         self._rows = prompt_rows
         self._class_tokens = class_tokens
+        self._index = index
         sides = latents.sides if isinstance(latents, Latents) else {key: z.shape[-1] for key, z in latents.items()}
         self.sides = {name: sides[name] for name in self._names}
 
@@ -110,7 +112,8 @@ class NoisyLatents(Dataset[Item]):
         return {**item, **{key: value[row] for key, value in self._prompts.items()}}
 
     def _noisy(self, clean: Tensor, name: str, draw: str) -> Tensor:
-        noise = torch.from_numpy(normal(tuple(clean.shape), self._seeding, self._seed, name, draw))
+        drawn = normal(tuple(clean.shape), self._seeding, self._seed, name, draw, self._index)
+        noise = torch.from_numpy(drawn)
         return self._level.alpha * clean + self._level.sigma * noise
 
 

@@ -14,6 +14,31 @@ from diffalign.extraction.taps import Taps
 from diffalign.models import Loaded
 from diffalign.offenders import first_five, flagged
 
+Pooled = tuple[list[str], dict[str, NDArray[np.float32]]]
+
+
+def mean_of_passes(passes: Iterable[Pooled]) -> Pooled:
+    """The mean of the features of several passes over the same images, in float64; those of a single one as they are.
+
+    Raises ValueError where two passes saw other images, or in another order.
+    """
+    count = 0
+    names: list[str] = []
+    totals: dict[str, NDArray[np.float64]] = {}
+    first: dict[str, NDArray[np.float32]] = {}
+    for found, pooled in passes:
+        if count == 0:
+            names, first = found, pooled
+        else:
+            if found != names:
+                raise ValueError("passes over other images cannot be averaged")
+            if count == 1:
+                totals = {alias: values.astype(np.float64) for alias, values in first.items()}
+            for alias, values in pooled.items():
+                totals[alias] += values
+        count += 1
+    return names, {alias: (total / count).astype(np.float32) for alias, total in totals.items()} or first
+
 
 def pooled_features(
     loaded: Loaded, layers: Mapping[str, str], batches: Iterable[Mapping[str, Any]]

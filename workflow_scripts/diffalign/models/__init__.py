@@ -8,7 +8,9 @@ A family is a module of this package with a constant, READS = "pixels" or "laten
 A family of diffusion models has a third, and a fourth where it is told texts:
 
     noise_level(model, folder, noise) -> NoiseLevel                 translate t0.5 or s20 to its own clock
-    embed_prompts(folder, texts, device) -> dict[str, Tensor]       one row a text
+    embed_prompts(model, folder, texts, device) -> dict[str, Tensor]    one row a text; `text` stands for it alone
+
+A family with UNTRAINED = True builds the architecture without its weights where model.initial_seed is a number.
 
 TOLD = "labels" says that its models are told class labels in place of texts. NEEDS and TAKES name the keys of a model's
 entry that only some families know (`study.FAMILY_KEYS`): those that it cannot do without, and those that it may have.
@@ -74,13 +76,15 @@ class Loaded:
 @dataclass(frozen=True)
 class Kind:
     """What a family declares. reads: ``pixels``, ``latents`` or ``features``. told: what conditions its models,
-    ``prompts``, ``labels`` or None. needs, takes: keys of a model's entry that only some families know.
+    ``prompts``, ``labels`` or None. needs, takes: keys of a model's entry that only some families know. untrained:
+    whether its models have untrained twins.
     """
 
     reads: str
     told: str | None = None
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
+    untrained: bool = False
 
 
 @cache
@@ -95,11 +99,12 @@ def families() -> Mapping[str, Kind]:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
                 name = node.targets[0].id
-                if name in ("READS", "TOLD", "NEEDS", "TAKES"):
+                if name in ("READS", "TOLD", "NEEDS", "TAKES", "UNTRAINED"):
                     said[name] = ast.literal_eval(node.value)
         if "READS" in said:
             told = said.get("TOLD", "prompts" if said["READS"] == "latents" else None)
-            found[path.stem] = Kind(said["READS"], told, said.get("NEEDS", ()), said.get("TAKES", ()))
+            declared = (said.get("NEEDS", ()), said.get("TAKES", ()), said.get("UNTRAINED", False))
+            found[path.stem] = Kind(said["READS"], told, *declared)
     return found
 
 
@@ -116,6 +121,8 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
     Raises CheckpointError that names the folder, whatever a library says of a corrupted file or a wrong shape.
     """
     found = family(model.family)
+    if model.untrained and not families()[model.family].untrained:
+        raise CheckpointError(f"{model.name}: family '{model.family}' has no untrained twins")
     try:
         loaded: Loaded = found.load(model, folder, noise, device)
     except CheckpointError:
@@ -126,10 +133,16 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
     return loaded
 
 
-def from_diffusers(kind: Any, where: Path) -> Any:
-    """Load a model of diffusers from a folder in float32, every key of it. Raises CheckpointError."""
+def from_diffusers(kind: Any, where: Path, initial_seed: int | None = None) -> Any:
+    """Load a model of diffusers from a folder in float32, every key of it, or only its configuration.
+
+    initial_seed: for a model with the weights that it begins with, drawn by this seed. Raises CheckpointError.
+    """
     import torch
 
+    if initial_seed is not None:
+        torch.manual_seed(initial_seed)
+        return kind.from_config(kind.load_config(where, local_files_only=True))
     net, info = kind.from_pretrained(
         where,
         local_files_only=True,

@@ -19,6 +19,9 @@ from diffalign.study import Model
 # what a batch of this family holds
 READS = "pixels"
 
+# an untrained twin needs the configuration alone
+UNTRAINED = True
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -57,7 +60,7 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
         raise CheckpointError(
             f"{where}: an {name} has no posterior to sample from; set models.{model.name}.posterior: mode"
         )
-    vae = from_diffusers(getattr(diffusers, name), where)
+    vae = from_diffusers(getattr(diffusers, name), where, model.initial_seed)
     # the latent becomes a module beside the encoder, so that it can be tapped; nothing is decoded
     vae.posterior = Posterior(model) if kind.moments else nn.Identity()
     vae.decoder = nn.Identity()

@@ -20,6 +20,9 @@ from diffalign.study import Model
 READS = "pixels"
 TAKES = ("tokens",)
 
+# an untrained twin needs the configuration alone
+UNTRAINED = True
+
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 
 
@@ -34,13 +37,16 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
         raise ValueError(f"{model.name}: family timm_vision needs 'input'")
     config = _read_config(folder)
     arguments = {**config.get("model_args", {}), "num_classes": 0}
+    if model.initial_seed is not None:
+        torch.manual_seed(model.initial_seed)
     net = timm.create_model(config["architecture"], pretrained=False, **_dynamic(config["architecture"], arguments))
-    found = load_file(folder / _WEIGHTS)
-    expected = set(net.state_dict())
-    # timm checkpoints may carry the classifier that num_classes=0 leaves out
-    extra = {key for key in set(found) - expected if not key.startswith(("head.", "fc."))}
-    check_keys(expected - set(found), extra, str(folder / _WEIGHTS))
-    net.load_state_dict({key: found[key] for key in expected})
+    if not model.untrained:
+        found = load_file(folder / _WEIGHTS)
+        expected = set(net.state_dict())
+        # timm checkpoints may carry the classifier that num_classes=0 leaves out
+        extra = {key for key in set(found) - expected if not key.startswith(("head.", "fc."))}
+        check_keys(expected - set(found), extra, str(folder / _WEIGHTS))
+        net.load_state_dict({key: found[key] for key in expected})
     net.eval().to(device)
     prefix = int(getattr(net, "num_prefix_tokens", 0))
     patches = 0

@@ -17,6 +17,9 @@ from diffalign.study import Model
 # what a batch of this family holds
 READS = "pixels"
 
+# an untrained twin needs the configuration alone
+UNTRAINED = True
+
 # checkpoints of vision-language models: the configuration's model_type -> the class of its vision half
 _VISION_CLASSES = {
     "siglip": "SiglipVisionModel",
@@ -42,11 +45,16 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
     kind = json.loads(path.read_text(encoding="utf-8")).get("model_type")
     if kind not in _VISION_CLASSES:
         raise CheckpointError(f"{path}: model_type '{kind}' is not known here; known: {', '.join(_VISION_CLASSES)}")
-    net, info = getattr(transformers, _VISION_CLASSES[kind]).from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=torch.float32
-    )
-    unexpected = {key for key in info["unexpected_keys"] if not key.startswith(_OTHER_HALF)}
-    check_keys(set(info["missing_keys"]), unexpected, str(folder))
+    found = getattr(transformers, _VISION_CLASSES[kind])
+    if model.initial_seed is not None:
+        torch.manual_seed(model.initial_seed)
+        net = found(found.config_class.from_pretrained(folder, local_files_only=True))
+    else:
+        net, info = found.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=torch.float32
+        )
+        unexpected = {key for key in info["unexpected_keys"] if not key.startswith(_OTHER_HALF)}
+        check_keys(set(info["missing_keys"]), unexpected, str(folder))
     net.eval().to(device)
 
     def forward(batch: Mapping[str, Any]) -> object:

@@ -2,16 +2,116 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from diffalign.offenders import first_five
 from diffalign.stimuli.manifest import Image
 
+# conditionings that are said of single images
+TEXTS = ("caption", "description", "caption2")
+_SYNSET = re.compile(r"n[0-9]{8}")
 
-def prompt_texts(images: Sequence[Image], conditioning: str) -> tuple[list[str], list[int]]:
-    """The distinct texts under a conditioning, and for each image, in order, the row of its text.
 
-    ``uncond`` is the empty prompt for all. Raises ValueError for another conditioning.
+class CaptionError(ValueError):
+    """Texts that cannot be used; the message names the file or the first five images."""
+
+
+def prompt_texts(
+    images: Sequence[Image],
+    conditioning: str,
+    given: Mapping[str, str] | None = None,
+) -> tuple[list[str], list[int]]:
+    """The distinct texts under a conditioning, in order of first use, and for each image the row of its text.
+
+    ``uncond`` is the empty prompt for all; ``label`` is `label_prompt` of the label, or of the word for it; ``caption``
+    and ``description`` are what the manifest says. given: in place of the manifest name -> text, the only source of
+    ``caption2``, or label -> word. Raises CaptionError that names the first five images without such a text,
+    ValueError for another conditioning.
     """
-    if conditioning != "uncond":
-        raise ValueError(f"unknown conditioning '{conditioning}'; allowed: uncond")
-    return [""], [0] * len(images)
+    if conditioning == "uncond":
+        return [""], [0] * len(images)
+    if conditioning == "label":
+        called = [image.label if given is None else given.get(image.label, "") for image in images]
+        mute = [image.name for image in images if given is None and _SYNSET.fullmatch(image.label)]
+        if mute:
+            raise CaptionError(
+                f"the labels of {len(mute)} images are WordNet synsets, which say nothing to a text encoder, "
+                f"first: {first_five(mute)}; let datasets.*.words name a file with a word for each"
+            )
+        texts = [label_prompt(word) if word else "" for word in called]
+    elif conditioning in TEXTS:
+        texts = [getattr(image, conditioning, "") if given is None else given.get(image.name, "") for image in images]
+    else:
+        raise ValueError(f"unknown conditioning '{conditioning}'; allowed: {', '.join(('uncond', 'label', *TEXTS))}")
+    bare = [image.name for image, text in zip(images, texts, strict=True) if not text]
+    if bare:
+        raise CaptionError(
+            f"{len(bare)} of {len(images)} images have no {conditioning}, first: {first_five(bare)} "
+            f"(datasets.*.texts and .words in config.yaml name files of texts)"
+        )
+    row_of = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+    return list(row_of), [row_of[text] for text in texts]
+
+
+def label_prompt(word: str) -> str:
+    """``a photo of a `` and the word without digits, underscores as spaces (Linhardt et al. 2024)."""
+    return "a photo of a " + re.sub(r"[0-9]", "", word).replace("_", " ")
+
+
+def read_texts(path: Path) -> Mapping[str, str]:
+    """Name -> text, from a .json mapping, or a .tsv of two columns whose header begins with ``name``.
+
+    Raises CaptionError for an absent or malformed file, and for a name that stands twice.
+    """
+    if not path.is_file():
+        raise CaptionError(f"{path}: no such file; datasets.*.texts in config.yaml says where texts are")
+    try:
+        content = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            return _mapping(path, json.loads(content, object_pairs_hook=lambda pairs: _unique(path, pairs)))
+        if path.suffix == ".tsv":
+            header, *rows = csv.reader(content.splitlines(), delimiter="\t")
+            if len(header) != 2 or header[0] != "name" or any(len(row) != 2 for row in rows):
+                raise CaptionError(f"{path}: expected two columns, 'name' and a text, with this header")
+            return _unique(path, [(row[0], row[1]) for row in rows])
+    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error, ValueError) as error:
+        if isinstance(error, CaptionError):
+            raise
+        raise CaptionError(f"{path}: cannot be read: {error}") from error
+    raise CaptionError(f"{path}: '{path.suffix}' is not known here; allowed: .json, .tsv")
+
+
+def read_words(path: Path) -> Mapping[str, str]:
+    """Label -> word, from lines of a label, a blank and one or more names, such as ``n01440764 tench, Tinca tinca``.
+
+    The first name is taken. Raises CaptionError for an absent file, a label that stands twice, or one without a name.
+    """
+    if not path.is_file():
+        raise CaptionError(f"{path}: no such file; datasets.*.words in config.yaml says where they are")
+    pairs = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.strip():
+            label, _, rest = line.strip().partition("\t" if "\t" in line else " ")
+            word = rest.split(",")[0].strip()
+            if not word:
+                raise CaptionError(f"{path}: '{label}' has no word")
+            pairs.append((label, word))
+    return _unique(path, pairs)
+
+
+def _mapping(path: Path, content: object) -> dict[str, str]:
+    if not isinstance(content, dict) or not all(isinstance(text, str) for text in content.values()):
+        raise CaptionError(f"{path}: expected a mapping of names to texts")
+    return content
+
+
+def _unique(path: Path, pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+    if twice:
+        raise CaptionError(f"{path}: {len(twice)} names stand more than once, first: {first_five(twice)}")
+    return dict(pairs)

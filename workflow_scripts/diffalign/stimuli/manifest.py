@@ -21,10 +21,10 @@ class ManifestError(ValueError):
 class Image:
     """One image of a data set.
 
-    name: file stem, the key that everything joins on. label and label_index: its class, '' and -1 where it has
-    none. caption: '' where it has none. sha256: of the PNG file. source: the file it was made from. notes: what was
-    converted on the way, '' for nothing. rotation: degrees counter-clockwise by which the PNG was turned. scale: share
-    of the side that a model's input will have; the PNG is not scaled.
+    name: file stem, the key that everything joins on. label and label_index: its class, '' and -1 where it has none.
+    caption, description: what is said of it, '' where there is none. sha256: of the PNG file. source: the file it was
+    made from. notes: what was converted on the way, '' for nothing. rotation: degrees counter-clockwise by which the
+    PNG was turned. scale: share of the side that a model's input will have; the PNG is not scaled.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Image:
     notes: str
     rotation: int = 0
     scale: float = 1.0
+    description: str = ""
 
 
 COLUMNS = tuple(f.name for f in fields(Image))

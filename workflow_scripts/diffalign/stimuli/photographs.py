@@ -90,9 +90,11 @@ def _third(index: int, count: int) -> int:
     return 1 if count == 1 else min(2, 3 * index // count)
 
 
-def photographs(size: int, count: int) -> Iterator[tuple[str, str, int, str, str, str, Image.Image]]:
-    """All crops: (name, label, label index, caption, source, notes, image) in order of name."""
+def photographs(size: int, count: int) -> Iterator[tuple[str, str, int, str, str, str, str, Image.Image]]:
+    """All crops: (name, label, label index, caption, description, source, notes, image) in order of name."""
     for index, (file, caption) in enumerate(sorted(PHOTOGRAPHS.items(), key=lambda entry: label_of(entry[0]))):
         image, notes = read_rgb(photograph_path(file))
         for number, (crop, place) in enumerate(crops(image, size, count)):
-            yield f"{label_of(file)}_{number:03d}", label_of(file), index, f"{caption}, {place}", file, notes, crop
+            name, label = f"{label_of(file)}_{number:03d}", label_of(file)
+            # the description is of the whole photograph
+            yield name, label, index, f"{caption}, {place}", caption, file, notes, crop

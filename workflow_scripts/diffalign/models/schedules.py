@@ -1,0 +1,95 @@
+"""Noise levels on the schedules of diffusers: flow matching, and variance-preserving steps by their alphas_cumprod."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from diffalign.models import CheckpointError
+from diffalign.noise import NoiseLevel, linear
+
+# the published img2img features run 100 steps whatever the strength
+PUBLISHED_STEPS = 100
+
+
+def scheduler_of(folder: Path) -> Any:
+    """The scheduler of a pipeline folder, of the class that its configuration names. Raises CheckpointError."""
+    import diffusers
+
+    where = folder / "scheduler"
+    if not (where / "scheduler_config.json").is_file():
+        raise CheckpointError(f"{where / 'scheduler_config.json'}: missing; not a pipeline folder of diffusers")
+    name = json.loads((where / "scheduler_config.json").read_text(encoding="utf-8")).get("_class_name")
+    kind = getattr(diffusers, str(name), None)
+    if kind is None:
+        raise CheckpointError(f"{where}: diffusers {diffusers.__version__} has no scheduler '{name}'")
+    return kind.from_pretrained(where, local_files_only=True)
+
+
+def is_flow(scheduler: Any) -> bool:
+    """Whether the schedule is the linear path of flow matching, rather than variance-preserving."""
+    return not hasattr(scheduler, "alphas_cumprod") or bool(scheduler.config.get("use_flow_sigmas"))
+
+
+def noise_level(folder: Path, noise: str) -> NoiseLevel:
+    """Where a noise level of the grammar lies on the checkpoint's own schedule.
+
+    ``t0.5``: α and σ with σ/(α + σ) = t on the linear path or, with α² + σ² = 1, on the variance-preserving one.
+    ``s20``: what 100 img2img steps at strength 20 % begin with, by the scheduler's own spacing and shift.
+    Raises CheckpointError where a strength means nothing without the size of the image.
+    """
+    scheduler = scheduler_of(folder)
+    if noise[0] == "t":
+        t = float(noise[1:])
+        if not is_flow(scheduler):
+            return variance_preserving(t, scheduler.alphas_cumprod)
+        alpha, sigma = linear(t)
+        return NoiseLevel(alpha, sigma, sigma * scheduler.config.num_train_timesteps)
+    return _img2img(scheduler, int(noise[1:]), folder)
+
+
+def variance_preserving(t: float, alphas_cumprod: ArrayLike) -> NoiseLevel:
+    """The level t = σ/(α + σ) on a schedule with α² = ᾱ and α² + σ² = 1.
+
+    The clock lies between the two steps around it, linearly in log-SNR; a level beyond the schedule is told as its
+    first or last step, whose noise is nearest.
+    """
+    alpha, sigma = linear(t)
+    norm = math.hypot(alpha, sigma)
+    squared = np.asarray(alphas_cumprod, np.float64)
+    # a schedule with zero terminal SNR ends in infinity, which np.interp cannot cross
+    steps = np.flatnonzero((squared > 0) & (squared < 1))
+    log_ratio = 0.5 * np.log((1 - squared[steps]) / squared[steps])
+    if t == 0:
+        step = 0.0
+    elif t == 1:
+        step = float(len(squared) - 1)
+    else:
+        step = float(np.interp(math.log(sigma / alpha), log_ratio, steps))
+    return NoiseLevel(alpha / norm, sigma / norm, step)
+
+
+def _img2img(scheduler: Any, strength: int, folder: Path) -> NoiseLevel:
+    if scheduler.config.get("use_dynamic_shifting"):
+        raise CheckpointError(
+            f"{folder / 'scheduler'}: shifts its steps by the size of the image, so a strength is no noise level; "
+            "write t and a number in [0, 1] instead"
+        )
+    scheduler.set_timesteps(PUBLISHED_STEPS)
+    start = PUBLISHED_STEPS - PUBLISHED_STEPS * strength // 100
+    step = float(scheduler.timesteps[start])
+    if is_flow(scheduler):
+        sigma = float(scheduler.sigmas[start])
+        return NoiseLevel(1 - sigma, sigma, step, strength)
+    if hasattr(scheduler, "sigmas"):
+        # σ/α, what add_noise adds before scale_model_input divides by its norm
+        ratio = float(scheduler.sigmas[start])
+        norm = math.hypot(1, ratio)
+        return NoiseLevel(1 / norm, ratio / norm, step, strength)
+    squared = float(scheduler.alphas_cumprod[int(step)])
+    return NoiseLevel(math.sqrt(squared), math.sqrt(1 - squared), step, strength)

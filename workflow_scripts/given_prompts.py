@@ -1,0 +1,28 @@
+"""Embeddings that were given for a model, one an image, joined on names: a file of prompts like the others."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffalign import logs
+from diffalign.prompt_store import embedding_facts, read_embeddings, write_prompts
+from diffalign.stimuli.manifest import read_manifest
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def given_prompts(word: str, source: Path, manifest: Path, path: Path) -> None:
+    """Write the embeddings of the images of the manifest. Raises PromptError that names the file and the images."""
+    names = [image.name for image in read_manifest(manifest)]
+    facts = {"conditioning": word, **embedding_facts(source)}
+    write_prompts(path, read_embeddings(source, names), range(len(names)), names, facts)
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], "given_prompts"):
+        given_prompts(
+            snakemake.wildcards.word,
+            Path(snakemake.params.source),
+            Path(snakemake.input.manifest),
+            Path(snakemake.output[0]),
+        )

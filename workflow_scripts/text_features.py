@@ -1,0 +1,73 @@
+"""Features of texts or given embeddings alone: no image is seen, so there is one layer, text."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from diffalign import logs, store
+from diffalign.atomic import write_json
+from diffalign.checkpoints import RECORD_FORMAT, read_record
+from diffalign.prompt_store import read_prompts
+from diffalign.provenance import file_sha256
+from diffalign.stimuli.manifest import read_manifest
+from diffalign.study import Model
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def text_features(
+    recipe: Path,
+    record: Path | None,
+    dataset_json: Path,
+    manifest: Path,
+    prompts: Path,
+    features: Path,
+    layers_json: Path,
+) -> None:
+    """Write the row of each image. record: of the text encoder, None for embeddings that were given. Raises StoreError
+    where the prompts are of other images than the manifest.
+    """
+    content = json.loads(recipe.read_text(encoding="utf-8"))
+    (layer,) = Model.from_recipe(content["model"]).layers
+    names = [row.name for row in read_manifest(manifest)]
+    found = read_prompts(prompts)
+    store.check_same_names(names, list(found.row_of), manifest, prompts)
+    values = found.text[[found.row_of[name] for name in names]].float().numpy()
+    made = {
+        **content,
+        "layer": layer,
+        "module": layer,
+        "tokens": "mean of the given tokens" if "embeddings" in found.facts else "last",
+        "pooling": "mean" if "embeddings" in found.facts else "none",
+        "weights": read_record(record) if record else given_record(found.facts),
+        "autoencoder_weights": None,
+        "prompts": found.facts,
+        "images": json.loads(dataset_json.read_text(encoding="utf-8")),
+        "torch": torch.__version__,
+    }
+    store.write_features(features, store.Features(values, tuple(names), made))
+    made_of = {layer: {"width": int(values.shape[1]), "sha256": file_sha256(features)}}
+    write_json(layers_json, {"format": 1, "bundle": content["bundle"], "count": len(names), "layers": made_of})
+
+
+def given_record(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands in the place of a checkpoint's record for embeddings that were given."""
+    return {"format": RECORD_FORMAT, "source": "given", "sha256": {facts["embeddings"]: facts["sha256"]}}
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], "text_features"):
+        given = snakemake.input
+        text_features(
+            Path(given.recipe),
+            Path(given.record) if "record" in dict(given.items()) else None,
+            Path(given.dataset),
+            Path(given.manifest),
+            Path(given.prompts),
+            Path(snakemake.output.features),
+            Path(snakemake.output.manifest),
+        )
