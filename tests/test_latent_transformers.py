@@ -2,7 +2,6 @@
 
 import json
 import math
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +33,6 @@ KINDS = {
     "reg": RepaArchitecture,
     "lightningdit": LightningArchitecture,
 }
-XL = {"input_size": 32, "in_channels": 4, "patch_size": 2, "hidden_size": 1152, "depth": 28, "num_heads": 16}
-REPA_XL = RepaArchitecture(**XL, num_classes=1000, encoder_depth=8)
-LIGHTNING_XL = {**XL, "input_size": 16, "in_channels": 32, "patch_size": 1}
 
 
 def published(name: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -86,30 +82,6 @@ def test_every_stage_equals_the_published_one(name: str, tmp_path: Path) -> None
         assert (found - expected).abs().max() <= 1e-5, stage
     leading = 1 if name == "reg" else 0
     assert torch.equal(kept["embedder"][:, leading:], kept["x_embedder"] + net.pos_embed[:, leading:])
-
-
-@pytest.mark.parametrize(
-    ("name", "make"),
-    [
-        ("sit", lambda: SiT(SiTArchitecture(**XL, num_classes=1000, learn_sigma=True))),
-        ("repa", lambda: REPA(REPA_XL, [768], 2048)),
-        ("reg", lambda: REG(REPA_XL, [768], 2048, 768)),
-        (
-            "lightningdit",
-            lambda: LightningDiT(LightningArchitecture(**LIGHTNING_XL, num_classes=1000, **lightning_options())),
-        ),
-    ],
-)
-def test_the_full_size_has_the_published_keys_and_shapes(name: str, make: Any) -> None:
-    config, _ = published(name)
-    with torch.device("meta"):
-        net = make()
-    assert {key: list(tensor.shape) for key, tensor in net.state_dict().items()} == config["official_full_size"]["keys"]
-
-
-def lightning_options() -> dict[str, bool]:
-    on = {"use_swiglu", "use_rmsnorm", "use_rope"}
-    return {key: key in on for key in (*on, "use_qknorm", "wo_shift", "learn_sigma")}
 
 
 @pytest.mark.parametrize(
@@ -237,7 +209,7 @@ def test_a_checkpoint_of_another_family_is_named(name: str, other: str, tmp_path
         models.load(model_of(name), checkpoint(other, tmp_path), "t0.5", CPU)
 
 
-@pytest.mark.parametrize("name", ["sit", "repa", "reg"])
+@pytest.mark.parametrize("name", list(KINDS))
 def test_miniatures_are_thin_and_as_deep_as_the_published_models(name: str, tmp_path: Path) -> None:
     model = STUDY.models[name]
     models.family(name).make_miniature(model.miniature, tmp_path, 0)
@@ -251,19 +223,21 @@ def test_miniatures_are_thin_and_as_deep_as_the_published_models(name: str, tmp_
     assert all(torch.equal(tensor, again[key]) for key, tensor in net.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["sit", "repa", "reg"])
+@pytest.mark.parametrize("name", list(KINDS))
 def test_the_catalogue_describes_the_published_models(name: str) -> None:
     config, _ = published(name)
     entry = yaml.safe_load((ROOT / "config.yaml").read_text())["models"][name]["architecture"]
+    architecture: Any = read_architecture(KINDS[name], entry, name)
+    make: dict[str, Any] = {
+        "sit": lambda: SiT(architecture),
+        "repa": lambda: REPA(architecture, [768], 2048),
+        "reg": lambda: REG(architecture, [768], 2048, 768),
+        "lightningdit": lambda: LightningDiT(architecture),
+    }
     with torch.device("meta"):
-        if name == "sit":
-            net: Any = SiT(read_architecture(SiTArchitecture, entry, name))
-        else:
-            net = {"repa": REPA, "reg": partial(REG, cls_token_dim=768)}[name](
-                read_architecture(RepaArchitecture, entry, name), [768], 2048
-            )
+        net = make[name]()
     assert {key: list(tensor.shape) for key, tensor in net.state_dict().items()} == config["official_full_size"]["keys"]
     assert len([alias for alias in STUDY.models[name].layers if alias.startswith("b")]) == entry["depth"]
-    if name != "sit":
+    if "encoder_depth" in entry:
         aliases = list(STUDY.models[name].layers)
         assert aliases.index("proj0") == aliases.index(f"b{entry['encoder_depth'] - 1}") + 1
