@@ -1,11 +1,13 @@
 """What tests share: goldens, a small study that ran once, and a way to run the workflow."""
 
+import copy
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +38,20 @@ def golden(name: str) -> Path:
     pytest.skip(f"golden {name} lies outside of this checkout")
 
 
+def read_yaml(path: Path) -> dict[str, Any]:
+    return dict(yaml.load(path.read_text(), yaml.CSafeLoader))
+
+
+@cache
+def _demo_config() -> dict[str, Any]:
+    config = read_yaml(ROOT / "config.yaml")
+    merge(config, read_yaml(ROOT / "profiles" / "demo" / "study.yaml"))
+    return config
+
+
 def demo_config() -> dict[str, Any]:
     """config.yaml under the demo profile, merged as Snakemake merges it."""
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    merge(config, yaml.safe_load((ROOT / "profiles" / "demo" / "study.yaml").read_text()))
-    return config
+    return copy.deepcopy(_demo_config())
 
 
 def merge(config: dict[str, Any], overlay: Mapping[str, Any]) -> None:
