@@ -406,7 +406,7 @@ def everything():
     ]
     tables = [f"results/tables/{table}.tsv" for table in ("alignment", "pairs")]
     scores = [f"results/{metric}/{pair}.npy" for metric in METRICS for pair in STUDY.scores]
-    return [*scores, *([*tables, *figures, *maps] if STUDY.pairs else []), *looks_at_scores()]
+    return [*scores, *([*tables, *figures, *maps] if STUDY.pairs else []), *looks_at_scores(), *semantic_equivariance()]
 
 
 def looks_at_scores():
@@ -422,6 +422,34 @@ def looks_at_scores():
             *([f"results/figures/{place}/gallery/{pair}.png"] if has_images else []),
         )
     ]
+
+
+def se_conditions(side="a"):
+    """Conditions that one side of an SE-CKNNA has, clean first, in the order of the mean's."""
+    conditions = STUDY.se_cknna.conditions
+    if side == "b" and STUDY.se_cknna.reference == CLEAN:
+        return [CLEAN] * (1 + len(conditions))
+    return [CLEAN, *conditions]
+
+
+def lists_under(name, conditions, wildcards):
+    """The neighbour lists of a typed name under each of these conditions, on the data set of a target or the default."""
+    dataset = wildcards.get("dataset", STUDY.default_dataset)
+    bundle = STUDY.bundle(name)
+    return [f"{NEIGHBORS}.npz".format(dataset=dataset, condition=each, bundle=bundle) for each in conditions]
+
+
+def se_recipes(dataset):
+    """What is known of the SE-CKNNA of every pair of the study on one data set."""
+    return [f"results/se_cknna/{dataset}/{pair}.json" for pair in STUDY.se_cknna.pairs]
+
+
+def semantic_equivariance():
+    """The table and the figures of SE-CKNNA, where the study names pairs for it."""
+    if not STUDY.se_cknna.pairs:
+        return []
+    figures = [f"results/figures/{dataset}/se_cknna.png" for dataset in STUDY.study_datasets]
+    return ["results/tables/se_cknna.tsv", *figures]
 
 
 def made_by(rules):

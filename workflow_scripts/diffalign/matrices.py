@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.calibration_store import StoredCalibration, read_calibration
-from diffalign.recipes import FORMAT
+from diffalign.recipes import FORMAT, is_miniature
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ class LayerMatrix:
     @property
     def miniature(self) -> bool:
         """True where either side, or the autoencoder that it reads, has random miniature weights."""
-        records = [self.recipe[side][key] for side in ("a", "b") for key in ("weights", "autoencoder_weights")]
-        return any(record is not None and record["source"] == "miniature" for record in records)
+        return is_miniature(self.recipe)
 
     @property
     def metric(self) -> str:

@@ -19,7 +19,9 @@ from diffalign import __version__
 from diffalign.alignment.calibration import Calibration
 from diffalign.alignment.intervals import LEVEL, Interval
 from diffalign.alignment.metrics import METRICS, Score, Settings
+from diffalign.alignment.semantic_equivariance import Estimate, SemanticEquivariance, UnderConditions
 from diffalign.alignment.settings import Preparation
+from diffalign.conditions import CLEAN
 from diffalign.neighbor_store import NeighborFile
 from diffalign.prepared_features import preparation_settings
 
@@ -83,6 +85,12 @@ def interval_recipe(method: str, interval: Interval) -> dict[str, Any]:
     }
 
 
+def is_miniature(recipe: Mapping[str, Any]) -> bool:
+    """True where either side, or the autoencoder that it reads, has random miniature weights."""
+    records = [recipe[side][key] for side in ("a", "b") for key in ("weights", "autoencoder_weights")]
+    return any(record is not None and record["source"] == "miniature" for record in records)
+
+
 def score_recipe(
     metric: str,
     a: NeighborFile,
@@ -100,6 +108,58 @@ def score_recipe(
         "a": _side(a, [layers[0]]),
         "b": _side(b, [layers[1]]),
     }
+
+
+def semantic_equivariance_recipe(
+    sides: Mapping[str, tuple[NeighborFile, NeighborFile]],
+    layers: tuple[str, str],
+    settings: Settings,
+    dataset: str,
+    asked: Mapping[str, str],
+    found: SemanticEquivariance,
+    robustness: Mapping[str, UnderConditions],
+    drawing: Drawing,
+) -> dict[str, Any]:
+    """The recipe of an SE-CKNNA: that of a single score, with clean, every condition, the change and the robustness.
+
+    sides: condition -> both sides; clean comes first. asked: reference and mean_over. robustness: ``a`` and, where it
+    saw transformed images, ``b``.
+    """
+    conditions = [condition for condition in sides if condition != CLEAN]
+    a, b = sides[CLEAN]
+    undefined = [
+        name for name, each in {CLEAN: found.clean, **found.transformed.conditions}.items() if math.isnan(each.value)
+    ]
+    mean = found.transformed.mean
+    return {
+        **_common("cknna", a, b, settings, Where(dataset, " ".join(conditions))),
+        "metric": "se_cknna",
+        "value": _number(mean.value),
+        "undefined": f"{METRICS['cknna'].undefined} ({', '.join(undefined)})" if undefined else None,
+        "null": null_recipe(found.null, drawing),
+        "interval": None
+        if math.isnan(mean.value)
+        else {"method": "dyadic", "level": LEVEL, **{key: getattr(mean, key) for key in ("low", "high", "error")}},
+        **asked,
+        "clean": _estimate(found.clean),
+        "conditions": {name: _estimate(each) for name, each in found.transformed.conditions.items()},
+        "change": _estimate(found.change),
+        "relative_change": _estimate(found.relative),
+        "robustness": {
+            side: {
+                "mean": _estimate(of_side.mean),
+                "conditions": {name: _estimate(each) for name, each in of_side.conditions.items()},
+            }
+            for side, of_side in robustness.items()
+        },
+        "a": _side(a, [layers[0]]),
+        "b": _side(b, [layers[1]]),
+        "images": {name: [side.recipe["images"] for side in pair] for name, pair in sides.items()},
+    }
+
+
+def _estimate(estimate: Estimate) -> dict[str, float | None]:
+    return {key: _number(value) for key, value in asdict(estimate).items()}
 
 
 def matrix_recipe(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from diffalign.alignment.graphs import EdgeIndex, KnnGraphs, Matches, chunks
 
@@ -114,3 +115,46 @@ def _variance(shared: Matches, w: NDArray[np.float64], a: _Own, b: _Own, both: N
     variance = images - dyads
     # few images can leave a difference below zero: what the edges alone account for is kept then
     return np.asarray(np.where(variance > 0, variance, np.maximum(dyads, 0)).reshape(shared.shape))
+
+
+def influence(a: KnnGraphs, b: KnnGraphs, parts: Parts, eps: float = 0.0) -> sparse.csr_array:
+    """What every edge moves the score of one pair of layers by, to first order: e_ij of `errors`, (N, N).
+
+    eps: added to the scale of the score. Raises ValueError for several layers.
+    """
+    if a.layers != 1 or b.layers != 1:
+        raise ValueError(f"influences are of one pair of layers, not of {a.layers} x {b.layers}")
+    scale = float(parts.scale[0, 0])
+    shared = EdgeIndex(a, parts.backward).matches(b)
+    w = parts.shares(shared) / (scale + eps)
+    half = -w.sum() / 2 * (scale / (scale + eps) if parts.scaled else 1.0)
+    values, rows, columns = [w], [shared.sources], [shared.targets]
+    for side in (a, b):
+        own = _own_shares(side, parts.shares if parts.scaled else None)
+        values.append(half * own.values)
+        rows.append(np.repeat(np.arange(side.count), side.k))
+        columns.append(side.targets.ravel().astype(np.int64))
+    where = (np.concatenate(rows), np.concatenate(columns))
+    # edges that stand more than once are added up
+    return sparse.coo_array((np.concatenate(values), where), shape=(a.count, a.count)).tocsr()
+
+
+class Covariances:
+    """How scores of the same images vary together: from the influences of all edges on each, as `errors` has it."""
+
+    def __init__(self, influences: Sequence[sparse.csr_array]) -> None:
+        both_ways = [edges + edges.T for edges in influences]
+        at_image = np.stack([np.asarray(edges.sum(axis=1)) for edges in both_ways])
+        # of edges i -> j and j -> i, each pair once
+        self._dyads = np.array([[float((x * y).sum()) / 2 for y in both_ways] for x in both_ways])
+        self._images = at_image @ at_image.T - self._dyads
+
+    def of(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Covariances (M, M) of M sums of scores, each a row of weights (M, C).
+
+        What the edges alone account for is kept where few images leave a variance below zero.
+        """
+        found: NDArray[np.float64] = weights @ self._images @ weights.T
+        if np.linalg.eigvalsh(found).min() <= 0:
+            found = weights @ self._dyads @ weights.T
+        return found

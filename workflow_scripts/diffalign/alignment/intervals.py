@@ -44,6 +44,24 @@ def jackknife(
     return around(scores, error, count - 1)
 
 
+def of_ratio(numerator: float, denominator: float, covariance: NDArray[np.float64]) -> tuple[float, float] | None:
+    """The interval of a ratio of two estimates with a covariance (2, 2), after Fieller (1954): all ratios r for which
+    numerator - r denominator is not distinguishable from 0.
+
+    None where the denominator is not: then no ratio can be excluded on one side.
+    """
+    from scipy.stats import norm
+
+    z2 = float(norm.ppf((1 + LEVEL) / 2)) ** 2
+    square = denominator**2 - z2 * covariance[1, 1]
+    if square <= 0:
+        return None
+    middle = numerator * denominator - z2 * covariance[0, 1]
+    rest = numerator**2 - z2 * covariance[0, 0]
+    reach = float(np.sqrt(max(0.0, middle**2 - square * rest)))
+    return (middle - reach) / square, (middle + reach) / square
+
+
 def around(scores: NDArray[np.float64], error: NDArray[np.float64], freedom: int | None = None) -> Interval:
     """Scores ± a quantile times the error: of the normal distribution, or of Student's with so many degrees."""
     from scipy.stats import norm, t

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from diffalign.alignment import dissimilarities, dyadic, factors, moments, regression
 from diffalign.alignment import neighbor_metrics as lists
@@ -185,6 +186,14 @@ class NeighborScores:
             }
             found |= dyadic.errors(a, b, parts)
         return found
+
+    def influence(self, name: str, eps: float = 0.0) -> sparse.csr_array:
+        """What every edge moves the score of one pair of layers by, (N, N), of a metric that declares shares."""
+        metric = METRICS[name]
+        if metric.shares is None:
+            raise ValueError(f"{name} declares no shares of edges")
+        parts = dyadic.Parts(metric.shares, metric.backward, metric.scaled, self._scales[name])
+        return dyadic.influence(*self._graphs[self.k - metric.includes_self], parts, eps)
 
     def _measured(
         self, names: Sequence[str], k: int, backward: bool, permutation: NDArray[np.intp] | None

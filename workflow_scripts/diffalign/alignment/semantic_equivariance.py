@@ -1,0 +1,146 @@
+"""SE-CKNNA: the mean of CKNNA over transformed images, beside clean ones, with intervals over images.
+
+All conditions are of the same images, so their scores vary together: errors are those of the mean and of the change
+themselves, from what every edge between two images adds to all scores (`dyadic`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffalign.alignment import nulls
+from diffalign.alignment.calibration import Calibration, calibrate_by_permutations
+from diffalign.alignment.dyadic import Covariances
+from diffalign.alignment.intervals import around, of_ratio
+from diffalign.alignment.metrics import METRICS, Layer, NeighborScores, Settings, first_lists
+
+METRIC = "cknna"
+Pair = tuple[Layer, Layer]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its standard error and 95 % interval over images; NaN where there is none."""
+
+    value: float
+    error: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+
+
+@dataclass(frozen=True, eq=False)
+class UnderConditions:
+    """Scores under each condition, and their mean."""
+
+    conditions: Mapping[str, Estimate]
+    mean: Estimate
+
+
+@dataclass(frozen=True, eq=False)
+class SemanticEquivariance:
+    """The alignment of two layers on transformed images.
+
+    clean: on clean images; no part of the mean. change: mean - clean. relative: change / clean; its interval is NaN
+    where clean cannot be told from 0, and it has no standard error. null: of the mean; None where that is undefined.
+    """
+
+    transformed: UnderConditions
+    clean: Estimate
+    change: Estimate
+    relative: Estimate
+    null: Calibration | None
+
+
+class _Scores:
+    """Scores of pairs of layers that are all of the same images."""
+
+    def __init__(self, pairs: Mapping[str, Pair], settings: Settings) -> None:
+        self.names = list(pairs)
+        self.eps = settings.eps
+        self.scorers = [
+            NeighborScores([METRIC], first_lists([a], settings.k), first_lists([b], settings.k), settings.k)
+            for a, b in pairs.values()
+        ]
+        self.values = self.under(None)
+        self._covariances: Covariances | None = None
+        if np.isfinite(self.values).all():
+            self._covariances = Covariances([scorer.influence(METRIC, settings.eps) for scorer in self.scorers])
+
+    def under(self, order: NDArray[np.intp] | None) -> NDArray[np.float64]:
+        """All scores, (C,), with the images of the second layers relabelled."""
+        return np.array([float(scorer.scores(self.eps, order)[METRIC][0, 0]) for scorer in self.scorers])
+
+    def covariance(self, *weights: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """Covariances of sums of scores; None where a score is undefined."""
+        return None if self._covariances is None else self._covariances.of(np.stack(weights))
+
+    def estimate(self, weights: NDArray[np.float64]) -> Estimate:
+        """A sum of scores, each with a weight."""
+        # 0 x NaN is none of the sum's business
+        value = float(weights[weights != 0] @ self.values[weights != 0])
+        covariance = self.covariance(weights)
+        if covariance is None:
+            return Estimate(value)
+        error = np.sqrt(np.maximum(covariance[:1, :1], 0))
+        found = around(np.array([[value]]), error)
+        return Estimate(value, float(error[0, 0]), float(found.low[0, 0]), float(found.high[0, 0]))
+
+    def mean_of(self, names: Iterable[str]) -> NDArray[np.float64]:
+        """Weights of the mean of some scores."""
+        chosen = np.isin(self.names, list(names))
+        return np.asarray(chosen / chosen.sum(), np.float64)
+
+
+def under_conditions(pairs: Mapping[str, Pair], settings: Settings) -> UnderConditions:
+    """CKNNA of each condition's pair of layers, and the mean.
+
+    With a layer on clean images as the first of every pair and the same layer on transformed ones as the second, it is
+    the robustness of that layer.
+    """
+    return _under_conditions(_Scores(pairs, settings), pairs)
+
+
+def semantic_equivariance(
+    clean: Pair,
+    transformed: Mapping[str, Pair],
+    settings: Settings,
+    draws: int,
+    alpha: float,
+    seed: int,
+    progress: Callable[[Iterable[NDArray[np.intp]], int], Iterable[NDArray[np.intp]]] | None = None,
+) -> SemanticEquivariance:
+    """Measure two layers on clean images and under every condition.
+
+    transformed: condition -> both layers; all are of the same images in the same order. draws: relabellings of images
+    that the null of the mean is made of, shared by all conditions and keyed by (seed, number). progress: wraps them.
+    """
+    scores = _Scores({"": clean, **transformed}, settings)
+    mean, alone = scores.mean_of(transformed), scores.mean_of([""])
+    found = _under_conditions(scores, transformed)
+    of_clean = scores.estimate(alone)
+    relative = Estimate(found.mean.value / of_clean.value - 1 if of_clean.value else math.nan)
+    covariance = scores.covariance(mean, alone)
+    if covariance is not None and (bounds := of_ratio(found.mean.value, of_clean.value, covariance)) is not None:
+        relative = Estimate(relative.value, math.nan, bounds[0] - 1, bounds[1] - 1)
+    null = None
+    if not math.isnan(found.mean.value):
+        orders: Iterable[NDArray[np.intp]] = nulls.permutations(clean[0].count, draws, seed)
+        drawn = [float(scores.under(order)[1:].mean()) for order in (progress(orders, draws) if progress else orders)]
+        null = calibrate_by_permutations(
+            np.array([[found.mean.value]]),
+            np.array(drawn)[:, None, None],
+            METRICS[METRIC].highest(settings.k),
+            alpha,
+        )
+    return SemanticEquivariance(found, of_clean, scores.estimate(mean - alone), relative, null)
+
+
+def _under_conditions(scores: _Scores, names: Iterable[str]) -> UnderConditions:
+    names = list(names)
+    each = {name: scores.estimate(scores.mean_of([name])) for name in names}
+    return UnderConditions(each, scores.estimate(scores.mean_of(names)))

@@ -1,0 +1,83 @@
+"""SE-CKNNA of one pair of representations: CKNNA under every condition, the mean, clean beside it, and the recipe."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from diffalign import logs, recipes, sides
+from diffalign.alignment import semantic_equivariance as semantic
+from diffalign.atomic import replacing, write_json
+from diffalign.conditions import CLEAN
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def se_cknna(
+    files: Mapping[str, tuple[Path, Path]],
+    layers: tuple[str, str],
+    settings: Path,
+    calibration_settings: Path,
+    dataset: str,
+    asked: Mapping[str, str],
+    score_path: Path,
+    recipe_path: Path,
+) -> None:
+    """Write the mean over conditions (a 0-d float64 array) and its recipe, which holds all that was measured.
+
+    files: condition -> neighbour lists of A and of B, clean first. asked: ``reference`` and ``mean_over``; under
+    reference ``clean`` B has clean images everywhere, and no robustness of its own. Raises StoreError that names the
+    first five images where two files are of other images.
+    """
+    setting, drawing = recipes.read_settings(settings), recipes.read_drawing(calibration_settings)
+    read = {
+        condition: sides.read_sides(sides.Files(a), sides.Files(b), drawing.seed) for condition, (a, b) in files.items()
+    }
+    for a, _ in files.values():
+        # all conditions are of the same images, which were prepared alike
+        sides.read_sides(sides.Files(files[CLEAN][0]), sides.Files(a), drawing.seed)
+    pairs = {condition: (a.layer(layers[0]).held(), b.layer(layers[1]).held()) for condition, (a, b) in read.items()}
+    clean = pairs.pop(CLEAN)
+    found = semantic.semantic_equivariance(
+        clean,
+        pairs,
+        setting,
+        drawing.permutations,
+        drawing.alpha,
+        drawing.seed,
+        lambda orders, count: logs.progress(orders, count, "permutations"),
+    )
+    robust = {"a": semantic.under_conditions({name: (clean[0], pair[0]) for name, pair in pairs.items()}, setting)}
+    if asked["reference"] == "same":
+        robust["b"] = semantic.under_conditions({name: (clean[1], pair[1]) for name, pair in pairs.items()}, setting)
+    lists = {condition: (a.lists, b.lists) for condition, (a, b) in read.items()}
+    recipe = recipes.semantic_equivariance_recipe(lists, layers, setting, dataset, asked, found, robust, drawing)
+    if math.isnan(found.transformed.mean.value):
+        logs.log.warning("undefined: %s", recipe["undefined"])
+    with replacing(score_path) as temporary:
+        np.save(temporary, np.float64(found.transformed.mean.value), allow_pickle=False)
+    write_json(recipe_path, recipe)
+
+
+def by_condition(conditions: Sequence[str], a: Sequence[str], b: Sequence[str]) -> dict[str, tuple[Path, Path]]:
+    """Condition -> neighbour lists of both sides."""
+    return {name: (Path(x), Path(y)) for name, x, y in zip(conditions, a, b, strict=True)}
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], "se_cknna"), threadpool_limits(snakemake.threads):
+        asked_for = snakemake.params
+        se_cknna(
+            by_condition(asked_for.conditions, snakemake.input.a, snakemake.input.b),
+            (asked_for.layer_a, asked_for.layer_b),
+            Path(snakemake.input.settings),
+            Path(snakemake.input.calibration),
+            asked_for.dataset,
+            {"reference": asked_for.reference, "mean_over": asked_for.mean_over},
+            Path(snakemake.output.score),
+            Path(snakemake.output.recipe),
+        )

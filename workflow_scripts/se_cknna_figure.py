@@ -1,0 +1,143 @@
+"""CKNNA from clean to noisy images, for every pair of models, and how each model holds against the transforms."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+from diffalign import figures, logs
+from diffalign.conditions import CLEAN, parse_condition
+from diffalign.recipes import is_miniature
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+# Okabe and Ito's colours, told apart by all readers; a second round has other markers
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31")
+_MARKERS = ("o", "s", "^", "D")
+Estimates = Mapping[str, Mapping[str, Any]]
+
+
+def se_cknna_figure(recipes: Sequence[Path], outputs: Sequence[Path]) -> None:
+    """Draw two panels: left the scores of all pairs over the conditions, right every layer on clean images with itself
+    on transformed ones.
+    """
+    figures.styled()
+    read = [json.loads(path.read_text(encoding="utf-8")) for path in recipes]
+    axis = Axis([name for recipe in read for name in recipe["conditions"]])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(2.4 + 0.62 * 2 * max(5, axis.width), 4.2), layout="constrained")
+    for number, recipe in enumerate(read):
+        scores = {CLEAN: recipe["clean"], **recipe["conditions"]}
+        draw(left, axis, scores, pair_label(recipe), number, len(read))
+    robust: dict[str, Estimates] = {}
+    for recipe in read:
+        for side, found in recipe["robustness"].items():
+            robust.setdefault(side_label(recipe, side), {CLEAN: {"value": 1.0}, **found["conditions"]})
+    for number, (label, scores) in enumerate(robust.items()):
+        draw(right, axis, scores, label, number, len(robust))
+    seen = "both models on the same images" if read[0]["reference"] == "same" else "the second model on clean images"
+    left.set_title(f"Pairs of models: {seen}", loc="left")
+    left.set_ylabel("CKNNA")
+    right.set_title("Each model: transformed against clean images", loc="left")
+    for axes in (left, right):
+        axis.dress(axes)
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2 if axis.others else -0.14), frameon=False, fontsize=7.5)
+    first = read[0]
+    figure.suptitle(
+        f"{first['dataset']}: N = {first['n']}, k = {first['k']}. Bars: 95 % intervals over images.",
+        x=0.01,
+        ha="left",
+        fontsize=9,
+    )
+    figures.save(figure, outputs, any(is_miniature(recipe) for recipe in read))
+
+
+class Axis:
+    """Where conditions stand: clean and noise at their standard deviations, the others to the right of them."""
+
+    def __init__(self, conditions: Sequence[str]) -> None:
+        words = list(dict.fromkeys([CLEAN, *conditions]))
+        sigmas = {word: parse_condition(word).sigma for word in words}
+        noise = sorted((word for word in words if word == CLEAN or sigmas[word]), key=lambda word: sigmas[word])
+        self.others = [word for word in words if word not in noise]
+        self.noise = noise
+        step = max(sigmas[noise[-1]], 0.05) / max(1, len(noise) - 1)
+        self.last = sigmas[noise[-1]]
+        self.step = step
+        self.at = {word: sigmas[word] for word in noise}
+        self.at |= {word: self.last + (i + 1.5) * step for i, word in enumerate(self.others)}
+
+    @property
+    def width(self) -> int:
+        """Ticks."""
+        return len(self.at)
+
+    def dress(self, axes: Axes) -> None:
+        """Ticks, the line between noise and the others, the label."""
+        labels = [f"{sigma:g}" if word != CLEAN else CLEAN for word, sigma in self.at.items() if word in self.noise]
+        turned = [word.replace("_", " ") for word in self.others]
+        axes.set_xticks(list(self.at.values()), [*labels, *turned])
+        for label in axes.get_xticklabels()[len(labels) :]:
+            label.set(rotation=20, ha="right", rotation_mode="anchor")
+        if self.others:
+            axes.axvline(self.last + 0.75 * self.step, color="0.85", linewidth=0.8)
+        axes.set_xlabel("standard deviation of the noise", loc="left")
+        axes.grid(axis="y", color="0.92", linewidth=0.6)
+        axes.set_axisbelow(True)
+
+
+def draw(axes: Axes, axis: Axis, scores: Estimates, label: str, number: int, count: int) -> None:
+    """One line over the noise levels and a marker for every other condition, with bars of intervals."""
+    look = {"color": _COLORS[number % len(_COLORS)], "marker": _MARKERS[number // len(_COLORS) % len(_MARKERS)]}
+    # bars of several lines stand side by side
+    aside = (number - (count - 1) / 2) * min(0.08, 0.4 / count) * axis.step
+    for words, line in ((axis.noise, "-"), (axis.others, "none")):
+        drawn = [word for word in words if word in scores and scores[word]["value"] is not None]
+        values = [scores[word]["value"] for word in drawn]
+        bounds = [[_reach(scores[word], bound) for word in drawn] for bound in ("low", "high")]
+        axes.errorbar(
+            [axis.at[word] + aside for word in drawn],
+            values,
+            bounds,
+            linestyle=line,
+            label=label if line == "-" else None,
+            markersize=4,
+            linewidth=1.5,
+            elinewidth=0.9,
+            capsize=1.8,
+            **look,  # type: ignore[arg-type]
+        )
+
+
+def _reach(estimate: Mapping[str, Any], bound: str) -> float:
+    """From the value to a bound; 0 where there is none."""
+    found = estimate.get(bound)
+    return 0.0 if found is None or math.isnan(found) else abs(float(found) - float(estimate["value"]))
+
+
+def pair_label(recipe: Mapping[str, Any]) -> str:
+    """The pair with its SE-CKNNA and the change from clean."""
+    pair = f"{side_label(recipe, 'a')} vs {side_label(recipe, 'b')}"
+    if recipe["value"] is None:
+        return f"{pair}: undefined"
+    relative = recipe["relative_change"]
+    change = ""
+    if relative["value"] is not None:
+        change = f", {100 * relative['value']:+.1f} %"
+        if relative["low"] is not None:
+            change += f" ({100 * relative['low']:+.1f} to {100 * relative['high']:+.1f})"
+    return f"{pair}: mean {recipe['value']:.3f}{change}"
+
+
+def side_label(recipe: Mapping[str, Any], side: str) -> str:
+    """A bundle and its layer."""
+    return f"{recipe[side]['bundle']} {recipe[side]['layers'][0]['layer']}"
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], "se_cknna_figure"):
+        se_cknna_figure([Path(path) for path in snakemake.input.recipes], [Path(path) for path in snakemake.output])

@@ -1,0 +1,75 @@
+"""One row a pair: SE-CKNNA beside CKNNA of clean images, the change, every condition, and each model's robustness."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffalign import logs, tables
+from diffalign.recipes import is_miniature
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+_ESTIMATES = ("clean", "se_cknna", "change", "relative_change")
+_BOUNDS = ("low", "high")
+
+
+def se_cknna_table(recipes: Sequence[Path], tsv: Path, parquet: Path) -> None:
+    """Write the table, as TSV and Parquet with the same rows; what is not known is empty.
+
+    Columns: dataset, a, b (bundles), kind_a, kind_b (encoder, autoencoder, diffusion or precomputed), layer_a, layer_b;
+    clean, se_cknna, change (se_cknna - clean) and relative_change (change / clean), each with {…}_low and {…}_high;
+    z, p, q of se_cknna (q: Benjamini-Hochberg over the table); one column a condition; robustness_a and robustness_b
+    (mean CKNNA of a model on clean with itself on transformed images); reference, mean_over, n, k, miniature.
+    """
+    read = [json.loads(path.read_text(encoding="utf-8")) for path in recipes]
+    conditions = list(dict.fromkeys(name for recipe in read for name in recipe["conditions"]))
+    numbers = [key + end for key in _ESTIMATES for end in ("", *(f"_{bound}" for bound in _BOUNDS))]
+    columns = {
+        **dict.fromkeys(("metric", "dataset", "a", "b", "kind_a", "kind_b", "layer_a", "layer_b"), "string"),
+        **dict.fromkeys([*numbers, "z", "p", "q", *conditions, "robustness_a", "robustness_b"], "float64"),
+        **dict.fromkeys(("reference", "mean_over"), "string"),
+        **dict.fromkeys(("n", "k"), "int64"),
+        "miniature": "bool",
+    }
+    table = tables.frame([row(recipe) for recipe in read], columns)
+    tables.add_q(table, "p", "q")
+    tables.write(table.drop(columns="metric"), tsv, parquet)
+
+
+def row(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What the table says of one pair, without q."""
+    estimates = {key: recipe[key] for key in _ESTIMATES if key != "se_cknna"}
+    estimates["se_cknna"] = {"value": recipe["value"], **(recipe["interval"] or dict.fromkeys(_BOUNDS))}
+    found: dict[str, Any] = {key: recipe[key] for key in ("metric", "dataset", "reference", "mean_over", "n", "k")}
+    for side in "ab":
+        found |= {
+            side: recipe[side]["bundle"],
+            f"kind_{side}": kind(recipe[side]),
+            f"layer_{side}": recipe[side]["layers"][0]["layer"],
+            f"robustness_{side}": recipe["robustness"].get(side, {}).get("mean", {}).get("value"),
+        }
+    for key, estimate in estimates.items():
+        found |= {key: estimate["value"], **{f"{key}_{bound}": estimate[bound] for bound in _BOUNDS}}
+    found |= {key: (recipe["null"] or {}).get(key) for key in ("z", "p")}
+    found |= {name: estimate["value"] for name, estimate in recipe["conditions"].items()}
+    return {**found, "miniature": is_miniature(recipe)}
+
+
+def kind(side: Mapping[str, Any]) -> str:
+    """What a model is: an autoencoder has a layer ``latent``, a diffusion model reads the latents of another."""
+    if side["model"].get("features"):
+        return "precomputed"
+    if side["autoencoder"] is not None:
+        return "diffusion"
+    return "autoencoder" if "latent" in side["model"]["layers"] else "encoder"
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], "se_cknna_table"):
+        se_cknna_table(
+            [Path(path) for path in snakemake.input.recipes],
+            Path(snakemake.output.tsv),
+            Path(snakemake.output.parquet),
+        )
