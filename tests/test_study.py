@@ -43,7 +43,8 @@ def test_the_shipped_configurations_are_valid(profile: str | None) -> None:
 
 def test_the_demo_changes_only_weights_data_sets_and_sizes() -> None:
     overlay = yaml.safe_load((ROOT / "profiles" / "demo" / "study.yaml").read_text())
-    assert set(overlay) == {"defaults", "models", "study", "latents", "compute"}
+    assert set(overlay) == {"defaults", "models", "study", "se_cknna", "latents", "compute"}
+    assert set(overlay["se_cknna"]) == {"pairs"}
     assert set(overlay["study"]) == {"datasets"}
     for entry in overlay["models"].values():
         assert set(entry) <= {"weights", "input", "batch_size"}

@@ -31,12 +31,11 @@ def se_cknna_figure(recipes: Sequence[Path], outputs: Sequence[Path]) -> None:
     axis = Axis([name for recipe in read for name in recipe["conditions"]])
     figure, (left, right) = plt.subplots(1, 2, figsize=(2.4 + 0.62 * 2 * max(5, axis.width), 4.2), layout="constrained")
     for number, recipe in enumerate(read):
-        scores = {CLEAN: recipe["clean"], **recipe["conditions"]}
-        draw(left, axis, scores, pair_label(recipe), number, len(read))
+        draw(left, axis, {CLEAN: recipe["clean"], **recipe["conditions"]}, pair_label(recipe), number, len(read))
     robust: dict[str, Estimates] = {}
     for recipe in read:
         for side, found in recipe["robustness"].items():
-            robust.setdefault(side_label(recipe, side), {CLEAN: {"value": 1.0}, **found["conditions"]})
+            robust[side_label(recipe, side)] = {CLEAN: {"value": 1.0}, **found["conditions"]}
     for number, (label, scores) in enumerate(robust.items()):
         draw(right, axis, scores, label, number, len(robust))
     seen = "both models on the same images" if read[0]["reference"] == "same" else "the second model on clean images"

@@ -65,6 +65,15 @@ def parse_condition(name: str) -> Condition:
     return Condition(name, rotation=None, scale=None) if name == EQUIVARIANCE else Condition(name)
 
 
+def is_condition(name: str) -> bool:
+    """Whether a word is a condition, of the study or not."""
+    try:
+        parse_condition(name)
+    except UnknownCondition:
+        return False
+    return True
+
+
 def separate_transforms(names: Iterable[str]) -> tuple[str, ...]:
     """The same conditions with every rotation and every scale by itself in the place of ``equivariance``."""
     turns = [f"rotate_{degrees}" for degrees in ROTATIONS if degrees]

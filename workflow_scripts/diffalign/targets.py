@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from diffalign import names
+from diffalign.conditions import is_condition
 from diffalign.layouts import EXPORTS
 from diffalign.names import UnknownName
 from diffalign.study import Study
@@ -17,19 +18,24 @@ _STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "features": (("dataset", "condition", "bundle", "layer"),),
     "factors": (("dataset", "condition", "bundle"),),
-    "figures": (("dataset", "condition", "figure", "shown"),),
+    "figures": (
+        ("dataset", "condition", "figure", "shown"),
+        ("dataset", "figure_of_conditions"),
+        ("dataset", "figure_of_conditions", "pair"),
+    ),
     "images": (("dataset", "condition", "file"),),
     "latents": (("dataset", "condition", "autoencoder", "file"),),
     "neighbors": (("dataset", "condition", "bundle"),),
     "per_image": (("dataset", "condition", "pair"),),
     "prompts": (("dataset", "prompt"),),
     "recipes": (("bundle",), ("settings", "file")),
+    "se_cknna": (("pair",), ("dataset", "pair")),
     "tables": (("table",), ("pair_table", "dataset", "condition", "pair")),
     "weights": (("model", "file"),),
 }
 _METRIC = (("pair",), ("dataset", "condition", "pair"), ("dataset", "condition", "layers", "pair"))
 _OF_ALL_LAYERS = ("layers", "calibration")
-_TABLES = ("alignment", "pairs")
+_TABLES = ("alignment", "pairs", "se_cknna")
 _PAIR_TABLES = ("curves", "sensitivity")
 # what the file of a figure is named for
 _FIGURES = {
@@ -40,6 +46,8 @@ _FIGURES = {
     "gallery": "pair",
     "curves": "pair",
 }
+# over all conditions of se_cknna
+_FIGURES_OF_CONDITIONS = ("se_cknna",)
 # of two layers, not of all layers of two models
 _OF_TWO_LAYERS = ("gallery", "curves", "sensitivity")
 
@@ -83,6 +91,10 @@ def _check(part: str, word: str, rest: Sequence[str], study: Study) -> None:
         "layers": ("folder", _OF_ALL_LAYERS),
         "model": ("model", study.models),
     }
+    if part == "condition" and is_condition(word) and word not in study.conditions:
+        raise UnknownName(
+            f"the condition '{word}' is not among conditions ({', '.join(study.conditions)}); add it there"
+        )
     if part in known and word not in known[part][1]:
         raise names.unknown(known[part][0], word, known[part][1])
     if part in ("layout", "exported", "export"):
@@ -91,6 +103,8 @@ def _check(part: str, word: str, rest: Sequence[str], study: Study) -> None:
         encoders = [name for name, model in study.models.items() if model.is_autoencoder]
         if word not in encoders:
             raise names.unknown("autoencoder", word, encoders)
+    if part == "figure_of_conditions" and (stem if word == rest[-1] else word) not in _FIGURES_OF_CONDITIONS:
+        raise names.unknown("figure", stem if word == rest[-1] else word, _FIGURES_OF_CONDITIONS)
     last = {"table": _TABLES, "metric": study.alignment.metrics}
     if part in last and stem not in last[part]:
         raise names.unknown(part, stem, last[part])
