@@ -60,6 +60,11 @@ def published_images(wildcards):
     return dataset.path if dataset.kind == "transformed" else None
 
 
+def published_conditions():
+    """The conditions that have a folder in the layout of VFM-VAE, in which rotations and scales are a list."""
+    return [condition for condition in STUDY.conditions if condition == CLEAN or condition.startswith("noise_")]
+
+
 def clean_statistics(wildcards):
     """The statistics of clean latents, which normalise those of transformed images where they are measured."""
     if STUDY.models[wildcards.model].latent_statistics == "fixed" or wildcards.condition == CLEAN:

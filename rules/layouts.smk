@@ -30,6 +30,7 @@ for name, model in precomputed_models().items():
 
 rule export_vfmvae:
     input:
+        unpack(manifest_of_images),
         features=exported_layer,
     output:
         features=f"{EXPORT}/vfmvae/{{dataset}}/{{condition}}/{{a}}.pt",
@@ -100,3 +101,27 @@ rule export_platonic_alignment:
         code=code_of("export_alignment.py"),
     script:
         "../workflow_scripts/export_alignment.py"
+
+
+# clean and noisy images, rotations and scales, as VFM-VAE keeps them
+rule export_images:
+    input:
+        folders=[f"results/images/{{dataset}}/{condition}/png" for condition in published_conditions()],
+        manifest="results/images/{dataset}/equivariance/manifest.tsv",
+    output:
+        folders=[directory(f"{EXPORT}/transformed_images/{{dataset}}/{c}") for c in published_conditions()],
+        records=f"{EXPORT}/transformed_images/{{dataset}}/equivariance_transforms.json",
+    log:
+        "logs/export_images/{dataset}.log",
+    wildcard_constraints:
+        dataset=with_images(),
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=120,
+    params:
+        code=code_of("export_images.py"),
+    script:
+        "../workflow_scripts/export_images.py"

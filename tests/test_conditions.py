@@ -24,6 +24,7 @@ from diffalign.stimuli import transforms
 from diffalign.stimuli.manifest import read_manifest
 from diffalign.stimuli.squares import ImageError
 from diffalign.study import Dataset, ImageInput
+from export_images import export_images
 from images import images
 from transformed_images import transformed_images
 
@@ -252,6 +253,24 @@ def test_clean_images_of_a_published_folder_must_have_their_size(tmp_path: Path)
     write_images(tmp_path / "published" / "clean", pictures(2, 20))
     with pytest.raises(ImageError, match="is 20 x 20 px; images of this data set are 16 x 16"):
         images("mine", Dataset("transformed", 16, str(tmp_path / "published")), 0, *(tmp_path / x for x in "abc"))
+
+
+def test_images_are_exported_in_the_layout_that_is_imported(tmp_path: Path) -> None:
+    made = Made(tmp_path, pictures(5))
+    folders = [made.of("clean")[0], made.transform("noise_0.100", "name", 1)]
+    made.transform("equivariance", "name", 1)
+    target = tmp_path / "exported"
+    export_images(
+        folders, made.of("equivariance")[1], [target / "clean", target / "noise_0.100"], target / transforms.RECORDS
+    )
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / "exported").symlink_to(target)
+    again = Made(tmp_path / "again", pictures(5), "transformed", "exported")
+    for condition in ("noise_0.100", "equivariance"):
+        again.transform(condition, "index", 9)
+        assert [(row.name, row.sha256, row.rotation, row.scale) for row in read_manifest(again.of(condition)[1])] == [
+            (row.name, row.sha256, row.rotation, row.scale) for row in read_manifest(made.of(condition)[1])
+        ]
 
 
 # --- sizes of inputs ------------------------------------------------------------------------------------------------

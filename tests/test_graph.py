@@ -345,6 +345,62 @@ def test_a_default_layer_changes_what_a_name_means_and_no_feature(finished: Work
     assert jobs == OF_THE_SCORE | {"depth_curves": 3, "alignment_table": 1, "pairs_table": 1, "all": 1}
 
 
+# --- conditions -----------------------------------------------------------------------------------------------------
+
+SE_CKNNA = "results/se_cknna/dinov2_vs_sdvae.npy"
+FIVE = ["equivariance", "noise_0.050", "noise_0.100", "noise_0.150", "noise_0.200"]
+OF_SE_CKNNA = {
+    "images": 1,
+    "transformed_images": 5,
+    "miniature_weights": 2,
+    "recipe": 2,
+    "extract_dinov2": 6,
+    "extract_sdvae": 6,
+    "neighbors": 12,
+    "alignment_settings": 1,
+    "calibration_settings": 1,
+    "se_cknna_default": 1,
+}
+
+
+def test_a_condition_is_made_from_clean_images(fresh: Workflow) -> None:
+    jobs = fresh.plan("results/latents/photographs/noise_0.050/sd3vae/latents_stats.pt").jobs()
+    assert jobs == {"images": 1, "transformed_images": 1, "miniature_weights": 1, "latents": 1}
+    measured = {"models": {"sd3vae": {"latent_statistics": "measured"}}}
+    jobs = fresh.plan("results/latents/photographs/noise_0.050/sd3vae/latents_stats.pt", overlay=measured).jobs()
+    # transformed latents are normalised as clean ones
+    assert jobs == {"images": 1, "transformed_images": 1, "miniature_weights": 1, "latents": 2}
+
+
+def test_se_cknna_needs_every_condition_of_both_models(fresh: Workflow) -> None:
+    assert fresh.plan(SE_CKNNA).jobs() == OF_SE_CKNNA
+    outputs = fresh.plan("results/se_cknna/photographs/dinov2_vs_sdvae.npy").outputs()
+    assert {f"results/neighbors/photographs/{c}/sdvae.npz" for c in ("clean", *FIVE)} < outputs
+
+
+def test_with_a_clean_reference_the_second_model_sees_no_transformed_images(fresh: Workflow) -> None:
+    jobs = fresh.plan(SE_CKNNA, overlay={"se_cknna": {"reference": "clean"}}).jobs()
+    assert jobs == OF_SE_CKNNA | {"extract_sdvae": 1, "neighbors": 7}
+
+
+def test_separate_transforms_are_conditions_of_their_own(fresh: Workflow) -> None:
+    jobs = fresh.plan(SE_CKNNA, overlay={"se_cknna": {"mean_over": "transforms"}}).jobs()
+    assert jobs == OF_SE_CKNNA | {"transformed_images": 10, "extract_dinov2": 11, "extract_sdvae": 11, "neighbors": 22}
+
+
+def test_pairs_of_se_cknna_are_part_of_the_study(finished: Workflow) -> None:
+    planned = finished.plan(overlay={"se_cknna": {"pairs": ["dinov2_vs_sdvae", "siglip2_vs_sdvae"]}})
+    jobs = planned.jobs()
+    assert (jobs["se_cknna"], jobs["se_cknna_table"], jobs["se_cknna_figure"]) == (2, 1, 1)
+    assert (jobs["transformed_images"], jobs["neighbors"]) == (5, 15)
+    assert "results/figures/photographs/se_cknna.png" in planned.outputs()
+
+
+def test_images_of_the_study_are_exported(finished: Workflow) -> None:
+    planned = finished.plan("results/export/transformed_images/photographs/equivariance_transforms.json")
+    assert planned.jobs() == {"transformed_images": 5, "export_images": 1}
+
+
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 
@@ -355,6 +411,13 @@ def test_a_default_layer_changes_what_a_name_means_and_no_feature(finished: Work
         ("results/cknna/dinov3_vs_sd3_b8.npy", "unknown model 'dinov3'; did you mean 'dinov2'?"),
         ("results/cknna/dinov2_vs_sd3_b99.npy", "sd3 has no layer 'b99'; it has embed, b0 … b23, final"),
         ("results/cknna/photographs/claen/dinov2_vs_sd3.npy", "unknown condition 'claen'; did you mean 'clean'?"),
+        (
+            "results/cknna/photographs/noise_0.300/dinov2_vs_sd3.npy",
+            "the condition 'noise_0.300' is not among conditions",
+        ),
+        ("results/se_cknna/photographs/dinov2_vs_sdvea.npy", "unknown model 'sdvea'; did you mean 'sdvae'?"),
+        ("results/figures/photographs/se_cnna.png", "unknown figure 'se_cnna'; did you mean 'se_cknna'?"),
+        ("results/export/images/photographs/x.json", "unknown layout of images 'images'"),
         ("results/features/photographs/clean/sd3/b8.pt", "write 'sd3-t0.5' for 'sd3'"),
         ("results/latents/photographs/clean/dinov2/latents_stats.pt", "unknown autoencoder 'dinov2'"),
         ("results/prompts/photographs/dinov2-uncond.safetensors", "dinov2 has no variant 'uncond'"),

@@ -363,6 +363,10 @@ def test_vfmvae_comes_back(tmp_path: Path) -> None:
     assert torch.load(path, weights_only=True)["transformations"][0] == {"mode": "noise", "noise_level": 0.05}
     with pytest.raises(StoreError, match="not for 'equivariance'"):
         layouts.write_vfmvae(path, IN_ORDER, "equivariance")
+    known = {name: {"rotation": 90, "scale": 0.5} for name in IN_ORDER.names}
+    layouts.write_vfmvae(path, IN_ORDER, "equivariance", known)
+    said = torch.load(path, weights_only=True)["transformations"]
+    assert said == [{"rotation": 90, "scale": 0.5, "mode": "equivariance"}] * len(IN_ORDER.names)
 
 
 @pytest.mark.parametrize(

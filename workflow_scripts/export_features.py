@@ -6,23 +6,33 @@ from typing import TYPE_CHECKING, Any
 
 from diffalign import layouts, logs, store
 from diffalign.atomic import write_json
+from diffalign.stimuli.manifest import read_manifest
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
 def export_features(
-    layout: str, condition: str, features: Sequence[Path], path: Path, names: Path | None, recipe: Path
+    layout: str,
+    condition: str,
+    features: Sequence[Path],
+    manifest: Path | None,
+    path: Path,
+    names: Path | None,
+    recipe: Path,
 ) -> None:
     """Write feature files of this workflow as one file of another layout.
 
-    layout: one of layouts.EXPORTS. features: one file, or for ``platonic`` one a layer in order of depth. names: the
+    layout: one of layouts.EXPORTS. manifest: of the images, for their rotations and scales; None where there are none.
+    features: one file, or for ``platonic`` one a layer in order of depth. names: the
     names file of a layout whose files have no names. Raises StoreError for files that cannot be trusted, and ValueError
     for an unknown layout.
     """
     layers = [store.read_features(source) for source in features]
     if layout == "vfmvae":
-        layouts.write_vfmvae(path, layers[0], condition)
+        rows = [] if manifest is None else read_manifest(manifest)
+        transforms = {row.name: {"rotation": row.rotation, "scale": row.scale} for row in rows}
+        layouts.write_vfmvae(path, layers[0], condition, transforms or None)
     elif layout == "thingsvision" and names is not None:
         layouts.write_thingsvision(path, names, layers[0])
     elif layout == "platonic" and names is not None:
@@ -41,11 +51,12 @@ def made_from(layers: Sequence[store.Features]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], snakemake.rule):
-        made = dict(snakemake.output.items())
+        made, given = dict(snakemake.output.items()), dict(snakemake.input.items())
         export_features(
             snakemake.params.layout,
             snakemake.wildcards.condition,
             [Path(path) for path in snakemake.input.features],
+            Path(given["manifest"]) if "manifest" in given else None,
             Path(made["features"]),
             Path(made["names"]) if "names" in made else None,
             Path(made["recipe"]),

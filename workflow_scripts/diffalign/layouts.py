@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.atomic import replacing, write_text
+from diffalign.conditions import EQUIVARIANCE
 from diffalign.names import unknown
 from diffalign.offenders import first_five, flagged
 from diffalign.store import FEATURES_FORMAT, Features, StoreError, check_format, check_same_names
@@ -349,9 +350,14 @@ def _refuse(bad: Any, names: Sequence[str], path: Path, what: str) -> None:
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
-def write_vfmvae(path: Path, features: Features, condition: str) -> None:
+def write_vfmvae(
+    path: Path, features: Features, condition: str, transforms: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
     """Write one layer as VFM-VAE's scripts do: ``features``, ``names`` and ``transformations``, or, for a model with a
-    noise level, the keys of its diffusion features. Raises StoreError for a condition that its files have no words for.
+    noise level, the keys of its diffusion features.
+
+    transforms: name -> ``rotation`` and ``scale``, for the condition equivariance. Raises StoreError for a condition
+    that its files have no words for.
     """
     import torch
 
@@ -366,6 +372,8 @@ def write_vfmvae(path: Path, features: Features, condition: str) -> None:
             "feature_name": _published_name(features.recipe["layer"]),
             "feature_dim": int(features.values.shape[1]),
         }
+    elif condition == EQUIVARIANCE and transforms is not None:
+        content["transformations"] = [{**transforms[name], "mode": EQUIVARIANCE} for name in features.names]
     else:
         content["transformations"] = [_transformation(condition, path)] * len(features.names)
     _save(path, content)
@@ -382,7 +390,10 @@ def _transformation(condition: str, path: Path) -> dict[str, Any]:
     if noise:
         return {"mode": "noise", "noise_level": float(noise[1])}
     if condition != "clean":
-        raise StoreError(f"{path}: VFM-VAE's layout is written for clean and noise_* images, not for '{condition}'")
+        raise StoreError(
+            f"{path}: VFM-VAE's layout is written for clean, noise_* and, where rotations and scales are known, "
+            f"equivariance, not for '{condition}'"
+        )
     return {"mode": "clean"}
 
 

@@ -15,6 +15,7 @@ _STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
     "export": (
         ("layout", "dataset", "condition", "exported"),
         ("layout", "dataset", "condition", "exported", "export"),
+        ("layout_of_images", "dataset", "file"),
     ),
     "features": (("dataset", "condition", "bundle", "layer"),),
     "factors": (("dataset", "condition", "bundle"),),
@@ -99,6 +100,8 @@ def _check(part: str, word: str, rest: Sequence[str], study: Study) -> None:
         raise names.unknown(known[part][0], word, known[part][1])
     if part in ("layout", "exported", "export"):
         _check_export(part, word, rest, study)
+    if part == "layout_of_images" and word != "transformed_images":
+        raise names.unknown("layout of images", word, ["transformed_images"])
     if part == "autoencoder":
         encoders = [name for name, model in study.models.items() if model.is_autoencoder]
         if word not in encoders:

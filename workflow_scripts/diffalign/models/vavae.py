@@ -195,7 +195,9 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
         return net(batch["pixels"], batch["names"])
 
     facts = {"nesting": state.nesting, "pooling": "mean", "posterior": model.posterior, "latent_scaling": "none"}
-    return Loaded(net, forward, spatial_tokens, facts, latent_statistics=statistics_in(folder)[0])
+    # every stage but the last halves the side
+    stride = 2 ** (len(shape.ch_mult) - 1)
+    return Loaded(net, forward, spatial_tokens, facts, latent_statistics=statistics_in(folder)[0], multiple=stride)
 
 
 def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:

@@ -239,7 +239,8 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
     or unexpected keys.
     """
     place = f"models.{model.name}.architecture"
-    net = VfmVae(_checked(read_fields(Architecture, model.built, place), place), Posterior(model))
+    shape = _checked(read_fields(Architecture, model.built, place), place)
+    net = VfmVae(shape, Posterior(model))
     state = read_state_dict(checkpoint_file(folder, beside=tuple(STATISTICS)))
     fill(model, net, _one_level(state.without(_NOT_THE_ENCODER)))
     net.eval().to(device)
@@ -258,7 +259,7 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
         "posterior": model.posterior,
         "latent_scaling": "none",
     }
-    return Loaded(net, forward, tokens, facts, latent_statistics=statistics_in(folder)[0])
+    return Loaded(net, forward, tokens, facts, latent_statistics=statistics_in(folder)[0], multiple=shape.compression)
 
 
 def _checked(shape: Architecture, place: str) -> Architecture:
