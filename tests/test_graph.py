@@ -401,6 +401,65 @@ def test_images_of_the_study_are_exported(finished: Workflow) -> None:
     assert planned.jobs() == {"transformed_images": 5, "export_images": 1}
 
 
+# --- variants -------------------------------------------------------------------------------------------------------
+
+
+def test_texts_and_given_embeddings_alone_need_no_image_model(tmp_path: Path) -> None:
+    target = "results/cknna/sd1-textlast-caption_vs_sd1-textlast-label-untrained.npy"
+    planned = snakemake(tmp_path, "--configfile", "config.yaml", "-n", "--", target)
+    assert planned.code == 0, planned.output
+    assert planned.jobs() == {
+        "images": 1,
+        "hub_weights": 1,
+        "untrained_weights": 1,
+        "prompts": 1,
+        "prompts_untrained": 1,
+        "recipe": 2,
+        "text_features": 2,
+        "neighbors": 2,
+        "alignment_settings": 1,
+        "calibration_settings": 1,
+        "align_default": 1,
+    }
+    assert "results/features/imagenet/clean/sd1-textlast-caption/text.pt" in planned.outputs()
+
+
+def test_a_given_embedding_is_the_prompt_after_a_noise_level(tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("models: {sd1: {embeddings: {optim: 'mine/{dataset}.npz'}}}")
+    configs = ("--configfile", "config.yaml", str(overlay))
+    target = "results/cknna/sd1-optim_vs_sd1-s20-optim_mid.npy"
+    planned = snakemake(tmp_path, *configs, "-n", "--", target)
+    assert planned.code == 0, planned.output
+    jobs = planned.jobs()
+    assert (jobs["given_prompts"], jobs["text_features"], jobs["extract_sd1"]) == (1, 1, 1)
+    assert "prompts" not in jobs
+    # weights of the model and of its autoencoder, none for the embedding alone
+    assert jobs["hub_weights"] == 2
+    assert "sd1-optim.safetensors" in planned.output
+
+
+def test_untrained_twins_read_trained_latents(tmp_path: Path) -> None:
+    target = "results/cknna/dinov2-untrained_vs_flux-untrained_b8.npy"
+    planned = snakemake(tmp_path, "--configfile", "config.yaml", "-n", "--", target)
+    assert planned.code == 0, planned.output
+    jobs = planned.jobs()
+    assert (jobs["untrained_weights"], jobs["hub_weights"], jobs["prompts_untrained"]) == (2, 1, 1)
+    assert "resources/weights/flux-untrained/weights.json" in planned.outputs()
+    assert "resources/weights/fluxvae/weights.json" in planned.outputs()
+    refused = snakemake(tmp_path, "--configfile", "config.yaml", "-n", "results/cknna/dinov2_vs_sit-untrained_b8.npy")
+    assert "models of family 'sit' have no untrained twins" in refused.output
+
+
+def test_other_texts_embed_prompts_again_and_make_no_image(finished: Workflow, tmp_path: Path) -> None:
+    texts = tmp_path / "captions.json"
+    texts.write_text("{}")
+    overlay = {"datasets": {"photographs": {"texts": {"caption": str(texts)}}}}
+    assert "Nothing to be done" in finished.plan(overlay=overlay).output
+    jobs = finished.plan("results/prompts/photographs/sd3-caption.safetensors", overlay=overlay).jobs()
+    assert jobs == {"prompts": 1}
+
+
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 
@@ -421,6 +480,9 @@ def test_images_of_the_study_are_exported(finished: Workflow) -> None:
         ("results/features/photographs/clean/sd3/b8.pt", "write 'sd3-t0.5' for 'sd3'"),
         ("results/latents/photographs/clean/dinov2/latents_stats.pt", "unknown autoencoder 'dinov2'"),
         ("results/prompts/photographs/dinov2-uncond.safetensors", "dinov2 has no variant 'uncond'"),
+        ("results/prompts/photographs/sd3-labl.safetensors", "sd3 has no variant 'labl'; did you mean 'label'?"),
+        ("results/features/photographs/clean/sd1-textlast-label/mid.pt", "sd1 has no layer 'mid'; it has text"),
+        ("results/cknna/dinov2_vs_sd1-textlast.npy", "textlast is followed by what is read: label, caption"),
         ("resources/weights/dinov3/weights.json", "unknown model 'dinov3'; did you mean 'dinov2'?"),
     ],
 )
