@@ -1,4 +1,5 @@
 # make demo: the whole study in minutes, offline, with miniature models.   make test: all checks and tests.
+# make demo-all: one score of every model of the catalogue, as miniatures.
 # Both need Python >= 3.11 and make; everything else is installed into .venv.
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ RULES := Snakefile rules/*.smk
 export HF_HUB_OFFLINE ?= 1
 export PYTHONNOUSERSITE := 1
 
-.PHONY: demo test lint lock rulegraph clean-demo
+.PHONY: demo demo-all test lint lock rulegraph clean-demo
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffalign needs Python 3.11 or newer; set PYTHON=…")'
@@ -31,6 +32,12 @@ demo: $(VENV)/.installed
 	@echo "  demo/results/figures/photographs/clean/depth_curves alignment over depth"
 	@echo "  demo/results/tables/alignment.tsv                   every score (.parquet beside it)"
 	@echo "  demo/results/cknna/dinov2_vs_sd3_b8.npy             one score, its recipe beside it (.json)"
+
+# one score of every model of the catalogue
+demo-all: $(VENV)/.installed
+	$(BIN)/snakemake --profile profiles/demo --quiet rules all_models
+	@echo
+	@echo "Every model of the catalogue ran, as a miniature: demo/results/cknna"
 
 test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal

@@ -26,6 +26,7 @@ wildcard_constraints:
 
 localrules:
     all,
+    all_models,
     recipe,
     alignment_settings,
     calibration_settings,
@@ -37,6 +38,11 @@ localrules:
 rule all:
     input:
         everything(),
+
+
+rule all_models:
+    input:
+        scores_of_all_models(),
 
 
 include: "rules/stimuli.smk"

@@ -120,9 +120,17 @@ def checkpoint_of(wildcards):
 
 def configuration_of(wildcards):
     """What the configuration of an untrained twin is taken from, where it lies here: the miniature of its model."""
-    if STUDY.models[wildcards.model].weights.source != "miniature":
+    if STUDY.models[wildcards.model].weights.source != "miniature" or twin_of(wildcards) is not None:
         return []
     return [f"{WEIGHTS}/checkpoint", f"{WEIGHTS}/weights.json"]
+
+
+def twin_of(wildcards):
+    """What an untrained twin is written from where checkpoints hold no configuration; None where they do."""
+    model = STUDY.models[wildcards.model]
+    if FAMILIES[model.family].untrained != "architecture":
+        return None
+    return {"family": model.family, "architecture": model.built, "seed": model.seed}
 
 
 def default_layers(*typed):
@@ -412,6 +420,13 @@ def everything():
     tables = [f"results/tables/{table}.tsv" for table in ("alignment", "pairs")]
     scores = [f"results/{metric}/{pair}.npy" for metric in METRICS for pair in STUDY.scores]
     return [*scores, *([*tables, *figures, *maps] if STUDY.pairs else []), *looks_at_scores(), *semantic_equivariance()]
+
+
+def scores_of_all_models():
+    """One score of every model of the catalogue that runs here: its default layer beside the study's first model's."""
+    first = STUDY.model_of(STUDY.pairs[0][0]).name if STUDY.pairs else next(iter(STUDY.models))
+    others = [name for name in extracted_models() if name != first]
+    return [f"results/{METRICS[0]}/{names.print_pair(first, name)}.npy" for name in others]
 
 
 def looks_at_scores():

@@ -1,6 +1,6 @@
 # Needs: the hub, a local folder or file, or nothing (miniatures).
 # Makes: a folder with the checkpoint of every model and weights.json, which says what it is (commit, sha256 of all files);
-# of untrained twins with the configuration alone.
+# of untrained twins the configuration alone, or random weights.
 
 
 rule miniature_weights:
@@ -37,7 +37,8 @@ rule untrained_weights:
         "../envs/models.yaml"
     params:
         model=checkpoint_of,
-        code=code_of("untrained_weights.py"),
+        twin=twin_of,
+        code=lambda w: code_of("untrained_weights.py", family_code(w.model)),
     script:
         "../workflow_scripts/untrained_weights.py"
 

@@ -337,7 +337,7 @@ def test_what_a_pipeline_cannot_do_is_said(checkpoints: dict[str, Path], tmp_pat
         models.load(model, tmp_path, "t0.5", CPU)
 
 
-@pytest.mark.parametrize("name", ["dinov2", "siglip2", "sdvae", "sd1", "pixart"])
+@pytest.mark.parametrize("name", ["dinov2", "siglip2", "sdvae", "sd1", "pixart", "dit"])
 def test_an_untrained_twin_needs_the_configuration_alone(name: str, tmp_path: Path) -> None:
     model = STUDY.models[name]
     found = family(model.family)

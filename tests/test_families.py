@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage import data
 from test_study import load
 
-from diffalign import store
+from diffalign import models, store
 from diffalign.conditions import parse_condition
 from diffalign.models import families
 from diffalign.stimuli.manifest import read_manifest
@@ -23,6 +24,7 @@ from latents import latents
 from miniature_weights import miniature_weights
 from prompts import prompts
 from transformed_images import transformed_images
+from untrained_weights import Twin, untrained_weights
 
 CONDITIONS = ("clean", "equivariance", "noise_0.100")
 COMPUTE = Compute("cpu", batch_size=3, workers=0)
@@ -183,3 +185,24 @@ def test_a_family_runs_under_the_conditions_that_apply(family: str, made: dict[s
             # images differ, and a condition changes what is seen of them
             assert len(np.unique(features.values, axis=0)) == len(features.names), (condition, alias)
             assert condition == "clean" or not np.array_equal(features.values, clean[alias].values), (condition, alias)
+
+
+@pytest.mark.parametrize("name", ["sit", "repa", "reg", "lightningdit", "vavae", "vfmvae"])
+def test_an_untrained_twin_is_written_from_its_architecture(name: str, tmp_path: Path) -> None:
+    model = STUDY.models[name]
+    twin = Twin(model.family, model.built, 7)
+    untrained_weights(name, model.weights, None, twin, tmp_path / "checkpoint", tmp_path / "weights.json")
+    weights = models.load(model, tmp_path / "checkpoint", model.noise, torch.device("cpu")).module.state_dict()
+    miniature_weights(model.family, model.miniature, 7, tmp_path / "narrow", tmp_path / "narrow.json")
+    same = models.load(model, tmp_path / "narrow", model.noise, torch.device("cpu")).module.state_dict()
+    assert weights.keys() == same.keys()
+    assert all(torch.equal(weights[key], same[key]) for key in weights)
+    record = json.loads((tmp_path / "weights.json").read_text())
+    assert (record["untrained"], record["seed"]) == (True, 7)
+
+
+def test_every_family_has_untrained_twins() -> None:
+    assert {kind.untrained for kind in families().values() if kind.reads != "features"} == {
+        "configuration",
+        "architecture",
+    }

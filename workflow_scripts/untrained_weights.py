@@ -1,26 +1,47 @@
-"""The configuration of a checkpoint without its weights: all that an untrained twin needs."""
+"""What an untrained twin is made of: the configuration of a checkpoint, or random weights of an architecture."""
 
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diffalign import logs
 from diffalign.checkpoints import describe, hub_snapshot, link_configuration
+from diffalign.models import family
 from diffalign.study import Weights
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def untrained_weights(model: str, weights: Weights, miniature: Path | None, folder: Path, record: Path) -> None:
-    """Link the files of the configuration into `folder` and describe them in `record`, weights.json.
+@dataclass(frozen=True)
+class Twin:
+    """The architecture of an untrained twin, and the seed of its weights."""
 
-    miniature: the checkpoint of a miniature, whose untrained twin is as narrow. Raises CheckpointError where the hub
-    cannot be reached, FileNotFoundError where there is no configuration.
+    family: str
+    architecture: Mapping[str, Any]
+    seed: int
+
+
+def untrained_weights(
+    model: str, weights: Weights, miniature: Path | None, twin: Twin | None, folder: Path, record: Path
+) -> None:
+    """Link the files of the configuration into `folder`, or write the weights that its architecture begins with, and
+    describe them in `record`, weights.json.
+
+    miniature: the checkpoint of a miniature, whose untrained twin is as narrow. twin: of a model whose checkpoints hold
+    no configuration. Raises CheckpointError where the hub cannot be reached, FileNotFoundError where there is no
+    configuration.
     """
     if folder.exists():
         shutil.rmtree(folder)
-    origin = {"source": weights.source, "untrained": True}
+    origin: dict[str, Any] = {"source": weights.source, "untrained": True}
+    if twin is not None:
+        folder.mkdir(parents=True)
+        family(twin.family).make_miniature(twin.architecture, folder, twin.seed)
+        describe(record, folder, {**origin, "architecture": dict(twin.architecture), "seed": twin.seed})
+        return
     if weights.source == "hub":
         assert weights.hub is not None  # the config is checked
         source, commit = hub_snapshot(model, weights.hub, weights.revision, weights.files, configuration=True)
@@ -38,6 +59,7 @@ if __name__ == "__main__":
             spec["name"],
             Weights(**spec["weights"]),
             Path(snakemake.input[0]) if snakemake.input else None,
+            None if snakemake.params.twin is None else Twin(**snakemake.params.twin),
             Path(made.folder),
             Path(made.record),
         )

@@ -10,7 +10,9 @@ A family of diffusion models has a third, and a fourth where it is told texts:
     noise_level(model, folder, noise) -> NoiseLevel                 translate t0.5 or s20 to its own clock
     embed_prompts(model, folder, texts, device) -> dict[str, Tensor]    one row a text; `text` stands for it alone
 
-A family with UNTRAINED = True builds the architecture without its weights where model.initial_seed is a number.
+UNTRAINED says what a twin without training is made of: "configuration", the files of the checkpoint that hold no
+weights, from which `load` builds the architecture where model.initial_seed is a number; or "architecture", the entry's,
+of which make_miniature writes a checkpoint of full size.
 
 TOLD = "labels" says that its models are told class labels in place of texts. NEEDS and TAKES name the keys of a model's
 entry that only some families know (`study.FAMILY_KEYS`): those that it cannot do without, and those that it may have.
@@ -77,14 +79,14 @@ class Loaded:
 class Kind:
     """What a family declares. reads: ``pixels``, ``latents`` or ``features``. told: what conditions its models,
     ``prompts``, ``labels`` or None. needs, takes: keys of a model's entry that only some families know. untrained:
-    whether its models have untrained twins.
+    ``configuration`` or ``architecture``, what untrained twins are made of, or None where there are none.
     """
 
     reads: str
     told: str | None = None
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
-    untrained: bool = False
+    untrained: str | None = None
 
 
 @cache
@@ -103,7 +105,7 @@ def families() -> Mapping[str, Kind]:
                     said[name] = ast.literal_eval(node.value)
         if "READS" in said:
             told = said.get("TOLD", "prompts" if said["READS"] == "latents" else None)
-            declared = (said.get("NEEDS", ()), said.get("TAKES", ()), said.get("UNTRAINED", False))
+            declared = (said.get("NEEDS", ()), said.get("TAKES", ()), said.get("UNTRAINED"))
             found[path.stem] = Kind(said["READS"], told, *declared)
     return found
 

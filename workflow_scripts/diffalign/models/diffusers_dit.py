@@ -22,6 +22,8 @@ from diffalign.study import Model
 READS = "latents"
 TOLD = "labels"
 TAKES = ("interpolate_positions",)
+# an untrained twin needs the configuration alone
+UNTRAINED = "configuration"
 
 _WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
@@ -44,15 +46,18 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
     where = folder / "transformer"
     if not (where / "config.json").is_file():
         raise CheckpointError(f"{where / 'config.json'}: missing; not a pipeline folder of diffusers")
-    weights = next((where / name for name in _WEIGHTS if (where / name).is_file()), None)
-    if weights is None:
-        raise CheckpointError(f"{where}: neither {_WEIGHTS[0]} nor {_WEIGHTS[1]}")
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     config = json.loads((where / "config.json").read_text(encoding="utf-8"))
     if config.get("norm_type") != "ada_norm_zero" or not config.get("num_embeds_ada_norm"):
         raise CheckpointError(f"{where / 'config.json'}: norm_type is not 'ada_norm_zero', so this is no DiT")
+    if model.initial_seed is not None:
+        torch.manual_seed(model.initial_seed)
     net = DiTTransformer2DModel.from_config(config)
-    read_state_dict(weights).load_into(net)
+    if model.initial_seed is None:
+        weights = next((where / name for name in _WEIGHTS if (where / name).is_file()), None)
+        if weights is None:
+            raise CheckpointError(f"{where}: neither {_WEIGHTS[0]} nor {_WEIGHTS[1]}")
+        read_state_dict(weights).load_into(net)
     net.eval().to(device)
     level = noise_level(model, folder, noise)
 

@@ -20,7 +20,7 @@ from diffalign.study import Model
 READS = "latents"
 
 # an untrained twin needs the configuration alone
-UNTRAINED = True
+UNTRAINED = "configuration"
 
 
 def noise_level(model: Model, folder: Path, noise: str) -> NoiseLevel:

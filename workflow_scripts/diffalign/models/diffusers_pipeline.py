@@ -26,7 +26,7 @@ from diffalign.study import Model
 READS = "latents"
 
 # an untrained twin needs the configuration alone
-UNTRAINED = True
+UNTRAINED = "configuration"
 
 _DENOISERS = ("transformer", "unet")
 # never guided: with guidance, a batch holds images twice

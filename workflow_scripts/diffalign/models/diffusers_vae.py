@@ -20,7 +20,7 @@ from diffalign.study import Model
 READS = "pixels"
 
 # an untrained twin needs the configuration alone
-UNTRAINED = True
+UNTRAINED = "configuration"
 
 
 @dataclass(frozen=True)

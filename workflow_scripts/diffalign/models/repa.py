@@ -31,6 +31,8 @@ READS = "latents"
 TOLD = "labels"
 NEEDS = ("architecture", "path")
 TAKES = ("interpolate_positions",)
+# an untrained twin is written from the architecture of its entry
+UNTRAINED = "architecture"
 
 # widths that a checkpoint says itself
 WIDTHS = ("z_dims", "projector_dim")

@@ -29,6 +29,8 @@ READS = "latents"
 TOLD = "labels"
 NEEDS = ("architecture", "path")
 TAKES = ("interpolate_positions",)
+# an untrained twin is written from the architecture of its entry
+UNTRAINED = "architecture"
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ READS = "pixels"
 TAKES = ("tokens",)
 
 # an untrained twin needs the configuration alone
-UNTRAINED = True
+UNTRAINED = "configuration"
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 

@@ -18,7 +18,7 @@ from diffalign.study import Model
 READS = "pixels"
 
 # an untrained twin needs the configuration alone
-UNTRAINED = True
+UNTRAINED = "configuration"
 
 # checkpoints of vision-language models: the configuration's model_type -> the class of its vision half
 _VISION_CLASSES = {

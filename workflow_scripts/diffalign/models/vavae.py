@@ -21,6 +21,8 @@ from diffalign.study import Model
 # what a batch of this family holds
 READS = "pixels"
 NEEDS = ("architecture",)
+# an untrained twin is written from the architecture of its entry
+UNTRAINED = "architecture"
 
 # what the published checkpoint carries beside the encoder
 _NOT_THE_ENCODER = ("decoder.", "post_quant_conv.", "foundation_model.", "linear_proj.", "loss.")

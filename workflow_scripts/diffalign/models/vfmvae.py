@@ -23,6 +23,8 @@ from diffalign.study import Model
 # what a batch of this family holds
 READS = "pixels"
 NEEDS = ("architecture",)
+# an untrained twin is written from the architecture of its entry
+UNTRAINED = "architecture"
 
 # what the published checkpoint carries beside encoder and adapter
 _NOT_THE_ENCODER = (
