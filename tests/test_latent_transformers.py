@@ -227,11 +227,12 @@ def test_miniatures_are_thin_and_as_deep_as_the_published_models(name: str, tmp_
 def test_the_catalogue_describes_the_published_models(name: str) -> None:
     config, _ = published(name)
     entry = yaml.safe_load((ROOT / "config.yaml").read_text())["models"][name]["architecture"]
-    architecture: Any = read_architecture(KINDS[name], entry, name)
+    widths = [key for key in ("z_dims", "projector_dim", "cls_token_dim") if key in entry]
+    architecture: Any = read_architecture(KINDS[name], entry, name, widths)
     make: dict[str, Any] = {
         "sit": lambda: SiT(architecture),
-        "repa": lambda: REPA(architecture, [768], 2048),
-        "reg": lambda: REG(architecture, [768], 2048, 768),
+        "repa": lambda: REPA(architecture, *(entry[key] for key in widths)),
+        "reg": lambda: REG(architecture, *(entry[key] for key in widths)),
         "lightningdit": lambda: LightningDiT(architecture),
     }
     with torch.device("meta"):
