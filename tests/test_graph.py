@@ -471,7 +471,7 @@ def test_other_texts_embed_prompts_again_and_make_no_image(finished: Workflow, t
     ("target", "message"),
     [
         ("results/cknaa/dinov2_vs_sd3_b8.npy", "unknown metric or stage 'cknaa'; did you mean 'cknna'?"),
-        ("results/cknna/dinov3_vs_sd3_b8.npy", "unknown model 'dinov3'; did you mean 'dinov2'?"),
+        ("results/cknna/dinov22_vs_sd3_b8.npy", "unknown model 'dinov22'; did you mean 'dinov2'?"),
         ("results/cknna/dinov2_vs_sd3_b99.npy", "sd3 has no layer 'b99'; it has embed, b0 … b23, final"),
         ("results/cknna/photographs/claen/dinov2_vs_sd3.npy", "unknown condition 'claen'; did you mean 'clean'?"),
         (
@@ -487,7 +487,7 @@ def test_other_texts_embed_prompts_again_and_make_no_image(finished: Workflow, t
         ("results/prompts/photographs/sd3-labl.safetensors", "sd3 has no variant 'labl'; did you mean 'label'?"),
         ("results/features/photographs/clean/sd1-textlast-label/mid.pt", "sd1 has no layer 'mid'; it has text"),
         ("results/cknna/dinov2_vs_sd1-textlast.npy", "textlast is followed by what is read: label, caption"),
-        ("resources/weights/dinov3/weights.json", "unknown model 'dinov3'; did you mean 'dinov2'?"),
+        ("resources/weights/dinov22/weights.json", "unknown model 'dinov22'; did you mean 'dinov2'?"),
     ],
 )
 def test_an_unknown_word_in_a_target_is_named(target: str, message: str, tmp_path: Path) -> None:

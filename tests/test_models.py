@@ -24,7 +24,21 @@ from diffalign.study import Model
 CPU = torch.device("cpu")
 STUDY = load()
 AUTOENCODERS = ("sdvae", "sd3vae", "fluxvae", "sanavae", "qwenimagevae", "vavae", "vfmvae")
-NAMES = ("dinov2", "siglip2", *AUTOENCODERS, "sd3")
+VISION = (
+    "dinov2",
+    "dinov2.g.reg",
+    "dinov3",
+    "mae",
+    "clip",
+    "vit",
+    "convnext",
+    "aimv2",
+    "siglip2",
+    "sam",
+    "sam2",
+    "ijepa",
+)
+NAMES = (*VISION, *AUTOENCODERS, "sd3")
 
 
 @pytest.fixture(scope="module")

@@ -93,7 +93,7 @@ def test_all_mistakes_are_reported_at_once() -> None:
                 "sd_3": {},
             },
             # what a schema cannot see is reported in the same breath
-            "study": {"models": ["dinov3", "sd3"], "scores": ["sd3_b99_vs_sdvae"]},
+            "study": {"models": ["dinov22", "sd3"], "scores": ["sd3_b99_vs_sdvae"]},
         }
     )
     for line in (
@@ -105,7 +105,7 @@ def test_all_mistakes_are_reported_at_once() -> None:
         "models: 'sd_3' is no model name",
         "models.siglip2.input: unknown key 'interpolatoin'; did you mean 'interpolation'?",
         "models.siglip2.input.size: 4 is less than the minimum of 8",
-        "study.models[0]: unknown model 'dinov3'; did you mean 'dinov2'?",
+        "study.models[0]: unknown model 'dinov22'; did you mean 'dinov2'?",
         "study.scores[0]: sd3 has no layer 'b99'",
     ):
         assert line in text
@@ -116,14 +116,17 @@ def test_cross_references_are_checked_all_at_once() -> None:
         {
             "defaults": {"dataset": "photos"},
             "alignment": {"metrics": ["cknaa"], "k": 200},
-            "study": {"pairs": [["dinov2", "dinov3"], ["dinov2_b1", "sd3"]], "scores": ["dinov2_vs_sd3_b99", "dinov2"]},
+            "study": {
+                "pairs": [["dinov2", "dinov22"], ["dinov2_b1", "sd3"]],
+                "scores": ["dinov2_vs_sd3_b99", "dinov2"],
+            },
         }
     )
     for line in (
         "defaults.dataset: unknown dataset 'photos'",
         "alignment.metrics[0]: unknown metric 'cknaa'; did you mean 'cknna'?",
         "alignment.k: 200 is more than the lists hold (alignment.k_max = 100)",
-        "study.pairs[0][1]: unknown model 'dinov3'; did you mean 'dinov2'?",
+        "study.pairs[0][1]: unknown model 'dinov22'; did you mean 'dinov2'?",
         "study.pairs[1][0]: 'dinov2_b1' names a layer",
         "study.scores[0]: sd3 has no layer 'b99'; it has embed, b0 … b23, final",
         "study.scores[1]: 'dinov2' is no pair",
@@ -152,7 +155,7 @@ def test_cross_references_are_checked_all_at_once() -> None:
         ({"sd3vae": {"take": ["mid"], "default_layer": "mid"}}, "models.sd3.latents: 'sd3vae' has, or takes, no layer"),
         ({"sd3": {"noise": None}}, "models.sd3: family 'diffusers_mmdit' reads latents and needs the key 'noise'"),
         ({"sd3": {"noise": "0.5"}}, "models.sd3.noise: '0.5' is no noise level"),
-        ({"dinov2": {"input": None}}, "family 'timm_vision' reads pixels and needs the key 'input'"),
+        ({"siglip2": {"input": None}}, "family 'transformers_vision' reads pixels and needs the key 'input'"),
         ({"dinov2": {"noise": "t0.5"}}, "models.dinov2.noise: means nothing for this model"),
         ({"dinov2": {"posterior": "sample"}}, "models.dinov2.posterior: means nothing for this model"),
         ({"dinov2": {"latents": "sd3vae"}}, "models.dinov2.latents: means nothing for this model"),
@@ -234,10 +237,10 @@ def test_other_families_have_no_files_of_features_and_no_precomputed_latents() -
 
 def test_what_only_some_kinds_and_families_need_is_said_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        load({"datasets": {"mine": {"kind": "folder", "path": "x"}}, "models": {"vit": {"family": "timm_vision"}}})
+        load({"datasets": {"mine": {"kind": "folder", "path": "x"}}, "models": {"mine": {"family": "timm_vision"}}})
     assert caught.value.mistakes == (
         "datasets.mine: missing key 'size'",
-        "models.vit: missing keys 'layers', 'default_layer', 'weights'",
+        "models.mine: missing keys 'layers', 'default_layer', 'weights'",
     )
 
 

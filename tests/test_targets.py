@@ -9,7 +9,7 @@ from diffalign.alignment.metrics import METRICS
     ("target", "message"),
     [
         ("results/cknaa/dinov2_vs_sd3.npy", "unknown metric or stage 'cknaa'; did you mean 'cknna'?"),
-        ("results/cknna/dinov3_vs_sd3.npy", "unknown model 'dinov3'; did you mean 'dinov2'?"),
+        ("results/cknna/dinov22_vs_sd3.npy", "unknown model 'dinov22'; did you mean 'dinov2'?"),
         ("results/cknna/dinov2_vs_sd3_b99.npy", "sd3 has no layer 'b99'; it has embed, b0 … b23, final"),
         (
             "results/cknna/photograph/clean/dinov2_vs_sd3.npy",
@@ -25,7 +25,7 @@ from diffalign.alignment.metrics import METRICS
             "figures/photographs/clean/layer_map/dinov2_vs_sd3.png",
             "unknown figure 'layer_map'; did you mean 'layer_maps'?",
         ),
-        ("results/figures/photographs/clean/layer_maps/dinov3_vs_sd3.png", "unknown model 'dinov3'"),
+        ("results/figures/photographs/clean/layer_maps/dinov22_vs_sd3.png", "unknown model 'dinov22'"),
         ("results/figures/photographs/clean/null_histogram/dinov2_vs_sd3.png", "did you mean 'null_histograms'?"),
         ("results/figures/photographs/clean/null_histograms/dinov2_vs_sd4.png", "unknown model 'sd4'"),
         ("results/figures/photographs/clean/model_maps/cknaa.png", "unknown metric 'cknaa'; did you mean 'cknna'?"),
@@ -52,7 +52,7 @@ from diffalign.alignment.metrics import METRICS
             "results/per_imag/photographs/clean/dinov2_vs_sd3.parquet",
             "unknown metric or stage 'per_imag'; did you mean",
         ),
-        ("results/per_image/photographs/clean/dinov3_vs_sd3_b8.parquet", "unknown model 'dinov3'; did you mean"),
+        ("results/per_image/photographs/clean/dinov22_vs_sd3_b8.parquet", "unknown model 'dinov22'; did you mean"),
         (
             "results/per_image/dinov2_vs_sd3.parquet",
             "files of this stage are results/per_image/{dataset}/{condition}/{pair} with their suffix",
@@ -65,12 +65,12 @@ from diffalign.alignment.metrics import METRICS
         # these are of two layers, so naming one is no mistake; the suffix is
         ("results/figures/photographs/clean/curves/dinov2_vs_sd3_b8.jpg", "is no file of this workflow"),
         ("results/tables/sensitivity/photographs/clean/dinov2_vs_sd3_b8.csv", "is no file of this workflow"),
-        ("resources/weights/dinov3/weights.json", "unknown model 'dinov3'; did you mean 'dinov2'?"),
+        ("resources/weights/dinov22/weights.json", "unknown model 'dinov22'; did you mean 'dinov2'?"),
         ("results/recipes/sd4.json", "unknown model 'sd4'"),
         ("results/export/platonik/photographs/clean/sd3.pt", "unknown layout 'platonik'; did you mean 'platonic'?"),
         ("results/export/vfmvae/photographs/clean/sd3_b99.pt", "sd3 has no layer 'b99'"),
         ("results/export/vfmvae/photographs/claen/sd3-t0.5_b9.pt", "unknown condition 'claen'"),
-        ("results/export/thingsvision/photographs/clean/dinov3/features.npy", "unknown model 'dinov3'"),
+        ("results/export/thingsvision/photographs/clean/dinov22/features.npy", "unknown model 'dinov22'"),
         ("results/export/platonic/photographs/clean/sd3_b8.pt", "'sd3_b8' names a layer; here all layers are meant"),
         ("results/export/platonic/photographs/clean/dinov2_vs_sd4/cknna_k10.npy", "unknown model 'sd4'"),
         (

@@ -399,10 +399,11 @@ def load(
     """
     plain: dict[str, Any] = _plain(config)
     _read_exponents(plain.get("alignment"))
-    mistakes = list(dict.fromkeys(_schema_mistakes(plain, schema)))
-    # what is wrong is taken out, so that the rest can be checked for what a schema cannot see
     sections = {section: plain.get(section) for section in ("datasets", "models")}
     declared = {name: list(map(str, part)) if isinstance(part, dict) else [] for name, part in sections.items()}
+    mistakes = list(_complete(plain, families))
+    mistakes += dict.fromkeys(_schema_mistakes(plain, schema))
+    # what is wrong is taken out, so that the rest can be checked for what a schema cannot see
     _prune(plain, schema)
     given = copy.deepcopy(plain)
     fill_defaults(plain, schema)
@@ -410,6 +411,21 @@ def load(
     if mistakes:
         raise ConfigError(mistakes)
     return _study(plain)
+
+
+def _complete(config: dict[str, Any], families: Mapping[str, Kind]) -> Iterator[str]:
+    """Let families fill in what entries of models leave out, in place; what they do not know is a mistake."""
+    models = config.get("models")
+    if not isinstance(models, dict):
+        return
+    for name, entry in list(models.items()):
+        kind = families.get(str(entry.get("family"))) if isinstance(entry, dict) else None
+        if kind is not None and kind.complete is not None:
+            try:
+                models[name] = kind.complete(entry)
+            except ValueError as error:
+                yield f"models.{name}: {error}"
+                del models[name]
 
 
 def _prune(config: dict[str, Any], schema: Mapping[str, Any]) -> None:

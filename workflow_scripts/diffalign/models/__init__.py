@@ -17,7 +17,8 @@ of which make_miniature writes a checkpoint of full size.
 TOLD = "labels" says that its models are told class labels in place of texts. NEEDS and TAKES name the keys of a model's
 entry that only some families know (`study.FAMILY_KEYS`): those that it cannot do without, and those that it may have.
 A family with a fixed table of positions sets `Loaded.latent_size`; where it takes interpolate_positions and is asked to
-interpolate the table to other sizes, it does not.
+interpolate the table to other sizes, it does not. COMPLETED_BY names a module of this package whose function
+`complete(entry)` fills in what an entry of the config leaves out.
 
 A third kind, READS = "features", runs no model: `precomputed` takes files of features in the place of an extraction.
 
@@ -30,7 +31,7 @@ import ast
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -79,7 +80,8 @@ class Loaded:
 class Kind:
     """What a family declares. reads: ``pixels``, ``latents`` or ``features``. told: what conditions its models,
     ``prompts``, ``labels`` or None. needs, takes: keys of a model's entry that only some families know. untrained:
-    ``configuration`` or ``architecture``, what untrained twins are made of, or None where there are none.
+    ``configuration`` or ``architecture``, what untrained twins are made of, or None where there are none. complete:
+    fills in what an entry leaves out, for families that can; it raises ValueError that says what is unknown.
     """
 
     reads: str
@@ -87,6 +89,7 @@ class Kind:
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
     untrained: str | None = None
+    complete: Callable[[Mapping[str, Any]], dict[str, Any]] | None = field(default=None, compare=False)
 
 
 @cache
@@ -101,13 +104,19 @@ def families() -> Mapping[str, Kind]:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
                 name = node.targets[0].id
-                if name in ("READS", "TOLD", "NEEDS", "TAKES", "UNTRAINED"):
+                if name in ("READS", "TOLD", "NEEDS", "TAKES", "UNTRAINED", "COMPLETED_BY"):
                     said[name] = ast.literal_eval(node.value)
         if "READS" in said:
             told = said.get("TOLD", "prompts" if said["READS"] == "latents" else None)
             declared = (said.get("NEEDS", ()), said.get("TAKES", ()), said.get("UNTRAINED"))
-            found[path.stem] = Kind(said["READS"], told, *declared)
+            complete = partial(_complete, said["COMPLETED_BY"]) if "COMPLETED_BY" in said else None
+            found[path.stem] = Kind(said["READS"], told, *declared, complete)
     return found
+
+
+def _complete(module: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    completed: dict[str, Any] = importlib.import_module(f"{__name__}.{module}").complete(entry)
+    return completed
 
 
 def family(name: str) -> ModuleType:
@@ -173,3 +182,17 @@ def spatial_tokens(output: Tensor) -> Tensor:
     if output.ndim != 4:
         raise ValueError(f"expected a map of shape (B, C, H, W), got {tuple(output.shape)}")
     return output.flatten(2).transpose(1, 2)
+
+
+def map_tokens(output: Tensor, channels_last: bool | None = None) -> Tensor:
+    """A map as (B, HW, C) tokens, of (B, H, W, C) or (B, C, H, W). Without being told which, the two equal sides are
+    those of the map. Raises ValueError where they do not tell.
+    """
+    if output.ndim != 4:
+        raise ValueError(f"expected a map, got shape {tuple(output.shape)}")
+    if channels_last is None:
+        _, first, second, third = output.shape
+        if (first == second) == (second == third):
+            raise ValueError(f"which axis of shape {tuple(output.shape)} is that of the channels cannot be told")
+        channels_last = first == second
+    return output.flatten(1, 2) if channels_last else spatial_tokens(output)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,14 @@ from safetensors.torch import load_file
 from timm.models._hub import save_for_hf
 from torch import Tensor
 
-from diffalign.models import CheckpointError, Loaded, check_keys, spatial_tokens
+from diffalign.models import CheckpointError, Loaded, check_keys, map_tokens
 from diffalign.study import Model
 
 # what a batch of this family holds
 READS = "pixels"
-TAKES = ("tokens",)
+TAKES = ("tokens", "architecture")
+# completes entries that leave out what timm knows
+COMPLETED_BY = "timm_registry"
 
 # an untrained twin needs the configuration alone
 UNTRAINED = "configuration"
@@ -29,41 +33,36 @@ _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 def load(model: Model, folder: Path, noise: str | None, device: torch.device) -> Loaded:
     """Build the architecture that config.json names and load its weights, every key of them.
 
-    Patch tokens are averaged, not the class token and not registers; a ConvNet's map over its positions. With ``tokens:
-    class`` the class token is taken alone. Positions of a transformer are interpolated to the input size (timm's
-    ``dynamic_img_size``). Raises CheckpointError.
+    ``architecture`` of the entry, with timm's arguments, overrides what config.json says. Patch tokens are averaged,
+    not the class token and not registers; a ConvNet's map over its positions. With ``tokens: class`` the class token is
+    taken alone. Positions of a transformer are interpolated to the input size (timm's ``dynamic_img_size``). Keys of
+    older layouts are converted as timm does. Raises CheckpointError.
     """
     if model.input is None:
         raise ValueError(f"{model.name}: family timm_vision needs 'input'")
     config = _read_config(folder)
-    arguments = {**config.get("model_args", {}), "num_classes": 0}
-    if model.initial_seed is not None:
-        torch.manual_seed(model.initial_seed)
-    net = timm.create_model(config["architecture"], pretrained=False, **_dynamic(config["architecture"], arguments))
+    arguments = dict(config.get("model_args", {}))
+    if model.weights.source != "miniature":
+        arguments |= model.architecture
+    architecture = arguments.pop("architecture", config["architecture"])
+    net: Any = _build(architecture, arguments, model.initial_seed)
     if not model.untrained:
-        found = load_file(folder / _WEIGHTS)
-        expected = set(net.state_dict())
-        # timm checkpoints may carry the classifier that num_classes=0 leaves out
-        extra = {key for key in set(found) - expected if not key.startswith(("head.", "fc."))}
-        check_keys(expected - set(found), extra, str(folder / _WEIGHTS))
-        net.load_state_dict({key: found[key] for key in expected})
+        _load_weights(net, folder / _WEIGHTS)
     net.eval().to(device)
     prefix = int(getattr(net, "num_prefix_tokens", 0))
     patches = 0
     if model.tokens == "class" and getattr(net, "cls_token", None) is None:
-        raise ValueError(f"{model.name}: tokens 'class' asked for, but {config['architecture']} has no class token")
-    channels_last = getattr(net, "output_fmt", "NCHW") == "NHWC"
+        raise ValueError(f"{model.name}: tokens 'class' asked for, but {architecture} has no class token")
+    channels_last = _channels_last(net)
 
     def patch_tokens(output: Tensor) -> Tensor:
         if output.ndim == 4:
-            # a patch embedding at any input size, and hierarchical transformers such as Swin, keep channels last
-            last = channels_last or (patches > 0 and output.shape[1] * output.shape[2] == patches)
-            return output.flatten(1, 2) if last else spatial_tokens(output)
-        if output.ndim != 3 or output.shape[1] not in (patches, patches + prefix):
+            return map_tokens(output, channels_last)
+        if output.ndim != 3 or (patches and output.shape[1] not in (patches, patches + prefix)):
             raise ValueError(
                 f"{model.name}: a layer gave shape {tuple(output.shape)}; expected (B, {patches} patches + {prefix}, D)"
             )
-        return output[:, -patches:]
+        return output[:, -patches:] if patches else output[:, prefix:]
 
     def class_token(output: Tensor) -> Tensor:
         if output.ndim != 3 or output.shape[1] != patches + prefix:
@@ -80,7 +79,7 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
 
     facts = {
         "timm": timm.__version__,
-        "architecture": config["architecture"],
+        "architecture": architecture,
         "tokens": "class" if model.tokens == "class" else "patch" if prefix else "all",
         "pooling": "none" if model.tokens == "class" else "mean",
     }
@@ -93,21 +92,52 @@ def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> Non
     """Write a narrow model of the architecture named in ``miniature.architecture``, in timm's own layout."""
     widths = dict(miniature)
     architecture = widths.pop("architecture")
-    torch.manual_seed(seed)
-    arguments = {**widths, "num_classes": 0}
-    net = timm.create_model(architecture, pretrained=False, **_dynamic(architecture, arguments))
+    net = _build(architecture, widths, seed)
     save_for_hf(net, str(folder), model_args=widths, safe_serialization=True)
 
 
-def _dynamic(architecture: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Ask vision transformers for positions at any input size; other architectures have no such argument."""
-    if architecture.startswith(("vit_", "deit", "eva")):
-        return {**arguments, "dynamic_img_size": True}
-    return dict(arguments)
+def _build(architecture: str, arguments: Mapping[str, Any], seed: int | None) -> torch.nn.Module:
+    """A model without classifier; a transformer takes any input size, where timm can interpolate its positions."""
+    arguments = {**arguments, "num_classes": 0}
+    with torch.device("meta"):
+        kind = type(timm.create_model(architecture, pretrained=False, **arguments))
+    if "dynamic_img_size" in inspect.signature(kind.__init__).parameters:
+        arguments["dynamic_img_size"] = True
+    if seed is not None:
+        torch.manual_seed(seed)
+    built: torch.nn.Module = timm.create_model(architecture, pretrained=False, **arguments)
+    return built
+
+
+def _load_weights(net: Any, path: Path) -> None:
+    """Load every key of a checkpoint but its classifier, converting older layouts. Raises CheckpointError."""
+    found = load_file(path)
+    missing, unexpected = _misfits(net, found)
+    convert = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
+    if (missing or unexpected) and convert is not None:
+        found = convert(found, net)
+        missing, unexpected = _misfits(net, found)
+    check_keys(missing, unexpected, str(path))
+    net.load_state_dict({key: found[key] for key in net.state_dict()})
+
+
+def _misfits(net: Any, found: Mapping[str, Tensor]) -> tuple[set[str], set[str]]:
+    """Missing and unexpected keys; a classifier, which num_classes=0 leaves out, is expected."""
+    named = net.pretrained_cfg.get("classifier") or ()
+    heads = tuple(f"{head}." for head in ("head", "fc", *((named,) if isinstance(named, str) else named)))
+    expected = set(net.state_dict())
+    return expected - set(found), {key for key in set(found) - expected if not key.startswith(heads)}
+
+
+def _channels_last(net: torch.nn.Module) -> bool | None:
+    """Whether maps are (B, H, W, C); None for a transformer whose layers may give either."""
+    if getattr(net, "output_fmt", "NCHW") == "NHWC":
+        return True
+    return None if hasattr(net, "patch_embed") else False
 
 
 def _patches(net: torch.nn.Module, size: int) -> int:
-    """Number of patches of a transformer at an input of size x size pixels; 0 for a ConvNet."""
+    """Number of patches of a transformer at an input of size x size pixels; 0 where timm does not say."""
     embedding = getattr(net, "patch_embed", None)
     if embedding is None or not hasattr(embedding, "dynamic_feat_size"):
         return 0

@@ -1,0 +1,155 @@
+"""What timm knows of a checkpoint's architecture: input, layers, default layer, for entries that leave them out.
+
+The answer depends on the architecture and the version of timm alone, and asking imports timm, which takes seconds in
+every dry run. It is therefore kept in the user's cache, in a file named for both and for this module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from diffalign.atomic import write_json
+from diffalign.names import UnknownName, expand_layers, nearest
+from diffalign.provenance import file_sha256
+
+_INPUT = ("size", "interpolation", "mean", "std")
+_SAY = "say input (size, interpolation, mean, std), layers and default_layer"
+_FILES = ("config.json", "model.safetensors")
+
+
+def complete(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry of family timm_vision with the keys that it leaves out: files, input, layers, default layer.
+
+    timm is asked only where one of the last three is missing. Raises ValueError for a hub id or an architecture that
+    timm does not know.
+    """
+    found = dict(entry)
+    weights, given = entry.get("weights"), entry.get("input") or {}
+    if not isinstance(weights, Mapping) or not isinstance(given, Mapping):
+        return found
+    if weights.get("from") == "hub" and "files" not in weights:
+        found["weights"] = {**weights, "files": list(_FILES)}
+    if "layers" in entry and "default_layer" in entry and all(key in given for key in _INPUT):
+        return found
+    asked = _asked(entry, weights)
+    if asked is None:
+        return found
+    about = _known(asked)
+    found["input"] = {**about["input"], **_miniature_size(entry, weights), **given}
+    layers = found.setdefault("layers", about["layers"])
+    with suppress(UnknownName, AttributeError):
+        if about["default_layer"] in expand_layers(layers):
+            found.setdefault("default_layer", about["default_layer"])
+    return found
+
+
+def _asked(entry: Mapping[str, Any], weights: Mapping[str, Any]) -> str | None:
+    """The architecture or the hub id that says which model is meant; None where the entry says neither."""
+    miniature, architecture = entry.get("miniature") or {}, entry.get("architecture") or {}
+    if weights.get("from") == "miniature" and "architecture" in miniature:
+        return str(miniature["architecture"])
+    if "architecture" in architecture:
+        return str(architecture["architecture"])
+    return weights.get("hub") or miniature.get("architecture")
+
+
+def _miniature_size(entry: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
+    miniature = entry.get("miniature") or {}
+    side = miniature.get("img_size") if weights.get("from") == "miniature" else None
+    return {} if side is None else {"size": side}
+
+
+def _known(asked: str) -> dict[str, Any]:
+    """What `describe` says, from the cache where it has been asked before."""
+    key = f"{asked} {importlib.metadata.version('timm')} {file_sha256(Path(__file__))}"
+    name = hashlib.sha256(key.encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffalign" / f"timm-{name}.json"
+    with suppress(OSError, ValueError):
+        kept: dict[str, Any] = json.loads(cache.read_text(encoding="utf-8"))
+        return kept
+    about = describe(asked)
+    # a home that cannot be written to costs time, nothing else
+    with suppress(OSError):
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_json(cache, about)
+    return about
+
+
+def describe(asked: str) -> dict[str, Any]:
+    """Input, layers and default layer of an architecture or a hub id (owner/name), from timm's own configuration.
+
+    Layers are ``embed`` (patches with positions, or the stem), ``b0`` … (blocks) or ``down0`` … (the stages of a
+    network that has no list of blocks), and ``final``, after the last norm, where there is one before pooling.
+    Raises ValueError for one that timm does not know.
+    """
+    import timm
+    import torch
+
+    name = _architecture(asked)
+    config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    if config is None:
+        raise ValueError(f"timm has no configuration of '{asked}'; {_SAY}")
+    with torch.device("meta"):
+        net = timm.create_model(name.partition(".")[0], pretrained=False, num_classes=0)
+    layers = _layers(net)
+    return {
+        "input": {
+            "size": int(config.input_size[-1]),
+            "interpolation": "bilinear" if config.interpolation == "bilinear" else "bicubic",
+            "mean": list(config.mean),
+            "std": list(config.std),
+        },
+        "layers": layers,
+        "default_layer": list(expand_layers(layers))[-1],
+    }
+
+
+def _architecture(asked: str) -> str:
+    """The name of an architecture, with the tag of its weights, for a name or a hub id."""
+    import timm
+
+    names = timm.list_models(pretrained=True, include_tags=True)
+    name = asked.rpartition("/")[2]
+    if "/" not in asked:
+        if timm.is_model(name.partition(".")[0]):
+            return name
+        raise ValueError(f"timm knows no architecture '{asked}'{_near(asked, timm.list_models())}")
+    ids = {each: timm.get_pretrained_cfg(each).hf_hub_id for each in names}
+    if ids.get(name) == asked:
+        return name
+    found = [each for each, hub in ids.items() if hub == asked]
+    if not found:
+        known = sorted({hub for hub in ids.values() if hub})
+        raise ValueError(f"timm knows no hub id '{asked}'{_near(asked, known)} Or {_SAY}")
+    return str(found[0])
+
+
+def _near(word: str, allowed: list[str]) -> str:
+    """The nearest allowed word, never the list of a thousand."""
+    return near if "did you mean" in (near := nearest(word, allowed)) else "."
+
+
+def _layers(net: Any) -> dict[str, str]:
+    import torch
+
+    children = [name for name, _ in net.named_children()]
+    blocks = getattr(net, "blocks", None)
+    before = children[: children.index("blocks")] if blocks is not None else []
+    embed = next((name for name in ("norm_pre", "pos_drop") if name in before), children[0])
+    if blocks is not None:
+        layers = {"embed": embed, f"b{{0..{len(blocks) - 1}}}": "blocks.{}"}
+    else:
+        stages = [each["module"] for each in net.feature_info]
+        layers = {} if embed in stages else {"embed": embed}
+        layers |= {f"down{i}": path for i, path in enumerate(stages)}
+    final = next((name for name in ("norm", "neck") if name in children), None)
+    if final is not None and not isinstance(getattr(net, final), torch.nn.Identity):
+        layers["final"] = final
+    return layers
