@@ -47,6 +47,8 @@ WEIGHTS = "resources/weights/{model}"
 # of the untrained twin of a model
 UNTRAINED = f"{WEIGHTS}-untrained"
 EXPORT = "results/export"
+# what names a part of the images of a bundle, where its extraction is shared by jobs
+PART = "/{part}-of-{parts}" if STUDY.extraction_shards > 1 else ""
 
 
 def with_images():
@@ -209,6 +211,27 @@ def extraction_inputs(name):
         return files
 
     return inputs
+
+
+def extraction_rule(name):
+    """The name of the rule that runs one model, on all images or on a part of them."""
+    return f"extract_{name.replace('.', '_')}{'_part' if PART else ''}"
+
+
+def feature_outputs(model):
+    """The features of every layer of a bundle and their manifest."""
+    return {"features": [f"{FEATURES}/{layer}.pt" for layer in model.layers], "manifest": f"{FEATURES}/layers.json"}
+
+
+def extraction_outputs(model):
+    """What the extraction of one model writes: the features of all images, or a file with those of a part."""
+    return {"part": temp(f"{FEATURES}{PART}.safetensors")} if PART else feature_outputs(model)
+
+
+def feature_parts():
+    """The parts of a bundle's features, in order. Their names say how many there are, so that none is mixed."""
+    parts = STUDY.extraction_shards
+    return [f"{FEATURES}/{part}-of-{parts}.safetensors" for part in range(parts)]
 
 
 def text_inputs(wildcards):

@@ -15,20 +15,22 @@ rule recipe:
         "../workflow_scripts/recipe.py"
 
 
+# with shards, an extraction runs the model on a part of the images, and a merge follows
 for name, model in extracted_models().items():
 
     rule:
         name:
-            f"extract_{name.replace('.', '_')}"
+            extraction_rule(name)
         input:
             unpack(extraction_inputs(name)),
         output:
-            features=[f"{FEATURES}/{layer}.pt" for layer in model.layers],
-            manifest=f"{FEATURES}/layers.json",
+            **extraction_outputs(model),
         log:
-            "logs/extract/{dataset}/{condition}/{bundle}.log",
+            f"logs/extract/{{dataset}}/{{condition}}/{{bundle}}{PART}.log",
         wildcard_constraints:
             bundle=names.bundle_pattern(name, model.vocabulary),
+            part=r"\d+",
+            parts=r"\d+",
         conda:
             "../envs/models.yaml"
         threads: 4
@@ -37,12 +39,38 @@ for name, model in extracted_models().items():
             device=STUDY.compute.device,
             batch_size=model.batch_size or STUDY.compute.batch_size,
             workers=STUDY.compute.workers,
+            compile=int(STUDY.compute.compile),
             mem_mb=growing(24000),
             runtime=720,
         params:
             layers=list(model.layers),
         script:
             "../workflow_scripts/extract.py"
+
+    if STUDY.extraction_shards > 1:
+
+        rule:
+            name:
+                f"merge_features_{name.replace('.', '_')}"
+            input:
+                feature_parts(),
+            output:
+                **feature_outputs(model),
+            log:
+                "logs/merge_features/{dataset}/{condition}/{bundle}.log",
+            wildcard_constraints:
+                bundle=names.bundle_pattern(name, model.vocabulary),
+            conda:
+                "../envs/models.yaml"
+            threads: 1
+            resources:
+                mem_mb=growing(8000),
+                runtime=120,
+            params:
+                layers=list(model.layers),
+                code=code_of("merge_features.py"),
+            script:
+                "../workflow_scripts/merge_features.py"
 
 
 rule text_features:

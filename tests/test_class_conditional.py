@@ -23,7 +23,7 @@ from diffalign.stimuli.labels import LabelError, class_labels
 from diffalign.stimuli.manifest import Image, print_manifest
 from diffalign.store import StoreError
 from diffalign.study import Compute, Model
-from extract import LatentInputs, extract
+from extract import LatentInputs, Whole, extract
 
 NAMES = ("a", "b", "c", "d")
 CPU = torch.device("cpu")
@@ -72,8 +72,7 @@ class Study:
                 at / "weights.json",
                 class_tokens=None if self.tokens is None else at / "tokens.pt",
             ),
-            {"b0": at / "b0.pt"},
-            at / "layers.json",
+            Whole({"b0": at / "b0.pt"}, at / "layers.json"),
             Compute("cpu", batch_size, 0),
         )
         return store.read_features(at / "b0.pt")

@@ -7,10 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, Run, Workflow
 from snakemake_executor_plugin_slurm.partitions import get_best_partition, read_partition_file
+
+from diffalign.store import read_features
 
 TARGET = "results/cknna/dinov2_vs_sd3_b8.npy"
 SINGLE = {
@@ -275,6 +278,34 @@ def test_lists_that_are_searched_in_shards_are_the_same_to_the_byte(copied: Work
     assert copied.plan(target).jobs() == {"neighbors": 1}
 
 
+def test_features_that_are_extracted_in_shards_are_the_same(copied: Workflow) -> None:
+    folder = "results/features/photographs/clean/sd3-t0.5"
+    target = f"{folder}/layers.json"
+    extracted = {"extract_sd3_part": 3, "merge_features_sd3": 1}
+    layers = ("embed", "b8", "final")
+    before = {layer: read_features(copied.directory / folder / f"{layer}.pt") for layer in layers}
+    three = {"extraction": {"shards": 3}}
+    assert copied.plan(target, overlay=three).jobs() == extracted
+    done = copied.run(target, overlay=three)
+    assert done.code == 0, done.output
+    for layer, expected in before.items():
+        merged = read_features(copied.directory / folder / f"{layer}.pt")
+        assert merged.names == expected.names
+        assert merged.recipe == expected.recipe
+        assert np.abs(merged.values - expected.values).max() <= 1e-5
+    # parts are gone, and nothing misses them until what they depend on changes
+    assert not list((copied.directory / folder).glob("*.safetensors"))
+    assert "Nothing to be done" in copied.plan(target, overlay=three).output
+    changed = {**three, "models": {"sd3": {"seeding": "constant"}}}
+    assert copied.plan(target, overlay=changed).jobs() == extracted | {"recipe": 1}
+    assert copied.plan(target).jobs() == {"extract_sd3": 1}
+
+
+def test_another_precision_reruns_that_model_and_what_hangs_on_it(finished: Workflow) -> None:
+    jobs = plan(finished, {"models": {"siglip2": {"precision": "bfloat16"}}})
+    assert jobs == PAIRS_OF_A_MODEL | {"recipe": 1, "extract_siglip2": 1, "neighbors": 1}
+
+
 def test_a_gpu_that_is_asked_for_must_be_there(copied: Workflow) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
@@ -337,7 +368,7 @@ def test_a_fifth_model_runs_only_its_own_jobs(finished: Workflow) -> None:
 
 
 def test_how_the_work_is_done_reruns_nothing(finished: Workflow) -> None:
-    compute = {"batch_size": 3, "workers": 2, "device": "auto", "memory_mb": 50}
+    compute = {"batch_size": 3, "workers": 2, "device": "auto", "memory_mb": 50, "compile": True}
     overlay = {"compute": compute, "models": {"sd3": {"batch_size": 5}}}
     assert "Nothing to be done" in finished.plan(overlay=overlay).output
 

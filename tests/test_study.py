@@ -380,7 +380,7 @@ def test_the_config_is_left_as_it_was(tmp_path: Path) -> None:
         ({"repa": {"class_tokens": "dinov2"}}, "models.repa.class_tokens: means nothing for family 'repa'"),
         ({"sit": {"latent_multiplier": 2}}, "models.sit.latent_multiplier: means nothing for family 'sit'"),
         ({"dit": {"path": "cosine"}}, "models.dit.path: means nothing for family 'diffusers_dit'"),
-        ({"dinov2": {"architecture": {"depth": 3}}}, "models.dinov2.architecture: means nothing for family"),
+        ({"siglip2": {"architecture": {"depth": 3}}}, "models.siglip2.architecture: means nothing for family"),
         ({"siglip2": {"tokens": "class"}}, "models.siglip2.tokens: means nothing for family 'transformers_vision'"),
         ({"sit": {"conditionings": ["uncond", "caption"]}}, "a class-conditional model takes no 'caption'"),
         ({"sit": {"embeddings": {"optim": "x.npz"}}}, "models.sit.embeddings: means nothing for a class-conditional"),

@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from diffalign import logs, models, store
-from diffalign.atomic import write_json
+from diffalign import bundles, logs, models, store
 from diffalign.checkpoints import read_record, verify
 from diffalign.conditions import Condition, parse_condition
 from diffalign.devices import choose_device
 from diffalign.extraction import inputs
-from diffalign.extraction.passes import mean_of_passes, pooled_features
+from diffalign.extraction.passes import compile_layers, mean_of_passes, pooled_features
 from diffalign.extraction.sizes import check_sides
 from diffalign.latents import Latents
 from diffalign.prompt_store import read_prompts
-from diffalign.provenance import file_sha256
 from diffalign.stimuli.labels import class_labels
 from diffalign.stimuli.manifest import read_manifest
 from diffalign.store import check_same_names
@@ -39,6 +37,28 @@ class LatentInputs:
     class_tokens: Path | None = None
 
 
+@dataclass(frozen=True)
+class Whole:
+    """The features of all images: layer -> file, and their manifest."""
+
+    features: Mapping[str, Path]
+    layers_json: Path
+
+
+@dataclass(frozen=True)
+class Part:
+    """The features of the p-th of P ranges of images, p from 0, in one file."""
+
+    path: Path
+    layers: Sequence[str]
+    part: int
+    parts: int
+
+    def rows(self, count: int) -> range:
+        """The rows of this part among `count`, in order of name."""
+        return range(count * self.part // self.parts, count * (self.part + 1) // self.parts)
+
+
 def extract(
     recipe: Path,
     weights: Path,
@@ -47,13 +67,12 @@ def extract(
     manifest: Path,
     condition: Condition,
     reads: Path | LatentInputs,
-    features: Mapping[str, Path],
-    layers_json: Path,
+    writes: Whole | Part,
     compute: Compute,
 ) -> None:
-    """Run the model once over all images and write one feature file a layer, and their manifest.
+    """Run the model once over all images, or a part of them, and write the features of every layer.
 
-    reads: the folder of PNG files for a model that sees images, or what a diffusion model reads.
+    reads: the folder of PNG files for a model that sees images, or what a diffusion model reads. writes: where to.
     Raises ValueError that names the file, the layer or the images where something is wrong, before anything is written.
     """
     content = json.loads(recipe.read_text(encoding="utf-8"))
@@ -91,9 +110,13 @@ def extract(
         files = {row.name: reads / f"{row.name}.png" for row in rows}
         datasets = [inputs.ImageFiles(files, spec, {row.name: row.scale for row in rows})]
     check_sides(model.name, loaded, datasets[0].sides)
-    logs.log.info("%s on %s: %d images, %d layers", model.name, on, len(rows), len(features))
-    layers = {alias: model.layers[alias] for alias in features}
-    batches = [inputs.Batches(dataset, compute.batch_size, compute.workers, on) for dataset in datasets]
+    aliases = tuple(writes.features) if isinstance(writes, Whole) else writes.layers
+    rows_here = range(len(rows)) if isinstance(writes, Whole) else writes.rows(len(rows))
+    logs.log.info("%s on %s: %d images, %d layers", model.name, on, len(rows_here), len(aliases))
+    layers = {alias: model.layers[alias] for alias in aliases}
+    if compute.compile:
+        compile_layers(loaded, layers)
+    batches = [inputs.Batches(each, compute.batch_size, compute.workers, on, rows_here) for each in datasets]
     order, pooled = mean_of_passes(
         pooled_features(loaded, layers, logs.progress(found, len(found), f"extract {content['bundle']}"))
         for found in batches
@@ -101,26 +124,20 @@ def extract(
     # batches come in the order of their sides
     rank = sorted(range(len(order)), key=order.__getitem__)
     order, pooled = [order[i] for i in rank], {alias: values[rank] for alias, values in pooled.items()}
-    images = json.loads(dataset_json.read_text(encoding="utf-8"))
-    for alias, path in features.items():
-        made = {
-            **content,
-            "layer": alias,
-            "module": model.layers[alias],
-            **loaded.facts,
-            "weights": checkpoint,
-            "autoencoder_weights": autoencoder,
-            **({"class_tokens": class_tokens} if class_tokens else {}),
-            **conditioned,
-            "images": images,
-            "torch": torch.__version__,
-        }
-        store.write_features(path, store.Features(pooled[alias], tuple(order), made))
-    # with digests: Snakemake takes a small input whose content is the same for unchanged
-    made_of = {
-        alias: {"width": int(pooled[alias].shape[1]), "sha256": file_sha256(features[alias])} for alias in features
+    made = {
+        **content,
+        **loaded.facts,
+        "weights": checkpoint,
+        "autoencoder_weights": autoencoder,
+        **({"class_tokens": class_tokens} if class_tokens else {}),
+        **conditioned,
+        "images": json.loads(dataset_json.read_text(encoding="utf-8")),
+        "torch": torch.__version__,
     }
-    write_json(layers_json, {"format": 1, "bundle": content["bundle"], "count": len(order), "layers": made_of})
+    if isinstance(writes, Part):
+        bundles.write_part(writes.path, order, pooled, made, len(rows))
+    else:
+        bundles.write(writes.features, writes.layers_json, order, pooled.__getitem__, made, model.layers)
 
 
 def _check_shapes(model: Model, loaded: models.Loaded, encoded: Latents) -> None:
@@ -166,7 +183,8 @@ def _class_tokens(
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], snakemake.rule):
         torch.set_num_threads(snakemake.threads)
-        given, resources = snakemake.input, snakemake.resources
+        given, resources, wildcards = snakemake.input, snakemake.resources, snakemake.wildcards
+        layers = snakemake.params.layers
         named = dict(given.items())
         extract(
             Path(given.recipe),
@@ -174,7 +192,7 @@ if __name__ == "__main__":
             Path(given.record),
             Path(given.dataset),
             Path(given.manifest),
-            parse_condition(snakemake.wildcards.condition),
+            parse_condition(wildcards.condition),
             Path(given.images)
             if "images" in named
             else LatentInputs(
@@ -183,7 +201,10 @@ if __name__ == "__main__":
                 Path(given.autoencoder_record),
                 *(Path(named[key]) if key in named else None for key in ("prompts", "class_tokens")),
             ),
-            dict(zip(snakemake.params.layers, map(Path, snakemake.output.features), strict=True)),
-            Path(snakemake.output.manifest),
-            Compute(resources.device, resources.batch_size, resources.workers),
+            Part(Path(snakemake.output[0]), layers, int(wildcards.part), int(wildcards.parts))
+            if "part" in dict(wildcards.items())
+            else Whole(
+                dict(zip(layers, map(Path, snakemake.output.features), strict=True)), Path(snakemake.output.manifest)
+            ),
+            Compute(resources.device, resources.batch_size, resources.workers, compile=bool(resources.compile)),
         )

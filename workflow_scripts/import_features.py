@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from diffalign import logs, store
-from diffalign.atomic import write_json
+from diffalign import bundles, logs
 from diffalign.checkpoints import RECORD_FORMAT
 from diffalign.models import precomputed
 from diffalign.provenance import file_sha256
@@ -61,15 +60,7 @@ def import_features(
         },
         "torch": torch.__version__,
     }
-    for alias, path in features.items():
-        made = {**shared, "layer": alias, "module": model.layers[alias]}
-        store.write_features(path, store.Features(found.values[alias], found.names, made))
-    # with digests: Snakemake takes a small input whose content is the same for unchanged
-    made_of = {
-        alias: {"width": int(found.values[alias].shape[1]), "sha256": file_sha256(path)}
-        for alias, path in features.items()
-    }
-    write_json(layers_json, {"format": 1, "bundle": content["bundle"], "count": len(found.names), "layers": made_of})
+    bundles.write(features, layers_json, found.names, found.values.__getitem__, shared, model.layers)
 
 
 if __name__ == "__main__":

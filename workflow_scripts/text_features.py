@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from diffalign import logs, store
-from diffalign.atomic import write_json
+from diffalign import bundles, logs, store
 from diffalign.checkpoints import RECORD_FORMAT, read_record
 from diffalign.prompt_store import read_prompts
-from diffalign.provenance import file_sha256
 from diffalign.stimuli.manifest import read_manifest
 from diffalign.study import Model
 
@@ -39,8 +37,6 @@ def text_features(
     values = found.text[[found.row_of[name] for name in names]].float().numpy()
     made = {
         **content,
-        "layer": layer,
-        "module": layer,
         "tokens": "mean of the given tokens" if "embeddings" in found.facts else "last",
         "pooling": "mean" if "embeddings" in found.facts else "none",
         "weights": read_record(record) if record else given_record(found.facts),
@@ -49,9 +45,7 @@ def text_features(
         "images": json.loads(dataset_json.read_text(encoding="utf-8")),
         "torch": torch.__version__,
     }
-    store.write_features(features, store.Features(values, tuple(names), made))
-    made_of = {layer: {"width": int(values.shape[1]), "sha256": file_sha256(features)}}
-    write_json(layers_json, {"format": 1, "bundle": content["bundle"], "count": len(names), "layers": made_of})
+    bundles.write({layer: features}, layers_json, names, lambda _: values, made, {layer: layer})
 
 
 def given_record(facts: Mapping[str, Any]) -> dict[str, Any]:

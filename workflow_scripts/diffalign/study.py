@@ -190,6 +190,7 @@ class Model:
     class_tokens: str | None = None
     tokens: str = "patches"
     interpolate_positions: bool = False
+    precision: str = "float32"
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -336,6 +337,7 @@ class Compute:
     batch_size: int
     workers: int
     memory_mb: int = 2000
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -357,6 +359,7 @@ class Study:
     alignment: Alignment
     se_cknna: SemanticEquivariance
     latent_shards: int
+    extraction_shards: int
     compute: Compute
 
     @property
@@ -731,7 +734,7 @@ def _input_mistakes(
         idle = ["input", "posterior", "latent_statistics", "latents_from", "features"]
     else:
         needed = ["features"]
-        idle = ["weights", "miniature", "input", "latents", "noise", "conditionings", "embeddings", *drawn]
+        idle = ["weights", "miniature", "precision", "input", "latents", "noise", "conditionings", "embeddings", *drawn]
         idle += ["batch_size"]
     for key in needed:
         if not model[key]:
@@ -838,6 +841,7 @@ def _model(name: str, entry: Mapping[str, Any], seed: int) -> Model:
         seeding=entry["seeding"],
         seed=seed if entry["seed"] is None else entry["seed"],
         batch_size=entry["batch_size"],
+        precision=entry["precision"],
         # a miniature of a model with an architecture overrides its widths
         miniature={**entry["architecture"], **entry["miniature"]} if entry["miniature"] else {},
         features=None if entry["features"] is None else FeatureFiles(**entry["features"]),
@@ -925,5 +929,6 @@ def _study(config: Mapping[str, Any]) -> Study:
         alignment=_alignment(alignment),
         se_cknna=semantic,
         latent_shards=config["latents"]["shards"],
+        extraction_shards=config["extraction"]["shards"],
         compute=Compute(**compute),
     )

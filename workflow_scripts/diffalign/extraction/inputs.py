@@ -127,11 +127,23 @@ def collate(items: Sequence[Item]) -> dict[str, Any]:
 class Batches(Iterable[dict[str, Any]]):
     """Batches of inputs of one side each, tensors on the device; their number is its length.
 
-    Larger sides come first; those of one side are in order of name.
+    rows: which items, in order of name; all, where nothing is said. Larger sides come first; those of one side are in
+    order of name. With workers, processes read two batches ahead each; copies to a GPU are from pinned memory and do
+    not wait.
     """
 
-    def __init__(self, dataset: ImageFiles | NoisyLatents, batch_size: int, workers: int, device: torch.device) -> None:
-        self._members = buckets(list(dataset.sides.values()), batch_size)
+    def __init__(
+        self,
+        dataset: ImageFiles | NoisyLatents,
+        batch_size: int,
+        workers: int,
+        device: torch.device,
+        rows: range | None = None,
+    ) -> None:
+        sides = list(dataset.sides.values())
+        rows = range(len(sides)) if rows is None else rows
+        found = buckets([sides[row] for row in rows], batch_size)
+        self._members = [[rows[i] for i in members] for members in found]
         self._device = device
         self._loader = DataLoader(
             dataset,

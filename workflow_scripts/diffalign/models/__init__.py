@@ -127,7 +127,7 @@ def family(name: str) -> ModuleType:
 
 
 def load(model: Model, folder: Path, noise: str | None, device: torch.device) -> Loaded:
-    """Load a model through its family.
+    """Load a model through its family, to run at its precision.
 
     Raises CheckpointError that names the folder, whatever a library says of a corrupted file or a wrong shape.
     """
@@ -141,7 +141,9 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
     except Exception as error:
         # safetensors, torch, diffusers and transformers have an error of their own for each way to be broken
         raise CheckpointError(f"{folder}: {model.name} cannot be loaded: {error}") from error
-    return loaded
+    from diffalign.precision import at_precision
+
+    return at_precision(loaded, model.precision, device)
 
 
 def from_diffusers(kind: Any, where: Path, initial_seed: int | None = None) -> Any:

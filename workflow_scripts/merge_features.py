@@ -1,0 +1,25 @@
+"""Parts of a bundle's features as one file a layer."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffalign import bundles, logs
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def merge_features(parts: Sequence[Path], features: Mapping[str, Path], layers_json: Path) -> None:
+    """Write what one job would have written. Raises StoreError where parts do not belong together."""
+    bundles.merge(parts, features, layers_json)
+    logs.log.info("%s: %d parts", layers_json, len(parts))
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], snakemake.rule):
+        merge_features(
+            [Path(part) for part in snakemake.input],
+            dict(zip(snakemake.params.layers, map(Path, snakemake.output.features), strict=True)),
+            Path(snakemake.output.manifest),
+        )
