@@ -30,6 +30,7 @@ demo: $(VENV)/.installed
 	@echo "  demo/report.html                                   everything on one page, offline"
 	@echo "  demo/results/figures/photographs/clean/layer_maps   layer x layer heat maps of every pair"
 	@echo "  demo/results/figures/photographs/clean/depth_curves alignment over depth"
+	@echo "  demo/results/figures/photographs/se_cknna.png       a pair from clean to noisy images"
 	@echo "  demo/results/tables/alignment.tsv                   every score (.parquet beside it)"
 	@echo "  demo/results/cknna/dinov2_vs_sd3_b8.npy             one score, its recipe beside it (.json)"
 

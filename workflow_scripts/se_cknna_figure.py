@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.transforms import ScaledTranslation
 
 from diffalign import figures, logs
 from diffalign.conditions import CLEAN, parse_condition
@@ -44,7 +45,7 @@ def se_cknna_figure(recipes: Sequence[Path], outputs: Sequence[Path]) -> None:
     right.set_title("Each model: transformed against clean images", loc="left")
     for axes in (left, right):
         axis.dress(axes)
-        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2 if axis.others else -0.14), frameon=False, fontsize=7.5)
+        legend_below(axes)
     first = read[0]
     figure.suptitle(
         f"{first['dataset']}: N = {first['n']}, k = {first['k']}. Bars: 95 % intervals over images.",
@@ -80,13 +81,24 @@ class Axis:
         labels = [f"{sigma:g}" if word != CLEAN else CLEAN for word, sigma in self.at.items() if word in self.noise]
         turned = [word.replace("_", " ") for word in self.others]
         axes.set_xticks(list(self.at.values()), [*labels, *turned])
-        for label in axes.get_xticklabels()[len(labels) :]:
-            label.set(rotation=20, ha="right", rotation_mode="anchor")
+        if len(self.others) > 1:
+            for label in axes.get_xticklabels()[len(labels) :]:
+                label.set(rotation=25, ha="right", rotation_mode="anchor")
         if self.others:
             axes.axvline(self.last + 0.75 * self.step, color="0.85", linewidth=0.8)
         axes.set_xlabel("standard deviation of the noise", loc="left")
         axes.grid(axis="y", color="0.92", linewidth=0.6)
         axes.set_axisbelow(True)
+
+
+def legend_below(axes: Axes) -> None:
+    """A legend under the label of the horizontal axis, whatever height the axes will have."""
+    figure = axes.figure.figure
+    figure.draw_without_rendering()
+    labels = axes.xaxis.get_tightbbox()
+    under = 0.0 if labels is None else labels.y0 - axes.bbox.y0
+    place = axes.transAxes + ScaledTranslation(0, under / figure.dpi, figure.dpi_scale_trans)
+    axes.legend(loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=place, frameon=False, fontsize=7.5)
 
 
 def draw(axes: Axes, axis: Axis, scores: Estimates, label: str, number: int, count: int) -> None:
@@ -129,7 +141,7 @@ def pair_label(recipe: Mapping[str, Any]) -> str:
         change = f", {100 * relative['value']:+.1f} %"
         if relative["low"] is not None:
             change += f" ({100 * relative['low']:+.1f} to {100 * relative['high']:+.1f})"
-    return f"{pair}: mean {recipe['value']:.3f}{change}"
+    return f"{pair}: SE-CKNNA {recipe['value']:.3f}{change}"
 
 
 def side_label(recipe: Mapping[str, Any], side: str) -> str:
