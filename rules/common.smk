@@ -47,8 +47,8 @@ WEIGHTS = "resources/weights/{model}"
 # of the untrained twin of a model
 UNTRAINED = f"{WEIGHTS}-untrained"
 EXPORT = "results/export"
-# what names a part of the images of a bundle, where its extraction is shared by jobs
-PART = "/{part}-of-{parts}" if STUDY.extraction_shards > 1 else ""
+# what one job of an extraction makes: a bundle, or a part of its images where jobs share it
+EXTRACTED = "{bundle}/{part}-of-{parts}" if STUDY.extraction_shards > 1 else "{bundle}"
 
 
 def with_images():
@@ -215,7 +215,7 @@ def extraction_inputs(name):
 
 def extraction_rule(name):
     """The name of the rule that runs one model, on all images or on a part of them."""
-    return f"extract_{name.replace('.', '_')}{'_part' if PART else ''}"
+    return f"extract_{name.replace('.', '_')}{'_part' if STUDY.extraction_shards > 1 else ''}"
 
 
 def feature_outputs(model):
@@ -225,7 +225,9 @@ def feature_outputs(model):
 
 def extraction_outputs(model):
     """What the extraction of one model writes: the features of all images, or a file with those of a part."""
-    return {"part": temp(f"{FEATURES}{PART}.safetensors")} if PART else feature_outputs(model)
+    if STUDY.extraction_shards == 1:
+        return feature_outputs(model)
+    return {"part": temp(f"results/features/{{dataset}}/{{condition}}/{EXTRACTED}.safetensors")}
 
 
 def feature_parts():

@@ -26,7 +26,7 @@ for name, model in extracted_models().items():
         output:
             **extraction_outputs(model),
         log:
-            f"logs/extract/{{dataset}}/{{condition}}/{{bundle}}{PART}.log",
+            f"logs/extract/{{dataset}}/{{condition}}/{EXTRACTED}.log",
         wildcard_constraints:
             bundle=names.bundle_pattern(name, model.vocabulary),
             part=r"\d+",
