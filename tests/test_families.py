@@ -18,7 +18,7 @@ from diffalign.conditions import parse_condition
 from diffalign.models import families
 from diffalign.stimuli.manifest import read_manifest
 from diffalign.study import Compute, Dataset, Model, Study, Texts
-from extract import LatentInputs, extract
+from extract import LatentInputs, Whole, extract
 from images import images
 from latents import latents
 from miniature_weights import miniature_weights
@@ -132,8 +132,7 @@ class Bench:
             made.manifest,
             parse_condition(condition),
             reads,
-            paths,
-            folder / "layers.json",
+            Whole(paths, folder / "layers.json"),
             COMPUTE,
         )
         return {alias: store.read_features(path) for alias, path in paths.items()}

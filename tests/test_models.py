@@ -288,7 +288,7 @@ def test_families_are_found_by_name() -> None:
     reads = {"diffusers_mmdit": "latents", "diffusers_vae": "pixels", "precomputed": "features", "reg": "latents"}
     assert reads.items() <= {name: kind.reads for name, kind in families().items()}.items()
     assert families()["reg"] == Kind(
-        "latents", "labels", ("architecture", "path", "class_tokens"), ("interpolate_positions",)
+        "latents", "labels", ("architecture", "path", "class_tokens"), ("interpolate_positions",), "architecture"
     )
     assert families()["diffusers_mmdit"].told == "prompts"
     # a module without READS is a part that families share
