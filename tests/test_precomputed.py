@@ -153,13 +153,13 @@ def test_every_layout_is_exported(imported: Workflow, tmp_path: Path) -> None:
     layers = [folder / "b0.pt", folder / "b1.pt"]
     path, names, recipe = tmp_path / "right.pt", tmp_path / "right.txt", tmp_path / "right.json"
     for layout, sources, part in (("vfmvae", layers[1:], None), ("platonic", layers, "1")):
-        export_features(layout, "clean", sources, path, names, recipe)
+        export_features(layout, "clean", sources, None, path, names, recipe)
         table = layouts.read_layers(path, [part], layout)
         assert table.names == tuple(sorted(NAMES))
         assert np.array_equal(table.values[0], store.read_features(layers[1]).values)
         assert len(json.loads(recipe.read_text())["layers"]) == len(sources)
     with pytest.raises(ValueError, match="not exported as 'hdf5'; known: vfmvae, platonic, thingsvision"):
-        export_features("hdf5", "clean", layers, path, names, recipe)
+        export_features("hdf5", "clean", layers, None, path, names, recipe)
     export = "results/export/{}/theirs/clean/{}"
     targets = [export.format("vfmvae", "right.pt"), export.format("platonic", "right.pt")]
     assert imported.plan(*targets, overlay=STUDY).jobs() == {"export_vfmvae": 1, "export_platonic": 1}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from diffalign.alignment.graphs import EdgeIndex, KnnGraphs, Matches, chunks
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 Grid = NDArray[np.float64]
 Shares = Callable[[Matches], NDArray[np.float64]]
@@ -122,6 +125,8 @@ def influence(a: KnnGraphs, b: KnnGraphs, parts: Parts, eps: float = 0.0) -> spa
 
     eps: added to the scale of the score. Raises ValueError for several layers.
     """
+    from scipy import sparse
+
     if a.layers != 1 or b.layers != 1:
         raise ValueError(f"influences are of one pair of layers, not of {a.layers} x {b.layers}")
     scale = float(parts.scale[0, 0])

@@ -11,17 +11,19 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from diffalign.alignment import dissimilarities, dyadic, factors, moments, regression
 from diffalign.alignment import neighbor_metrics as lists
 from diffalign.alignment.graphs import EdgeIndex, KnnGraphs, Matches, check_pair, chunks, knn_graphs, restricted
 from diffalign.alignment.neighbors import Neighbors
 from diffalign.alignment.nulls import KernelCubes
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 Grid = NDArray[np.float64]
 
