@@ -42,6 +42,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return dict(yaml.load(path.read_text(), yaml.CSafeLoader))
 
 
+def things(name: str) -> Path:
+    """A file of THINGS, real choices of people, which this project ships none of: from ../shared, which CI has."""
+    path = SHARED / "data" / "things" / name
+    if not path.exists():
+        if os.environ.get("CI"):
+            pytest.fail(f"{name} of THINGS is missing, and in CI it must not be")
+        pytest.skip(f"{name} of THINGS lies outside of this checkout")
+    return path
+
+
 @cache
 def _demo_config() -> dict[str, Any]:
     config = read_yaml(ROOT / "config.yaml")

@@ -1,0 +1,134 @@
+"""What people can be predicted by: themselves. And intervals, where choices on one triplet or of one person go
+together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffalign.human.triplets import Triplets
+from diffalign.randomness import keyed
+
+_DRAWS = 10_000
+# beyond so many clusters a bootstrap tells nothing that the standard error does not
+_MOST_CLUSTERS = 20_000
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """How well people predict people on triplets that several have judged; of these triplets only.
+
+    majority: mean over triplets of the share of the most frequent choice, what the best predictor of this sample
+    reaches (biased upward: it has seen the choices). leave_one_out: share of the choices that equal the most frequent
+    choice of the others on the same triplet (biased downward). triplets: how many were judged at least twice; choices:
+    on these.
+    """
+
+    majority: float
+    leave_one_out: float
+    triplets: int
+    choices: int
+
+
+def ceilings(triplets: Triplets) -> Ceilings | None:
+    """The ceilings, or None where no triplet was judged twice. Ties of the others count 1/m, as everywhere."""
+    groups = triplets.groups
+    # which of the three objects, in ascending order, was the odd one
+    chosen = (np.sort(triplets.objects, axis=1) == triplets.objects[:, 2:]).argmax(axis=1)
+    votes = np.zeros((int(groups.max()) + 1, 3), np.int64)
+    np.add.at(votes, (groups, chosen), 1)
+    judged = votes.sum(axis=1)
+    votes = votes[judged > 1]
+    if not len(votes):
+        return None
+    totals = votes.sum(axis=1)
+    agreed = 0.0
+    for option in range(3):
+        others = votes.copy()
+        others[:, option] -= 1
+        top = others == others.max(axis=1, keepdims=True)
+        agreed += float((votes[:, option] * np.where(top[:, option], 1 / top.sum(axis=1), 0)).sum())
+    return Ceilings(
+        float((votes.max(axis=1) / totals).mean()),
+        agreed / int(totals.sum()),
+        len(votes),
+        int(totals.sum()),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Intervals:
+    """Means (L,) of credit with their standard errors and 95 % bounds; method: ``bootstrap`` or ``sandwich``."""
+
+    means: NDArray[np.float64]
+    errors: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    clusters: int
+    method: str
+
+
+def clustered(
+    gained: NDArray[np.float64], clusters: NDArray[np.int64] | None, seed: int, level: float = 0.95
+) -> Intervals:
+    """Intervals of the mean credit of L layers, gained (L, T), where choices of one cluster (T,) go together.
+
+    clusters: the triplet or the person of each choice; None: every choice by itself. Clusters are drawn with
+    replacement, the same draws for all layers; the standard error is that of the draws. Beyond 20,000 clusters it is
+    the linearised one (a sandwich) instead, and bounds are normal. Raises ValueError for fewer than two clusters.
+    """
+    from scipy.stats import norm
+
+    sums, sizes = _by_cluster(gained, clusters)
+    if len(sizes) < 2:
+        raise ValueError("one cluster says nothing of how choices vary; at least two are needed")
+    means = sums.sum(axis=1) / sizes.sum()
+    if len(sizes) > _MOST_CLUSTERS:
+        errors = _linearised(sums, sizes, means)
+        reach = norm.ppf((1 + level) / 2) * errors
+        return Intervals(means, errors, means - reach, means + reach, len(sizes), "sandwich")
+    draws = keyed(seed, "bootstrap", str(len(sizes)))
+    values = np.empty((_DRAWS, len(sums)))
+    for start in range(0, _DRAWS, 500):
+        weights = draws.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=500).astype(np.float64)
+        values[start : start + 500] = (weights @ sums.T) / (weights @ sizes)[:, None]
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return Intervals(means, values.std(axis=0, ddof=1), low, high, len(sizes), "bootstrap")
+
+
+def both_ways(
+    gained: NDArray[np.float64], triplets: NDArray[np.int64], people: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Standard errors (L,) where choices on one triplet go together and those of one person, too.
+
+    V(triplet) + V(person) - V(both), linearised (Cameron, Gelbach and Miller 2011).
+    """
+    both = np.unique(triplets * (int(people.max()) + 1) + people, return_inverse=True)[1].astype(np.int64)
+    variances = []
+    for clusters in (triplets, people, both):
+        sums, sizes = _by_cluster(gained, clusters)
+        variances.append(_linearised(sums, sizes, sums.sum(axis=1) / sizes.sum()) ** 2)
+    return np.asarray(np.sqrt(np.maximum(variances[0] + variances[1] - variances[2], variances[0])))
+
+
+def _by_cluster(
+    gained: NDArray[np.float64], clusters: NDArray[np.int64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sums of credit (L, C) and numbers of choices (C,) of every cluster."""
+    if clusters is None:
+        return gained, np.ones(gained.shape[1])
+    index = np.unique(clusters, return_inverse=True)[1]
+    sizes = np.bincount(index).astype(np.float64)
+    return np.stack([np.bincount(index, row, len(sizes)) for row in gained]), sizes
+
+
+def _linearised(
+    sums: NDArray[np.float64], sizes: NDArray[np.float64], means: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Standard errors (L,) of ratios of sums over C clusters, with the correction C / (C - 1)."""
+    count = len(sizes)
+    residuals = sums - means[:, None] * sizes
+    return np.asarray(np.sqrt(np.square(residuals).sum(axis=1) * count / (count - 1)) / sizes.sum())

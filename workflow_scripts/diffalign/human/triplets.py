@@ -1,0 +1,164 @@
+"""Odd-one-out choices of people: which of three objects does not belong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffalign.offenders import first_five
+
+ODD = ("last", "column")
+
+
+class TripletError(ValueError):
+    """Choices that cannot be trusted; the message names the file and the first offenders."""
+
+
+@dataclass(frozen=True, eq=False)
+class Triplets:
+    """T choices among N objects. objects: (T, 3) int32, positions 0 … N - 1, the odd one last.
+
+    people: (T,) who chose, or None where this is not known. Raises TripletError for a position out of range and an
+    object that stands twice in a triplet.
+    """
+
+    objects: NDArray[np.int32]
+    count: int
+    people: NDArray[np.int64] | None = None
+    where: str = "triplets"
+
+    def __post_init__(self) -> None:
+        if self.objects.ndim != 2 or self.objects.shape[1] != 3 or not len(self.objects):
+            raise TripletError(f"{self.where}: triplets have shape {self.objects.shape}; expected (T, 3), T at least 1")
+        if self.people is not None and self.people.shape != (len(self.objects),):
+            raise TripletError(f"{self.where}: {len(self.people)} people for {len(self.objects)} choices")
+        a, b, odd = self.objects.T
+        outside = (self.objects.min(axis=1) < 0) | (self.objects.max(axis=1) >= self.count)
+        repeated = (a == b) | (a == odd) | (b == odd)
+        for bad, what in ((outside, f"name an object outside of 0 … {self.count - 1}"), (repeated, "repeat an object")):
+            if bad.any():
+                lines = [f"row {row} {self.objects[row].tolist()}" for row in np.flatnonzero(bad)[:6]]
+                raise TripletError(
+                    f"{self.where}: {int(bad.sum())} of {len(bad)} triplets {what} (counted from 0), "
+                    f"first: {first_five(lines)}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.objects)
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64]:
+        """(T,) the number of the set of three objects, the same for all choices on it: 0 … G - 1."""
+        ordered = np.sort(self.objects, axis=1).astype(np.int64)
+        keys = (ordered[:, 0] * self.count + ordered[:, 1]) * self.count + ordered[:, 2]
+        return np.asarray(np.unique(keys, return_inverse=True)[1], np.int64)
+
+    def where_all(self, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(T,) which triplets lie wholly among the objects that `kept` (N,) marks."""
+        return np.asarray(kept[self.objects].all(axis=1))
+
+    def taken(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Triplets:
+        """Some of the choices, of the same objects."""
+        people = None if self.people is None else self.people[chosen]
+        return Triplets(self.objects[chosen], self.count, people, self.where)
+
+    def restricted(self, positions: Mapping[int, int], count: int) -> Triplets:
+        """The choices among other positions of the objects: old -> new. Those with an object that has none are left
+        out; TripletError where none is left.
+        """
+        new = np.full(self.count, -1, np.int32)
+        new[list(positions)] = list(positions.values())
+        moved = new[self.objects]
+        kept = (moved >= 0).all(axis=1)
+        if not kept.any():
+            raise TripletError(f"{self.where}: no triplet lies wholly among the {count} objects that are there")
+        people = None if self.people is None else self.people[kept]
+        return Triplets(moved[kept], count, people, self.where)
+
+
+def read_triplets(path: Path, count: int, first: int, odd: str) -> Triplets:
+    """Read choices among `count` objects.
+
+    path: ``.npy`` with integers (T, 3) or more columns; anything else is a text of numbers, separated by white space or
+    commas, without a header. first: 0 or 1, the number of the first object. odd: ``last``, the third object of a row is
+    the odd one (train_90.npy); ``column``, the fourth column says by 1, 2 or 3 which one is (test_triplets.csv); a
+    fifth column is the person then. Raises TripletError for anything else, and names the file.
+    """
+    if first not in (0, 1):
+        raise TripletError(f"{path}: objects are numbered from 0 or from 1, not from {first}")
+    if odd not in ODD:
+        raise TripletError(f"unknown place of the odd one '{odd}'; allowed: {', '.join(ODD)}")
+    table = _read_table(path)
+    columns = (3,) if odd == "last" else (4, 5)
+    if table.ndim != 2 or table.shape[1] not in columns or not len(table):
+        expected = " or ".join(map(str, columns))
+        raise TripletError(f"{path}: holds a table {table.shape}; with odd: {odd} expected {expected} columns")
+    objects = table[:, :3] - first
+    if odd == "column":
+        which = table[:, 3]
+        bad = np.flatnonzero(~np.isin(which, (1, 2, 3)))
+        if len(bad):
+            raise TripletError(f"{path}: row {bad[0]} says that {which[bad[0]]} is the odd one; expected 1, 2 or 3")
+        objects = odd_last(objects, which - 1)
+    people = table[:, 4] if table.shape[1] == 5 else None
+    return Triplets(np.ascontiguousarray(objects, np.int32), count, people, str(path))
+
+
+def odd_last(objects: NDArray[np.int64], odd: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Move the odd one, at 0, 1 or 2 of each row, to the end: (T, 3). The other two keep their order."""
+    others = np.array([[1, 2, 0], [0, 2, 1], [0, 1, 2]])
+    return np.take_along_axis(objects, others[odd], axis=1)
+
+
+def _read_table(path: Path) -> NDArray[np.int64]:
+    try:
+        if path.suffix == ".npy":
+            table = np.load(path, allow_pickle=False)
+        else:
+            import pandas as pd
+
+            table = pd.read_csv(path, sep=r"[\s,]+", engine="python", header=None, comment="#").to_numpy()
+    except FileNotFoundError:
+        raise
+    except ValueError as error:
+        raise TripletError(f"{path}: cannot be read as a table of numbers ({error})") from error
+    # the published arrays are floats
+    if not np.issubdtype(table.dtype, np.number) or not np.array_equal(table, np.rint(table)):
+        raise TripletError(f"{path}: expected whole numbers, got {table.dtype}")
+    return np.asarray(table, np.int64)
+
+
+def partition(triplets: Triplets, folds: NDArray[np.int64]) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """For each fold of objects (N,): which triplets lie wholly outside of it, and which wholly inside.
+
+    Triplets with objects on both sides are in neither. Raises TripletError where a fold holds no triplet, or leaves
+    none: it is too small for these choices.
+    """
+    found = []
+    for fold in range(int(folds.max()) + 1):
+        inside = folds == fold
+        pair = triplets.where_all(~inside), triplets.where_all(inside)
+        for part, side in zip(pair, ("outside of", "inside"), strict=True):
+            if not part.any():
+                raise TripletError(
+                    f"{triplets.where}: no triplet lies wholly {side} fold {fold}, which has {int(inside.sum())} of "
+                    f"{len(inside)} objects; take fewer folds or more triplets"
+                )
+        found.append(pair)
+    return found
+
+
+def distinct(triplets: Triplets, chosen: NDArray[np.bool_] | None = None) -> int:
+    """How many different sets of three objects there are among the choices, or among those chosen."""
+    groups = triplets.groups if chosen is None else triplets.groups[chosen]
+    return len(np.unique(groups))
+
+
+def named(names: Sequence[str], triplet: NDArray[np.int32]) -> str:
+    """One triplet in words, the odd one last."""
+    return ", ".join(names[i] for i in triplet)
