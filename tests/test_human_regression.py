@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+from conftest import things
+from sklearn.linear_model import RidgeCV
+
+from diffalign.human.odd_one_out import odd_one_out
+from diffalign.human.regression import ALPHAS, cross_predicted, explained, fit
+from diffalign.human.triplets import read_triplets
+from diffalign.randomness import dealt
+
+
+def planted(count: int, width: int, targets: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    draws = np.random.default_rng(seed)
+    rows = (draws.standard_normal((count, width)) * np.geomspace(10, 0.01, width) + 3).astype(np.float32)
+    y = rows @ draws.standard_normal((width, targets)) + noise * draws.standard_normal((count, targets))
+    return rows, y.astype(np.float32)
+
+
+@pytest.mark.parametrize(("count", "width"), [(120, 30), (40, 90), (50, 50)])
+def test_every_target_is_that_of_scikit_learn(count: int, width: int) -> None:
+    rows, targets = planted(count, width, 6, noise=5.0)
+    targets[:, 3] = np.random.default_rng(9).standard_normal(count)
+    found = fit(rows, targets)
+    for m in range(6):
+        known = RidgeCV(alphas=ALPHAS, fit_intercept=True).fit(
+            rows.astype(np.float64), targets[:, m].astype(np.float64)
+        )
+        assert found.alphas[m] == known.alpha_
+        expected = known.predict(rows.astype(np.float64))
+        assert np.abs(found.predict(rows)[:, m] - expected).max() < 1e-6 * max(1, np.abs(expected).max())
+        assert np.abs(found.weights[:, m] - known.coef_).max() < 1e-6
+
+
+def test_folds_do_not_see_what_they_predict() -> None:
+    rows, targets = planted(60, 20, 2, noise=0.1)
+    folds = np.arange(60) % 5
+    before = cross_predicted(rows, targets, folds)
+    moved = targets.copy()
+    moved[folds == 2] += 1000
+    after = cross_predicted(rows, moved, folds)
+    assert np.array_equal(before.values[folds == 2], after.values[folds == 2])
+    assert np.array_equal(before.alphas[2], after.alphas[2])
+    assert not np.array_equal(before.values[folds == 1], after.values[folds == 1])
+
+
+def test_a_planted_map_is_found_and_noise_is_not() -> None:
+    rows, targets = planted(300, 20, 3, noise=0.1)
+    targets[:, 2] = np.random.default_rng(5).standard_normal(300)
+    predicted = cross_predicted(rows, targets, np.arange(300) % 5)
+    found = explained(targets, predicted, np.random.default_rng(0))
+    assert found.values[:2].min() > 0.99
+    assert found.low[2] < 0.01
+    assert abs(found.values[2]) < 0.1
+    assert (found.low < found.values).all()
+    assert (found.values < found.high).all()
+    assert np.abs(found.per_fold.mean(axis=0)[:2] - found.values[:2]).max() < 0.01
+
+
+def test_r2_within_folds_is_that_of_scikit_learn() -> None:
+    rows, targets = planted(50, 10, 1, noise=3.0)
+    folds = np.arange(50) % 5
+    found = explained(targets, cross_predicted(rows, targets, folds), np.random.default_rng(0))
+    for fold in range(5):
+        known = RidgeCV(alphas=ALPHAS).fit(rows[folds != fold], targets[folds != fold, 0])
+        assert found.per_fold[fold, 0] == pytest.approx(
+            known.score(rows[folds == fold], targets[folds == fold, 0]), abs=1e-5
+        )
+
+
+def test_human_dimensions_survive_a_turn() -> None:
+    # features that hold all that people do: the dimensions themselves, mixed, with noise
+    vice = np.load(things("vice_embedding.npy"))
+    draws = np.random.default_rng(0)
+    rows = vice @ draws.standard_normal((42, 64)) + 0.3 * draws.standard_normal((1854, 64))
+    folds = dealt([str(i) for i in range(1854)], 5, 0, "folds")
+    predicted = cross_predicted(rows, vice, folds)
+    assert np.median(explained(vice, predicted, draws).values) > 0.9
+    people = read_triplets(things("test_triplets.csv"), 1854, first=1, odd="column")
+    assert odd_one_out(predicted.values, people, "dot").credit().mean() == pytest.approx(0.6357, abs=0.02)
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(ValueError, match="3 rows for 4 rows of targets"):
+        fit(np.zeros((3, 2)), np.zeros((4, 1)))
+    with pytest.raises(ValueError, match="each must be above 0"):
+        fit(np.zeros((3, 2)), np.zeros((3, 1)), [0.0, 1.0])
+    rows, targets = planted(20, 4, 2, noise=1.0)
+    targets[:, 1] = 7
+    with pytest.raises(ValueError, match="the same value for all objects"):
+        explained(targets, cross_predicted(rows, targets, np.arange(20) % 5), np.random.default_rng(0))
