@@ -56,6 +56,75 @@ def with_images():
     return any_of_or_none(name for name, dataset in STUDY.datasets.items() if dataset.has_images)
 
 
+def with_concepts_alone():
+    """A pattern of the data sets of concepts that have no images."""
+    return any_of_or_none(name for name in STUDY.things if not STUDY.datasets[name].has_images)
+
+
+def concepts_of(wildcards):
+    """The list of concepts of a data set; None for others."""
+    things = STUDY.things.get(wildcards.dataset)
+    return None if things is None else asdict(things.concepts)
+
+
+def human_sources():
+    """What people chose of a target's data set and where its objects are listed, as parameters."""
+    return {
+        "concepts": concepts_of,
+        "triplets": lambda w: asdict(human_triplets(w.dataset, w.triplets)),
+        "dimensions": lambda w: (
+            asdict(STUDY.things[w.dataset].dimensions) if STUDY.things[w.dataset].dimensions else None
+        ),
+    }
+
+
+def human_triplets(dataset, word):
+    """One of a data set's files of choices."""
+    known = STUDY.things[dataset].triplets
+    if word not in known:
+        raise names.unknown("file of triplets", word, known)
+    return known[word]
+
+
+def human_paths(dataset, word):
+    """The files that people's choices and dimensions are read from."""
+    things = STUDY.things[dataset]
+    sources = (things.concepts, human_triplets(dataset, word), things.dimensions)
+    return [Path(source.path) for source in sources if source is not None]
+
+
+def features_and_people(wildcards):
+    """The features of a bundle, and what people chose of the same objects."""
+    if wildcards.dataset not in STUDY.things:
+        raise ValueError(f"the data set '{wildcards.dataset}' is not of kind things, so people chose nothing of it")
+    return {
+        "layers": f"{FEATURES}/layers.json".format(**dict(wildcards.items())),
+        "people": f"results/people/{wildcards.dataset}/{STUDY.human.triplets}.npz",
+    }
+
+
+def human_bundles(typed=None):
+    """Canonical bundles of the models that are compared with people, or of other names -> the names as typed."""
+    return {STUDY.bundle(name): name for name in (STUDY.human.models if typed is None else typed)}
+
+
+def of_human_models(wildcards, analysis, suffix):
+    """The results of one analysis of every model that is compared with people, and of baselines, without repetition."""
+    bundles = [*human_bundles(), *human_bundles(STUDY.human.baselines)]
+    folder = f"results/{analysis}/{wildcards.dataset}/{wildcards.condition}"
+    return [f"{folder}/{bundle}.{suffix}" for bundle in dict.fromkeys(bundles)]
+
+
+def people_and_models():
+    """The figures of models and people, where the study names data sets for them."""
+    return [
+        f"results/figures/{dataset}/{condition}/people/{analysis}.png"
+        for dataset in STUDY.human.datasets
+        for condition in STUDY.study_conditions
+        for analysis in STUDY.human.analyses
+    ]
+
+
 def published_images(wildcards):
     """The folder of a data set whose transformed images exist already; None for others."""
     dataset = STUDY.datasets[wildcards.dataset]
@@ -444,7 +513,13 @@ def everything():
     ]
     tables = [f"results/tables/{table}.tsv" for table in ("alignment", "pairs")]
     scores = [f"results/{metric}/{pair}.npy" for metric in METRICS for pair in STUDY.scores]
-    return [*scores, *([*tables, *figures, *maps] if STUDY.pairs else []), *looks_at_scores(), *semantic_equivariance()]
+    return [
+        *scores,
+        *([*tables, *figures, *maps] if STUDY.pairs else []),
+        *looks_at_scores(),
+        *semantic_equivariance(),
+        *people_and_models(),
+    ]
 
 
 def scores_of_all_models():

@@ -21,6 +21,7 @@ rule images:
         runtime=240,
     params:
         dataset=lambda w: vars(STUDY.datasets[w.dataset]),
+        concepts=concepts_of,
         # a seed is a parameter only where something is drawn
         seed=lambda w: STUDY.seed if STUDY.datasets[w.dataset].sample else 0,
         files=lambda w: folder_digest(Path(STUDY.datasets[w.dataset].path)) if STUDY.datasets[w.dataset].path else None,
@@ -58,3 +59,27 @@ rule transformed_images:
         code=code_of("transformed_images.py"),
     script:
         "../workflow_scripts/transformed_images.py"
+
+
+rule concepts:
+    output:
+        manifest=f"{IMAGES}/manifest.tsv",
+        spec=f"{IMAGES}/dataset.json",
+    log:
+        "logs/concepts/{dataset}/{condition}.log",
+    wildcard_constraints:
+        dataset=with_concepts_alone(),
+        condition=CLEAN,
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=30,
+    params:
+        dataset=lambda w: vars(STUDY.datasets[w.dataset]),
+        concepts=concepts_of,
+        files=lambda w: files_digest([Path(STUDY.things[w.dataset].concepts.path)]),
+        code=code_of("concepts.py"),
+    script:
+        "../workflow_scripts/concepts.py"

@@ -11,15 +11,25 @@ from diffalign import logs
 from diffalign.atomic import write_json, write_text
 from diffalign.conditions import CLEAN
 from diffalign.provenance import file_sha256
-from diffalign.stimuli import folders, manifest, photographs, squares
-from diffalign.study import Dataset
+from diffalign.stimuli import folders, manifest, photographs, squares, things
+from diffalign.study import Dataset, SourceFile
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def images(name: str, dataset: Dataset, seed: int, folder: Path, manifest_path: Path, spec_path: Path) -> None:
+def images(
+    name: str,
+    dataset: Dataset,
+    concepts: SourceFile | None,
+    seed: int,
+    folder: Path,
+    manifest_path: Path,
+    spec_path: Path,
+) -> None:
     """Write one PNG an image into `folder`, the manifest, and dataset.json, which says what the images are.
+
+    concepts: the list of those of THINGS, each of which must have an image.
 
     Raises ImageError that names the file for an unreadable image, an empty folder or two files with one stem; what was
     converted (grey, palette, CMYK) stands in the manifest and in the log.
@@ -29,6 +39,7 @@ def images(name: str, dataset: Dataset, seed: int, folder: Path, manifest_path: 
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     rows: list[manifest.Image] = []
+    listed: dict[str, things.Concept] = {}
 
     def keep(
         name: str, label: str, index: int, caption: str, description: str, source: str, notes: str, image: Picture
@@ -49,7 +60,11 @@ def images(name: str, dataset: Dataset, seed: int, folder: Path, manifest_path: 
     else:
         assert dataset.path is not None  # the config is checked
         root = Path(dataset.path)
-        if dataset.kind == "synsets":
+        if concepts is not None:
+            things.verified(Path(concepts.path), concepts.sha256)
+            listed = {concept.name: concept for concept in things.read_concepts(Path(concepts.path))}
+            sources = things.concept_images(root, list(listed.values()))
+        elif dataset.kind == "synsets":
             sources = folders.synset_folders(root, dataset.sample, seed)
         else:
             flat = root / CLEAN if dataset.kind == "transformed" else root
@@ -59,9 +74,10 @@ def images(name: str, dataset: Dataset, seed: int, folder: Path, manifest_path: 
             if dataset.kind == "transformed":
                 squares.check_square(image, dataset.size, source.path)
             square = squares.make_square(image, dataset.size, dataset.square)
-            keep(
-                source.name, source.label, source.label_index, "", "", str(source.path.relative_to(root)), notes, square
-            )
+            said = listed.get(source.name)
+            texts = (said.word, said.description) if said else ("", "")
+            found_at = str(source.path.relative_to(root))
+            keep(source.name, source.label, source.label_index, *texts, found_at, notes, square)
     converted = sum(bool(row.notes) for row in rows)
     logs.log.info("%d images, %d of them converted to RGB (see the column notes)", len(rows), converted)
     write_text(manifest_path, manifest.print_manifest(rows))
@@ -80,6 +96,7 @@ if __name__ == "__main__":
         images(
             snakemake.wildcards.dataset,
             Dataset(**snakemake.params.dataset),
+            None if snakemake.params.concepts is None else SourceFile(**snakemake.params.concepts),
             snakemake.params.seed,
             Path(snakemake.output.folder),
             Path(snakemake.output.manifest),

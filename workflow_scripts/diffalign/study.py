@@ -63,7 +63,12 @@ class Dataset:
 
     @property
     def has_images(self) -> bool:
-        """False where there are only features that were made elsewhere."""
+        """False where there are only features that were made elsewhere, or names and texts."""
+        return self.has_manifest and (self.kind != "things" or self.path is not None)
+
+    @property
+    def has_manifest(self) -> bool:
+        """False where there are only features that were made elsewhere, whose names nothing else knows."""
         return self.kind != "precomputed"
 
 
@@ -73,6 +78,33 @@ class Texts:
 
     files: Mapping[str, str]
     words: str | None
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of a data set, and the sha256 that it must have; None for any."""
+
+    path: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class TripletFile:
+    """A file of choices. first: 0 or 1, the number of the first object. odd: ``last`` or ``column``."""
+
+    path: str
+    first: int
+    odd: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Things:
+    """What is known of the objects of a data set of kind things. triplets: word -> file of choices."""
+
+    concepts: SourceFile
+    dimensions: SourceFile | None
+    triplets: Mapping[str, TripletFile]
 
 
 @dataclass(frozen=True)
@@ -330,6 +362,22 @@ class SemanticEquivariance:
 
 
 @dataclass(frozen=True)
+class Human:
+    """What is compared with people and how; see schemas/config.schema.yaml. models, baselines: typed names."""
+
+    datasets: tuple[str, ...]
+    models: tuple[str, ...]
+    baselines: tuple[str, ...]
+    analyses: tuple[str, ...]
+    triplets: str
+    distance: str
+    ties: str
+    pca: int | None
+    regression: Mapping[str, Any]
+    probe: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Compute:
     """How the work is done; no result depends on it."""
 
@@ -349,6 +397,7 @@ class Study:
     default_condition: str
     datasets: Mapping[str, Dataset]
     texts: Mapping[str, Texts]
+    things: Mapping[str, Things]
     conditions: tuple[str, ...]
     transforms: Transforms
     models: Mapping[str, Model]
@@ -358,6 +407,7 @@ class Study:
     scores: tuple[str, ...]
     alignment: Alignment
     se_cknna: SemanticEquivariance
+    human: Human
     latent_shards: int
     extraction_shards: int
     compute: Compute
@@ -548,11 +598,51 @@ def _reference_mistakes(
             catalogue[name] = _model(name, model, config["seed"]).vocabulary
     # without any model left, every name would be reported in vain
     if catalogue:
-        yield from _study_mistakes(config.get("study", {}), config.get("defaults", {}), catalogue, declared["models"])
+        for_people = bool(config.get("human", {}).get("datasets"))
+        yield from _study_mistakes(
+            config.get("study", {}), config.get("defaults", {}), catalogue, declared["models"], for_people
+        )
         wanted = config.get("se_cknna", {}).get("pairs", [])
         yield from _pair_mistakes("se_cknna.pairs", "pair", wanted, catalogue, declared["models"])
+        yield from _human_mistakes(config, catalogue, declared["models"])
     if CLEAN in config.get("se_cknna", {}).get("conditions", []):
         yield "se_cknna.conditions: 'clean' stands beside the mean and is no part of it; leave it out"
+
+
+def _human_mistakes(
+    config: Mapping[str, Any], catalogue: Mapping[str, Vocabulary], declared: Sequence[str]
+) -> Iterator[str]:
+    """Data sets that people said nothing of, names that parse to nothing or stand twice."""
+    human, datasets = config.get("human", {}), config.get("datasets", {})
+    of_people = [name for name, entry in datasets.items() if entry["kind"] == "things"]
+    for i, name in enumerate(human.get("datasets", [])):
+        place = f"human.datasets[{i}]"
+        if name not in datasets:
+            yield f"{place}: {names.unknown('data set', name, datasets)}"
+        elif name not in of_people:
+            yield f"{place}: '{name}' is not of kind things, so people chose nothing of it"
+        elif human["triplets"] not in datasets[name]["triplets"]:
+            known = datasets[name]["triplets"]
+            yield f"human.triplets: data set '{name}': {names.unknown('file of triplets', human['triplets'], known)}"
+        elif "regression" in human["analyses"] and not datasets[name]["dimensions"]:
+            yield f"human.analyses: regression needs the key 'dimensions' of the data set '{name}'"
+    for key in ("models", "baselines"):
+        first: dict[str, str] = {}
+        listed = human.get(key, [])
+        for i, text in enumerate([] if listed == "all" else listed):
+            place = f"human.{key}[{i}]"
+            if re.split("[-_]", text)[0] in set(declared) - set(catalogue):
+                continue
+            try:
+                found = names.parse_representation(text, catalogue)
+            except UnknownName as error:
+                yield f"{place}: {error}"
+                continue
+            if found.layer is not None:
+                yield f"{place}: '{text}' names a layer; here all layers are meant"
+            bundle = found.bundle(catalogue[found.model])
+            if first.setdefault(bundle, place) != place:
+                yield f"{place}: '{text}' is the same as {first[bundle]}"
 
 
 def _word_mistakes(
@@ -582,15 +672,24 @@ _DATASET_KEYS = {
     "synsets": {"kind", "size", "path", "square", "sample", "texts", "words"},
     "transformed": {"kind", "size", "path", "sample", "labels", "texts", "words"},
     "precomputed": {"kind"},
+    "things": {"kind", "size", "path", "square", "texts", "words", "concepts", "dimensions", "triplets"},
 }
+# which kinds read what they are of from a folder
+_OF_A_FOLDER = ("folder", "synsets", "transformed")
 
 
 def _dataset_mistakes(name: str, given: Mapping[str, Any]) -> Iterator[str]:
     kind = given["kind"]
     for key in sorted(set(given) - _DATASET_KEYS[kind]):
         yield f"datasets.{name}.{key}: means nothing for kind '{kind}'"
-    if "path" in _DATASET_KEYS[kind] and not given.get("path"):
+    if kind in _OF_A_FOLDER and not given.get("path"):
         yield f"datasets.{name}: kind '{kind}' needs a path"
+    if kind == "things" and given.get("path") and not given.get("size"):
+        yield f"datasets.{name}: with images (path), kind 'things' needs a size"
+    if kind == "things":
+        for key in ("concepts", "triplets"):
+            if not given.get(key):
+                yield f"datasets.{name}: kind 'things' needs the key '{key}'"
 
 
 def _study_mistakes(
@@ -598,8 +697,12 @@ def _study_mistakes(
     defaults: Mapping[str, Any],
     catalogue: Mapping[str, Vocabulary],
     declared: Sequence[str],
+    for_people: bool,
 ) -> Iterator[str]:
-    """Names that parse to nothing, and pairs that stand twice. Names of refused models are passed over."""
+    """Names that parse to nothing, and pairs that stand twice. Names of refused models are passed over.
+
+    for_people: models are compared with people, so pairs may be none.
+    """
     mistakes: list[str] = []
     refused = set(declared) - set(catalogue)
 
@@ -639,6 +742,7 @@ def _study_mistakes(
     if (
         study
         and not study["scores"]
+        and not for_people
         and (len(study.get("models", [])) < 2 if study["pairs"] == "all" else not study["pairs"])
     ):
         mistakes.append("study: nothing to measure; name two models, pairs or scores")
@@ -898,6 +1002,25 @@ def _semantic_equivariance(entry: Mapping[str, Any]) -> SemanticEquivariance:
     )
 
 
+# keys of a data set that say nothing of how its images are made
+_NOT_OF_IMAGES = ("texts", "words", "concepts", "dimensions", "triplets")
+
+
+def _things(entry: Mapping[str, Any]) -> Things:
+    dimensions = entry["dimensions"]
+    return Things(
+        SourceFile(**entry["concepts"]),
+        None if dimensions is None else SourceFile(**dimensions),
+        {word: TripletFile(**file) for word, file in entry["triplets"].items()},
+    )
+
+
+def _human(entry: Mapping[str, Any], study: Mapping[str, Any]) -> Human:
+    asked = study["models"] if entry["models"] == "all" else entry["models"]
+    lists = {key: tuple(entry[key]) for key in ("datasets", "baselines", "analyses")}
+    return Human(**{**entry, **lists, "models": tuple(asked)})
+
+
 def _study(config: Mapping[str, Any]) -> Study:
     study, alignment, compute = config["study"], config["alignment"], config["compute"]
     semantic = _semantic_equivariance(config["se_cknna"])
@@ -911,10 +1034,11 @@ def _study(config: Mapping[str, Any]) -> Study:
         default_dataset=config["defaults"]["dataset"],
         default_condition=config["defaults"]["condition"],
         datasets={
-            name: Dataset(**{key: value for key, value in entry.items() if key not in ("texts", "words")})
+            name: Dataset(**{key: value for key, value in entry.items() if key not in _NOT_OF_IMAGES})
             for name, entry in config["datasets"].items()
         },
         texts={name: Texts(entry["texts"], entry["words"]) for name, entry in config["datasets"].items()},
+        things={name: _things(entry) for name, entry in config["datasets"].items() if entry["kind"] == "things"},
         # clean stands beside the mean of the others
         conditions=tuple(dict.fromkeys([*config["conditions"], CLEAN, *semantic.conditions])),
         transforms=Transforms(
@@ -928,6 +1052,7 @@ def _study(config: Mapping[str, Any]) -> Study:
         scores=tuple(study["scores"]),
         alignment=_alignment(alignment),
         se_cknna=semantic,
+        human=_human(config["human"], config["study"]),
         latent_shards=config["latents"]["shards"],
         extraction_shards=config["extraction"]["shards"],
         compute=Compute(**compute),

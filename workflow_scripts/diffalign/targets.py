@@ -27,6 +27,8 @@ _STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
     "images": (("dataset", "condition", "file"),),
     "latents": (("dataset", "condition", "autoencoder", "file"),),
     "neighbors": (("dataset", "condition", "bundle"),),
+    "odd_one_out": (("dataset", "condition", "bundle"),),
+    "people": (("dataset", "triplets"),),
     "per_image": (("dataset", "condition", "pair"),),
     "prompts": (("dataset", "prompt"),),
     "recipes": (("bundle",), ("settings", "file")),
@@ -46,7 +48,10 @@ _FIGURES = {
     "model_maps": "metric",
     "gallery": "pair",
     "curves": "pair",
+    "people": "analysis",
 }
+# of models and people
+_ANALYSES = ("odd_one_out",)
 # over all conditions of se_cknna
 _FIGURES_OF_CONDITIONS = ("se_cknna",)
 # of two layers, not of all layers of two models
@@ -108,7 +113,9 @@ def _check(part: str, word: str, rest: Sequence[str], study: Study) -> None:
             raise names.unknown("autoencoder", word, encoders)
     if part == "figure_of_conditions" and (stem if word == rest[-1] else word) not in _FIGURES_OF_CONDITIONS:
         raise names.unknown("figure", stem if word == rest[-1] else word, _FIGURES_OF_CONDITIONS)
-    last = {"table": _TABLES, "metric": study.alignment.metrics}
+    files = study.things[rest[0]].triplets if rest[0] in study.things else ()
+    last: dict[str, Collection[str]] = {"table": _TABLES, "metric": study.alignment.metrics}
+    last |= {"analysis": _ANALYSES, "triplets": files}
     if part in last and stem not in last[part]:
         raise names.unknown(part, stem, last[part])
     if part == "prompt":

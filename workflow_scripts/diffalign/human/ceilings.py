@@ -72,7 +72,7 @@ class Intervals:
 
 
 def clustered(
-    gained: NDArray[np.float64], clusters: NDArray[np.int64] | None, seed: int, level: float = 0.95
+    gained: NDArray[np.floating], clusters: NDArray[np.int64] | None, seed: int, level: float = 0.95
 ) -> Intervals:
     """Intervals of the mean credit of L layers, gained (L, T), where choices of one cluster (T,) go together.
 
@@ -100,7 +100,7 @@ def clustered(
 
 
 def both_ways(
-    gained: NDArray[np.float64], triplets: NDArray[np.int64], people: NDArray[np.int64]
+    gained: NDArray[np.floating], triplets: NDArray[np.int64], people: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Standard errors (L,) where choices on one triplet go together and those of one person, too.
 
@@ -115,11 +115,11 @@ def both_ways(
 
 
 def _by_cluster(
-    gained: NDArray[np.float64], clusters: NDArray[np.int64] | None
+    gained: NDArray[np.floating], clusters: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sums of credit (L, C) and numbers of choices (C,) of every cluster."""
     if clusters is None:
-        return gained, np.ones(gained.shape[1])
+        return np.asarray(gained, np.float64), np.ones(gained.shape[1])
     index = np.unique(clusters, return_inverse=True)[1]
     sizes = np.bincount(index).astype(np.float64)
     return np.stack([np.bincount(index, row, len(sizes)) for row in gained]), sizes

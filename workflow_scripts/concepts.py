@@ -1,0 +1,50 @@
+"""The manifest of a data set of concepts that has no images: names, words and definitions."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffalign import logs
+from diffalign.atomic import write_json, write_text
+from diffalign.conditions import CLEAN
+from diffalign.provenance import file_sha256
+from diffalign.stimuli import manifest
+from diffalign.stimuli.things import read_concepts, verified
+from diffalign.study import Dataset, SourceFile
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def concepts(name: str, dataset: Dataset, source: SourceFile, manifest_path: Path, spec_path: Path) -> None:
+    """Write the manifest and dataset.json. Labels are ids, captions words, descriptions definitions.
+
+    Raises ManifestError that names the file where it is absent, another one, or not a list of concepts.
+    """
+    sha256 = verified(Path(source.path), source.sha256)
+    found = read_concepts(Path(source.path))
+    rows = [
+        manifest.Image(each.name, each.name, i, each.word, "", Path(source.path).name, "", description=each.description)
+        for i, each in enumerate(found)
+    ]
+    write_text(manifest_path, manifest.print_manifest(rows))
+    made_of = {
+        "dataset": name,
+        "condition": CLEAN,
+        **asdict(dataset),
+        "concepts_sha256": sha256,
+        "manifest_sha256": file_sha256(manifest_path),
+    }
+    write_json(spec_path, made_of)
+    logs.log.info("%d concepts, no images", len(rows))
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], "concepts"):
+        concepts(
+            snakemake.wildcards.dataset,
+            Dataset(**snakemake.params.dataset),
+            SourceFile(**snakemake.params.concepts),
+            Path(snakemake.output.manifest),
+            Path(snakemake.output.spec),
+        )

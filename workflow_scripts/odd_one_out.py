@@ -1,0 +1,146 @@
+"""Odd-one-out accuracy of every layer of a bundle on choices of people."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffalign import logs, people_store, tables
+from diffalign.atomic import replacing, write_json
+from diffalign.human.ceilings import both_ways, clustered
+from diffalign.human.choices import closest_pairs
+from diffalign.human.odd_one_out import CHANCE, Choices, likelihood, pair_similarities, per_category, per_object
+from diffalign.human.reduction import principal_components
+from diffalign.human.triplets import Triplets
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+COLUMNS = {
+    "layer": "string",
+    "accuracy": "float64",
+    "low": "float64",
+    "high": "float64",
+    "error_triplets": "float64",
+    "error_people": "float64",
+    "error_both": "float64",
+    "tie_rate": "float64",
+    "fair": "float64",
+    "published": "float64",
+    "nll": "float64",
+    "nll_fitted": "float64",
+    "temperature": "float64",
+    "choices": "int64",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How choices are predicted; see schemas/config.schema.yaml."""
+
+    distance: str
+    ties: str
+    pca: int | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """A row a layer, what it was made from, and the choices themselves."""
+
+    table: Path
+    parquet: Path
+    recipe: Path
+    choices: Path
+
+
+def odd_one_out(layers_json: Path, people_path: Path, settings: Settings, memory_mb: int, outputs: Outputs) -> None:
+    """Predict every choice by every layer and write accuracies, intervals and likelihoods.
+
+    Raises StoreError that names the first five objects that only one of features and people knows.
+    """
+    people = people_store.read_people(people_path)
+    triplets = people.triplets
+    rows: list[dict[str, Any]] = []
+    closest, gained, objects, categories = [], [], [], []
+    recipe: dict[str, Any] = {}
+    for layer, features in people_store.layers_of(layers_json, people):
+        recipe = {key: value for key, value in features.recipe.items() if key not in ("layer", "module")}
+        values = features.values if settings.pca is None else principal_components(features.values, settings.pca)
+        similarities, sizes = pair_similarities(values, triplets, settings.distance, memory_mb)
+        choices = Choices(closest_pairs(triplets.objects, similarities, sizes))
+        said = likelihood(similarities)
+        credit = choices.credit(settings.ties)
+        gained.append(credit.astype(np.float32))
+        closest.append(choices.closest)
+        objects.append(per_object(credit, triplets)[0])
+        categories.append(per_category(credit, triplets, people.members)[0])
+        rows.append(
+            {
+                "layer": layer,
+                "accuracy": credit.mean(),
+                "tie_rate": choices.tie_rate,
+                "fair": choices.credit("fair").mean(),
+                "published": choices.credit("published").mean(),
+                "nll": said.nll,
+                "nll_fitted": said.fitted,
+                "temperature": said.temperature,
+                "choices": len(triplets),
+            }
+        )
+        logs.log.info("%s: %.4f", layer, rows[-1]["accuracy"])
+    method = _add_intervals(rows, np.stack(gained), triplets, settings.seed)
+    table = tables.frame(rows, COLUMNS)
+    with replacing(outputs.choices) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            allow_pickle=False,
+            closest=np.stack(closest),
+            objects=np.stack(objects),
+            categories=np.stack(categories),
+            names=np.array(people.names),
+            category_names=np.array(people.categories, dtype=str),
+            layers=np.array([row["layer"] for row in rows]),
+        )
+    write_json(
+        outputs.recipe,
+        {
+            "format": 1,
+            "bundle": recipe["bundle"],
+            "distance": settings.distance,
+            "ties": settings.ties,
+            "pca": settings.pca,
+            "chance": CHANCE,
+            "intervals": {"level": 0.95, "over": "triplets", "method": method, "seed": settings.seed},
+            "people": people.facts,
+            "features": recipe,
+        },
+    )
+    tables.write(table, outputs.table, outputs.parquet)
+
+
+def _add_intervals(rows: list[dict[str, Any]], gained: NDArray[np.floating], triplets: Triplets, seed: int) -> str:
+    """Fill in bounds over triplets, and standard errors over people where they are known; the method of the bounds."""
+    over = clustered(gained, triplets.groups, seed)
+    by_person = both = np.full(len(rows), np.nan)
+    if triplets.people is not None:
+        by_person = clustered(gained, triplets.people, seed).errors
+        both = both_ways(gained, triplets.groups, triplets.people)
+    for i, row in enumerate(rows):
+        row |= {"low": over.low[i], "high": over.high[i], "error_triplets": over.errors[i]}
+        row |= {"error_people": by_person[i], "error_both": both[i]}
+    return over.method
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], "odd_one_out"):
+        output = snakemake.output
+        odd_one_out(
+            Path(snakemake.input.layers),
+            Path(snakemake.input.people),
+            Settings(**snakemake.params.settings),
+            snakemake.resources.memory_mb,
+            Outputs(Path(output.table), Path(output.parquet), Path(output.recipe), Path(output.choices)),
+        )

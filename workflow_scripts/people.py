@@ -1,0 +1,51 @@
+"""Choices and dimensions of people, joined to the objects of a data set by name."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffalign import logs
+from diffalign.human.ceilings import ceilings
+from diffalign.human.triplets import distinct, read_triplets
+from diffalign.people_store import ordered, write_people
+from diffalign.stimuli.things import read_concepts, verified
+from diffalign.study import SourceFile, TripletFile
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def people(concepts: SourceFile, triplets: TripletFile, dimensions: SourceFile | None, path: Path) -> None:
+    """Read, check and write all of it. Raises ManifestError and TripletError that name the file and what is wrong."""
+    sources: dict[str, SourceFile | TripletFile | None]
+    sources = {"concepts": concepts, "triplets": triplets, "dimensions": dimensions}
+    facts: dict[str, Any] = {
+        what: {**asdict(source), "sha256": verified(Path(source.path), source.sha256)}
+        for what, source in sources.items()
+        if source is not None
+    }
+    listed = read_concepts(Path(concepts.path))
+    chosen = read_triplets(Path(triplets.path), len(listed), triplets.first, triplets.odd)
+    found = ceilings(chosen)
+    facts["choices"] = {
+        "choices": len(chosen),
+        "distinct_triplets": distinct(chosen),
+        "people": None if chosen.people is None else len(np.unique(chosen.people)),
+        "ceilings": None if found is None else asdict(found),
+    }
+    table = None if dimensions is None else np.load(dimensions.path, allow_pickle=False)
+    write_people(path, ordered(listed, chosen, table, facts))
+    logs.log.info("%s", facts["choices"])
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], "people"):
+        params = snakemake.params
+        people(
+            SourceFile(**params.concepts),
+            TripletFile(**params.triplets),
+            None if params.dimensions is None else SourceFile(**params.dimensions),
+            Path(snakemake.output[0]),
+        )
