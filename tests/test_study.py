@@ -398,3 +398,20 @@ def test_a_miniature_overrides_the_widths_of_an_architecture() -> None:
     assert published.built == published.architecture
     assert published.built["depth"] == 28
     assert Model.from_recipe(published.recipe()).built == published.built
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"human": {"datasets": ["photographs"]}}, "human.datasets[0]: 'photographs' is not of kind things"),
+        ({"human": {"datasets": ["thing"]}}, "human.datasets[0]: unknown data set 'thing'; did you mean 'things'"),
+        ({"human": {"datasets": ["things"], "triplets": "tset"}}, "unknown file of triplets 'tset'"),
+        ({"human": {"datasets": ["things"], "models": ["dinov9"]}}, "human.models[0]: unknown model 'dinov9'"),
+        ({"human": {"baselines": ["dinov2_b3"]}}, "human.baselines[0]: 'dinov2_b3' names a layer"),
+        ({"human": {"models": ["sd3", "sd3-t0.5"]}}, "human.models[1]: 'sd3-t0.5' is the same as human.models[0]"),
+        ({"human": {"probe": {"folds": 1}}}, "human.probe.folds: 1 is less than the minimum of 2"),
+        ({"datasets": {"mine": {"kind": "things"}}}, "datasets.mine: kind 'things' needs the key 'triplets'"),
+    ],
+)
+def test_mistakes_about_people(changes: dict[str, Any], message: str) -> None:
+    assert message in mistakes(changes)

@@ -1,0 +1,161 @@
+"""THINGS as a data set, and models compared with people on it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Workflow, things
+from PIL import Image
+
+from diffalign.people_store import check_objects, ordered, read_people, write_people
+from diffalign.stimuli.manifest import ManifestError, read_manifest
+from diffalign.stimuli.things import concept_images, read_concepts, verified
+from diffalign.store import StoreError
+
+HEADER = "Word\tuniqueID\tDefinition (from WordNet, Google, or Wikipedia)\tTop-down Category (manual selection)\n"
+
+
+def study(tmp_path: Path, **human: Any) -> dict[str, Any]:
+    """A study of VICE's own dimensions, and of these with noise, on the real choices."""
+    vice = np.load(things("vice_embedding.npy"))
+    names = [concept.name for concept in read_concepts(things("things_concepts.tsv"))]
+    # in another order than that of the concepts, as files of other people are
+    order = np.random.default_rng(0).permutation(1854)
+    noisy = vice + 0.3 * np.random.default_rng(1).standard_normal(vice.shape).astype(np.float32)
+    np.savez(
+        tmp_path / "vice.npz", vice=vice[order], noisy=noisy[order], names=np.array(names)[order], allow_pickle=False
+    )
+    return {
+        "datasets": {
+            "things": {
+                "concepts": {"path": str(things("things_concepts.tsv"))},
+                "dimensions": {"path": str(things("vice_embedding.npy"))},
+                "triplets": {"test": {"path": str(things("test_triplets.csv")), "first": 1, "odd": "column"}},
+            }
+        },
+        "models": {
+            "vice": {
+                "family": "precomputed",
+                "features": {"path": str(tmp_path / "vice.npz")},
+                "layers": {"b0": "noisy", "b1": "vice"},
+                "default_layer": "b1",
+            }
+        },
+        "study": {"datasets": ["photographs"], "models": ["vice"], "pairs": [], "scores": []},
+        "human": {"datasets": ["things"], **human},
+    }
+
+
+def test_real_choices_and_features_in_another_order_meet_by_name(fresh: Workflow, tmp_path: Path) -> None:
+    overlay = study(tmp_path, distance="dot")
+    done = fresh.run(overlay=overlay)
+    assert done.code == 0, done.output
+    found = fresh.directory / "results/odd_one_out/things/clean"
+    table = pd.read_csv(found / "vice.tsv", sep="\t").set_index("layer")
+    assert table["accuracy"].to_dict() == {"b0": pytest.approx(0.55, abs=0.02), "b1": pytest.approx(0.63565)}
+    assert table.loc["b1", "nll"] == pytest.approx(0.83652, abs=5e-6)
+    assert table.loc["b1", "error_both"] > table.loc["b1", "error_people"] > table.loc["b1", "error_triplets"]
+    recipe = json.loads((found / "vice.json").read_text())
+    assert recipe["people"]["choices"]["ceilings"]["majority"] == pytest.approx(0.67221, abs=5e-6)
+    assert recipe["people"]["choices"]["people"] == 325
+    assert recipe["people"]["triplets"]["sha256"].startswith("f2593378")
+    with np.load(found / "vice.npz") as file:
+        assert file["closest"].shape == (2, 20000)
+        assert file["objects"].shape == (2, 1854)
+        assert file["layers"].tolist() == ["b0", "b1"]
+        food = file["category_names"].tolist().index("food")
+        assert 1 / 3 < file["categories"][1, food] < 1
+    assert (fresh.directory / "results/figures/things/clean/people/odd_one_out.png").stat().st_size > 10_000
+    # a change of the rule of ties reruns choices and what shows them, and nothing else
+    again = fresh.plan(overlay={**overlay, "human": {**overlay["human"], "ties": "published"}})
+    assert again.jobs() == {"odd_one_out": 1, "odd_one_out_figure": 1, "all": 1}
+
+
+def test_concepts_without_images_have_words_and_definitions(fresh: Workflow, tmp_path: Path) -> None:
+    done = fresh.run("results/images/things/clean/manifest.tsv", overlay=study(tmp_path))
+    assert done.code == 0, done.output
+    rows = {row.name: row for row in read_manifest(fresh.directory / "results/images/things/clean/manifest.tsv")}
+    assert len(rows) == 1854
+    assert rows["camera1"].caption == "camera"
+    assert rows["camera1"].label == "camera1"
+    assert rows["aardvark"].description.startswith("nocturnal burrowing mammal")
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("results/odd_one_out/photographs/clean/vice.tsv", "'photographs' is not of kind things"),
+        ("results/odd_one_out/things/clean/vise.tsv", "unknown model 'vise'"),
+        ("results/people/things/tset.npz", "unknown triplets 'tset'"),
+        ("results/figures/things/clean/people/odd.png", "unknown analysis 'odd'"),
+    ],
+)
+def test_targets_that_are_not_there(fresh: Workflow, tmp_path: Path, target: str, message: str) -> None:
+    done = fresh.run(target, options=["--dry-run"], overlay=study(tmp_path))
+    assert done.code != 0
+    assert message in done.output
+
+
+def concepts(path: Path, *names: str) -> Path:
+    path.write_text(HEADER + "".join(f"{name.strip('12')}\t{name}\t\tanimal, food\n" for name in names))
+    return path
+
+
+def test_every_concept_has_an_image(tmp_path: Path) -> None:
+    found = read_concepts(concepts(tmp_path / "c.tsv", "bat2", "ant", "bat1"))
+    assert [(c.word, c.description, c.categories) for c in found[:1]] == [("bat", "bat", ("animal", "food"))]
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("ant", "bat1", "bat2"):
+        Image.new("RGB", (8, 8)).save(folder / f"{name}.jpg")
+    assert [(s.name, s.label_index) for s in concept_images(folder, found)] == [("ant", 1), ("bat1", 2), ("bat2", 0)]
+    (folder / "bat1.jpg").unlink()
+    with pytest.raises(ManifestError, match="1 concepts have no image, first: bat1"):
+        concept_images(folder, found)
+    (folder / "ant.jpg").rename(folder / "bat1.jpg")
+    Image.new("RGB", (8, 8)).save(folder / "ant.jpg")
+    Image.new("RGB", (8, 8)).save(folder / "cat.jpg")
+    with pytest.raises(ManifestError, match="1 images are of no concept, first: cat"):
+        concept_images(folder, found)
+
+
+def test_files_that_are_no_concepts_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "c.tsv").write_text("Word\tuniqueID\nant\tant\n")
+    with pytest.raises(ManifestError, match="has no column Definition"):
+        read_concepts(tmp_path / "c.tsv")
+    with pytest.raises(ManifestError, match="1 names stand more than once, first: ant"):
+        read_concepts(concepts(tmp_path / "c.tsv", "ant", "ant"))
+    with pytest.raises(ManifestError, match="holds no concepts"):
+        read_concepts(concepts(tmp_path / "c.tsv"))
+    with pytest.raises(ManifestError, match=r"has the sha256 \w+, but its entry in config.yaml says 0000"):
+        verified(tmp_path / "c.tsv", "0" * 64)
+    with pytest.raises(ManifestError, match="no such file; datasets in config.yaml says"):
+        verified(tmp_path / "d.tsv", None)
+
+
+def test_people_are_kept_in_order_of_name(tmp_path: Path) -> None:
+    from diffalign.human.triplets import Triplets
+
+    listed = read_concepts(concepts(tmp_path / "c.tsv", "cat", "ant", "bat1"))
+    triplets = Triplets(np.array([[0, 1, 2]], np.int32), 3, np.array([7]))
+    dimensions = np.array([[0.0], [1.0], [2.0]], np.float32)
+    write_people(tmp_path / "p.npz", ordered(listed, triplets, dimensions, {"a": 1}))
+    found = read_people(tmp_path / "p.npz")
+    assert found.names == ("ant", "bat1", "cat")
+    assert [found.names[i] for i in found.triplets.objects[0]] == ["cat", "ant", "bat1"]
+    assert found.dimensions is not None
+    assert found.dimensions.ravel().tolist() == [1, 2, 0]
+    assert (found.words, found.categories, found.facts) == (("ant", "bat", "cat"), ("animal", "food"), {"a": 1})
+    assert found.members.shape == (2, 3)
+    with pytest.raises(StoreError, match="expected one row for each of 3 concepts"):
+        ordered(listed, triplets, dimensions[:2], {})
+    with pytest.raises(StoreError, match="1 objects have no features, first: cat"):
+        check_objects(["ant", "bat1"], found.names, tmp_path)
+    with pytest.raises(StoreError, match="1 objects are no concepts of the data set, first: dog"):
+        check_objects([*found.names, "dog"], found.names, tmp_path)
+    (tmp_path / "q.npz").write_bytes(b"no")
+    with pytest.raises(StoreError, match="cannot be read as a file of people's choices"):
+        read_people(tmp_path / "q.npz")
