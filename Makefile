@@ -58,7 +58,7 @@ lock: $(VENV)/.installed
 	$(BIN)/python envs/derive.py
 
 # an image model, an autoencoder and a diffusion model: one node each
-THREE_MODELS := 'study={models: [dinov2, sdvae, sd3]}' 'se_cknna={pairs: [dinov2_vs_sdvae]}'
+THREE_MODELS := 'study={models: [dinov2, sdvae, sd3], against: []}' 'se_cknna={pairs: [dinov2_vs_sdvae]}'
 
 # after a change of the rules; needs graphviz
 rulegraph: $(VENV)/.installed

@@ -6,16 +6,20 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, demo_config, merge
+from conftest import ROOT, Workflow, demo_config, merge
 from test_graph import SINGLE, snakemake
 from test_metrics import related
 
 from diffalign import study
 from diffalign.alignment import arrays, measure, metrics
 from diffalign.alignment.metrics import METRICS
-from diffalign.models import families
+from diffalign.models import Kind, families
+from diffalign.names import expand_layers
+from diffalign.store import read_features
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# the family that docs/add-a-model.md adds
+MY_CONVNET = Kind("pixels", takes=("architecture",))
 SCHEMA = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
 
 
@@ -27,8 +31,10 @@ def blocks(page: Path, language: str) -> list[str]:
 def test_every_example_of_a_configuration_is_valid(page: Path) -> None:
     for block in blocks(page, "yaml"):
         config = copy.deepcopy(demo_config())
+        # as in config.yaml, which examples are laid over
+        merge(config, {"study": {"against": []}})
         merge(config, yaml.safe_load(block))
-        study.load(config, SCHEMA, families(), METRICS)
+        study.load(config, SCHEMA, {**families(), "my_convnet": MY_CONVNET}, METRICS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -59,6 +65,31 @@ def test_the_picture_of_the_rules_is_the_graph(tmp_path: Path) -> None:
     # graphviz writes each edge into the picture as a title
     svg = (ROOT / "docs" / "rulegraph.svg").read_text()
     assert len(re.findall(r'class="edge"', svg)) == len(now)
+
+
+def test_the_example_of_a_new_family_runs(fresh: Workflow) -> None:
+    page = ROOT / "docs" / "add-a-model.md"
+    (code,) = blocks(page, "python")
+    (fresh.tree / "workflow_scripts" / "diffalign" / "models" / "my_convnet.py").write_text(code)
+    (entry,) = (block for block in blocks(page, "yaml") if "my_convnet" in block)
+    overlay = yaml.safe_load(entry)
+    merge(overlay, {"models": {"mine": {"weights": {"from": "miniature"}, "input": {"size": 64}}}})
+    folder = "results/features/photographs/clean/mine"
+    done = fresh.run(f"{folder}/layers.json", overlay=overlay)
+    assert done.code == 0, done.output
+    for layer in expand_layers(overlay["models"]["mine"]["layers"]):
+        assert read_features(fresh.directory / folder / f"{layer}.pt").values.shape[1] == 32
+
+
+def test_a_model_of_timm_takes_three_lines() -> None:
+    (entry,) = (block for block in blocks(ROOT / "docs" / "add-a-model.md", "yaml") if "hub: timm/" in block)
+    # name, family, hub id
+    assert entry.splitlines()[4] == "study:"
+    short = yaml.safe_load(entry)
+    config = copy.deepcopy(demo_config())
+    merge(config, short)
+    found = study.load(config, SCHEMA, families(), METRICS).models["vits"]
+    assert (found.default_layer, len(found.layers), found.input and found.input.size) == ("final", 14, 224)
 
 
 def test_the_example_of_a_metric_works(monkeypatch: pytest.MonkeyPatch) -> None:

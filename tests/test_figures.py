@@ -25,7 +25,7 @@ from diffalign.calibration_store import Selection, StoredCalibration, read_calib
 from diffalign.matrices import read_matrices
 from diffalign.recipes import FORMAT
 from layer_maps import layer_maps
-from model_maps import model_maps, reason
+from model_maps import largest, model_maps, reason
 from null_histograms import drawable, not_drawn, null_histograms
 from pairs_table import COLUMNS as PAIR_COLUMNS
 from pairs_table import pairs_table
@@ -299,6 +299,43 @@ def test_maps_of_two_models_of_missing_pairs_and_of_three(
     outputs = [tmp_path / "map.png"]
     model_maps(*pairs, outputs)
     check_pictures(outputs)
+
+
+def test_miniatures_say_so_in_the_picture(write: Callable[..., Pair], tmp_path: Path) -> None:
+    for source in ("hub", "miniature"):
+        output = tmp_path / f"{source}.png"
+        layer_maps(*apart([write("cknna", "one", "two", grid(), source=source)]), [output])
+        with Image.open(output) as image:
+            colors = np.asarray(image.convert("RGB")).reshape(-1, 3)
+        red = (colors == (0xB9, 0x1C, 0x1C)).all(axis=1).sum()
+        assert (red > 100) == (source == "miniature")
+
+
+@pytest.mark.parametrize("metric", ["cknna", "procrustes"])
+def test_models_of_one_side_are_rows_and_those_of_the_other_columns(
+    metric: str, write: Callable[..., Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    model_matrix = figures.model_matrix
+    monkeypatch.setattr(figures, "model_matrix", lambda axes, *given: drawn.append(given) or model_matrix(axes, *given))
+    places = [("one", "two"), ("one", "three"), ("one", "four"), ("five", "two"), ("five", "four")]
+    scores = [grid(seed=i) for i in range(len(places))]
+    pairs = apart([write(metric, *place, values) for place, values in zip(places, scores, strict=True)])
+    model_maps(*pairs, [tmp_path / "map.png"])
+    check_pictures([tmp_path / "map.png"])
+    values, rows, columns, _ = drawn[0]
+    assert (rows, columns) == (["one", "five"], ["two", "three", "four"])
+    best = [largest(matrix) for matrix in read_matrices(*pairs)]
+    assert np.array_equal(values, [best[:3], [best[3], np.nan, best[4]]], equal_nan=True)
+
+
+def test_sides_are_told_apart_only_where_no_model_is_on_both() -> None:
+    assert similarity.two_sides([("a", "b"), ("a", "c")]) == (["a"], ["b", "c"])
+    assert similarity.two_sides([("a", "b"), ("b", "c")]) is None
+    assert similarity.two_sides([("a", "b"), ("a", "c"), ("b", "c")]) is None
+    # one pair: two models have one distance
+    assert similarity.two_sides([("a", "b")]) is None
+    assert similarity.two_sides([]) is None
 
 
 def test_a_map_without_pairs_is_refused(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_the_whole_study_can_be_planned_under_every_profile(profile: str, tmp_pa
     assert planned.code == 0, planned.output
     jobs = planned.jobs()
     # the demo has eight models, with the autoencoders of two and the class tokens of one, and transformed images
-    pairs, models, checkpoints = (28, 9, 11) if profile == "demo" else (6, 4, 5)
+    pairs, models, checkpoints = (7, 9, 11) if profile == "demo" else (6, 4, 5)
     assert jobs["align_layers"] == jobs["layer_maps"] == jobs["depth_curves"] == pairs
     assert len([rule for rule in jobs if rule.startswith("extract_")]) == models
     assert jobs["miniature_weights" if profile == "demo" else "hub_weights"] == checkpoints

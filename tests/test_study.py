@@ -19,7 +19,9 @@ SCHEMA = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
 
 
 def load(overlay: dict[str, Any] | None = None) -> study.Study:
-    config = copy.deepcopy(demo_config())
+    config = demo_config()
+    # tests say which models they mean
+    merge(config, {"study": {"against": []}})
     merge(config, overlay or {})
     return study.load(config, SCHEMA, families(), METRICS)
 
@@ -36,7 +38,7 @@ def test_the_shipped_configurations_are_valid(profile: str | None) -> None:
     if profile:
         merge(config, yaml.safe_load((ROOT / "profiles" / profile / "study.yaml").read_text()))
     loaded = study.load(config, SCHEMA, families(), METRICS)
-    assert len(loaded.pairs) == (28 if profile == "demo" else 6)
+    assert len(loaded.pairs) == (7 if profile == "demo" else 6)
     assert loaded.layer("sd3") == "b8"
     assert loaded.bundle("sd3_b8") == "sd3-t0.5"
 
@@ -45,10 +47,15 @@ def test_the_demo_changes_only_weights_data_sets_and_sizes() -> None:
     overlay = yaml.safe_load((ROOT / "profiles" / "demo" / "study.yaml").read_text())
     assert set(overlay) == {"defaults", "models", "study", "se_cknna", "latents", "compute"}
     assert set(overlay["se_cknna"]) == {"pairs"}
-    assert set(overlay["study"]) == {"datasets", "models"}
+    assert set(overlay["study"]) == {"datasets", "models", "against"}
     for entry in overlay["models"].values():
         assert set(entry) <= {"weights", "input", "batch_size"}
         assert set(entry.get("input", {})) <= {"size"}
+
+
+def test_models_of_one_side_are_paired_with_those_of_the_other_alone() -> None:
+    pairs = load({"study": {"models": ["dinov2", "siglip2"], "against": ["sdvae", "sd3-t0.2"]}}).pairs
+    assert pairs == (("dinov2", "sdvae"), ("dinov2", "sd3-t0.2"), ("siglip2", "sdvae"), ("siglip2", "sd3-t0.2"))
 
 
 def test_every_key_has_a_description() -> None:
@@ -259,6 +266,11 @@ def test_a_data_set_of_files_needs_a_path() -> None:
         ({"scores": ["sd3_vs_sd3-t0.5_b8"]}, "study.scores[0]: both sides are sd3-t0.5_b8"),
         ({"scores": ["dinov2_vs_sd3", "dinov2_final_vs_sd3_b8"]}, "study.scores[1]: the same score as study.scores[0]"),
         ({"pairs": [], "scores": []}, "study: nothing to measure"),
+        (
+            {"models": ["dinov2"], "against": ["sd3", "dinov2"]},
+            "study.against[1]: 'dinov2' is the same as study.models",
+        ),
+        ({"against": ["sd33"]}, "study.against[0]: unknown model 'sd33'"),
         ({"models": ["dinov2"], "scores": []}, "study: nothing to measure"),
         ({"datasets": ["imagenet"]}, "study.scores: are taken on defaults.dataset, 'photographs', which is not among"),
     ],

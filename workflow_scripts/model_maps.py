@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 from scipy.cluster import hierarchy
 
 from diffalign import figures, logs, similarity
-from diffalign.alignment.metrics import METRICS
+from diffalign.alignment.metrics import METRICS, Metric
 from diffalign.matrices import CalibratedMatrix, read_matrices
+from diffalign.similarity import Grid
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -23,15 +25,30 @@ def model_maps(matrices: Sequence[Path], calibrations: Sequence[Path], outputs: 
     """Draw the largest scores of all pairs, raw and calibrated, with a dendrogram, and a map of the models.
 
     All matrices are of one metric, data set and condition. Order, dendrogram and map come from the calibrated scores;
-    from the scores themselves where the metric has none. Raises ValueError without any pair of models.
+    from the scores themselves where the metric has none. Where no model stands on both sides of pairs, one side is the
+    rows and the other the columns, in the order of the study, without a map. Raises ValueError without any pair.
     """
     if not matrices:
         raise ValueError("study.pairs names no pair of models, so there is nothing to draw")
     figures.styled()
     found = read_matrices(matrices, calibrations)
-    metric = METRICS[found[0].metric]
     models, raw = similarity.between((m.bundle("a"), m.bundle("b"), largest(m)) for m in found)
     calibrated = similarity.between((m.bundle("a"), m.bundle("b"), largest_calibrated(m)) for m in found)[1]
+    sides = similarity.two_sides((m.bundle("a"), m.bundle("b")) for m in found)
+    figure, order = (
+        square_maps(found, models, raw, calibrated)
+        if sides is None
+        else (rectangular_maps(found, models, raw, calibrated, sides), "In the order of the study.")
+    )
+    figure.suptitle(f"{figures.title_of(found[0].recipe)}. {order}", x=0.01, ha="left", fontsize=9)
+    figures.save(figure, outputs, any(matrix.miniature for matrix in found))
+
+
+def square_maps(
+    found: Sequence[CalibratedMatrix], models: Sequence[str], raw: Grid, calibrated: Grid
+) -> tuple[Figure, str]:
+    """Both matrices (M, M), the dendrogram above the one that it is of, and the map; and what their order is."""
+    metric = METRICS[found[0].metric]
     by_calibrated = bool(np.isfinite(calibrated).any())
     chosen, highest = (calibrated, 1.0) if by_calibrated else (raw, metric.highest(found[0].recipe["k"]))
     why_not = reason(chosen, by_calibrated)
@@ -41,10 +58,10 @@ def model_maps(matrices: Sequence[Path], calibrations: Sequence[Path], outputs: 
     side = min(6.0, max(2.0, 0.42 * len(models)))
     figure, panels = plt.subplots(1, 3, figsize=(3 * side + 4.2, side + 2.4), layout=ConstrainedLayoutEngine(h_pad=0.1))
     names = [models[i] for i in order]
-    titles = [f"largest {metric.label}", f"largest {metric.label}, calibrated"]
-    for axes, grid, title, color_map in zip(panels, (raw, calibrated), titles, ("viridis", "magma"), strict=False):
+    for axes, grid, (title, color_map) in zip(panels, (raw, calibrated), titles(metric), strict=False):
         if np.isfinite(grid).any():
-            figures.color_bar(figures.model_matrix(axes, grid[np.ix_(order, order)], names, color_map), axes)
+            shown = figures.model_matrix(axes, grid[np.ix_(order, order)], names, names, color_map)
+            figures.color_bar(shown, axes)
             on_top = axes
             if tree is not None and (grid is chosen):
                 on_top = axes.inset_axes((0, 1.02, 1, 0.28))
@@ -54,9 +71,33 @@ def model_maps(matrices: Sequence[Path], calibrations: Sequence[Path], outputs: 
             figures.say(axes, f"{title}:\n{found[0].missing_null}")
     model_map(panels[2], apart, models, why_not)
     source = "calibrated scores" if by_calibrated else "scores, for there are no calibrated ones"
-    order_is = "In the order of the study." if why_not else f"Order and map come from the {source}."
-    figure.suptitle(f"{figures.title_of(found[0].recipe)}. {order_is}", x=0.01, ha="left", fontsize=9)
-    figures.save(figure, outputs, any(matrix.miniature for matrix in found))
+    return figure, "In the order of the study." if why_not else f"Order and map come from the {source}."
+
+
+def rectangular_maps(
+    found: Sequence[CalibratedMatrix],
+    models: Sequence[str],
+    raw: Grid,
+    calibrated: Grid,
+    sides: tuple[Sequence[str], Sequence[str]],
+) -> Figure:
+    """Both matrices with the models of one side as rows and those of the other as columns."""
+    rows, columns = ([models.index(name) for name in side] for side in sides)
+    width, height = (min(9.0, max(1.6, 0.42 * len(side))) for side in (columns, rows))
+    figure, panels = plt.subplots(1, 2, figsize=(2 * width + 3.4, height + 1.6), layout=ConstrainedLayoutEngine())
+    for axes, grid, (title, color_map) in zip(panels, (raw, calibrated), titles(METRICS[found[0].metric]), strict=True):
+        part = grid[np.ix_(rows, columns)]
+        if np.isfinite(part).any():
+            figures.color_bar(figures.model_matrix(axes, part, *sides, color_map), axes)
+            axes.set_title(title, loc="left", fontsize=9)
+        else:
+            figures.say(axes, f"{title}:\n{found[0].missing_null}")
+    return figure
+
+
+def titles(metric: Metric) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Title and colours of the raw and of the calibrated matrix."""
+    return (f"largest {metric.label}", "viridis"), (f"largest {metric.label}, calibrated", "magma")
 
 
 def largest(matrix: CalibratedMatrix) -> float:

@@ -12,7 +12,7 @@ from diffalign import logs, neighbor_store, store
 from diffalign.alignment.neighbors import nearest_neighbors
 from diffalign.alignment.preparation import FeatureError, unit_rows
 from diffalign.alignment.settings import Preparation
-from diffalign.devices import choose_device
+from diffalign.devices import choose_gpu
 from diffalign.prepared_features import clamp_bounds, preparation_settings
 from diffalign.provenance import file_sha256
 
@@ -45,7 +45,7 @@ def neighbors(layers_json: Path, k_max: int, preparation: Preparation, path: Pat
     disagree about the images; ValueError for a device that is not there.
     """
     made_of = json.loads(layers_json.read_text(encoding="utf-8"))["layers"]
-    on = choose_device(search.device)
+    gpu = choose_gpu(search.device)
     names: tuple[str, ...] = ()
     recipe: Mapping[str, Any] = {}
     modules: dict[str, str] = {}
@@ -59,7 +59,7 @@ def neighbors(layers_json: Path, k_max: int, preparation: Preparation, path: Pat
                 raise store.StoreError(f"{source}: has changed since {layers_json} was written; delete both and rerun")
             if not names:
                 names, first, recipe = features.names, source, features.recipe
-                logs.log.info("%s on %s: %d images, %d layers", path, on, len(names), len(made_of))
+                logs.log.info("%s on %s: %d images, %d layers", path, gpu or "cpu", len(names), len(made_of))
             store.check_same_names(names, features.names, first, source)
             modules[alias] = features.recipe["module"]
             try:
@@ -73,7 +73,7 @@ def neighbors(layers_json: Path, k_max: int, preparation: Preparation, path: Pat
                 search.rows(len(names)),
                 memory_mb=search.memory_mb,
                 threads=search.threads,
-                device=None if on.type == "cpu" else on,
+                device=gpu,
             )
             file.add(alias, found)
         settings = {

@@ -8,6 +8,14 @@ if TYPE_CHECKING:
     import torch
 
 
+def choose_gpu(asked: str) -> torch.device | None:
+    """The GPU that `choose_device` finds, or None for the CPU; where that is asked for, torch is not imported."""
+    if asked == "cpu":
+        return None
+    device = choose_device(asked)
+    return None if device.type == "cpu" else device
+
+
 def choose_device(asked: str) -> torch.device:
     """``auto`` (a GPU if there is one), ``cpu`` or ``cuda``. Raises ValueError for ``cuda`` without a GPU.
 

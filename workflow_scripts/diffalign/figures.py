@@ -204,21 +204,26 @@ def _observed(axes: Axes, observed: float, threshold: float, threshold_label: st
     axes.locator_params(axis="x", nbins=5)
 
 
-def model_matrix(axes: Axes, values: NDArray[np.float64], labels: Sequence[str], color_map: str) -> AxesImage:
-    """Draw a model x model matrix (M, M): values written into cells, missing pairs grey, the diagonal left white."""
-    count = len(labels)
+def model_matrix(
+    axes: Axes, values: NDArray[np.float64], rows: Sequence[str], columns: Sequence[str], color_map: str
+) -> AxesImage:
+    """Draw a model x model matrix (A, B): values written into cells, missing pairs grey, those of a model with itself
+    left white.
+    """
+    count = max(len(rows), len(columns))
     shown = np.ma.masked_invalid(values)
     finite = values[np.isfinite(values)]
     low, high = (min(0.0, float(finite.min())), float(finite.max())) if finite.size else (0.0, 1.0)
     colors = plt.get_cmap(color_map).with_extremes(bad="0.8")
     top = high if high > low else low + 1
     image = axes.imshow(shown, vmin=low, vmax=top, cmap=colors, interpolation="none")
-    for i in range(count):
-        axes.add_patch(Rectangle((i - 0.5, i - 0.5), 1, 1, facecolor="white"))
+    for i, name in enumerate(rows):
+        if name in columns:
+            axes.add_patch(Rectangle((columns.index(name) - 0.5, i - 0.5), 1, 1, facecolor="white"))
     if count <= 12:
         size = min(9.0, 54 / count + 2)
         for i, j in np.argwhere(np.isfinite(values)).tolist():
-            if i != j:
+            if rows[i] != columns[j]:
                 red, green, blue, _ = image.cmap(image.norm(values[i, j]))
                 dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
                 color = "white" if dark else "black"
@@ -226,8 +231,8 @@ def model_matrix(axes: Axes, values: NDArray[np.float64], labels: Sequence[str],
     for spine in axes.spines.values():
         spine.set_visible(False)
     size = 8 if count <= 20 else 6
-    axes.set_xticks(range(count), labels, rotation=90, fontsize=size)
-    axes.set_yticks(range(count), labels, fontsize=size)
+    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=size)
+    axes.set_yticks(range(len(rows)), rows, fontsize=size)
     axes.tick_params(length=0)
     return image
 
@@ -298,11 +303,18 @@ def _labels_in_columns(axes: Axes, points: NDArray[np.float64], labels: Sequence
 
 def save(figure: Figure, paths: Sequence[Path], miniature: bool) -> None:
     """Write a figure in the format of each path's suffix; miniatures say so in the figure itself."""
+    figure.draw_without_rendering()
+    # laid out once, not again for every format
+    figure.set_layout_engine(None)
+    box = figure.get_tightbbox()
     if miniature:
-        figure.text(0.5, _lowest(figure), MINIATURE_NOTE, ha="center", va="top", fontsize=8, color="#b91c1c")
+        low = (box.y0 - 0.1) / figure.get_figheight()
+        note = figure.text(0.5, low, MINIATURE_NOTE, ha="center", va="top", fontsize=8, color="#b91c1c")
+        box = Bbox.union([box, note.get_window_extent().transformed(figure.dpi_scale_trans.inverted())])
+    box = box.padded(0.1)
     for path in paths:
         with replacing(path) as temporary:
-            figure.savefig(temporary, bbox_inches="tight", metadata=_undated(path))
+            figure.savefig(temporary, bbox_inches=box, metadata=_undated(path))
     plt.close(figure)
 
 

@@ -29,6 +29,15 @@ def between(pairs: Iterable[tuple[str, str, float]]) -> tuple[list[str], Grid]:
     return models, grid
 
 
+def two_sides(pairs: Iterable[tuple[str, str]]) -> tuple[list[str], list[str]] | None:
+    """The models that stand first and those that stand second, in the order they appear, where none is both and there
+    are at least three: then pairs within a side were not asked for. Else None.
+    """
+    given = list(pairs)
+    first, second = (list(dict.fromkeys(side)) for side in zip(*given, strict=True)) if given else ([], [])
+    return None if set(first) & set(second) or len(first) + len(second) < 3 else (first, second)
+
+
 def distances(similarity: Grid, highest: float) -> Grid:
     """1 - similarity / highest, at least 0, with a diagonal of 0; 1 stands in for an infinite `highest`."""
     top = highest if math.isfinite(highest) else 1.0

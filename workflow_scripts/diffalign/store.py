@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from diffalign.atomic import replacing
 from diffalign.offenders import first_five, flagged
 from diffalign.stimuli.manifest import check_unique
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from diffalign.tensor_files import read_tensors
 
 FEATURES_FORMAT = 1
 _FEATURE_KEYS = {"format", "features", "names", "recipe"}
@@ -58,10 +56,8 @@ def write_features(path: Path, features: Features) -> None:
 
 def read_features(path: Path) -> Features:
     """Read what `write_features` wrote. Raises StoreError for anything else, and names the file."""
-    import torch
-
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_tensors(path)
     except FileNotFoundError:
         raise
     except Exception as error:
@@ -69,11 +65,11 @@ def read_features(path: Path) -> Features:
     if not isinstance(content, dict) or not set(content) >= _FEATURE_KEYS:
         raise StoreError(f"{path}: not a feature file of this workflow; it needs {', '.join(sorted(_FEATURE_KEYS))}")
     check_format(content.get("format"), FEATURES_FORMAT, path)
-    values: Tensor = content["features"]
-    names = tuple(content["names"])
-    array = values.to(torch.float32).numpy()
-    _check_features(array, names, path)
-    return Features(array, names, json.loads(content["recipe"]))
+    values, names = content["features"], tuple(content["names"])
+    if not isinstance(values, np.ndarray):
+        raise StoreError(f"{path}: its features are no tensor but {type(values).__name__}")
+    _check_features(values, names, path)
+    return Features(values, names, json.loads(content["recipe"]))
 
 
 def check_format(found: object, known: int, path: Path) -> None:

@@ -725,11 +725,12 @@ def _study_mistakes(
         return representation.bundle(catalogue[representation.model])
 
     first: dict[object, str] = {}
-    for i, text in enumerate(study.get("models", [])):
-        place = f"study.models[{i}]"
-        found = bundle(place, text)
-        if found is not None and first.setdefault(found, place) != place:
-            mistakes.append(f"{place}: '{text}' is the same as {first[found]}")
+    for key in ("models", "against"):
+        for i, text in enumerate(study.get(key, [])):
+            place = f"study.{key}[{i}]"
+            found = bundle(place, text)
+            if found is not None and first.setdefault(found, place) != place:
+                mistakes.append(f"{place}: '{text}' is the same as {first[found]}")
     for i, pair in enumerate([] if study.get("pairs", "all") == "all" else study["pairs"]):
         place = f"study.pairs[{i}]"
         both = [bundle(f"{place}[{j}]", text) for j, text in enumerate(pair)]
@@ -743,7 +744,7 @@ def _study_mistakes(
         study
         and not study["scores"]
         and not for_people
-        and (len(study.get("models", [])) < 2 if study["pairs"] == "all" else not study["pairs"])
+        and (len([*study.get("models", []), *study["against"]]) < 2 if study["pairs"] == "all" else not study["pairs"])
     ):
         mistakes.append("study: nothing to measure; name two models, pairs or scores")
     default = defaults.get("dataset")
@@ -1024,11 +1025,12 @@ def _human(entry: Mapping[str, Any], study: Mapping[str, Any]) -> Human:
 def _study(config: Mapping[str, Any]) -> Study:
     study, alignment, compute = config["study"], config["alignment"], config["compute"]
     semantic = _semantic_equivariance(config["se_cknna"])
-    pairs = (
-        tuple(itertools.combinations(study["models"], 2))
-        if study["pairs"] == "all"
-        else tuple((a, b) for a, b in study["pairs"])
-    )
+    if study["pairs"] != "all":
+        pairs = tuple((a, b) for a, b in study["pairs"])
+    elif study["against"]:
+        pairs = tuple(itertools.product(study["models"], study["against"]))
+    else:
+        pairs = tuple(itertools.combinations(study["models"], 2))
     return Study(
         seed=config["seed"],
         default_dataset=config["defaults"]["dataset"],

@@ -1,0 +1,76 @@
+"""Files of `torch.save` read without torch: plain containers and float32 tensors, nothing else.
+
+Importing torch takes longer than most measurements of features do.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_FLOAT32 = np.dtype("<f4")
+# bytes that are read at a time, for no second copy of a large tensor
+_CHUNK = 2**24
+
+
+def read_tensors(path: Path) -> Any:
+    """What ``torch.load(path, weights_only=True)`` returns, with arrays in the place of tensors.
+
+    Raises zipfile.BadZipFile for what is no archive or damaged, pickle.UnpicklingError for any other content: other
+    types than containers, strings, numbers and float32 tensors, and tensors that reach beyond their storage.
+    """
+    with zipfile.ZipFile(path) as archive:
+        found = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        if len(found) != 1:
+            raise zipfile.BadZipFile("no archive of torch.save")
+        with archive.open(found[0]) as file:
+            return _Tensors(file, archive, found[0].removesuffix("data.pkl")).load()
+
+
+class _Tensors(pickle.Unpickler):
+    """Unpickles the structure of an archive; tensors come from its other members."""
+
+    def __init__(self, file: Any, archive: zipfile.ZipFile, folder: str) -> None:
+        super().__init__(file)
+        self._archive, self._folder = archive, folder
+
+    def find_class(self, module: str, name: str) -> Any:
+        known = {
+            ("torch._utils", "_rebuild_tensor_v2"): _rebuilt,
+            ("torch", "FloatStorage"): _FLOAT32,
+            ("collections", "OrderedDict"): OrderedDict,
+        }
+        if (module, name) not in known:
+            raise pickle.UnpicklingError(f"it holds {module}.{name}; only float32 tensors and plain values are read")
+        return known[module, name]
+
+    def persistent_load(self, pid: Any) -> NDArray[np.float32]:
+        _, dtype, key, _, count = pid
+        values = np.empty(count, dtype)
+        unread = memoryview(values.data).cast("B")
+        with self._archive.open(f"{self._folder}data/{key}") as file:
+            # one byte more would be too many, and the end of a member is where its checksum is compared
+            while piece := file.read(min(len(unread), _CHUNK)):
+                unread[: len(piece)] = piece
+                unread = unread[len(piece) :]
+            if unread or file.read(1):
+                raise pickle.UnpicklingError(f"tensor {key} has not the {count} numbers that it should")
+        return values
+
+
+def _rebuilt(
+    storage: NDArray[np.float32], offset: int, shape: Sequence[int], strides: Sequence[int], *_: object
+) -> NDArray[np.float32]:
+    """A tensor of this shape within its storage; offset and strides are in numbers."""
+    size = storage.itemsize
+    last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+    if min([offset, *shape, *strides]) < 0 or (0 not in shape and last >= len(storage)):
+        raise pickle.UnpicklingError(f"a tensor of shape {tuple(shape)} reaches beyond its {len(storage)} numbers")
+    return np.lib.stride_tricks.as_strided(storage[offset:], shape, [step * size for step in strides])
