@@ -36,7 +36,7 @@ demo: $(VENV)/.installed
 
 # one score of every model of the catalogue
 demo-all: $(VENV)/.installed
-	$(BIN)/snakemake --profile profiles/demo --quiet rules all_models
+	$(BIN)/snakemake --profile profiles/demo --quiet rules -- all_models
 	@echo
 	@echo "Every model of the catalogue ran, as a miniature: demo/results/cknna"
 

@@ -1,5 +1,7 @@
 """The graph: what is planned, what is planned again, and what is refused."""
 
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -96,6 +98,19 @@ def test_the_whole_study_can_be_planned_under_every_profile(profile: str, tmp_pa
     assert jobs["align_layers"] == jobs["layer_maps"] == jobs["depth_curves"] == pairs
     assert len([rule for rule in jobs if rule.startswith("extract_")]) == models
     assert jobs["miniature_weights" if profile == "demo" else "hub_weights"] == checkpoints
+
+
+@pytest.mark.parametrize("target", ["demo", "demo-all"])
+def test_what_make_runs_can_be_planned(target: str, tmp_path: Path) -> None:
+    said = subprocess.run(
+        ["make", "--dry-run", "--always-make", target], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    (command,) = re.findall(r"^\.venv/bin/snakemake (.*--quiet rules.*)$", said.stdout, re.MULTILINE)
+    planned = snakemake(tmp_path, "--dry-run", *shlex.split(command))
+    assert planned.code == 0, planned.output
+    jobs = planned.jobs()
+    # of the catalogue, every model that runs here
+    assert len([rule for rule in jobs if rule.startswith("extract_")]) > (25 if target == "demo-all" else 8)
 
 
 def test_every_job_on_the_cluster_says_its_time_memory_and_gpu(tmp_path: Path) -> None:
