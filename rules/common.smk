@@ -115,6 +115,16 @@ def of_human_models(wildcards, analysis, suffix):
     return [f"{folder}/{bundle}.{suffix}" for bundle in dict.fromkeys(bundles)]
 
 
+def of_human_figures(script):
+    """Parameters of a figure of models and people: bundles and the names typed for them, and what the caption says."""
+    return {
+        "models": human_bundles(),
+        "baselines": human_bundles(STUDY.human.baselines),
+        "miniature": any(STUDY.is_miniature(name) for name in (*STUDY.human.models, *STUDY.human.baselines)),
+        "code": code_of(script),
+    }
+
+
 def people_and_models():
     """The figures of models and people, where the study names data sets for them."""
     return [

@@ -75,10 +75,119 @@ rule odd_one_out_figure:
         mem_mb=growing(2000),
         runtime=30,
     params:
-        models=human_bundles(),
-        baselines=human_bundles(STUDY.human.baselines),
-        # for the caption
-        miniature=any(STUDY.is_miniature(name) for name in (*STUDY.human.models, *STUDY.human.baselines)),
-        code=code_of("odd_one_out_figure.py"),
+        **of_human_figures("odd_one_out_figure.py"),
     script:
         "../workflow_scripts/odd_one_out_figure.py"
+
+
+rule regression:
+    input:
+        unpack(features_and_people),
+    output:
+        table="results/regression/{dataset}/{condition}/{bundle}.tsv",
+        parquet="results/regression/{dataset}/{condition}/{bundle}.parquet",
+        recipe="results/regression/{dataset}/{condition}/{bundle}.json",
+        predictions="results/regression/{dataset}/{condition}/{bundle}.npz",
+    log:
+        "logs/regression/{dataset}/{condition}/{bundle}.log",
+    conda:
+        "../envs/models.yaml"
+    threads: 4
+    resources:
+        memory_mb=STUDY.compute.memory_mb,
+        mem_mb=growing(8000 + STUDY.compute.memory_mb),
+        runtime=120,
+    params:
+        settings={
+            **STUDY.human.regression,
+            "distance": STUDY.human.distance,
+            "ties": STUDY.human.ties,
+            "seed": STUDY.seed,
+        },
+        code=code_of("regression.py"),
+    script:
+        "../workflow_scripts/regression.py"
+
+
+rule probe:
+    input:
+        unpack(features_and_people),
+    output:
+        table="results/probe/{dataset}/{condition}/{bundle}.tsv",
+        parquet="results/probe/{dataset}/{condition}/{bundle}.parquet",
+        recipe="results/probe/{dataset}/{condition}/{bundle}.json",
+        transforms=directory("results/probe/{dataset}/{condition}/{bundle}"),
+    log:
+        "logs/probe/{dataset}/{condition}/{bundle}.log",
+    conda:
+        "../envs/models.yaml"
+    threads: 4
+    resources:
+        gpu=1,
+        device=STUDY.compute.device,
+        mem_mb=growing(16000),
+        runtime=720,
+    params:
+        plan=STUDY.human.probe,
+        distance=STUDY.human.distance,
+        ties=STUDY.human.ties,
+        seed=STUDY.seed,
+        # no output, so that it outlives a killed job
+        checkpoints="results/checkpoints/probe/{dataset}/{condition}/{bundle}",
+        code=code_of("probe.py"),
+    script:
+        "../workflow_scripts/probe.py"
+
+
+rule regression_figure:
+    input:
+        tables=lambda w: of_human_models(w, "regression", "tsv"),
+        recipes=lambda w: of_human_models(w, "regression", "json"),
+    output:
+        report(
+            "results/figures/{dataset}/{condition}/people/regression.png",
+            caption="../report/regression.rst",
+            category="People",
+            subcategory="{dataset}, {condition}",
+            labels={"figure": "human dimensions"},
+        ),
+        "results/figures/{dataset}/{condition}/people/regression.pdf",
+    log:
+        "logs/regression_figure/{dataset}/{condition}.log",
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=30,
+    params:
+        **of_human_figures("regression_figure.py"),
+    script:
+        "../workflow_scripts/regression_figure.py"
+
+
+rule probe_figure:
+    input:
+        tables=lambda w: of_human_models(w, "probe", "tsv"),
+        recipes=lambda w: of_human_models(w, "probe", "json"),
+    output:
+        report(
+            "results/figures/{dataset}/{condition}/people/probe.png",
+            caption="../report/probe.rst",
+            category="People",
+            subcategory="{dataset}, {condition}",
+            labels={"figure": "before and after a probe"},
+        ),
+        "results/figures/{dataset}/{condition}/people/probe.pdf",
+    log:
+        "logs/probe_figure/{dataset}/{condition}.log",
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=30,
+    params:
+        **of_human_figures("probe_figure.py"),
+    script:
+        "../workflow_scripts/probe_figure.py"

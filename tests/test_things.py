@@ -10,6 +10,7 @@ import pytest
 from conftest import Workflow, things
 from PIL import Image
 
+from diffalign.human.transforms import read_transform
 from diffalign.people_store import check_objects, ordered, read_people, write_people
 from diffalign.stimuli.manifest import ManifestError, read_manifest
 from diffalign.stimuli.things import concept_images, read_concepts, verified
@@ -50,7 +51,8 @@ def study(tmp_path: Path, **human: Any) -> dict[str, Any]:
 
 
 def test_real_choices_and_features_in_another_order_meet_by_name(fresh: Workflow, tmp_path: Path) -> None:
-    overlay = study(tmp_path, distance="dot")
+    asked = {"max_epochs": 3, "learning_rate": [0.001, 0.01]}
+    overlay = study(tmp_path, distance="dot", analyses=["odd_one_out", "regression", "probe"], probe=asked)
     done = fresh.run(overlay=overlay)
     assert done.code == 0, done.output
     found = fresh.directory / "results/odd_one_out/things/clean"
@@ -68,10 +70,41 @@ def test_real_choices_and_features_in_another_order_meet_by_name(fresh: Workflow
         assert file["layers"].tolist() == ["b0", "b1"]
         food = file["category_names"].tolist().index("food")
         assert 1 / 3 < file["categories"][1, food] < 1
-    assert (fresh.directory / "results/figures/things/clean/people/odd_one_out.png").stat().st_size > 10_000
-    # a change of the rule of ties reruns choices and what shows them, and nothing else
-    again = fresh.plan(overlay={**overlay, "human": {**overlay["human"], "ties": "published"}})
-    assert again.jobs() == {"odd_one_out": 1, "odd_one_out_figure": 1, "all": 1}
+    _check_regression(fresh.directory / "results/regression/things/clean")
+    _check_probe(fresh.directory / "results/probe/things/clean")
+    for figure in ("odd_one_out", "regression", "probe"):
+        assert (fresh.directory / f"results/figures/things/clean/people/{figure}.png").stat().st_size > 10_000
+    # a change of λ reruns the probe and what shows it, and nothing else
+    plan = {**overlay["human"]["probe"], "regularisation": [0.1]}
+    again = fresh.plan(overlay={**overlay, "human": {**overlay["human"], "probe": plan}})
+    assert again.jobs() == {"probe": 1, "probe_figure": 1, "all": 1}
+
+
+def _check_regression(folder: Path) -> None:
+    table = pd.read_csv(folder / "vice.tsv", sep="\t")
+    assert len(table) == 2 * 42
+    exact = table[table["layer"] == "b1"]
+    assert exact["r2"].min() > 0.999
+    assert ((table["low"] <= table["r2"]) & (table["r2"] <= table["high"])).all()
+    layers = json.loads((folder / "vice.json").read_text())["layers"]
+    assert layers["b1"]["accuracy"] == pytest.approx(0.63565, abs=0.001)
+    assert 0.5 < layers["b0"]["accuracy"] < layers["b1"]["accuracy"]
+    with np.load(folder / "vice.npz") as file:
+        assert file["predictions"].shape == (2, 1854, 42)
+
+
+def _check_probe(folder: Path) -> None:
+    table = pd.read_csv(folder / "vice.tsv", sep="\t").set_index("layer")
+    # object-disjoint folds keep few of these triplets, so this shows the mechanics alone
+    assert 90 < table.loc["b1", "distinct_triplets"] < 150
+    assert table.loc["b1", "gain"] == pytest.approx(table.loc["b1", "after"] - table.loc["b1", "before"])
+    transforms = sorted(str(path.relative_to(folder / "vice")) for path in (folder / "vice").rglob("*.npz"))
+    assert transforms == [f"{layer}/fold{fold}.npz" for layer in ("b0", "b1") for fold in range(3)]
+    found = read_transform(folder / "vice/b1/fold0.npz")
+    assert (found.weights.shape, found.mean is not None) == ((42, 42), True)
+    recipe = json.loads((folder / "vice.json").read_text())
+    assert np.array(recipe["layers"]["b0"]["losses"]).shape == (3, 2)
+    assert not list((folder.parents[2] / "checkpoints").rglob("*.pt"))
 
 
 def test_concepts_without_images_have_words_and_definitions(fresh: Workflow, tmp_path: Path) -> None:

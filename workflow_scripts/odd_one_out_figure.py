@@ -79,11 +79,9 @@ def _frame(axes: Axes, recipe: Mapping[str, Any]) -> None:
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "odd_one_out_figure"):
         given = snakemake.input
+        files = zip(given.tables, given.recipes, strict=True)
         odd_one_out_figure(
-            {
-                Path(table).stem: (Path(table), Path(recipe))
-                for table, recipe in zip(given.tables, given.recipes, strict=True)
-            },
+            {Path(table).stem: (Path(table), Path(recipe)) for table, recipe in files},
             snakemake.params.models,
             snakemake.params.baselines,
             [Path(path) for path in snakemake.output],

@@ -29,8 +29,10 @@ _STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
     "neighbors": (("dataset", "condition", "bundle"),),
     "odd_one_out": (("dataset", "condition", "bundle"),),
     "people": (("dataset", "triplets"),),
+    "probe": (("dataset", "condition", "bundle"),),
     "per_image": (("dataset", "condition", "pair"),),
     "prompts": (("dataset", "prompt"),),
+    "regression": (("dataset", "condition", "bundle"),),
     "recipes": (("bundle",), ("settings", "file")),
     "se_cknna": (("pair",), ("dataset", "pair")),
     "tables": (("table",), ("pair_table", "dataset", "condition", "pair")),
@@ -51,7 +53,7 @@ _FIGURES = {
     "people": "analysis",
 }
 # of models and people
-_ANALYSES = ("odd_one_out",)
+_ANALYSES = ("odd_one_out", "regression", "probe")
 # over all conditions of se_cknna
 _FIGURES_OF_CONDITIONS = ("se_cknna",)
 # of two layers, not of all layers of two models

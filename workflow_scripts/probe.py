@@ -1,0 +1,130 @@
+"""Linear maps of every layer of a bundle, trained on choices of people, before and after on objects never seen."""
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from diffalign import logs, people_store, tables
+from diffalign.atomic import write_json
+from diffalign.devices import choose_device
+from diffalign.human.ceilings import clustered
+from diffalign.human.odd_one_out import CHANCE
+from diffalign.human.probe import Plan, Probed, Schedule, grid, probe
+from diffalign.human.transforms import write_transform
+from diffalign.human.triplets import distinct
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+COLUMNS = {
+    "layer": "string",
+    **{f"{what}{bound}": "float64" for what in ("before", "after", "gain") for bound in ("", "_low", "_high")},
+    "regularisation": "string",
+    "learning_rate": "string",
+    "choices": "int64",
+    "distinct_triplets": "int64",
+}
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """A row a layer, what it was made from, and a folder with the transform of every layer and fold."""
+
+    table: Path
+    parquet: Path
+    recipe: Path
+    transforms: Path
+
+
+def probe_layers(
+    layers_json: Path,
+    people_path: Path,
+    plan: Plan,
+    distance: str,
+    ties: str,
+    seed: int,
+    device: str,
+    checkpoints: Path,
+    outputs: Outputs,
+) -> None:
+    """Probe all layers at once and write accuracies before and after, gains, and the transforms.
+
+    checkpoints: a folder to go on from after a crash; removed in the end. Raises TripletError where a fold holds no
+    triplet, StoreError where features and people know other objects.
+    """
+    people = people_store.read_people(people_path)
+    features = dict(people_store.layers_of(layers_json, people))
+    on = choose_device(device)
+    values = {layer: each.values for layer, each in features.items()}
+    found = probe(values, people.names, people.triplets, plan, seed, on, distance, ties, checkpoints)
+    tested = next(iter(found.values())).tested
+    groups = people.triplets.groups[tested]
+    over = {
+        what: clustered(np.stack([_credit(each, what) for each in found.values()]), groups, seed)
+        for what in ("before", "after", "gain")
+    }
+    rows = []
+    for i, (layer, each) in enumerate(found.items()):
+        row: dict[str, Any] = {"layer": layer, "choices": int(tested.sum())}
+        row["distinct_triplets"] = distinct(people.triplets, tested)
+        for what, interval in over.items():
+            row |= {what: interval.means[i], f"{what}_low": interval.low[i], f"{what}_high": interval.high[i]}
+        # one a fold
+        row["regularisation"] = " ".join(f"{setting.regularisation:g}" for setting in each.chosen)
+        row["learning_rate"] = " ".join(f"{setting.learning_rate:g}" for setting in each.chosen)
+        rows.append(row)
+        logs.log.info("%s: %.4f before, %.4f after", layer, row["before"], row["after"])
+    if outputs.transforms.exists():
+        shutil.rmtree(outputs.transforms)
+    for layer, each in found.items():
+        for fold, transform in enumerate(each.transforms):
+            write_transform(outputs.transforms / layer / f"fold{fold}.npz", transform)
+    shared = next(iter(features.values())).recipe
+    write_json(
+        outputs.recipe,
+        {
+            "format": 1,
+            "bundle": shared["bundle"],
+            "plan": asdict(plan),
+            "distance": distance,
+            "ties": ties,
+            "seed": seed,
+            "device": str(on),
+            "chance": CHANCE,
+            "layers": {
+                layer: {"losses": each.losses.tolist(), "epochs": each.epochs.tolist()} for layer, each in found.items()
+            },
+            "people": people.facts,
+            "features": {key: value for key, value in shared.items() if key not in ("layer", "module")},
+        },
+    )
+    tables.write(tables.frame(rows, COLUMNS), outputs.table, outputs.parquet)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def _credit(probed: Probed, what: str) -> Any:
+    return {"before": probed.before, "after": probed.after, "gain": probed.after - probed.before}[what]
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], "probe"):
+        torch.set_num_threads(snakemake.threads)
+        params, output = snakemake.params, snakemake.output
+        asked = dict(params.plan)
+        parts = {key: asked.pop(key) for key in ("folds", "inner", "pca")}
+        settings = grid(asked.pop("regularisation"), asked.pop("learning_rate"))
+        probe_layers(
+            Path(snakemake.input.layers),
+            Path(snakemake.input.people),
+            Plan(**parts, settings=settings, schedule=Schedule(**asked)),
+            params.distance,
+            params.ties,
+            params.seed,
+            snakemake.resources.device,
+            Path(params.checkpoints),
+            Outputs(Path(output.table), Path(output.parquet), Path(output.recipe), Path(output.transforms)),
+        )

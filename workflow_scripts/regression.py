@@ -1,0 +1,135 @@
+"""Human dimensions predicted from every layer of a bundle, on objects left out, and choices predicted from them."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffalign import logs, people_store, tables
+from diffalign.atomic import replacing, write_json
+from diffalign.human.ceilings import clustered
+from diffalign.human.odd_one_out import CHANCE, odd_one_out
+from diffalign.human.regression import cross_predicted, explained
+from diffalign.human.triplets import Triplets
+from diffalign.randomness import dealt, keyed
+from diffalign.store import StoreError
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+COLUMNS = {
+    "layer": "string",
+    "dimension": "int64",
+    "r2": "float64",
+    "low": "float64",
+    "high": "float64",
+    "r2_within_folds": "float64",
+    "alpha": "float64",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How dimensions are predicted; see schemas/config.schema.yaml."""
+
+    folds: int
+    alphas: tuple[float, ...]
+    distance: str
+    ties: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """A row a layer and dimension, what it was made from, and the predictions."""
+
+    table: Path
+    parquet: Path
+    recipe: Path
+    predictions: Path
+
+
+def regression(layers_json: Path, people_path: Path, settings: Settings, memory_mb: int, outputs: Outputs) -> None:
+    """Predict every dimension by every layer and write R², and how well the predictions predict choices.
+
+    Raises StoreError where features and people know other objects, or people have no dimensions.
+    """
+    people = people_store.read_people(people_path)
+    if people.dimensions is None:
+        raise StoreError(f"{people_path}: no dimensions; their file is named by datasets.*.dimensions")
+    folds = dealt(people.names, settings.folds, settings.seed, "folds")
+    rows: list[dict[str, Any]] = []
+    predictions, gained, layers = [], [], []
+    recipe: dict[str, Any] = {}
+    for layer, features in people_store.layers_of(layers_json, people):
+        recipe = {key: value for key, value in features.recipe.items() if key not in ("layer", "module")}
+        predicted = cross_predicted(features.values, people.dimensions, folds, settings.alphas)
+        found = explained(people.dimensions, predicted, keyed(settings.seed, "bootstrap", "objects"))
+        # a target that does not vary within some fold has no score there
+        within = np.nanmean(found.per_fold, axis=0)
+        alphas = np.median(predicted.alphas, axis=0)
+        columns = zip(found.values, found.low, found.high, within, alphas, strict=True)
+        rows += [
+            dict(zip(COLUMNS, (layer, dimension, *values), strict=True)) for dimension, values in enumerate(columns)
+        ]
+        choices = odd_one_out(predicted.values, people.triplets, settings.distance, memory_mb)
+        gained.append(choices.credit(settings.ties).astype(np.float32))
+        predictions.append(predicted.values.astype(np.float32))
+        layers.append(layer)
+        logs.log.info("%s: median R² %.3f", layer, float(np.median(found.values)))
+    with replacing(outputs.predictions) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            allow_pickle=False,
+            predictions=np.stack(predictions),
+            names=np.array(people.names),
+            folds=folds,
+            layers=np.array(layers),
+        )
+    write_json(
+        outputs.recipe,
+        {
+            "format": 1,
+            "bundle": recipe["bundle"],
+            **asdict(settings),
+            "chance": CHANCE,
+            "layers": _choices(layers, np.stack(gained), people.triplets, folds, settings.seed),
+            "people": people.facts,
+            "features": recipe,
+        },
+    )
+    tables.write(tables.frame(rows, COLUMNS), outputs.table, outputs.parquet)
+
+
+def _choices(
+    layers: list[str], gained: NDArray[np.floating], triplets: Triplets, folds: NDArray[np.int64], seed: int
+) -> dict[str, dict[str, float | int | None]]:
+    """Odd-one-out accuracy of the predictions of each layer: on all triplets, and on those wholly inside of one fold,
+    whose predictions come from one regression.
+    """
+    over = clustered(gained, triplets.groups, seed)
+    inside = (folds[triplets.objects] == folds[triplets.objects[:, :1]]).all(axis=1)
+    return {
+        layer: {
+            "accuracy": float(over.means[i]),
+            "low": float(over.low[i]),
+            "high": float(over.high[i]),
+            "accuracy_within_folds": float(gained[i][inside].mean()) if inside.any() else None,
+            "choices_within_folds": int(inside.sum()),
+        }
+        for i, layer in enumerate(layers)
+    }
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], "regression"):
+        output = snakemake.output
+        regression(
+            Path(snakemake.input.layers),
+            Path(snakemake.input.people),
+            Settings(**snakemake.params.settings),
+            snakemake.resources.memory_mb,
+            Outputs(Path(output.table), Path(output.parquet), Path(output.recipe), Path(output.predictions)),
+        )
