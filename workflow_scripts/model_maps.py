@@ -83,8 +83,9 @@ def rectangular_maps(
 ) -> Figure:
     """Both matrices with the models of one side as rows and those of the other as columns."""
     rows, columns = ([models.index(name) for name in side] for side in sides)
-    width, height = (min(9.0, max(1.6, 0.42 * len(side))) for side in (columns, rows))
-    figure, panels = plt.subplots(1, 2, figsize=(2 * width + 3.4, height + 1.6), layout=ConstrainedLayoutEngine())
+    cell = min(0.42, 9.0 / max(len(rows), len(columns)))
+    width, height = max(2.4, cell * len(columns)), cell * len(rows)
+    figure, panels = plt.subplots(1, 2, figsize=(2 * width + 3.4, height + 1.5), layout=ConstrainedLayoutEngine())
     for axes, grid, (title, color_map) in zip(panels, (raw, calibrated), titles(METRICS[found[0].metric]), strict=True):
         part = grid[np.ix_(rows, columns)]
         if np.isfinite(part).any():
