@@ -95,12 +95,38 @@ def human_paths(dataset, word):
 
 def features_and_people(wildcards):
     """The features of a bundle, and what people chose of the same objects."""
-    if wildcards.dataset not in STUDY.things:
-        raise ValueError(f"the data set '{wildcards.dataset}' is not of kind things, so people chose nothing of it")
+    where = dict(wildcards.items())
+    if where["dataset"] not in STUDY.things:
+        raise ValueError(f"the data set '{where['dataset']}' is not of kind things, so people chose nothing of it")
     return {
-        "layers": f"{FEATURES}/layers.json".format(**dict(wildcards.items())),
-        "people": f"results/people/{wildcards.dataset}/{STUDY.human.triplets}.npz",
+        "layers": f"{FEATURES}/layers.json".format(**where),
+        "people": f"results/people/{where['dataset']}/{STUDY.human.triplets}.npz",
     }
+
+
+def features_and_people_of_a_layer(wildcards):
+    """The same for a typed name, and the pictures of the objects where there are any."""
+    files = features_and_people({**dict(wildcards.items()), "bundle": STUDY.bundle(wildcards.a)})
+    return {**files, **(pictures(wildcards) if STUDY.datasets[wildcards.dataset].has_images else {})}
+
+
+def combined_features(wildcards):
+    """The features of the layers of a combination, and what people chose of the same objects."""
+    files = features_and_people({**dict(wildcards.items()), "bundle": "{bundle}"})
+    bundles = [STUDY.bundle(name) for name in STUDY.human.combined[wildcards.combined].of]
+    return {**files, "layers": [files["layers"].format(bundle=bundle) for bundle in bundles]}
+
+
+def combination(wildcards):
+    """The layers of a combination and the transform that it goes through, as parameters."""
+    found = STUDY.human.combined[wildcards.combined]
+    return {**asdict(found), "layers": [STUDY.layer(name) for name in found.of]}
+
+
+def transform_digest(wildcards):
+    """A digest of the file of a combination's transform, to notice a change."""
+    path = STUDY.human.combined[wildcards.combined].transform
+    return None if path is None else files_digest([Path(path)])
 
 
 def human_bundles(typed=None):

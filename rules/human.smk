@@ -53,6 +53,30 @@ rule odd_one_out:
         "../workflow_scripts/odd_one_out.py"
 
 
+use rule odd_one_out as odd_one_out_combined with:
+    input:
+        unpack(combined_features),
+    output:
+        table="results/odd_one_out/{dataset}/{condition}/combined/{combined}.tsv",
+        parquet="results/odd_one_out/{dataset}/{condition}/combined/{combined}.parquet",
+        recipe="results/odd_one_out/{dataset}/{condition}/combined/{combined}.json",
+        choices="results/odd_one_out/{dataset}/{condition}/combined/{combined}.npz",
+    log:
+        "logs/odd_one_out_combined/{dataset}/{condition}/{combined}.log",
+    wildcard_constraints:
+        combined=any_of_or_none(STUDY.human.combined),
+    params:
+        settings={
+            "distance": STUDY.human.distance,
+            "ties": STUDY.human.ties,
+            "pca": STUDY.human.pca,
+            "seed": STUDY.seed,
+        },
+        combined=combination,
+        transform=transform_digest,
+        code=code_of("odd_one_out.py"),
+
+
 rule odd_one_out_figure:
     input:
         tables=lambda w: of_human_models(w, "odd_one_out", "tsv"),
@@ -191,3 +215,33 @@ rule probe_figure:
         **of_human_figures("probe_figure.py"),
     script:
         "../workflow_scripts/probe_figure.py"
+
+
+rule disagreements:
+    input:
+        unpack(features_and_people_of_a_layer),
+    output:
+        report(
+            "results/figures/{dataset}/{condition}/disagreements/{a}.png",
+            caption="../report/disagreements.rst",
+            category="People",
+            subcategory="{dataset}, {condition}",
+            labels={"figure": "disagreements of {a}"},
+        ),
+        "results/figures/{dataset}/{condition}/disagreements/{a}.pdf",
+    log:
+        "logs/disagreements/{dataset}/{condition}/{a}.log",
+    conda:
+        "../envs/models.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(8000),
+        runtime=30,
+    params:
+        layer=lambda w: STUDY.layer(w.a),
+        distance=STUDY.human.distance,
+        # for the caption
+        miniature=lambda w: STUDY.is_miniature(w.a),
+        code=code_of("disagreements.py"),
+    script:
+        "../workflow_scripts/disagreements.py"

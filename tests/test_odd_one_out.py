@@ -6,7 +6,7 @@ import pytest
 from conftest import golden, things
 
 from diffalign.human import odd_one_out as module
-from diffalign.human.ceilings import both_ways, ceilings, clustered
+from diffalign.human.ceilings import both_ways, ceilings, clustered, votes
 from diffalign.human.odd_one_out import (
     CHANCE,
     DISTANCES,
@@ -66,6 +66,9 @@ def test_human_ceilings(people: Triplets) -> None:
     assert round(found.leave_one_out, 5) == 0.64379
     assert (found.triplets, found.choices) == (1000, 20000)
     assert ceilings(people.taken(np.array([0, 1]))) is None
+    distinct_triplets, counts = votes(people)
+    assert (distinct_triplets[:, :2] < distinct_triplets[:, 1:]).all()
+    assert counts.sum() == 20000
 
 
 def test_intervals_over_triplets_and_people(people: Triplets, vice: np.ndarray) -> None:

@@ -419,6 +419,7 @@ def test_a_miniature_overrides_the_widths_of_an_architecture() -> None:
         ({"human": {"datasets": ["thing"]}}, "human.datasets[0]: unknown data set 'thing'; did you mean 'things'"),
         ({"human": {"datasets": ["things"], "triplets": "tset"}}, "unknown file of triplets 'tset'"),
         ({"human": {"datasets": ["things"], "models": ["dinov9"]}}, "human.models[0]: unknown model 'dinov9'"),
+        ({"human": {"combined": {"x": {"of": ["dinov2_b99"]}}}}, "human.combined.x.of[0]: "),
         ({"human": {"baselines": ["dinov2_b3"]}}, "human.baselines[0]: 'dinov2_b3' names a layer"),
         ({"human": {"models": ["sd3", "sd3-t0.5"]}}, "human.models[1]: 'sd3-t0.5' is the same as human.models[0]"),
         ({"human": {"probe": {"folds": 1}}}, "human.probe.folds: 1 is less than the minimum of 2"),

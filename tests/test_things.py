@@ -10,7 +10,9 @@ import pytest
 from conftest import Workflow, things
 from PIL import Image
 
-from diffalign.human.transforms import read_transform
+from diffalign.human.odd_one_out import odd_one_out
+from diffalign.human.transforms import Transform, read_transform, write_transform
+from diffalign.human.triplets import Triplets, read_triplets
 from diffalign.people_store import check_objects, ordered, read_people, write_people
 from diffalign.stimuli.manifest import ManifestError, read_manifest
 from diffalign.stimuli.things import concept_images, read_concepts, verified
@@ -117,9 +119,42 @@ def test_concepts_without_images_have_words_and_definitions(fresh: Workflow, tmp
     assert rows["aardvark"].description.startswith("nocturnal burrowing mammal")
 
 
+def test_layers_are_combined_transformed_and_looked_at(fresh: Workflow, tmp_path: Path) -> None:
+    # a transform that leaves the first dimension alone
+    kept = np.zeros((42, 42), np.float32)
+    kept[0, 0] = 1
+    write_transform(tmp_path / "first.npz", Transform(kept, None, 0.0, 1.0))
+    combined = {
+        "both": {"of": ["vice_b0", "vice"]},
+        "first": {"of": ["vice"], "transform": str(tmp_path / "first.npz")},
+        "wide": {"of": ["vice_b0", "vice"], "transform": str(tmp_path / "first.npz")},
+    }
+    overlay = study(tmp_path, distance="dot", combined=combined)
+    folder = "results/odd_one_out/things/clean/combined"
+    figure = "results/figures/things/clean/disagreements/vice_b0.png"
+    done = fresh.run(f"{folder}/both.tsv", f"{folder}/first.tsv", figure, overlay=overlay)
+    assert done.code == 0, done.output
+    accuracy = {
+        name: pd.read_csv(fresh.directory / folder / f"{name}.tsv", sep="\t").set_index("layer")["accuracy"][name]
+        for name in ("both", "first")
+    }
+    vice = np.load(things("vice_embedding.npy"))
+    people = read_triplets(things("test_triplets.csv"), 1854, first=1, odd="column")
+    # products of numbers of 0 or more: ties are where two of three objects have nothing of the dimension
+    assert accuracy["first"] == pytest.approx(odd_one_out(vice[:, :1], people, "dot").credit().mean())
+    assert 0.55 < accuracy["both"] < 0.65
+    recipe = json.loads((fresh.directory / folder / "both.json").read_text())
+    assert [part["layer"] for part in recipe["features"]["of"]] == ["b0", "b1"]
+    assert (fresh.directory / figure).stat().st_size > 10_000
+    refused = fresh.run(f"{folder}/wide.tsv", overlay=overlay)
+    assert refused.code != 0
+    assert "takes features of 42 dimensions, these have 84" in refused.output
+
+
 @pytest.mark.parametrize(
     ("target", "message"),
     [
+        ("results/odd_one_out/things/clean/combined/bath.tsv", "unknown combined 'bath'"),
         ("results/odd_one_out/photographs/clean/vice.tsv", "'photographs' is not of kind things"),
         ("results/odd_one_out/things/clean/vise.tsv", "unknown model 'vise'"),
         ("results/people/things/tset.npz", "unknown triplets 'tset'"),
@@ -170,8 +205,6 @@ def test_files_that_are_no_concepts_are_refused(tmp_path: Path) -> None:
 
 
 def test_people_are_kept_in_order_of_name(tmp_path: Path) -> None:
-    from diffalign.human.triplets import Triplets
-
     listed = read_concepts(concepts(tmp_path / "c.tsv", "cat", "ant", "bat1"))
     triplets = Triplets(np.array([[0, 1, 2]], np.int32), 3, np.array([7]))
     dimensions = np.array([[0.0], [1.0], [2.0]], np.float32)

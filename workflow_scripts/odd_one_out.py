@@ -1,5 +1,6 @@
 """Odd-one-out accuracy of every layer of a bundle on choices of people."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,11 @@ from diffalign.human.ceilings import both_ways, clustered
 from diffalign.human.choices import closest_pairs
 from diffalign.human.odd_one_out import CHANCE, Choices, likelihood, pair_similarities, per_category, per_object
 from diffalign.human.reduction import principal_components
+from diffalign.human.transforms import read_transform
 from diffalign.human.triplets import Triplets
+from diffalign.people_store import People
+from diffalign.provenance import file_sha256
+from diffalign.store import Features
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -56,17 +61,22 @@ class Outputs:
     choices: Path
 
 
-def odd_one_out(layers_json: Path, people_path: Path, settings: Settings, memory_mb: int, outputs: Outputs) -> None:
+def odd_one_out(
+    layers: Iterable[tuple[str, Features]],
+    people: People,
+    settings: Settings,
+    memory_mb: int,
+    outputs: Outputs,
+) -> None:
     """Predict every choice by every layer and write accuracies, intervals and likelihoods.
 
-    Raises StoreError that names the first five objects that only one of features and people knows.
+    layers: with their names, rows in the order of people's objects.
     """
-    people = people_store.read_people(people_path)
     triplets = people.triplets
     rows: list[dict[str, Any]] = []
     closest, gained, objects, categories = [], [], [], []
     recipe: dict[str, Any] = {}
-    for layer, features in people_store.layers_of(layers_json, people):
+    for layer, features in layers:
         recipe = {key: value for key, value in features.recipe.items() if key not in ("layer", "module")}
         values = features.values if settings.pca is None else principal_components(features.values, settings.pca)
         similarities, sizes = pair_similarities(values, triplets, settings.distance, memory_mb)
@@ -121,6 +131,29 @@ def odd_one_out(layers_json: Path, people_path: Path, settings: Settings, memory
     tables.write(table, outputs.table, outputs.parquet)
 
 
+@dataclass(frozen=True)
+class Combined:
+    """Layers whose features stand beside each other as those of one, and a transform that they then go through.
+
+    of: (layers.json, layer). transform: its file, or None. keys: where it is in a .pkl.
+    """
+
+    name: str
+    of: tuple[tuple[Path, str], ...]
+    transform: Path | None
+    keys: tuple[str, ...]
+
+    def read(self, people: People) -> tuple[str, Features]:
+        """The features as one layer. Raises StoreError for other objects, TransformError where a width does not fit."""
+        parts = [people_store.layer_of(path, layer, people) for path, layer in self.of]
+        values: NDArray[np.floating] = np.concatenate([part.values for part in parts], axis=1)
+        made: dict[str, Any] = {"bundle": self.name, "of": [part.recipe for part in parts], "transform": None}
+        if self.transform is not None:
+            values = read_transform(self.transform, self.keys).apply(values)
+            made["transform"] = {"path": str(self.transform), "sha256": file_sha256(self.transform)}
+        return self.name, Features(np.asarray(values, np.float32), people.names, made)
+
+
 def _add_intervals(rows: list[dict[str, Any]], gained: NDArray[np.floating], triplets: Triplets, seed: int) -> str:
     """Fill in bounds over triplets, and standard errors over people where they are known; the method of the bounds."""
     over = clustered(gained, triplets.groups, seed)
@@ -135,11 +168,19 @@ def _add_intervals(rows: list[dict[str, Any]], gained: NDArray[np.floating], tri
 
 
 if __name__ == "__main__":
-    with logs.attached(snakemake.log[0], "odd_one_out"):
-        output = snakemake.output
+    with logs.attached(snakemake.log[0], snakemake.rule):
+        given, output = snakemake.input, snakemake.output
+        people = people_store.read_people(Path(given.people))
+        asked = snakemake.params.get("combined")
+        if asked is None:
+            layers = people_store.layers_of(Path(given.layers), people)
+        else:
+            of = tuple(zip(map(Path, given.layers), asked["layers"], strict=True))
+            transform = None if asked["transform"] is None else Path(asked["transform"])
+            layers = iter([Combined(snakemake.wildcards.combined, of, transform, tuple(asked["keys"])).read(people)])
         odd_one_out(
-            Path(snakemake.input.layers),
-            Path(snakemake.input.people),
+            layers,
+            people,
             Settings(**snakemake.params.settings),
             snakemake.resources.memory_mb,
             Outputs(Path(output.table), Path(output.parquet), Path(output.recipe), Path(output.choices)),

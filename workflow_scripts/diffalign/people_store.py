@@ -112,18 +112,24 @@ def read_people(path: Path) -> People:
 
 
 def layers_of(layers_json: Path, people: People) -> Iterator[tuple[str, Features]]:
-    """Every layer of a bundle with its features, rows in order of name, in order of depth.
+    """Every layer of a bundle with its features, in order of depth; as `layer_of`."""
+    made_of = json.loads(layers_json.read_text(encoding="utf-8"))["layers"]
+    for alias in logs.progress(made_of, len(made_of), "layers"):
+        yield alias, layer_of(layers_json, alias, people)
+
+
+def layer_of(layers_json: Path, alias: str, people: People) -> Features:
+    """The features of one layer, rows in order of name.
 
     Raises StoreError where they are of other objects, or have changed since the manifest was written.
     """
     made_of = json.loads(layers_json.read_text(encoding="utf-8"))["layers"]
-    for alias, facts in logs.progress(made_of.items(), len(made_of), "layers"):
-        source = layers_json.with_name(f"{alias}.pt")
-        features = read_features(source)
-        if file_sha256(source) != facts["sha256"]:
-            raise StoreError(f"{source}: has changed since {layers_json} was written; delete both and rerun")
-        check_objects(features.names, people.names, source)
-        yield alias, features
+    source = layers_json.with_name(f"{alias}.pt")
+    features = read_features(source)
+    if file_sha256(source) != made_of[alias]["sha256"]:
+        raise StoreError(f"{source}: has changed since {layers_json} was written; delete both and rerun")
+    check_objects(features.names, people.names, source)
+    return features
 
 
 def check_objects(found: Sequence[str], names: Sequence[str], path: Path) -> None:

@@ -362,6 +362,15 @@ class SemanticEquivariance:
 
 
 @dataclass(frozen=True)
+class Combined:
+    """Layers whose features stand beside each other as those of one. of: typed names. transform: a file, or None."""
+
+    of: tuple[str, ...]
+    transform: str | None
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Human:
     """What is compared with people and how; see schemas/config.schema.yaml. models, baselines: typed names."""
 
@@ -373,6 +382,7 @@ class Human:
     distance: str
     ties: str
     pca: int | None
+    combined: Mapping[str, Combined]
     regression: Mapping[str, Any]
     probe: Mapping[str, Any]
 
@@ -626,6 +636,12 @@ def _human_mistakes(
             yield f"human.triplets: data set '{name}': {names.unknown('file of triplets', human['triplets'], known)}"
         elif "regression" in human["analyses"] and not datasets[name]["dimensions"]:
             yield f"human.analyses: regression needs the key 'dimensions' of the data set '{name}'"
+    for name, entry in human.get("combined", {}).items():
+        for i, text in enumerate(entry["of"]):
+            try:
+                names.parse_representation(text, catalogue)
+            except UnknownName as error:
+                yield f"human.combined.{name}.of[{i}]: {error}"
     for key in ("models", "baselines"):
         first: dict[str, str] = {}
         listed = human.get(key, [])
@@ -1019,7 +1035,11 @@ def _things(entry: Mapping[str, Any]) -> Things:
 def _human(entry: Mapping[str, Any], study: Mapping[str, Any]) -> Human:
     asked = study["models"] if entry["models"] == "all" else entry["models"]
     lists = {key: tuple(entry[key]) for key in ("datasets", "baselines", "analyses")}
-    return Human(**{**entry, **lists, "models": tuple(asked)})
+    combined = {
+        name: Combined(tuple(each["of"]), each["transform"], tuple(each["keys"]))
+        for name, each in entry["combined"].items()
+    }
+    return Human(**{**entry, **lists, "models": tuple(asked), "combined": combined})
 
 
 def _study(config: Mapping[str, Any]) -> Study:

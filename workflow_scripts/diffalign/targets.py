@@ -27,7 +27,7 @@ _STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
     "images": (("dataset", "condition", "file"),),
     "latents": (("dataset", "condition", "autoencoder", "file"),),
     "neighbors": (("dataset", "condition", "bundle"),),
-    "odd_one_out": (("dataset", "condition", "bundle"),),
+    "odd_one_out": (("dataset", "condition", "bundle"), ("dataset", "condition", "folder", "combined")),
     "people": (("dataset", "triplets"),),
     "probe": (("dataset", "condition", "bundle"),),
     "per_image": (("dataset", "condition", "pair"),),
@@ -51,6 +51,7 @@ _FIGURES = {
     "gallery": "pair",
     "curves": "pair",
     "people": "analysis",
+    "disagreements": "name",
 }
 # of models and people
 _ANALYSES = ("odd_one_out", "regression", "probe")
@@ -97,6 +98,7 @@ def _check(part: str, word: str, rest: Sequence[str], study: Study) -> None:
         "figure": ("figure", _FIGURES),
         "pair_table": ("table", _PAIR_TABLES),
         "layers": ("folder", _OF_ALL_LAYERS),
+        "folder": ("folder", ("combined",)),
         "model": ("model", study.models),
     }
     if part == "condition" and is_condition(word) and word not in study.conditions:
@@ -117,7 +119,7 @@ def _check(part: str, word: str, rest: Sequence[str], study: Study) -> None:
         raise names.unknown("figure", stem if word == rest[-1] else word, _FIGURES_OF_CONDITIONS)
     files = study.things[rest[0]].triplets if rest[0] in study.things else ()
     last: dict[str, Collection[str]] = {"table": _TABLES, "metric": study.alignment.metrics}
-    last |= {"analysis": _ANALYSES, "triplets": files}
+    last |= {"analysis": _ANALYSES, "triplets": files, "combined": study.human.combined}
     if part in last and stem not in last[part]:
         raise names.unknown(part, stem, last[part])
     if part == "prompt":
@@ -131,6 +133,8 @@ def _check(part: str, word: str, rest: Sequence[str], study: Study) -> None:
     if part == "layer":
         model = study.model_of(rest[2])
         names.resolve_layer(stem, model.layers, model.name)
+    if part == "name":
+        study.representation(stem)
     if part == "pair":
         pair = names.parse_pair(stem, study.catalogue)
         of_all_layers = len(rest) == 4 and not {rest[0], rest[2]} & set(_OF_TWO_LAYERS)

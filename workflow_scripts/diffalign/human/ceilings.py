@@ -33,28 +33,33 @@ class Ceilings:
     choices: int
 
 
+def votes(triplets: Triplets) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Every distinct triplet (G, 3), objects ascending, and how many found each of its objects odd, (G, 3)."""
+    groups = triplets.groups
+    ascending = np.sort(triplets.objects, axis=1)
+    chosen = (ascending == triplets.objects[:, 2:]).argmax(axis=1)
+    distinct, first = np.unique(groups, return_index=True)
+    found = np.bincount(groups * 3 + chosen, minlength=3 * len(distinct))
+    return ascending[first], found.reshape(len(distinct), 3)
+
+
 def ceilings(triplets: Triplets) -> Ceilings | None:
     """The ceilings, or None where no triplet was judged twice. Ties of the others count 1/m, as everywhere."""
-    groups = triplets.groups
-    # which of the three objects, in ascending order, was the odd one
-    chosen = (np.sort(triplets.objects, axis=1) == triplets.objects[:, 2:]).argmax(axis=1)
-    votes = np.zeros((int(groups.max()) + 1, 3), np.int64)
-    np.add.at(votes, (groups, chosen), 1)
-    judged = votes.sum(axis=1)
-    votes = votes[judged > 1]
-    if not len(votes):
+    counts = votes(triplets)[1]
+    counts = counts[counts.sum(axis=1) > 1]
+    if not len(counts):
         return None
-    totals = votes.sum(axis=1)
+    totals = counts.sum(axis=1)
     agreed = 0.0
     for option in range(3):
-        others = votes.copy()
+        others = counts.copy()
         others[:, option] -= 1
         top = others == others.max(axis=1, keepdims=True)
-        agreed += float((votes[:, option] * np.where(top[:, option], 1 / top.sum(axis=1), 0)).sum())
+        agreed += float((counts[:, option] * np.where(top[:, option], 1 / top.sum(axis=1), 0)).sum())
     return Ceilings(
-        float((votes.max(axis=1) / totals).mean()),
+        float((counts.max(axis=1) / totals).mean()),
         agreed / int(totals.sum()),
-        len(votes),
+        len(counts),
         int(totals.sum()),
     )
 

@@ -1,0 +1,111 @@
+"""Triplets on which people agree with each other, and a layer is as sure of something else."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from PIL import Image
+
+from diffalign import figures, logs, people_store
+from diffalign.human.ceilings import votes
+from diffalign.human.odd_one_out import pair_similarities
+from diffalign.human.triplets import Triplets
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+_SHOWN = 12
+
+
+def disagreements(
+    layers_json: Path,
+    layer: str,
+    people_path: Path,
+    distance: str,
+    images: Path | None,
+    outputs: Sequence[Path],
+    miniature: bool,
+) -> None:
+    """Draw the triplets with the largest product of people's agreement and the layer's margin for another choice.
+
+    images: the folder of PNG files; without it, words stand in their place. Each triplet is shown once.
+    """
+    people = people_store.read_people(people_path)
+    features = people_store.layer_of(layers_json, layer, people)
+    objects, share = _agreed(people.triplets)
+    triplets = Triplets(objects, len(people.names))
+    similarities, _ = pair_similarities(features.values, triplets, distance)
+    # pairs (0, 1), (0, 2), (1, 2) leave objects 2, 1, 0; the odd one of people is the last
+    margin = similarities[:, 1:].max(axis=1) - similarities[:, 0]
+    score = np.where(share > 1 / 3, share, 0) * margin
+    shown = [t for t in np.argsort(-score, kind="stable")[:_SHOWN] if score[t] > 0]
+    figures.styled()
+    rows, columns = figures.grid_of_panels(max(1, len(shown)), 3)
+    figure, grid = plt.subplots(
+        rows, 3 * columns, figsize=(1.5 * 3 * columns, 1.9 * rows + 0.6), squeeze=False, layout="constrained"
+    )
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    if not shown:
+        figures.say(grid[0, 0], "the layer names the same odd one as most people, everywhere")
+    for panel, t in enumerate(shown):
+        own = 1 if similarities[t, 1] >= similarities[t, 2] else 0
+        for position in range(3):
+            axes = grid.ravel()[3 * panel + position]
+            name = people.names[objects[t, position]]
+            _picture(axes, images, name, people.words[objects[t, position]])
+            if position == 2:
+                _frame(axes, figures.BEST, f"people: {100 * share[t]:.0f} %")
+            elif position == own:
+                _frame(axes, figures.DEFAULT, "the model")
+    figure.suptitle(
+        f"{features.recipe['bundle']}, {layer}, {distance}: the odd one of people (red) and of the model (blue)",
+        x=0.01,
+        ha="left",
+        fontsize=9,
+    )
+    figures.save(figure, outputs, miniature)
+
+
+def _agreed(triplets: Triplets) -> tuple[np.ndarray, np.ndarray]:
+    """Every distinct triplet (G, 3), the most frequent choice last, and the share of the choices that it has (G,)."""
+    ordered, counts = votes(triplets)
+    odd = counts.argmax(axis=1)
+    others = np.array([[1, 2, 0], [0, 2, 1], [0, 1, 2]])
+    return np.take_along_axis(ordered, others[odd], axis=1), counts.max(axis=1) / counts.sum(axis=1)
+
+
+def _picture(axes: Axes, images: Path | None, name: str, word: str) -> None:
+    if images is None:
+        figures.say(axes, word)
+        return
+    axes.imshow(Image.open(images / f"{name}.png"))
+    axes.set_title(word, fontsize=7)
+
+
+def _frame(axes: Axes, color: str, text: str) -> None:
+    axes.set_axis_on()
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(True)
+        spine.set_color(color)
+        spine.set_linewidth(2.5)
+    axes.set_xlabel(text, color=color, fontsize=7)
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], "disagreements"):
+        given = dict(snakemake.input.items())
+        disagreements(
+            Path(given["layers"]),
+            snakemake.params.layer,
+            Path(given["people"]),
+            snakemake.params.distance,
+            Path(given["images"]) if "images" in given else None,
+            [Path(path) for path in snakemake.output],
+            snakemake.params.miniature,
+        )
