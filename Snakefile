@@ -33,6 +33,7 @@ localrules:
     hub_weights,
     untrained_weights,
     folder_weights,
+    package_weights,
 
 
 rule all:
@@ -49,6 +50,7 @@ include: "rules/stimuli.smk"
 include: "rules/weights.smk"
 include: "rules/latents.smk"
 include: "rules/features.smk"
+include: "rules/language.smk"
 include: "rules/alignment.smk"
 include: "rules/figures.smk"
 include: "rules/single_pairs.smk"

@@ -43,6 +43,10 @@ LATENTS = "results/latents/{dataset}/{condition}/{model}"
 FEATURES = "results/features/{dataset}/{condition}/{bundle}"
 NEIGHBORS = "results/neighbors/{dataset}/{condition}/{bundle}"
 FACTORS = "results/factors/{dataset}/{condition}/{bundle}"
+# of language models a job makes two bundles, that of means over tokens and that of last tokens; both are found by the first.
+# A wildcard of its own: Snakemake passes one of the same name on, and holds it against the beginning of its constraint
+MEANS = FEATURES.replace("{bundle}", "{means}")
+LANGUAGE = "results/language/{dataset}/{condition}/{means}"
 WEIGHTS = "resources/weights/{model}"
 # of the untrained twin of a model
 UNTRAINED = f"{WEIGHTS}-untrained"
@@ -161,6 +165,13 @@ def people_and_models():
     ]
 
 
+def with_texts_alone():
+    """A pattern of the data sets that have names and texts, and no images."""
+    return any_of_or_none(
+        name for name, dataset in STUDY.datasets.items() if dataset.kind == "table" and not dataset.has_images
+    )
+
+
 def published_images(wildcards):
     """The folder of a data set whose transformed images exist already; None for others."""
     dataset = STUDY.datasets[wildcards.dataset]
@@ -249,7 +260,8 @@ def recipe_of(wildcards):
     """What the features of a bundle depend on: its model, noise level, conditioning, seed and code."""
     representation = STUDY.representation(wildcards.bundle)
     model = STUDY.model_of(wildcards.bundle)
-    script = "text_features.py" if representation.text else "import_features.py" if model.features else "extract.py"
+    extraction = "extract_texts.py" if is_language(model) else "extract.py"
+    script = "text_features.py" if representation.text else "import_features.py" if model.features else extraction
     return {
         "format": 1,
         "bundle": wildcards.bundle,
@@ -279,9 +291,38 @@ def extracted_models():
     return {name: model for name, model in STUDY.models.items() if model.features is None}
 
 
+def image_models():
+    """The models that run here on images, or on latents of them."""
+    return {name: model for name, model in extracted_models().items() if not is_language(model)}
+
+
+def language_models():
+    """The models that run here on texts of images."""
+    return {name: model for name, model in extracted_models().items() if is_language(model)}
+
+
 def precomputed_models():
     """The models whose features were made elsewhere."""
     return {name: model for name, model in STUDY.models.items() if model.features is not None}
+
+
+def is_language(model):
+    """Whether a model reads texts of images in place of the images."""
+    return FAMILIES[model.family].reads == "texts"
+
+
+def said_inputs(wildcards):
+    """Inputs of the extraction of a language model."""
+    if not STUDY.datasets[wildcards.dataset].has_manifest:
+        raise ValueError(f"the data set '{wildcards.dataset}' has no texts, so '{wildcards.means}' reads nothing on it")
+    conditioning = STUDY.representation(wildcards.means).conditioning
+    weights = weights_of(wildcards.means)
+    return {
+        "recipe": f"results/recipes/{wildcards.means}.json",
+        "weights": f"{weights}/checkpoint",
+        "record": f"{weights}/weights.json",
+        "texts": f"results/texts/{wildcards.dataset}/{conditioning}.json",
+    }
 
 
 def extraction_inputs(name):
@@ -328,17 +369,36 @@ def feature_outputs(model):
     return {"features": [f"{FEATURES}/{layer}.pt" for layer in model.layers], "manifest": f"{FEATURES}/layers.json"}
 
 
+def language_outputs(model):
+    """The features of every layer of both bundles, their manifests, and how well texts are predicted."""
+    last = f"{MEANS}-{names.LAST}"
+    return {
+        "features": [f"{MEANS}/{layer}.pt" for layer in model.layers],
+        "manifest": f"{MEANS}/layers.json",
+        "last": [f"{last}/{layer}.pt" for layer in model.layers],
+        "last_manifest": f"{last}/layers.json",
+        "quality": f"{LANGUAGE}.json",
+        "table": f"{LANGUAGE}.tsv",
+    }
+
+
+def bundles_of_means(model):
+    """A pattern of the bundles of a language model that are means over tokens; those of last tokens come with them."""
+    options = tuple(option for option in model.vocabulary.options if option != names.LAST)
+    return names.bundle_pattern(model.name, replace(model.vocabulary, options=options))
+
+
 def extraction_outputs(model):
     """What the extraction of one model writes: the features of all images, or a file with those of a part."""
     if STUDY.extraction_shards == 1:
-        return feature_outputs(model)
-    return {"part": temp(f"results/features/{{dataset}}/{{condition}}/{EXTRACTED}.safetensors")}
+        return language_outputs(model) if is_language(model) else feature_outputs(model)
+    return {"part": temp(f"{MEANS if is_language(model) else FEATURES}/{{part}}-of-{{parts}}.safetensors")}
 
 
-def feature_parts():
+def feature_parts(folder=FEATURES):
     """The parts of a bundle's features, in order. Their names say how many there are, so that none is mixed."""
     parts = STUDY.extraction_shards
-    return [f"{FEATURES}/{part}-of-{parts}.safetensors" for part in range(parts)]
+    return [f"{folder}/{part}-of-{parts}.safetensors" for part in range(parts)]
 
 
 def text_inputs(wildcards):
@@ -612,8 +672,8 @@ def made_by(rules):
     """A pattern of every file that one of the rules makes, for the refusal of all others."""
     patterns = {regex_from_filepattern(str(output)) for rule in rules for output in rule.output}
     # the names of wildcards may stand only once in a pattern
-    bare = sorted(re.sub(r"\(\?P<\w+>", "(?:", pattern) for pattern in patterns)
-    return "(?:" + "|".join(pattern.rstrip("$") for pattern in bare) + ")"
+    bare = sorted(re.sub(r"\(\?P<\w+>", "(?:", pattern).rstrip("$") for pattern in patterns)
+    return names.any_path(bare)
 
 
 def refuse(wildcards):

@@ -16,7 +16,7 @@ rule recipe:
 
 
 # with shards, an extraction runs the model on a part of the images, and a merge follows
-for name, model in extracted_models().items():
+for name, model in image_models().items():
 
     rule:
         name:

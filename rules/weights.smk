@@ -1,4 +1,4 @@
-# Needs: the hub, a local folder or file, or nothing (miniatures).
+# Needs: the hub, a local folder or file, an installed package, or nothing (miniatures).
 # Makes: a folder with the checkpoint of every model and weights.json, which says what it is (commit, sha256 of all files);
 # of untrained twins the configuration alone, or random weights.
 
@@ -58,6 +58,22 @@ rule folder_weights:
         files=lambda w: folder_digest(Path(STUDY.models[w.model].weights.folder).expanduser()),
     script:
         "../workflow_scripts/folder_weights.py"
+
+
+rule package_weights:
+    output:
+        folder=directory(f"{WEIGHTS}/checkpoint"),
+        record=f"{WEIGHTS}/weights.json",
+    log:
+        "logs/package_weights/{model}.log",
+    wildcard_constraints:
+        model=models_from("package"),
+    conda:
+        "../envs/models.yaml"
+    params:
+        model=checkpoint_of,
+    script:
+        "../workflow_scripts/package_weights.py"
 
 
 rule file_weights:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffalign import logs
-from diffalign.checkpoints import describe, hub_snapshot, link_configuration
+from diffalign.checkpoints import describe, hub_snapshot, link_configuration, package_folder
 from diffalign.models import family
 from diffalign.study import Weights
 
@@ -46,6 +46,10 @@ def untrained_weights(
         assert weights.hub is not None  # the config is checked
         source, commit = hub_snapshot(model, weights.hub, weights.revision, weights.files, configuration=True)
         origin |= {"hub": weights.hub, "revision": commit}
+    elif weights.source == "package":
+        assert weights.package is not None  # the config is checked
+        source, version = package_folder(model, weights.package, weights.folder)
+        origin |= {"package": weights.package, "version": version}
     else:
         source = miniature or Path(weights.folder or "").expanduser()
     link_configuration(source, folder, weights.files, f"the configuration of {model}")

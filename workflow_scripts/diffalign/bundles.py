@@ -54,7 +54,7 @@ def write(
 def write_part(
     path: Path,
     names: Sequence[str],
-    values: Mapping[str, NDArray[np.float32]],
+    values: Mapping[str, NDArray[Any]],
     recipe: Mapping[str, Any],
     total: int,
 ) -> None:
@@ -73,6 +73,12 @@ def merge(parts: Sequence[Path], features: Mapping[str, Path], layers_json: Path
 
     Raises StoreError where parts have other recipes, share an image, or lack one.
     """
+    names, recipe, values = read_parts(parts)
+    write(features, layers_json, names, values, recipe, recipe["model"]["layers"])
+
+
+def read_parts(parts: Sequence[Path]) -> tuple[list[str], dict[str, Any], Callable[[str], NDArray[Any]]]:
+    """Names in order, the recipe, and key -> (N, …), read when it is asked for. Raises StoreError as `merge`."""
     recipes, totals, names = [], [], []
     for path in parts:
         with safe_open(path, "np") as file:
@@ -91,13 +97,12 @@ def merge(parts: Sequence[Path], features: Mapping[str, Path], layers_json: Path
         )
     rank = sorted(range(len(names)), key=names.__getitem__)
 
-    def values(alias: str) -> NDArray[np.float32]:
+    def values(key: str) -> NDArray[Any]:
         rows = []
         for path in parts:
             with safe_open(path, "np") as file:
-                rows.append(file.get_tensor(alias))
-        merged: NDArray[np.float32] = np.concatenate(rows)[rank]
+                rows.append(file.get_tensor(key))
+        merged: NDArray[Any] = np.concatenate(rows)[rank]
         return merged
 
-    recipe = json.loads(recipes[0])
-    write(features, layers_json, [names[i] for i in rank], values, recipe, recipe["model"]["layers"])
+    return [names[i] for i in rank], json.loads(recipes[0]), values

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatch
+from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,7 @@ def link_files(source: Path, folder: Path, patterns: Sequence[str], what: str) -
     if not source.is_dir():
         raise FileNotFoundError(f"{what}: no such folder: {source}")
     files = {path.relative_to(source).as_posix(): path for path in sorted(source.rglob("*")) if path.is_file()}
+    patterns = chosen(patterns, files)
     exact = [pattern for pattern in patterns if not set(pattern) & set("*?[")]
     absent = [pattern for pattern in exact if pattern not in files]
     found = [path for name, path in files.items() if not patterns or any(fnmatch(name, p) for p in patterns)]
@@ -115,6 +117,30 @@ def link_files(source: Path, folder: Path, patterns: Sequence[str], what: str) -
         link = folder / path.relative_to(source)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path.resolve())
+
+
+def chosen(patterns: Sequence[str], names: Collection[str]) -> list[str]:
+    """Patterns without choices: of ``*.safetensors|*.bin`` the first that one of the names matches, or the first."""
+    found = []
+    for pattern in patterns:
+        choices = pattern.split("|")
+        found.append(next((each for each in choices if any(fnmatch(name, each) for name in names)), choices[0]))
+    return found
+
+
+def package_folder(model: str, package: str, folder: str | None) -> tuple[Path, str]:
+    """A folder that an installed package carries, and the version of the package; its code is not run.
+
+    Raises CheckpointError where it is not installed.
+    """
+    spec = util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise CheckpointError(
+            f"{model}: the Python package '{package}' is not installed; install it, or change models.{model}.weights"
+        )
+    where = Path(next(iter(spec.submodule_search_locations))) / (folder or "")
+    distributions = metadata.packages_distributions().get(package.partition(".")[0], [])
+    return where, metadata.version(distributions[0]) if distributions else "unknown"
 
 
 def link_file(source: Path, folder: Path, what: str) -> None:
@@ -146,13 +172,17 @@ def hub_snapshot(
 
     elsewhere = f"or set models.{model}.weights to {{from: folder, folder: …}} with a local copy"
     try:
-        if revision is None and not constants.HF_HUB_OFFLINE:
-            HfApi().model_info(hub)
+        if constants.HF_HUB_OFFLINE:
+            allowed = [choice for pattern in patterns for choice in pattern.split("|")]
+        elif revision is None or any("|" in pattern for pattern in patterns):
+            allowed = chosen(patterns, HfApi().list_repo_files(hub, revision=revision))
+        else:
+            allowed = list(patterns)
         folder = Path(
             snapshot_download(
                 hub,
                 revision=revision,
-                allow_patterns=list(patterns) or None,
+                allow_patterns=allowed or None,
                 ignore_patterns=list(_WEIGHTS) if configuration else None,
                 tqdm_class=TerminalBar,
             )

@@ -1,9 +1,9 @@
 """The grammar of names: the one module that takes representation names apart and puts them together.
 
-    model[-noise][-conditioning][-cosine][-shared][-drawsN][-untrained][_layer]
+    model[-noise][-conditioning][-cosine][-shared][-drawsN][-untrained][-last][_layer]
 
     dinov2   dinov2_b5   sd3_b8   sd3-t0.5_b8   sd3-s20-label_b8   sd3-t0.5-caption-shared-draws4_b8
-    dinov2-untrained_b5
+    dinov2-untrained_b5   minilm-description-last_h6
 
     model-textlast-conditioning[-untrained]      a text encoder's last token, without an image: sd1-textlast-caption
     model-embedding                              an embedding that was given, alone: sd1-optim; as the prompt:
@@ -29,7 +29,9 @@ TEXT = "textlast"
 TEXT_LAYERS = ("text",)
 CONDITIONINGS = ("uncond", "label", "caption", "description", "caption2", TEXT)
 # in the order in which they stand in names; draws is followed by a number
-OPTIONS = ("cosine", "shared", "draws", "untrained")
+OPTIONS = ("cosine", "shared", "draws", "untrained", "last")
+# of a language model: its last token in place of the mean over tokens
+LAST = "last"
 _DRAWS = r"draws(?:[2-9]|[1-9][0-9])"
 _AS_PROMPT = "as the prompt it follows a noise level"
 _LEVEL = r"t(?:0(?:\.[0-9]+)?|1(?:\.0+)?)|s(?:[1-9][0-9]?|100)"
@@ -270,6 +272,20 @@ def _options(options: Iterable[str]) -> str:
 def any_of(words: Iterable[str]) -> str:
     """Regular expression that matches exactly these words, longest first."""
     return "(?:" + "|".join(re.escape(w) for w in sorted(words, key=lambda w: (-len(w), w))) + ")"
+
+
+def any_path(patterns: Iterable[str]) -> str:
+    """Regular expression of what one of these matches: patterns of paths whose last slash is before their file. Files
+    and folders that many share stand in it once, so that it is compiled in no time.
+    """
+    by_folder: dict[str, dict[str, None]] = {}
+    for pattern in patterns:
+        folder, _, file = pattern.rpartition("/")
+        by_folder.setdefault(folder, {})[file] = None
+    by_files: dict[str, list[str]] = {}
+    for folder, files in by_folder.items():
+        by_files.setdefault("|".join(files), []).append(folder)
+    return "(?:" + "|".join(f"(?:{'|'.join(folders)})/(?:{files})" for files, folders in by_files.items()) + ")"
 
 
 def _alternatives(words: tuple[str, ...]) -> str:

@@ -130,8 +130,8 @@ class ImageInput:
 
 @dataclass(frozen=True)
 class Weights:
-    """Where a checkpoint comes from: ``hub``, ``folder``, ``file`` or ``miniature``; ``precomputed`` where there is
-    none.
+    """Where a checkpoint comes from: ``hub``, ``folder``, ``file``, ``package`` or ``miniature``; ``precomputed`` where
+    there is none.
     """
 
     source: str
@@ -140,6 +140,7 @@ class Weights:
     files: tuple[str, ...] = ()
     folder: str | None = None
     path: str | None = None
+    package: str | None = None
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,8 @@ class LatentFiles:
 PLACEHOLDERS = ("dataset", "condition", "layer")
 # what conditions a class-conditional model: no class, or that of the image
 LABEL_CONDITIONINGS = ("uncond", "label")
+# what a language model may read of an image
+TEXTS_OF_IMAGES = ("label", "caption", "description", "caption2")
 # keys of a model's entry that only some families know, and what they are where nothing is said
 FAMILY_KEYS: Mapping[str, Any] = {
     "architecture": {},
@@ -180,10 +183,14 @@ FAMILY_KEYS: Mapping[str, Any] = {
     "class_tokens": None,
     "tokens": "patches",
     "interpolate_positions": False,
+    "context": None,
+    "exclude_bos": False,
+    "quantization": None,
+    "device_map": None,
 }
 _NOT_IN_RECIPES = (
     *("default_layer", "noise", "conditionings", "embeddings"),
-    *("batch_size", "latent_statistics", "latents_from"),
+    *("batch_size", "latent_statistics", "latents_from", "device_map"),
 )
 
 
@@ -192,8 +199,8 @@ class Model:
     """One model: its family, weights, input, layers (alias -> module path, in order of depth) and defaults.
 
     embeddings: word -> file of given embeddings, one an image. path: ``linear`` or ``cosine``, for families that
-    choose. draws and untrained are set by a name: how many draws of noise features are the mean of, and whether the
-    architecture has the weights that it begins with.
+    choose. draws, untrained and last are set by a name: how many draws of noise features are the mean of, whether the
+    architecture has the weights that it begins with, and whether features are the last token in place of the mean.
     """
 
     name: str
@@ -209,6 +216,7 @@ class Model:
     path: str | None = None
     draws: int = 1
     untrained: bool = False
+    last: bool = False
     posterior: str = "mode"
     latent_statistics: str = "fixed"
     latents_from: LatentFiles | None = None
@@ -222,6 +230,10 @@ class Model:
     class_tokens: str | None = None
     tokens: str = "patches"
     interpolate_positions: bool = False
+    context: int | None = None
+    exclude_bos: bool = False
+    quantization: str | None = None
+    device_map: str | None = None
     precision: str = "float32"
 
     @property
@@ -233,6 +245,7 @@ class Model:
             "shared": self.latents is not None and self.seeding == "name",
             "draws": self.latents is not None,
             "untrained": self.features is None,
+            names.LAST: self.reads_texts,
         }
         return Vocabulary(
             tuple(self.layers),
@@ -255,7 +268,8 @@ class Model:
                 changes["path"] = "cosine"
             if "shared" in representation.options:
                 changes["seeding"] = "constant"
-        return replace(self, **changes, untrained="untrained" in representation.options)
+        options = representation.options
+        return replace(self, **changes, untrained="untrained" in options, last=names.LAST in options)
 
     def recipe(self) -> dict[str, Any]:
         """Everything that a feature of this model depends on, as plain JSON.
@@ -294,6 +308,11 @@ class Model:
             "seeding": "name",
         }
         return replace(self, **bare).recipe()
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether, as an entry of the catalogue, it is a language model: it reads texts, and no image."""
+        return bool(self.conditionings) and self.latents is None and self.input is None
 
     @property
     def is_autoencoder(self) -> bool:
@@ -819,6 +838,8 @@ def _model_mistakes(
         yield f"{place}.weights: from 'folder' needs the key 'folder', a path"
     if weights["from"] == "file" and not weights["path"]:
         yield f"{place}.weights: from 'file' needs the key 'path', a checkpoint's file"
+    if weights["from"] == "package" and not weights["package"]:
+        yield f"{place}.weights: from 'package' needs the key 'package', the name that Python imports it by"
     if weights["from"] == "miniature" and not model["miniature"]:
         yield f"{place}.weights: from 'miniature' needs the key 'miniature' of the model, its widths"
     try:
@@ -850,6 +871,9 @@ def _input_mistakes(
         needed, idle = ["input"], ["latents", "noise", "conditionings", "embeddings", "features"]
         if "latent" not in model["layers"]:
             idle += drawn
+    elif reads == "texts":
+        needed = ["conditionings"]
+        idle = ["input", "latents", "noise", "embeddings", "features", *drawn]
     elif reads == "latents":
         needed = ["latents", "noise", "conditionings"]
         idle = ["input", "posterior", "latent_statistics", "latents_from", "features"]
@@ -906,6 +930,12 @@ def _family_mistakes(
                 yield f"{place}.conditionings: a class-conditional model takes no '{word}'; allowed: uncond, label"
         if given.get("embeddings"):
             yield f"{place}.embeddings: means nothing for a class-conditional model"
+    if kind.reads == "texts":
+        for word in model["conditionings"]:
+            if word not in TEXTS_OF_IMAGES:
+                yield (
+                    f"{place}.conditionings: a language model reads no '{word}'; allowed: {', '.join(TEXTS_OF_IMAGES)}"
+                )
     tokens = model["class_tokens"]
     if tokens is not None and tokens not in models:
         yield f"{place}.class_tokens: {names.unknown('model', tokens, models)}"
@@ -939,6 +969,7 @@ def _model(name: str, entry: Mapping[str, Any], seed: int) -> Model:
             tuple(weights["files"]),
             weights["folder"],
             weights["path"],
+            weights["package"],
         ),
         layers=names.take_layers(entry["take"], every, name),
         default_layer=names.resolve_layer(entry["default_layer"], every, name),

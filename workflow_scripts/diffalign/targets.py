@@ -8,7 +8,7 @@ from diffalign import names
 from diffalign.conditions import is_condition
 from diffalign.layouts import EXPORTS
 from diffalign.names import UnknownName
-from diffalign.study import Study
+from diffalign.study import TEXTS_OF_IMAGES, Study
 
 # the folders and files of each stage; metrics are stages of their own
 _STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -25,6 +25,7 @@ _STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("dataset", "figure_of_conditions", "pair"),
     ),
     "images": (("dataset", "condition", "file"),),
+    "language": (("dataset", "condition", "bundle"),),
     "latents": (("dataset", "condition", "autoencoder", "file"),),
     "neighbors": (("dataset", "condition", "bundle"),),
     "odd_one_out": (("dataset", "condition", "bundle"), ("dataset", "condition", "folder", "combined")),
@@ -36,6 +37,7 @@ _STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
     "recipes": (("bundle",), ("settings", "file")),
     "se_cknna": (("pair",), ("dataset", "pair")),
     "tables": (("table",), ("pair_table", "dataset", "condition", "pair")),
+    "texts": (("dataset", "text"),),
     "weights": (("model", "file"),),
 }
 _METRIC = (("pair",), ("dataset", "condition", "pair"), ("dataset", "condition", "layers", "pair"))
@@ -119,12 +121,12 @@ def _check(part: str, word: str, rest: Sequence[str], study: Study) -> None:
         raise names.unknown("figure", stem if word == rest[-1] else word, _FIGURES_OF_CONDITIONS)
     files = study.things[rest[0]].triplets if rest[0] in study.things else ()
     last: dict[str, Collection[str]] = {"table": _TABLES, "metric": study.alignment.metrics}
-    last |= {"analysis": _ANALYSES, "triplets": files, "combined": study.human.combined}
+    last |= {"analysis": _ANALYSES, "triplets": files, "combined": study.human.combined, "text": TEXTS_OF_IMAGES}
     if part in last and stem not in last[part]:
         raise names.unknown(part, stem, last[part])
     if part == "prompt":
         model = study.model_of(stem)
-        if not model.conditionings:
+        if not model.conditionings or model.reads_texts:
             raise UnknownName(f"{model.name} takes no prompts")
     if part == "bundle":
         text = stem if word == rest[-1] else word

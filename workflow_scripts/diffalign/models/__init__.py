@@ -1,8 +1,8 @@
 """Model families: one module each, found by its name, behind one small protocol.
 
-A family is a module of this package with a constant, READS = "pixels" or "latents", and two functions:
+A family is a module of this package with a constant, READS = "pixels", "latents" or "texts", and two functions:
 
-    load(model, folder, noise, device) -> Loaded      read a checkpoint in `folder`
+    load(model, folder, noise, device) -> Loaded      read a checkpoint in `folder`; of "texts" a LoadedLanguage
     make_miniature(widths, folder, seed) -> None      write a narrow checkpoint that `load` reads
 
 A family of diffusion models has a third, and a fourth where it is told texts:
@@ -20,7 +20,7 @@ A family with a fixed table of positions sets `Loaded.latent_size`; where it tak
 interpolate the table to other sizes, it does not. COMPLETED_BY names a module of this package whose function
 `complete(entry)` fills in what an entry of the config leaves out.
 
-A third kind, READS = "features", runs no model: `precomputed` takes files of features in the place of an extraction.
+Another kind, READS = "features", runs no model: `precomputed` takes files of features in the place of an extraction.
 
 Modules are imported when a job needs them, so a job of one family never imports another's libraries.
 """
@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -77,11 +77,40 @@ class Loaded:
 
 
 @dataclass(frozen=True)
+class Tokenized:
+    """A text as its model reads it. ids: with special tokens, cut to the context. length: number of tokens before the
+    cut. size: bytes (UTF-8) of the part of the text that is read.
+    """
+
+    ids: tuple[int, ...]
+    length: int
+    size: int
+
+
+@dataclass(frozen=True)
+class LoadedLanguage:
+    """A language model ready for extraction.
+
+    tokenize: texts to tokens. forward: of ids and mask (B, T), int64, 1 where there is a token, the hidden states in
+    order of depth, each (B, T, D), and the logits (B, T, V) of the next token, None for a model that predicts none.
+    pad: the id that stands for no token. skip: an id that is no part of averages where a text begins with it, or None.
+    facts: what the recipe says beyond the config. parameters: their number.
+    """
+
+    tokenize: Callable[[Sequence[str]], list[Tokenized]]
+    forward: Callable[[Tensor, Tensor], tuple[Sequence[Tensor], Tensor | None]]
+    pad: int
+    skip: int | None
+    parameters: int
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Kind:
-    """What a family declares. reads: ``pixels``, ``latents`` or ``features``. told: what conditions its models,
-    ``prompts``, ``labels`` or None. needs, takes: keys of a model's entry that only some families know. untrained:
-    ``configuration`` or ``architecture``, what untrained twins are made of, or None where there are none. complete:
-    fills in what an entry leaves out, for families that can; it raises ValueError that says what is unknown.
+    """What a family declares. reads: ``pixels``, ``latents``, ``texts`` or ``features``. told: what conditions its
+    models, ``prompts``, ``labels`` or None. needs, takes: keys of a model's entry that only some families know.
+    untrained: ``configuration`` or ``architecture``, what untrained twins are made of, or None where there are none.
+    complete: fills in what an entry leaves out, for families that can; it raises ValueError that says what is unknown.
     """
 
     reads: str
@@ -131,19 +160,29 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
 
     Raises CheckpointError that names the folder, whatever a library says of a corrupted file or a wrong shape.
     """
+    from diffalign.precision import at_precision
+
+    loaded: Loaded = _load(model, folder, noise, device)
+    return at_precision(loaded, model.precision, device)
+
+
+def load_language(model: Model, folder: Path, device: torch.device) -> LoadedLanguage:
+    """Load a language model through its family, which holds it in its precision. Raises CheckpointError as `load`."""
+    loaded: LoadedLanguage = _load(model, folder, None, device)
+    return loaded
+
+
+def _load(model: Model, folder: Path, noise: str | None, device: torch.device) -> Any:
     found = family(model.family)
     if model.untrained and not families()[model.family].untrained:
         raise CheckpointError(f"{model.name}: family '{model.family}' has no untrained twins")
     try:
-        loaded: Loaded = found.load(model, folder, noise, device)
+        return found.load(model, folder, noise, device)
     except CheckpointError:
         raise
     except Exception as error:
         # safetensors, torch, diffusers and transformers have an error of their own for each way to be broken
         raise CheckpointError(f"{folder}: {model.name} cannot be loaded: {error}") from error
-    from diffalign.precision import at_precision
-
-    return at_precision(loaded, model.precision, device)
 
 
 def from_diffusers(kind: Any, where: Path, initial_seed: int | None = None) -> Any:

@@ -48,7 +48,7 @@ def prompt_texts(
         texts = [getattr(image, conditioning, "") if given is None else given.get(image.name, "") for image in images]
     else:
         raise ValueError(f"unknown conditioning '{conditioning}'; allowed: {', '.join(('uncond', 'label', *TEXTS))}")
-    bare = [image.name for image, text in zip(images, texts, strict=True) if not text]
+    bare = [image.name for image, text in zip(images, texts, strict=True) if not text.strip()]
     if bare:
         raise CaptionError(
             f"{len(bare)} of {len(images)} images have no {conditioning}, first: {first_five(bare)} "

@@ -1,0 +1,84 @@
+# Needs: what is said of images (their manifests, files of texts); the checkpoints and recipes of language models.
+# Makes: texts by image, the features of every hidden state, both means over tokens and last tokens, from one pass a text,
+# and how well each model predicts the texts.
+
+
+rule texts:
+    input:
+        manifest="results/images/{dataset}/clean/manifest.tsv",
+        dataset="results/images/{dataset}/clean/dataset.json",
+    output:
+        "results/texts/{dataset}/{conditioning}.json",
+    log:
+        "logs/texts/{dataset}/{conditioning}.log",
+    wildcard_constraints:
+        conditioning=any_of(study.TEXTS_OF_IMAGES),
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=30,
+    params:
+        texts=texts_told,
+        files=files_told,
+        code=code_of("texts.py"),
+    script:
+        "../workflow_scripts/texts.py"
+
+
+for name, model in language_models().items():
+
+    rule:
+        name:
+            extraction_rule(name)
+        input:
+            unpack(said_inputs),
+        output:
+            **extraction_outputs(model),
+        log:
+            f"logs/extract/{{dataset}}/{{condition}}/{EXTRACTED.replace('bundle', 'means')}.log",
+        wildcard_constraints:
+            means=bundles_of_means(model),
+            part=r"\d+",
+            parts=r"\d+",
+        conda:
+            "../envs/models.yaml"
+        threads: 4
+        resources:
+            gpu=1,
+            device=STUDY.compute.device,
+            device_map=model.device_map or "",
+            batch_size=model.batch_size or STUDY.compute.batch_size,
+            mem_mb=growing(24000),
+            runtime=720,
+        params:
+            layers=list(model.layers),
+        script:
+            "../workflow_scripts/extract_texts.py"
+
+    if STUDY.extraction_shards > 1:
+
+        rule:
+            name:
+                f"merge_texts_{name.replace('.', '_')}"
+            input:
+                feature_parts(MEANS),
+            output:
+                **language_outputs(model),
+            log:
+                "logs/merge_texts/{dataset}/{condition}/{means}.log",
+            wildcard_constraints:
+                means=bundles_of_means(model),
+            conda:
+                "../envs/models.yaml"
+            threads: 1
+            resources:
+                batch_size=model.batch_size or STUDY.compute.batch_size,
+                mem_mb=growing(8000),
+                runtime=120,
+            params:
+                layers=list(model.layers),
+                code=code_of("merge_texts.py"),
+            script:
+                "../workflow_scripts/merge_texts.py"

@@ -1,0 +1,113 @@
+"""Features of every hidden state of a language model from one pass a text: means over tokens and last tokens."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from diffalign import bundles, language_store, logs, models
+from diffalign.checkpoints import verify
+from diffalign.devices import choose_device
+from diffalign.extraction.texts import text_features
+from diffalign.language_store import Outputs
+from diffalign.study import Compute, Model
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+@dataclass(frozen=True)
+class Part:
+    """The features of the p-th of P ranges of images, p from 0, in one file."""
+
+    path: Path
+    part: int
+    parts: int
+
+
+def extract_texts(
+    recipe: Path,
+    weights: Path,
+    record: Path,
+    texts: Path,
+    layers: Sequence[str],
+    writes: Outputs | Part,
+    compute: Compute,
+    device_map: str | None = None,
+) -> None:
+    """Run the model once over all texts, or those of a part of the images, and write what it gives.
+
+    device_map: how transformers spreads the model over devices, in place of compute.device. Raises ValueError as
+    `text_features`, before anything is written.
+    """
+    content = json.loads(recipe.read_text(encoding="utf-8"))
+    model = replace(Model.from_recipe(content["model"]), device_map=device_map)
+    said = language_store.read_texts(texts)
+    on = choose_device(compute.device)
+    checkpoint = verify(record, weights)
+    loaded = models.load_language(model, weights, on)
+    names = sorted(said.texts)
+    if isinstance(writes, Part):
+        names = names[len(names) * writes.part // writes.parts : len(names) * (writes.part + 1) // writes.parts]
+    logs.log.info("%s on %s: %d texts, %d layers", model.name, device_map or on, len(names), len(layers))
+    modules = {alias: model.layers[alias] for alias in layers}
+    here = {name: said.texts[name] for name in names}
+    found = text_features(loaded, modules, here, compute.batch_size, f"extract {content['bundle']}")
+    made = {
+        **content,
+        **loaded.facts,
+        "weights": checkpoint,
+        "autoencoder_weights": None,
+        "prompts": dict(said.facts),
+        "images": dict(said.images),
+        "torch": torch.__version__,
+    }
+    if isinstance(writes, Part):
+        values = {f"{pooled}:{alias}": getattr(found, pooled)[alias] for pooled in ("mean", "last") for alias in layers}
+        made["parameters"] = loaded.parameters
+        bundles.write_part(writes.path, names, {**values, "measures": found.measures}, made, len(said.texts))
+        return
+    language_store.write(
+        writes,
+        found.names,
+        found.mean.__getitem__,
+        found.last.__getitem__,
+        found.measures,
+        made,
+        loaded.parameters,
+        compute.batch_size,
+    )
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], snakemake.rule):
+        torch.set_num_threads(snakemake.threads)
+        given, made, resources, wildcards = (
+            snakemake.input,
+            snakemake.output,
+            snakemake.resources,
+            snakemake.wildcards,
+        )
+        layers = snakemake.params.layers
+        extract_texts(
+            Path(given.recipe),
+            Path(given.weights),
+            Path(given.record),
+            Path(given.texts),
+            layers,
+            Part(Path(made[0]), int(wildcards.part), int(wildcards.parts))
+            if "part" in dict(wildcards.items())
+            else Outputs(
+                dict(zip(layers, map(Path, made.features), strict=True)),
+                Path(made.manifest),
+                dict(zip(layers, map(Path, made.last), strict=True)),
+                Path(made.last_manifest),
+                Path(made.quality),
+                Path(made.table),
+            ),
+            Compute(resources.device, resources.batch_size, 0),
+            resources.device_map or None,
+        )

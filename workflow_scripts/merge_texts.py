@@ -1,0 +1,45 @@
+"""Parts of a language model's features as one job would have written them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffalign import bundles, language_store, logs
+from diffalign.language_store import Outputs
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def merge_texts(parts: Sequence[Path], outputs: Outputs, batch_size: int) -> None:
+    """Write both bundles and what the texts say of the model. Raises StoreError where parts do not belong together."""
+    names, recipe, values = bundles.read_parts(parts)
+    parameters = recipe.pop("parameters")
+    language_store.write(
+        outputs,
+        names,
+        lambda alias: values(f"mean:{alias}"),
+        lambda alias: values(f"last:{alias}"),
+        values("measures"),
+        recipe,
+        parameters,
+        batch_size,
+    )
+    logs.log.info("%s: %d parts", outputs.mean_json, len(parts))
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], snakemake.rule):
+        made, layers = snakemake.output, snakemake.params.layers
+        merge_texts(
+            [Path(part) for part in snakemake.input],
+            Outputs(
+                dict(zip(layers, map(Path, made.features), strict=True)),
+                Path(made.manifest),
+                dict(zip(layers, map(Path, made.last), strict=True)),
+                Path(made.last_manifest),
+                Path(made.quality),
+                Path(made.table),
+            ),
+            snakemake.resources.batch_size,
+        )
