@@ -72,6 +72,7 @@ def imported(files: list[Path]) -> set[str]:
                 "per_image",
                 "gallery",
                 "curves_figure",
+                "texts",
             ),
         ),
         (
@@ -86,6 +87,9 @@ def imported(files: list[Path]) -> set[str]:
                 "export_features",
                 "curves",
                 "sensitivity",
+                "extract_texts",
+                "merge_texts",
+                "package_weights",
             ),
         ),
     ],

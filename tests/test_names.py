@@ -189,3 +189,12 @@ def test_layers_by_number_alias_and_module_path() -> None:
     for wrong in (12, -13, "b12", "blocks.12"):
         with pytest.raises(UnknownName, match=r"m has no layer '.*'; it has embed, b0 … b11, final"):
             names.resolve_layer(wrong, layers, "m")
+
+
+def test_a_pattern_of_many_paths_matches_each_and_no_other() -> None:
+    patterns = ["a/(?:x|y)/h0.pt", "a/(?:x|y)/h1.pt", "b/h0.pt", "b/h1.pt", "c/only.json"]
+    pattern = re.compile(names.any_path(patterns))
+    for path in ("a/x/h0.pt", "a/y/h1.pt", "b/h1.pt", "c/only.json"):
+        assert pattern.fullmatch(path)
+    for path in ("a/z/h0.pt", "c/h0.pt", "a/x/only.json", "h0.pt"):
+        assert not pattern.fullmatch(path)
