@@ -172,6 +172,22 @@ def with_texts_alone():
     )
 
 
+def downloaded_table(wildcards):
+    """The tables of a data set of the hub; nothing for others."""
+    if not STUDY.datasets[wildcards.dataset].hub:
+        return {}
+    folder = f"resources/datasets/{wildcards.dataset}"
+    return {"download": f"{folder}/table", "record": f"{folder}/table.json"}
+
+
+def table_files(wildcards):
+    """A digest of the files of a data set that a user has, to notice a change."""
+    path = STUDY.datasets[wildcards.dataset].path
+    if path is None:
+        return None
+    return files_digest([Path(path)]) if Path(path).is_file() else folder_digest(Path(path))
+
+
 def published_images(wildcards):
     """The folder of a data set whose transformed images exist already; None for others."""
     dataset = STUDY.datasets[wildcards.dataset]

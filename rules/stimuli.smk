@@ -3,7 +3,25 @@
 # rotated and noisy images, made from these.
 
 
+rule hub_table:
+    output:
+        folder=directory("resources/datasets/{dataset}/table"),
+        record="resources/datasets/{dataset}/table.json",
+    log:
+        "logs/hub_table/{dataset}.log",
+    wildcard_constraints:
+        dataset=any_of_or_none(name for name, dataset in STUDY.datasets.items() if dataset.hub),
+    conda:
+        "../envs/models.yaml"
+    params:
+        source=lambda w: STUDY.datasets[w.dataset].hub,
+    script:
+        "../workflow_scripts/hub_table.py"
+
+
 rule images:
+    input:
+        unpack(downloaded_table),
     output:
         folder=directory(f"{IMAGES}/png"),
         manifest=f"{IMAGES}/manifest.tsv",
@@ -24,10 +42,36 @@ rule images:
         concepts=concepts_of,
         # a seed is a parameter only where something is drawn
         seed=lambda w: STUDY.seed if STUDY.datasets[w.dataset].sample else 0,
-        files=lambda w: folder_digest(Path(STUDY.datasets[w.dataset].path)) if STUDY.datasets[w.dataset].path else None,
+        files=table_files,
         code=code_of("images.py"),
     script:
         "../workflow_scripts/images.py"
+
+
+rule named_texts:
+    input:
+        unpack(downloaded_table),
+    output:
+        manifest=f"{IMAGES}/manifest.tsv",
+        spec=f"{IMAGES}/dataset.json",
+    log:
+        "logs/named_texts/{dataset}/{condition}.log",
+    wildcard_constraints:
+        dataset=with_texts_alone(),
+        condition=CLEAN,
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=60,
+    params:
+        dataset=lambda w: vars(STUDY.datasets[w.dataset]),
+        seed=lambda w: STUDY.seed if STUDY.datasets[w.dataset].sample else 0,
+        files=table_files,
+        code=code_of("named_texts.py"),
+    script:
+        "../workflow_scripts/named_texts.py"
 
 
 rule transformed_images:

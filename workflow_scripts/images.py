@@ -1,5 +1,6 @@
 """Images of a data set: square PNG files and their manifest."""
 
+import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +12,7 @@ from diffalign import logs
 from diffalign.atomic import write_json, write_text
 from diffalign.conditions import CLEAN
 from diffalign.provenance import file_sha256
-from diffalign.stimuli import folders, manifest, photographs, squares, things
+from diffalign.stimuli import folders, manifest, photographs, squares, tables, things
 from diffalign.study import Dataset, SourceFile
 
 if TYPE_CHECKING:
@@ -26,10 +27,12 @@ def images(
     folder: Path,
     manifest_path: Path,
     spec_path: Path,
+    download: tuple[Path, Path] | None = None,
 ) -> None:
     """Write one PNG an image into `folder`, the manifest, and dataset.json, which says what the images are.
 
-    concepts: the list of those of THINGS, each of which must have an image.
+    concepts: the list of those of THINGS, each of which must have an image. download: of a data set of the hub, its
+    folder and the record of it.
 
     Raises ImageError that names the file for an unreadable image, an empty folder or two files with one stem; what was
     converted (grey, palette, CMYK) stands in the manifest and in the log.
@@ -57,6 +60,14 @@ def images(
         found = photographs.photographs(dataset.size, dataset.per_photograph)
         for crop in logs.progress(found, total, "images"):
             keep(*crop)
+    elif dataset.kind == "table":
+        root = download[0] if download else Path(str(dataset.path))
+        found_rows = tables.read_rows(root, dataset.table_columns, *dataset.table_texts, dataset.sample, seed)
+        for row in logs.progress(found_rows, len(found_rows), "images"):
+            content, at = (None, row.image) if isinstance(row.image, Path) else (row.image, root / row.source)
+            image, notes = squares.read_rgb(at, content)
+            square = squares.make_square(image, dataset.size, dataset.square)
+            keep(row.name, row.label, row.label_index, row.caption, row.description, row.source, notes, square)
     else:
         assert dataset.path is not None  # the config is checked
         root = Path(dataset.path)
@@ -87,6 +98,7 @@ def images(
         **asdict(dataset),
         "seed": seed,
         "manifest_sha256": file_sha256(manifest_path),
+        **({"download": json.loads(download[1].read_text(encoding="utf-8"))} if download else {}),
     }
     write_json(spec_path, made_of)
 
@@ -101,4 +113,5 @@ if __name__ == "__main__":
             Path(snakemake.output.folder),
             Path(snakemake.output.manifest),
             Path(snakemake.output.spec),
+            (Path(snakemake.input.download), Path(snakemake.input.record)) if snakemake.input else None,
         )

@@ -152,11 +152,16 @@ def link_file(source: Path, folder: Path, what: str) -> None:
 
 
 def hub_snapshot(
-    model: str, hub: str, revision: str | None, patterns: Sequence[str], configuration: bool = False
+    model: str,
+    hub: str,
+    revision: str | None,
+    patterns: Sequence[str],
+    configuration: bool = False,
+    kind: str = "model",
 ) -> tuple[Path, str]:
     """The matching files of a repository in the Hugging Face cache, downloaded if need be: the folder and the commit.
 
-    configuration: without those that hold weights.
+    configuration: without those that hold weights. kind: ``model`` or ``dataset``, what the repository is.
 
     With the hub switched off (HF_HUB_OFFLINE=1) what the cache holds of the revision is taken. An open revision with
     the hub out of reach is an error: the cache may hold an old one. Raises CheckpointError that says what to do: accept
@@ -171,17 +176,20 @@ def hub_snapshot(
     )
 
     elsewhere = f"or set models.{model}.weights to {{from: folder, folder: …}} with a local copy"
+    if kind == "dataset":
+        elsewhere = f"or set datasets.{model}.path to a local copy, and hub: null"
     try:
         if constants.HF_HUB_OFFLINE:
             allowed = [choice for pattern in patterns for choice in pattern.split("|")]
         elif revision is None or any("|" in pattern for pattern in patterns):
-            allowed = chosen(patterns, HfApi().list_repo_files(hub, revision=revision))
+            allowed = chosen(patterns, HfApi().list_repo_files(hub, revision=revision, repo_type=kind))
         else:
             allowed = list(patterns)
         folder = Path(
             snapshot_download(
                 hub,
                 revision=revision,
+                repo_type=kind,
                 allow_patterns=allowed or None,
                 ignore_patterns=list(_WEIGHTS) if configuration else None,
                 tqdm_class=TerminalBar,

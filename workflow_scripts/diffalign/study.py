@@ -21,6 +21,7 @@ from diffalign import names
 from diffalign.alignment.settings import PARITY, PARITY_EPS, Preparation, check_draws
 from diffalign.conditions import CLEAN, separate_transforms
 from diffalign.names import Representation, UnknownName, Vocabulary
+from diffalign.stimuli.tables import Columns
 
 if TYPE_CHECKING:
     from diffalign.models import Kind
@@ -60,11 +61,28 @@ class Dataset:
     sample: int | None = None
     labels: str = "none"
     per_photograph: int = 16
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    caption_index: int = 0
+    prompt: str = ""
+    hub: Mapping[str, Any] | None = None
+
+    @property
+    def table_columns(self) -> Columns:
+        """Of kind table, what its columns are called."""
+        return Columns(**self.columns)
+
+    @property
+    def table_texts(self) -> tuple[int, str]:
+        """Of kind table, which text of a cell that holds a list, and what stands before every caption."""
+        return self.caption_index, self.prompt
 
     @property
     def has_images(self) -> bool:
         """False where there are only features that were made elsewhere, or names and texts."""
-        return self.has_manifest and (self.kind != "things" or self.path is not None)
+        of_texts = (self.kind == "table" and self.table_columns.image is None) or (
+            self.kind == "things" and self.path is None
+        )
+        return self.has_manifest and not of_texts
 
     @property
     def has_manifest(self) -> bool:
@@ -706,6 +724,10 @@ _DATASET_KEYS = {
     "folder": {"kind", "size", "path", "square", "sample", "labels", "texts", "words"},
     "synsets": {"kind", "size", "path", "square", "sample", "texts", "words"},
     "transformed": {"kind", "size", "path", "sample", "labels", "texts", "words"},
+    "table": {
+        *("kind", "size", "path", "square", "sample", "texts", "words"),
+        *("columns", "caption_index", "prompt", "hub"),
+    },
     "precomputed": {"kind"},
     "things": {"kind", "size", "path", "square", "texts", "words", "concepts", "dimensions", "triplets"},
 }
@@ -717,6 +739,8 @@ def _dataset_mistakes(name: str, given: Mapping[str, Any]) -> Iterator[str]:
     kind = given["kind"]
     for key in sorted(set(given) - _DATASET_KEYS[kind]):
         yield f"datasets.{name}.{key}: means nothing for kind '{kind}'"
+    if kind == "table":
+        yield from _table_mistakes(name, given)
     if kind in _OF_A_FOLDER and not given.get("path"):
         yield f"datasets.{name}: kind '{kind}' needs a path"
     if kind == "things" and given.get("path") and not given.get("size"):
@@ -725,6 +749,19 @@ def _dataset_mistakes(name: str, given: Mapping[str, Any]) -> Iterator[str]:
         for key in ("concepts", "triplets"):
             if not given.get(key):
                 yield f"datasets.{name}: kind 'things' needs the key '{key}'"
+
+
+def _table_mistakes(name: str, given: Mapping[str, Any]) -> Iterator[str]:
+    if bool(given.get("path")) == bool(given.get("hub")):
+        yield f"datasets.{name}: kind 'table' needs a path or a repository of the hub, one of the two"
+    columns = given.get("columns") or {}
+    if not any(columns.get(key) for key in ("image", "caption", "description", "label")):
+        yield f"datasets.{name}.columns: says neither where images are nor where texts are"
+    if columns.get("image") and not given.get("size"):
+        yield f"datasets.{name}: missing key 'size'"
+    for key in () if columns.get("image") else ("size", "square"):
+        if given.get(key):
+            yield f"datasets.{name}.{key}: means nothing without images; say columns.image"
 
 
 def _study_mistakes(

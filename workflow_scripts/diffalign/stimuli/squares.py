@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,15 @@ class ImageError(ValueError):
     """An image that cannot be used; the message names the file."""
 
 
-def read_rgb(path: Path) -> tuple[Image.Image, str]:
-    """Read an image as RGB; the second value notes what was converted, '' for nothing.
+def read_rgb(path: Path, content: bytes | None = None) -> tuple[Image.Image, str]:
+    """Read an image as RGB; the second value notes what was converted, '' for nothing. content: the bytes of its file,
+    where they are known and `path` only says where they stand.
 
     Grey, palette, CMYK and 16-bit images are converted; transparency is laid on white. EXIF orientation is ignored,
     as the published pipelines do. Raises ImageError for a truncated or unreadable file.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path if content is None else io.BytesIO(content)) as image:
             image.load()
             mode = image.mode
             if mode == "RGB":

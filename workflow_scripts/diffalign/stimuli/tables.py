@@ -1,0 +1,202 @@
+"""Tables of images and texts: Parquet, CSV, TSV and JSON lines, one row an image."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffalign.names import nearest
+from diffalign.offenders import first_five
+from diffalign.randomness import sample
+from diffalign.stimuli.manifest import check_unique
+
+SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
+
+
+class TableError(ValueError):
+    """A table that cannot be used; the message names the file and the first five rows or names."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a table are called. Each is one, or several of which the first that is not empty counts; name
+    is None where rows are named by their number, image where there are only texts.
+    """
+
+    name: str | None = None
+    image: str | None = None
+    label: str | Sequence[str] | None = None
+    caption: str | Sequence[str] | None = None
+    description: str | Sequence[str] | None = None
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Every column, once."""
+        found: list[str] = []
+        for value in vars(self).values():
+            found += [] if value is None else [value] if isinstance(value, str) else value
+        return tuple(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row. image: encoded bytes, a file, or None; label_index: -1 without a label."""
+
+    name: str
+    label: str
+    label_index: int
+    caption: str
+    description: str
+    image: bytes | Path | None
+    source: str
+
+
+def read_rows(
+    path: Path, columns: Columns, index: int = 0, prompt: str = "", count: int | None = None, seed: int = 0
+) -> list[Row]:
+    """The rows of a table, or of all tables of a folder, in order of name.
+
+    index: which text of a cell that holds a list. prompt: stands before every caption. count: draw that many rows,
+    keyed by (seed, name). Images are bytes, paths relative to their table, or both, as Hugging Face's data sets hold
+    them. Raises TableError for what cannot be read, a column that is not there, and names that are empty or stand
+    twice.
+    """
+    cells = [(file, number, row) for file in _files(path) for number, row in _read(file, columns.asked)]
+    if not cells:
+        raise TableError(f"{path}: holds no rows")
+    names = [_name(i, file, row, columns) for i, (file, _, row) in enumerate(cells)]
+    check_unique(names, str(path))
+    said = {}
+    for key in ("label", "caption", "description"):
+        said[key] = [_text(row, getattr(columns, key), index) for _, _, row in cells]
+        short = [name for name, text in zip(names, said[key], strict=True) if text is None]
+        if short:
+            raise TableError(
+                f"{path}: {len(short)} rows have no text number {index} in the column of the {key}, "
+                f"first: {first_five(short)}"
+            )
+    labels = sorted({str(label) for label in said["label"]} - {""})
+    rows = [
+        Row(
+            names[i],
+            label := str(said["label"][i]),
+            labels.index(label) if label else -1,
+            f"{prompt}{said['caption'][i]}" if said["caption"][i] else "",
+            str(said["description"][i]),
+            None if columns.image is None else _image(row[columns.image], file, names[i]),
+            f"{file.name}:{number}",
+        )
+        for i, (file, number, row) in enumerate(cells)
+    ]
+    if count is not None and count > len(rows):
+        raise TableError(f"{path}: sample of {count} asked for, but there are {len(rows)} rows")
+    drawn = set(names if count is None else sample(names, count, seed))
+    return sorted((row for row in rows if row.name in drawn), key=lambda row: row.name)
+
+
+def _files(path: Path) -> list[Path]:
+    """The tables of a path. Raises TableError where there is none, or of several kinds."""
+    if path.is_file():
+        found = [path]
+    elif path.is_dir():
+        found = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+    else:
+        raise TableError(f"{path}: no such table; datasets.*.path in config.yaml says where it is")
+    kinds = {file.suffix for file in found}
+    if len(kinds) != 1 or not kinds <= set(SUFFIXES):
+        raise TableError(
+            f"{path}: {', '.join(sorted(kinds)) or 'no tables'}; expected one kind of {', '.join(SUFFIXES)}"
+        )
+    return found
+
+
+def _read(file: Path, asked: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number, the cells that are asked for) of every row, counted from 0. Raises TableError."""
+    readers: Mapping[str, Callable[[Path, Sequence[str]], Iterator[dict[str, Any]]]] = {
+        ".parquet": _parquet,
+        ".jsonl": _json_lines,
+        ".csv": _separated,
+        ".tsv": _separated,
+    }
+    try:
+        for number, row in enumerate(readers[file.suffix](file, asked)):
+            _check_columns(file, row, asked)
+            yield number, row
+    except TableError:
+        raise
+    except (OSError, ValueError, csv.Error) as error:
+        # of pyarrow, too: its errors are ValueError and OSError
+        raise TableError(f"{file}: cannot be read as a table ({error})") from error
+
+
+def _parquet(file: Path, asked: Sequence[str]) -> Iterator[dict[str, Any]]:
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(file) as table:
+        _check_columns(file, table.schema_arrow.names, asked)
+        for batch in table.iter_batches(batch_size=256, columns=list(asked)):
+            yield from batch.to_pylist()
+
+
+def _json_lines(file: Path, asked: Sequence[str]) -> Iterator[dict[str, Any]]:
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.strip():
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise TableError(f"{file}: a line holds no mapping: {line[:60]}")
+                yield row
+
+
+def _separated(file: Path, asked: Sequence[str]) -> Iterator[dict[str, Any]]:
+    text = file.read_text(encoding="utf-8-sig")
+    for row in csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if file.suffix == ".tsv" else ","):
+        if None in row or None in row.values():
+            first = next(iter(row.values()))
+            raise TableError(f"{file}: the row that begins with {first!r} has more or fewer cells than the header")
+        yield row
+
+
+def _check_columns(file: Path, there: Any, asked: Sequence[str]) -> None:
+    for column in asked:
+        if column not in there:
+            raise TableError(f"{file}: has no column '{column}'{nearest(column, list(there))}")
+
+
+def _name(number: int, file: Path, row: Mapping[str, Any], columns: Columns) -> str:
+    """The name of a row: its cell, or its number over all tables, as feature files without names are read."""
+    if columns.name is None:
+        return f"{number:08d}"
+    name = row[columns.name]
+    if not isinstance(name, str | int) or not str(name).strip() or "/" in str(name):
+        raise TableError(f"{file}: row {number} has no name that a file could have, but {name!r}")
+    return str(name).strip()
+
+
+def _text(row: Mapping[str, Any], columns: str | Sequence[str] | None, index: int) -> str | None:
+    """The first text of these columns that is not empty, '' for none; None where a list is too short."""
+    for column in [columns] if isinstance(columns, str) else columns or []:
+        value = row[column]
+        if isinstance(value, list):
+            if not -len(value) <= index < len(value):
+                return None
+            value = value[index]
+        text = "" if value is None else str(value).strip()
+        if text:
+            return text
+    return ""
+
+
+def _image(value: Any, file: Path, name: str) -> bytes | Path:
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str) and value:
+        return file.parent / value
+    raise TableError(f"{file}: the image of '{name}' is neither bytes nor a path")

@@ -1,0 +1,60 @@
+"""Names and texts of a data set without images: its manifest."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffalign import logs
+from diffalign.atomic import write_json, write_text
+from diffalign.conditions import CLEAN
+from diffalign.provenance import file_sha256
+from diffalign.stimuli import manifest, tables
+from diffalign.study import Dataset
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def named_texts(
+    name: str,
+    dataset: Dataset,
+    seed: int,
+    manifest_path: Path,
+    spec_path: Path,
+    download: tuple[Path, Path] | None = None,
+) -> None:
+    """Write the manifest, in which no row has a PNG, and dataset.json, which says what the texts are.
+
+    download: of a data set of the hub, its folder and the record of it. Raises TableError.
+    """
+    root = download[0] if download else Path(str(dataset.path))
+    rows = [
+        manifest.Image(
+            row.name, row.label, row.label_index, row.caption, "", row.source, "", description=row.description
+        )
+        for row in tables.read_rows(root, dataset.table_columns, *dataset.table_texts, dataset.sample, seed)
+    ]
+    write_text(manifest_path, manifest.print_manifest(rows))
+    made_of = {
+        "dataset": name,
+        "condition": CLEAN,
+        **asdict(dataset),
+        "seed": seed,
+        "manifest_sha256": file_sha256(manifest_path),
+        **({"download": json.loads(download[1].read_text(encoding="utf-8"))} if download else {}),
+    }
+    write_json(spec_path, made_of)
+    logs.log.info("%d rows", len(rows))
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], "named_texts"):
+        named_texts(
+            snakemake.wildcards.dataset,
+            Dataset(**snakemake.params.dataset),
+            snakemake.params.seed,
+            Path(snakemake.output.manifest),
+            Path(snakemake.output.spec),
+            (Path(snakemake.input.download), Path(snakemake.input.record)) if snakemake.input else None,
+        )
