@@ -221,11 +221,3 @@ def test_rows_must_be_objects() -> None:
         odd_one_out(np.full((10, 2), np.nan), triplets)
     with pytest.raises(ValueError, match="unknown distance 'manhattan'; allowed: cosine"):
         odd_one_out(np.zeros((10, 2)), triplets, "manhattan")
-
-
-def test_triplets_move_with_their_objects() -> None:
-    triplets = Triplets(np.array([[0, 1, 2], [1, 2, 3]], np.int32), 4)
-    moved = triplets.restricted({1: 2, 2: 1, 3: 0}, 3)
-    assert moved.objects.tolist() == [[2, 1, 0]]
-    with pytest.raises(TripletError, match="no triplet lies wholly among the 2 objects that are there"):
-        triplets.restricted({0: 0, 1: 1}, 2)

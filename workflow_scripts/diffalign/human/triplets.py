@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -66,19 +65,6 @@ class Triplets:
         """Some of the choices, of the same objects."""
         people = None if self.people is None else self.people[chosen]
         return Triplets(self.objects[chosen], self.count, people, self.where)
-
-    def restricted(self, positions: Mapping[int, int], count: int) -> Triplets:
-        """The choices among other positions of the objects: old -> new. Those with an object that has none are left
-        out; TripletError where none is left.
-        """
-        new = np.full(self.count, -1, np.int32)
-        new[list(positions)] = list(positions.values())
-        moved = new[self.objects]
-        kept = (moved >= 0).all(axis=1)
-        if not kept.any():
-            raise TripletError(f"{self.where}: no triplet lies wholly among the {count} objects that are there")
-        people = None if self.people is None else self.people[kept]
-        return Triplets(moved[kept], count, people, self.where)
 
 
 def read_triplets(path: Path, count: int, first: int, odd: str) -> Triplets:
@@ -157,8 +143,3 @@ def distinct(triplets: Triplets, chosen: NDArray[np.bool_] | None = None) -> int
     """How many different sets of three objects there are among the choices, or among those chosen."""
     groups = triplets.groups if chosen is None else triplets.groups[chosen]
     return len(np.unique(groups))
-
-
-def named(names: Sequence[str], triplet: NDArray[np.int32]) -> str:
-    """One triplet in words, the odd one last."""
-    return ", ".join(names[i] for i in triplet)
