@@ -16,6 +16,7 @@ import transformers
 from conftest import things
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from test_graph import snakemake
 from test_study import load, mistakes
 
 from diffalign import bundles, language_store, models, store
@@ -415,3 +416,13 @@ def test_real_minilm_chooses_the_odd_one_as_it_is_known_to(said: str, published:
     choices = read_triplets(things("test_triplets.csv"), len(order), first=1, odd="column")
     accuracy = [odd_one_out(values[rows], choices).credit().mean() for values in found.mean.values()]
     assert accuracy == pytest.approx(published, abs=0.002)
+
+
+def test_the_published_set_is_planned(tmp_path: Path) -> None:
+    planned = snakemake(
+        tmp_path, "-n", "--configfile", "config.yaml", "profiles/platonic/study.yaml", "--", "results/tables/pairs.tsv"
+    )
+    jobs = planned.jobs()
+    assert jobs["align_layers"] == 12 * 17
+    assert sum(count for job, count in jobs.items() if job.startswith("extract_")) == 29
+    assert (jobs["hub_weights"], jobs["hub_table"], jobs["texts"], jobs["images"]) == (29, 1, 1, 1)
