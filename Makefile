@@ -1,5 +1,5 @@
 # make demo: the whole study in minutes, offline, with miniature models.   make test: all checks and tests.
-# make demo-all: one score of every model of the catalogue, as miniatures.
+# make demo-all: one score of every model of the catalogue, as miniatures, without other sizes of one.
 # Both need Python >= 3.11 and make; everything else is installed into .venv.
 PYTHON ?= python3
 VENV := .venv
@@ -34,11 +34,11 @@ demo: $(VENV)/.installed
 	@echo "  demo/results/tables/alignment.tsv                   every score (.parquet beside it)"
 	@echo "  demo/results/cknna/dinov2_vs_sd3_b8.npy             one score, its recipe beside it (.json)"
 
-# one score of every model of the catalogue
+# one score of every model of the catalogue but other sizes and checkpoints of one
 demo-all: $(VENV)/.installed
 	$(BIN)/snakemake --profile profiles/demo --quiet rules -- all_models
 	@echo
-	@echo "Every model of the catalogue ran, as a miniature: demo/results/cknna"
+	@echo "Every model of the catalogue ran, as a miniature, but for other sizes and checkpoints of one: demo/results/cknna"
 
 test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal

@@ -635,9 +635,12 @@ def everything():
 
 
 def scores_of_all_models():
-    """One score of every model of the catalogue that runs here: its default layer beside the study's first model's."""
+    """One score of every model of the catalogue that runs here: its default layer beside the study's first model's.
+
+    Other sizes and checkpoints of a model, with a suffix as in dinov2.g, run the same code and are left out.
+    """
     first = STUDY.model_of(STUDY.pairs[0][0]).name if STUDY.pairs else next(iter(STUDY.models))
-    others = [name for name in extracted_models() if name != first]
+    others = [name for name in extracted_models() if name != first and not re.search(r"\.[a-z]", name)]
     return [f"results/{METRICS[0]}/{names.print_pair(first, name)}.npy" for name in others]
 
 
