@@ -109,7 +109,7 @@ class Made:
             write_images(self.source / ("clean" if kind == "transformed" else ""), arrays)
         size = next(iter(arrays.values())).shape[0]
         self.dataset = Dataset(kind, size, str(self.source))
-        images("mine", self.dataset, 0, *self.of("clean"))
+        images("mine", self.dataset, None, 0, *self.of("clean"))
 
     def of(self, condition: str) -> tuple[Path, Path, Path]:
         folder = self.base / condition
@@ -252,7 +252,7 @@ def test_a_published_folder_that_cannot_be_trusted_is_named(
 def test_clean_images_of_a_published_folder_must_have_their_size(tmp_path: Path) -> None:
     write_images(tmp_path / "published" / "clean", pictures(2, 20))
     with pytest.raises(ImageError, match="is 20 x 20 px; images of this data set are 16 x 16"):
-        images("mine", Dataset("transformed", 16, str(tmp_path / "published")), 0, *(tmp_path / x for x in "abc"))
+        images("mine", Dataset("transformed", 16, str(tmp_path / "published")), None, 0, *(tmp_path / x for x in "abc"))
 
 
 def test_images_are_exported_in_the_layout_that_is_imported(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stimuli]:
     }
     clean = found["clean"]
     clean.folder.parent.mkdir()
-    images("four", Dataset("folder", SIDE, str(root / "source")), 0, clean.folder, clean.manifest, clean.spec)
+    images("four", Dataset("folder", SIDE, str(root / "source")), None, 0, clean.folder, clean.manifest, clean.spec)
     for name, made in list(found.items())[1:]:
         made.folder.parent.mkdir()
         transformed_images(

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, Workflow, copy_tree
+from test_metrics import dense_cknna, unit
 
 from diffalign import layouts, store
 from diffalign.matrices import read_matrix
@@ -146,6 +147,12 @@ def test_exports_are_what_was_measured(imported: Workflow) -> None:
     scores, indices = layouts.read_platonic_alignment(work / PLATONIC)
     assert scores.tolist() == [[np.load(work / MATRIX).max()]]
     assert indices.tolist() == [[[0, 1]]]
+    # the published files as they came, measured by the definition
+    right = torch.load(work / "feats" / "right.pt", weights_only=True)["feats"].numpy()[np.argsort(ORDER)]
+    left = [torch.load(work / "feats" / "theirs" / f"left_block_{i}_clean.pt")["features"].numpy() for i in (0, 1)]
+    grid = [[dense_cknna(unit(left[i]), unit(right[:, j]), 5) for j in (0, 1)] for i in (0, 1)]
+    assert scores.max() == pytest.approx(np.max(grid), abs=1e-6)
+    assert np.load(work / MATRIX) == pytest.approx(np.array(grid), abs=1e-6)
 
 
 def test_every_layout_is_exported(imported: Workflow, tmp_path: Path) -> None:
