@@ -157,8 +157,8 @@ def run_ours(given: argparse.Namespace) -> dict[str, Any]:
 
 def write_study(folder: Path, count: int, depths: dict[str, int], widths: dict[str, int]) -> None:
     """Feature files of both sides as an extraction leaves them, and the settings."""
+    from diffalign.io.feature_files import Features, write_features
     from diffalign.provenance import file_sha256
-    from diffalign.store import Features, write_features
 
     names = tuple(f"{i:07d}" for i in range(count))
     for side, depth in depths.items():
@@ -179,9 +179,9 @@ def run_stage(given: argparse.Namespace) -> dict[str, Any]:
     import calibrate_layers
     import factors
     import neighbors
-    from diffalign import recipes
     from diffalign.alignment.settings import Preparation
-    from diffalign.sides import Files
+    from diffalign.io import recipes
+    from diffalign.io.sides import Files
 
     folder, metrics = Path(given.folder), given.metrics
     drawing = {"permutations": given.permutations, "alpha": 0.05, "seed": 0, "split_selection": False}

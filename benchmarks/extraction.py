@@ -38,7 +38,7 @@ from diffalign.extraction.passes import compile_layers, pooled_features
 from diffalign.extraction.taps import Taps
 from diffalign.models.diffusers_mmdit import encoding_pipeline
 from diffalign.noise import NoiseLevel
-from diffalign.study import Model, Weights
+from diffalign.specs import Model, Weights
 
 LEVELS = tuple(f"t{tenth / 10:g}" for tenth in range(11))
 BLOCKS = tuple(f"b{block}" for block in range(24))

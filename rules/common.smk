@@ -11,13 +11,16 @@ from snakemake.io import regex_from_filepattern
 ROOT = Path(workflow.current_basedir).parent
 sys.path.insert(0, str(ROOT / "workflow_scripts"))
 
-from diffalign import names, study, targets
+from diffalign import names
+from diffalign.config import study
+from diffalign.plan import targets
 from diffalign.alignment.metrics import METRICS as KNOWN_METRICS
 from diffalign.conditions import CLEAN
 from diffalign.models import families, precomputed
 from diffalign.names import any_of
+from diffalign.specs import TEXTS_OF_IMAGES
 from diffalign.provenance import code_digest, files_digest, folder_digest
-from diffalign.sides import reads
+from diffalign.io.sides import reads
 
 SCRIPTS = ROOT / "workflow_scripts"
 MODELS_CODE = SCRIPTS / "diffalign" / "models"

@@ -13,7 +13,7 @@ rule texts:
     log:
         "logs/texts/{dataset}/{conditioning}.log",
     wildcard_constraints:
-        conditioning=any_of(study.TEXTS_OF_IMAGES),
+        conditioning=any_of(TEXTS_OF_IMAGES),
     conda:
         "../envs/analysis.yaml"
     threads: 1

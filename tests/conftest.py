@@ -186,9 +186,9 @@ def write_neighbors(
     recipe: Mapping[str, Any],
 ) -> None:
     """Write lists that a test made as the rule neighbors writes its own."""
-    from diffalign import neighbor_store
+    from diffalign.io import neighbor_files
 
-    with neighbor_store.writing(path) as file:
+    with neighbor_files.writing(path) as file:
         for alias, neighbors in layers.items():
             file.add(alias, neighbors)
         file.finish(names, settings, recipe)

@@ -19,11 +19,11 @@ from diffalign.conditions import UnknownCondition, parse_condition
 from diffalign.extraction import inputs
 from diffalign.extraction.passes import pooled_features
 from diffalign.extraction.sizes import buckets, check_sides, scaled_side
+from diffalign.io.manifest import read_manifest
 from diffalign.models import Loaded, family
+from diffalign.specs import Dataset, ImageInput
 from diffalign.stimuli import transforms
-from diffalign.stimuli.manifest import read_manifest
 from diffalign.stimuli.squares import ImageError
-from diffalign.study import Dataset, ImageInput
 from export_images import export_images
 from images import images
 from transformed_images import transformed_images

@@ -10,12 +10,12 @@ from conftest import ROOT, Workflow, demo_config, merge
 from test_graph import SINGLE, snakemake
 from test_metrics import related
 
-from diffalign import study
 from diffalign.alignment import arrays, measure, metrics
 from diffalign.alignment.metrics import METRICS
+from diffalign.config import study
+from diffalign.io.feature_files import read_features
 from diffalign.models import Kind, families
 from diffalign.names import expand_layers
-from diffalign.store import read_features
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # the family that docs/add-a-model.md adds

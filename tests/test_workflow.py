@@ -20,9 +20,9 @@ from conftest import ROOT, Run, Workflow, write_neighbors
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from diffalign import neighbor_store, store
-from diffalign.latents import decode_names
-from diffalign.stimuli.manifest import read_manifest
+from diffalign.io import feature_files, neighbor_files
+from diffalign.io.latents import decode_names
+from diffalign.io.manifest import read_manifest
 
 FEATURES = "results/features/photographs/clean"
 NEIGHBORS = "results/neighbors/photographs/clean"
@@ -38,13 +38,13 @@ def test_every_artifact_has_the_form_that_the_readme_promises(finished: Workflow
     assert {path.stem for path in (work / "results/images/photographs/clean/png").glob("*.png")} == {
         i.name for i in images
     }
-    features = store.read_features(work / FEATURES / "sd3-t0.5/b8.pt")
+    features = feature_files.read_features(work / FEATURES / "sd3-t0.5/b8.pt")
     assert features.names == tuple(image.name for image in images)
     assert features.values.shape == (40, 64)
     assert features.recipe["module"] == "transformer_blocks.8"
     assert features.recipe["noise_level"]["t"] == 0.5
     assert features.recipe["weights"]["source"] == "miniature"
-    lists = neighbor_store.read_neighbors(work / NEIGHBORS / "sd3-t0.5.npz")
+    lists = neighbor_files.read_neighbors(work / NEIGHBORS / "sd3-t0.5.npz")
     assert len(lists.layers) == 26
     assert lists.layer("b8").indices.shape == (40, 20)
     stats = torch.load(work / "results/latents/photographs/clean/sd3vae/latents_stats.pt", weights_only=True)
@@ -253,7 +253,7 @@ def test_nan_in_a_feature_file(copied: Workflow) -> None:
 
 def test_names_that_differ_between_two_models(copied: Workflow) -> None:
     path = copied.directory / NEIGHBORS / "dinov2.npz"
-    old = neighbor_store.read_neighbors(path)
+    old = neighbor_files.read_neighbors(path)
     layers = {layer: old.layer(layer) for layer in old.layers}
     write_neighbors(path, ["someone", *old.names[1:]], layers, old.settings, old.recipe)
     target = "results/cknna/dinov2_vs_sd3_b8.npy"
@@ -331,11 +331,11 @@ def test_a_hub_that_cannot_be_reached_says_what_to_do(fresh: Workflow) -> None:
 
 def test_a_local_folder_gives_the_same_features_as_the_checkpoint_it_holds(copied: Workflow, tmp_path: Path) -> None:
     (copied.directory / "resources/weights/siglip2/checkpoint").rename(tmp_path / "mine")
-    before = store.read_features(copied.directory / FEATURES / "siglip2/final.pt")
+    before = feature_files.read_features(copied.directory / FEATURES / "siglip2/final.pt")
     overlay = {"models": {"siglip2": {"weights": {"from": "folder", "folder": str(tmp_path / "mine")}}}}
     done = copied.run(f"{FEATURES}/siglip2/layers.json", overlay=overlay)
     assert done.code == 0, done.output
-    after = store.read_features(copied.directory / FEATURES / "siglip2/final.pt")
+    after = feature_files.read_features(copied.directory / FEATURES / "siglip2/final.pt")
     assert np.array_equal(before.values, after.values)
     assert after.recipe["weights"]["source"] == "folder"
     assert after.recipe["weights"]["sha256"] == before.recipe["weights"]["sha256"]

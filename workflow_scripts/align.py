@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from diffalign import logs, recipes, sides
+from diffalign import logs
 from diffalign.alignment import calibration, intervals
 from diffalign.alignment.metrics import METRICS, Layer, Settings, measure_grid, score
-from diffalign.atomic import replacing, write_json
+from diffalign.io import recipes, sides
+from diffalign.io.atomic import replacing, write_json
 from diffalign.randomness import dealt
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from diffalign import logs, recipes, sides
+from diffalign import logs
 from diffalign.alignment.metrics import measure_grid
-from diffalign.atomic import replacing, write_json
+from diffalign.io import recipes, sides
+from diffalign.io.atomic import replacing, write_json
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

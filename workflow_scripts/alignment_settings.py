@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffalign import logs
-from diffalign.atomic import write_json
+from diffalign.io.atomic import write_json
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from diffalign import calibration_store, logs, recipes, sides
+from diffalign import logs
 from diffalign.alignment import calibration, intervals
 from diffalign.alignment.metrics import Settings, measure_grid
-from diffalign.calibration_store import Selection, StoredCalibration
-from diffalign.matrices import read_matrix
+from diffalign.io import calibration_files, recipes, sides
+from diffalign.io.calibration_files import Selection, StoredCalibration
+from diffalign.io.matrices import read_matrix
 from diffalign.randomness import shuffled
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def calibrate_layers(
     for metric, path in outputs.items():
         error = errors.get(metric, np.full_like(scores[metric], np.nan))
         bounds = intervals.around(scores[metric], error)
-        calibration_store.write_calibration(
+        calibration_files.write_calibration(
             path,
             StoredCalibration(
                 nulls.get(metric), error, bounds.low, bounds.high, chosen.get(metric), recipes.drawing_recipe(drawing)

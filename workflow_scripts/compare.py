@@ -15,11 +15,11 @@ from diffalign import __version__
 from diffalign.alignment import METRICS, Preparation, measure
 from diffalign.alignment.preparation import FeatureError, unit_rows
 from diffalign.alignment.settings import CLAMP_RULES
-from diffalign.layouts import LAYOUTS, ROWS, Table, read_layers
+from diffalign.io.feature_files import check_same_names
+from diffalign.io.layouts import LAYOUTS, ROWS, Table, read_layers
+from diffalign.io.prepared_features import preparation_settings
 from diffalign.names import unknown
-from diffalign.prepared_features import preparation_settings
 from diffalign.provenance import file_sha256
-from diffalign.store import check_same_names
 
 
 class _OneLine(argparse.ArgumentParser):

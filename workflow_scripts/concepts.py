@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from diffalign import logs
 from diffalign.conditions import CLEAN
-from diffalign.stimuli import manifest
+from diffalign.io import manifest
+from diffalign.specs import Dataset, SourceFile
 from diffalign.stimuli.things import read_concepts, verified
-from diffalign.study import Dataset, SourceFile
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -11,11 +11,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from diffalign import logs, recipes, sides, tables
+from diffalign import logs
 from diffalign.alignment.arrays import rows_layer
 from diffalign.alignment.curves import Measured, measured, neighbor_counts, nested_subset, subset_sizes
 from diffalign.alignment.metrics import METRICS, Layer
 from diffalign.alignment.neighbors import nearest_neighbors
+from diffalign.io import recipes, sides, tables
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

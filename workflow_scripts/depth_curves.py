@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from diffalign import figures, logs
 from diffalign.alignment.metrics import METRICS
-from diffalign.matrices import CalibratedMatrix, read_matrices
+from diffalign.io.matrices import CalibratedMatrix, read_matrices
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

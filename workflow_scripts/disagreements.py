@@ -9,11 +9,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from PIL import Image
 
-from diffalign import figures, logs, people_store
+from diffalign import figures, logs
 from diffalign.human.ceilings import votes
 from diffalign.human.odd_one_out import pair_similarities
 from diffalign.human.triplets import Triplets, odd_last
-from diffalign.store import read_bundle
+from diffalign.io import human_files
+from diffalign.io.feature_files import read_bundle
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -34,8 +35,8 @@ def disagreements(
 
     images: the folder of PNG files; without it, words stand in their place. Each triplet is shown once.
     """
-    people = people_store.read_people(people_path)
-    features = people_store.layer_of(read_bundle(layers_json), layer, people)
+    people = human_files.read_people(people_path)
+    features = human_files.layer_of(read_bundle(layers_json), layer, people)
     objects, share = _agreed(people.triplets)
     triplets = Triplets(objects, len(people.names))
     similarities, _ = pair_similarities(features.values, triplets, distance)

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffalign import layouts, logs
-from diffalign.atomic import write_json
-from diffalign.matrices import read_matrix
+from diffalign import logs
+from diffalign.io import layouts
+from diffalign.io.atomic import write_json
+from diffalign.io.matrices import read_matrix
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

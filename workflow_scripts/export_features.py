@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffalign import layouts, logs, store
-from diffalign.atomic import write_json
-from diffalign.stimuli.manifest import read_manifest
+from diffalign import logs
+from diffalign.io import feature_files, layouts
+from diffalign.io.atomic import write_json
+from diffalign.io.manifest import read_manifest
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -28,7 +29,7 @@ def export_features(
     names file of a layout whose files have no names. Raises StoreError for files that cannot be trusted, and ValueError
     for an unknown layout.
     """
-    layers = [store.read_features(source) for source in features]
+    layers = [feature_files.read_features(source) for source in features]
     if layout == "vfmvae":
         rows = [] if manifest is None else read_manifest(manifest)
         transforms = {row.name: {"rotation": row.rotation, "scale": row.scale} for row in rows}
@@ -42,7 +43,7 @@ def export_features(
     write_json(recipe, made_from(layers))
 
 
-def made_from(layers: Sequence[store.Features]) -> dict[str, Any]:
+def made_from(layers: Sequence[feature_files.Features]) -> dict[str, Any]:
     """The recipe that the layers share, and alias and module path of each."""
     order = [{"layer": each.recipe["layer"], "module": each.recipe["module"]} for each in layers]
     return {**layers[0].shared, "layers": order}

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffalign import logs
-from diffalign.atomic import make_empty, write_text
-from diffalign.stimuli.manifest import read_manifest
+from diffalign.io.atomic import make_empty, write_text
+from diffalign.io.manifest import read_manifest
 from diffalign.stimuli.transforms import Transform, print_records
 
 if TYPE_CHECKING:

@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from diffalign import bundles, logs, models, store
-from diffalign.checkpoints import read_record, verify
+from diffalign import logs, models
 from diffalign.conditions import Condition, parse_condition
 from diffalign.devices import choose_device
 from diffalign.extraction import inputs
 from diffalign.extraction.passes import all_tokens, compile_layers, mean_of_passes, pooled_features
 from diffalign.extraction.sizes import check_sides
-from diffalign.latents import Latents
+from diffalign.io import bundles, feature_files
+from diffalign.io.checkpoints import read_record, verify
+from diffalign.io.feature_files import check_same_names
+from diffalign.io.latents import Latents
+from diffalign.io.manifest import read_manifest
+from diffalign.io.prompt_files import read_prompts
+from diffalign.io.token_files import write_tokens
 from diffalign.parts import part_rows
-from diffalign.prompt_store import read_prompts
+from diffalign.specs import Compute, Model
 from diffalign.stimuli.labels import class_labels
-from diffalign.stimuli.manifest import read_manifest
-from diffalign.store import check_same_names
-from diffalign.study import Compute, Model
-from diffalign.token_store import write_tokens
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -202,7 +203,7 @@ def _class_tokens(
 
     Raises StoreError where they are of other images than the manifest, ValueError for another width.
     """
-    found = store.read_features(path)
+    found = feature_files.read_features(path)
     check_same_names(names, found.names, manifest, path)
     width = found.values.shape[1]
     if width != loaded.class_token_width:

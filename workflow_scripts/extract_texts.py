@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from diffalign import bundles, language_store, logs, models
-from diffalign.checkpoints import verify
+from diffalign import logs, models
 from diffalign.devices import choose_device
 from diffalign.extraction.texts import text_features
-from diffalign.language_store import Outputs, outputs_of
+from diffalign.io import bundles, language_files
+from diffalign.io.checkpoints import verify
+from diffalign.io.language_files import Outputs, outputs_of
 from diffalign.parts import part_rows
-from diffalign.study import Compute, Model
+from diffalign.specs import Compute, Model
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -46,7 +47,7 @@ def extract_texts(
     """
     content = json.loads(recipe.read_text(encoding="utf-8"))
     model = replace(Model.from_recipe(content["model"]), device_map=device_map)
-    said = language_store.read_texts(texts)
+    said = language_files.read_texts(texts)
     on = choose_device(compute.device)
     checkpoint = verify(record, weights)
     loaded = models.load_language(model, weights, on)
@@ -71,7 +72,7 @@ def extract_texts(
         made["parameters"] = loaded.parameters
         bundles.write_part(writes.path, names, {**values, "measures": found.measures}, made, len(said.texts))
         return
-    language_store.write(
+    language_files.write(
         writes,
         found.names,
         found.mean.__getitem__,

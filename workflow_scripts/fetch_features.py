@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from torch.hub import download_url_to_file
 
 from diffalign import logs
-from diffalign.atomic import write_json
+from diffalign.io.atomic import write_json
 from diffalign.provenance import file_sha256
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffalign import logs
-from diffalign.checkpoints import describe, link_file
-from diffalign.study import Weights
+from diffalign.io.checkpoints import describe, link_file
+from diffalign.specs import Weights
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

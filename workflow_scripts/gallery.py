@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from diffalign import figures, logs, recipes, sides
+from diffalign import figures, logs
 from diffalign.alignment.per_image import PerImage, extremes, per_image
+from diffalign.io import recipes, sides
+from diffalign.io.feature_files import StoreError
 from diffalign.offenders import first_five
-from diffalign.store import StoreError
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

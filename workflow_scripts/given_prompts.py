@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffalign import logs
-from diffalign.prompt_store import embedding_facts, read_embeddings, write_prompts
-from diffalign.stimuli.manifest import read_manifest
+from diffalign.io.manifest import read_manifest
+from diffalign.io.prompt_files import embedding_facts, read_embeddings, write_prompts
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

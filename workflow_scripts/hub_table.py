@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffalign import logs
-from diffalign.checkpoints import describe, hub_snapshot, link_files
+from diffalign.io.checkpoints import describe, hub_snapshot, link_files
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

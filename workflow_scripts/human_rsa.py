@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffalign import logs, tables
-from diffalign.atomic import write_json
+from diffalign import logs
 from diffalign.human.odd_one_out import compared
 from diffalign.human.similarities import Rsa, read_similarities, rsa
+from diffalign.io import tables
+from diffalign.io.atomic import write_json
+from diffalign.io.feature_files import StoreError, read_bundle
 from diffalign.offenders import first_five
 from diffalign.provenance import file_sha256
 from diffalign.randomness import keyed
+from diffalign.specs import SimilarityFile, SourceFile
 from diffalign.stimuli.things import read_concepts, verified
-from diffalign.store import StoreError, read_bundle
-from diffalign.study import SimilarityFile, SourceFile
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

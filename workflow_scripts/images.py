@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from PIL.Image import Image as Picture
 
 from diffalign import logs
-from diffalign.atomic import make_empty
 from diffalign.conditions import CLEAN
+from diffalign.io import manifest
+from diffalign.io.atomic import make_empty
 from diffalign.provenance import file_sha256
-from diffalign.stimuli import folders, manifest, photographs, squares, tables, things
-from diffalign.study import Dataset, SourceFile
+from diffalign.specs import Dataset, SourceFile
+from diffalign.stimuli import folders, photographs, squares, tables, things
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from diffalign import bundles, logs
-from diffalign.checkpoints import RECORD_FORMAT
+from diffalign import logs
+from diffalign.io import bundles
+from diffalign.io.checkpoints import RECORD_FORMAT
 from diffalign.models import precomputed
 from diffalign.provenance import file_sha256
-from diffalign.study import Model
+from diffalign.specs import Model
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from diffalign import latent_folders, logs
-from diffalign import latents as store
-from diffalign.atomic import replacing, write_json
-from diffalign.checkpoints import RECORD_FORMAT
-from diffalign.latents import LatentError
+from diffalign import logs
+from diffalign.io import latent_folders
+from diffalign.io import latents as store
+from diffalign.io.atomic import replacing, write_json
+from diffalign.io.checkpoints import RECORD_FORMAT
+from diffalign.io.latents import LatentError
+from diffalign.io.manifest import read_manifest
 from diffalign.provenance import file_sha256
-from diffalign.stimuli.manifest import read_manifest
-from diffalign.study import Model
+from diffalign.specs import Model
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

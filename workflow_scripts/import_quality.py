@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffalign import language_store, layouts, logs
+from diffalign import logs
+from diffalign.io import language_files, layouts
 from diffalign.provenance import file_sha256
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ def import_quality(bundle: str, path: Path, output: Path) -> None:
     """Write the loss, bits per byte and parameters that a file has. Raises FileNotFoundError or StoreError."""
     found = layouts.read_platonic_quality(path)
     source = {"path": str(path), "layout": "platonic", "sha256": file_sha256(path)}
-    language_store.write_published_quality(output, bundle, found, source)
+    language_files.write_published_quality(output, bundle, found, source)
 
 
 if __name__ == "__main__":

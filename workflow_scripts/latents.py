@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from diffalign import latents as store
 from diffalign import logs, models
-from diffalign.atomic import replacing
-from diffalign.checkpoints import verify
 from diffalign.conditions import Condition, parse_condition
 from diffalign.devices import choose_device
 from diffalign.extraction import inputs
 from diffalign.extraction.sizes import check_sides, scaled_side
 from diffalign.extraction.taps import Taps
-from diffalign.stimuli.manifest import read_manifest
-from diffalign.study import Compute, Model
+from diffalign.io import latents as store
+from diffalign.io.atomic import replacing
+from diffalign.io.checkpoints import verify
+from diffalign.io.manifest import read_manifest
+from diffalign.specs import Compute, Model
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffalign import bundles, logs
+from diffalign import logs
+from diffalign.io import bundles
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

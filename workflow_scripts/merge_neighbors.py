@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffalign import logs
-from diffalign.neighbor_store import merge_parts
+from diffalign.io.neighbor_files import merge_parts
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

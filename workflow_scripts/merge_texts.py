@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffalign import bundles, language_store, logs
-from diffalign.language_store import Outputs, outputs_of
+from diffalign import logs
+from diffalign.io import bundles, language_files
+from diffalign.io.language_files import Outputs, outputs_of
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -15,7 +16,7 @@ def merge_texts(parts: Sequence[Path], outputs: Outputs, batch_size: int) -> Non
     """Write both bundles and what the texts say of the model. Raises StoreError where parts do not belong together."""
     names, recipe, values = bundles.read_parts(parts)
     parameters = recipe.pop("parameters")
-    language_store.write(
+    language_files.write(
         outputs,
         names,
         lambda alias: values(f"mean:{alias}"),

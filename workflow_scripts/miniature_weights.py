@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffalign import logs
-from diffalign.atomic import make_empty
-from diffalign.checkpoints import describe
+from diffalign.io.atomic import make_empty
+from diffalign.io.checkpoints import describe
 from diffalign.models import family
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 from scipy.cluster import hierarchy
 
-from diffalign import figures, logs, similarity
+from diffalign import figures, logs
+from diffalign.alignment import model_similarity
 from diffalign.alignment.metrics import METRICS, Metric
-from diffalign.matrices import CalibratedMatrix, read_matrices
-from diffalign.similarity import Grid
+from diffalign.alignment.model_similarity import Grid
+from diffalign.io.matrices import CalibratedMatrix, read_matrices
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -32,9 +33,9 @@ def model_maps(matrices: Sequence[Path], calibrations: Sequence[Path], outputs: 
         raise ValueError("study.pairs names no pair of models, so there is nothing to draw")
     figures.styled()
     found = read_matrices(matrices, calibrations)
-    models, raw = similarity.between((m.bundle("a"), m.bundle("b"), largest(m)) for m in found)
-    calibrated = similarity.between((m.bundle("a"), m.bundle("b"), largest_calibrated(m)) for m in found)[1]
-    sides = similarity.two_sides((m.bundle("a"), m.bundle("b")) for m in found)
+    models, raw = model_similarity.between((m.bundle("a"), m.bundle("b"), largest(m)) for m in found)
+    calibrated = model_similarity.between((m.bundle("a"), m.bundle("b"), largest_calibrated(m)) for m in found)[1]
+    sides = model_similarity.two_sides((m.bundle("a"), m.bundle("b")) for m in found)
     figure, order = (
         square_maps(found, models, raw, calibrated)
         if sides is None
@@ -52,9 +53,9 @@ def square_maps(
     by_calibrated = bool(np.isfinite(calibrated).any())
     chosen, highest = (calibrated, 1.0) if by_calibrated else (raw, metric.highest(found[0].recipe["k"]))
     why_not = reason(chosen, by_calibrated)
-    apart = similarity.distances(chosen, highest)
-    tree = None if why_not else similarity.clustering(apart)
-    order = list(range(len(models))) if tree is None else similarity.leaves(tree)
+    apart = model_similarity.distances(chosen, highest)
+    tree = None if why_not else model_similarity.clustering(apart)
+    order = list(range(len(models))) if tree is None else model_similarity.leaves(tree)
     side = min(6.0, max(2.0, 0.42 * len(models)))
     figure, panels = plt.subplots(1, 3, figsize=(3 * side + 4.2, side + 2.4), layout=ConstrainedLayoutEngine(h_pad=0.1))
     names = [models[i] for i in order]
@@ -138,7 +139,7 @@ def model_map(axes: Axes, apart: NDArray[np.float64], models: Sequence[str], why
     if why_not:
         figures.say(axes, f"no clustering and no map:\n{why_not}")
         return
-    points, stress = similarity.planar_map(apart)
+    points, stress = model_similarity.planar_map(apart)
     axes.set_title(f"map of the models (MDS, stress {stress:.2f})", loc="left", fontsize=9)
     figures.labelled_points(axes, points, models)
 

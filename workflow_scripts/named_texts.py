@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from diffalign import logs
 from diffalign.conditions import CLEAN
-from diffalign.stimuli import manifest, tables
-from diffalign.study import Dataset
+from diffalign.io import manifest
+from diffalign.specs import Dataset
+from diffalign.stimuli import tables
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

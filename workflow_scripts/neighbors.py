@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
 
-from diffalign import logs, neighbor_store, store
+from diffalign import logs
 from diffalign.alignment.neighbors import nearest_neighbors
 from diffalign.alignment.preparation import FeatureError, unit_rows
 from diffalign.alignment.settings import Preparation
 from diffalign.devices import choose_gpu
+from diffalign.io import feature_files, neighbor_files
+from diffalign.io.prepared_features import clamp_bounds, preparation_settings
 from diffalign.parts import part_rows
-from diffalign.prepared_features import clamp_bounds, preparation_settings
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -39,20 +40,20 @@ def neighbors(layers_json: Path, k_max: int, preparation: Preparation, path: Pat
     FeatureError that names the file and the first five images where features are NaN, infinite or zero, or where layers
     disagree about the images; ValueError for a device that is not there.
     """
-    bundle = store.read_bundle(layers_json)
+    bundle = feature_files.read_bundle(layers_json)
     gpu = choose_gpu(search.device)
     names: tuple[str, ...] = ()
     shared: dict[str, Any] = {}
     modules: dict[str, str] = {}
     first = layers_json
     bounds = clamp_bounds(layers_json, bundle.digests, preparation)
-    with neighbor_store.writing(path) as file:
+    with neighbor_files.writing(path) as file:
         for alias in logs.progress(bundle.digests, len(bundle.digests), "neighbors"):
             source, features = bundle.path(alias), bundle.read(alias)
             if not names:
                 names, first, shared = features.names, source, features.shared
                 logs.log.info("%s on %s: %d images, %d layers", path, gpu or "cpu", len(names), len(bundle.digests))
-            store.check_same_names(names, features.names, first, source)
+            feature_files.check_same_names(names, features.names, first, source)
             modules[alias] = features.recipe["module"]
             try:
                 rows = unit_rows(features.values, features.names, preparation, bounds.get(alias))

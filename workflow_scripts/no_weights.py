@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffalign import logs
-from diffalign.atomic import make_empty, write_json
-from diffalign.checkpoints import RECORD_FORMAT
+from diffalign.io.atomic import make_empty, write_json
+from diffalign.io.checkpoints import RECORD_FORMAT
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

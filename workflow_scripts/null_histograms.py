@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from diffalign import figures, logs
 from diffalign.alignment.calibration import Calibration
 from diffalign.alignment.metrics import METRICS
-from diffalign.matrices import CalibratedMatrix, read_matrices
+from diffalign.io.matrices import CalibratedMatrix, read_matrices
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign import logs, people_store, tables
+from diffalign import logs
 from diffalign.alignment.intervals import LEVEL
-from diffalign.atomic import write_arrays, write_json
 from diffalign.human.ceilings import both_ways, clustered
 from diffalign.human.choices import closest_pairs
 from diffalign.human.odd_one_out import CHANCE, Choices, likelihood, pair_similarities, per_category, per_object
 from diffalign.human.reduction import principal_components
 from diffalign.human.transforms import read_transform
 from diffalign.human.triplets import Triplets
-from diffalign.people_store import People
+from diffalign.io import human_files, tables
+from diffalign.io.atomic import write_arrays, write_json
+from diffalign.io.feature_files import Features, read_bundle
+from diffalign.io.human_files import People
 from diffalign.provenance import file_sha256
-from diffalign.store import Features, read_bundle
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -146,7 +147,7 @@ class Combined:
 
     def read(self, people: People) -> tuple[str, Features]:
         """The features as one layer. Raises StoreError for other objects, TransformError where a width does not fit."""
-        parts = [people_store.layer_of(read_bundle(path), layer, people) for path, layer in self.of]
+        parts = [human_files.layer_of(read_bundle(path), layer, people) for path, layer in self.of]
         values: NDArray[np.floating] = np.concatenate([part.values for part in parts], axis=1)
         made: dict[str, Any] = {"bundle": self.name, "of": [part.recipe for part in parts], "transform": None}
         if self.transform is not None:
@@ -173,10 +174,10 @@ def _add_intervals(rows: list[dict[str, Any]], gained: NDArray[np.floating], tri
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], snakemake.rule):
         given, output = snakemake.input, snakemake.output
-        people = people_store.read_people(Path(given.people))
+        people = human_files.read_people(Path(given.people))
         asked = snakemake.params.get("combined")
         if asked is None:
-            layers = people_store.layers_of(Path(given.layers), people)
+            layers = human_files.layers_of(Path(given.layers), people)
         else:
             of = tuple(zip(map(Path, given.layers), asked["layers"], strict=True))
             transform = None if asked["transform"] is None else Path(asked["transform"])

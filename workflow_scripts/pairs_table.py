@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffalign import logs, tables
-from diffalign.matrices import CalibratedMatrix, read_matrices
+from diffalign import logs
+from diffalign.io import tables
+from diffalign.io.matrices import CalibratedMatrix, read_matrices
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -9,9 +9,9 @@ import numpy as np
 from diffalign import logs
 from diffalign.human.ceilings import ceilings
 from diffalign.human.triplets import distinct, read_triplets
-from diffalign.people_store import ordered, write_people
+from diffalign.io.human_files import ordered, write_people
+from diffalign.specs import SourceFile, TripletFile
 from diffalign.stimuli.things import read_concepts, verified
-from diffalign.study import SourceFile, TripletFile
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from diffalign import logs, tables
+from diffalign import logs
+from diffalign.io import tables
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from diffalign import logs, recipes, sides
+from diffalign import logs
 from diffalign.alignment import per_image as images
 from diffalign.alignment.metrics import Score
-from diffalign.atomic import replacing, write_json
+from diffalign.io import recipes, sides
+from diffalign.io.atomic import replacing, write_json
+from diffalign.io.manifest import ManifestError, read_manifest
 from diffalign.offenders import first_five
-from diffalign.stimuli.manifest import ManifestError, read_manifest
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from diffalign import logs, people_store, tables
-from diffalign.atomic import make_empty, write_json
+from diffalign import logs
 from diffalign.devices import choose_device
 from diffalign.human.ceilings import clustered
 from diffalign.human.odd_one_out import CHANCE
 from diffalign.human.probe import Plan, Probed, Schedule, grid, probe
 from diffalign.human.transforms import write_transform
 from diffalign.human.triplets import distinct
+from diffalign.io import human_files, tables
+from diffalign.io.atomic import make_empty, write_json
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -56,8 +57,8 @@ def probe_layers(
     checkpoints: a folder to go on from after a crash; removed in the end. Raises TripletError where a fold holds no
     triplet, StoreError where features and people know other objects.
     """
-    people = people_store.read_people(people_path)
-    features = dict(people_store.layers_of(layers_json, people))
+    people = human_files.read_people(people_path)
+    features = dict(human_files.layers_of(layers_json, people))
     on = choose_device(device)
     values = {layer: each.values for layer, each in features.items()}
     found = probe(values, people.names, people.triplets, plan, seed, on, distance, ties, checkpoints)

@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from diffalign import checkpoints, logs
+from diffalign import logs
 from diffalign.devices import choose_device
+from diffalign.io import checkpoints
+from diffalign.io.manifest import read_manifest
+from diffalign.io.prompt_files import write_prompts
 from diffalign.models import family
-from diffalign.prompt_store import write_prompts
 from diffalign.provenance import file_sha256
+from diffalign.specs import Model, Texts
 from diffalign.stimuli.captions import prompt_texts, read_texts, read_words
-from diffalign.stimuli.manifest import read_manifest
-from diffalign.study import Model, Texts
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

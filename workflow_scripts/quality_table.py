@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffalign import language_store, logs, tables
-from diffalign.matrices import CalibratedMatrix, read_matrices
-from diffalign.rank_correlation import over_families
+from diffalign import logs
+from diffalign.alignment.rank_correlation import over_families
+from diffalign.io import language_files, tables
+from diffalign.io.matrices import CalibratedMatrix, read_matrices
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,10 +75,10 @@ def quality_table(
 def row(matrix: CalibratedMatrix, language: Language) -> dict[str, Any]:
     """One pair. Raises ValueError where the file of quality is of another model."""
     side, other = language.side, "a" if language.side == "b" else "b"
-    quality = language_store.read_quality(language.quality)
+    quality = language_files.read_quality(language.quality)
     bundle = matrix.bundle(side)
     # of last tokens there is no file of their own
-    if bundle not in (quality["bundle"], language_store.last_of(quality["bundle"])):
+    if bundle not in (quality["bundle"], language_files.last_of(quality["bundle"])):
         raise ValueError(f"{language.quality} is of '{quality['bundle']}', not of '{bundle}'")
     found: dict[str, Any] = {
         "metric": matrix.metric,

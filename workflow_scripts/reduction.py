@@ -9,15 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from diffalign import logs, people_store, tables
-from diffalign.atomic import write_json
+from diffalign import logs
 from diffalign.human.ceilings import clustered
 from diffalign.human.choices import closest_pairs
 from diffalign.human.odd_one_out import CHANCE, Choices, pair_similarities, similarities_of_products
 from diffalign.human.reduction import components_of_products, pooled, principal_components, products
 from diffalign.human.triplets import Triplets, distinct, published_sample
-from diffalign.store import check_same_names
-from diffalign.token_store import read_tokens
+from diffalign.io import human_files, tables
+from diffalign.io.atomic import write_json
+from diffalign.io.feature_files import check_same_names
+from diffalign.io.token_files import read_tokens
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -56,7 +57,7 @@ def reduction(folder: Path, people_path: Path, settings: Settings, memory_mb: in
     folder: un-pooled tokens, of which a block is in memory at a time. Raises StoreError where tokens and people know
     other objects.
     """
-    people, found = people_store.read_people(people_path), read_tokens(folder)
+    people, found = human_files.read_people(people_path), read_tokens(folder)
     check_same_names(people.names, found.names, people_path, folder)
     triplets = published_sample(people.triplets, settings.triplets)
     rows: list[dict[str, Any]] = []

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign import logs, people_store, tables
-from diffalign.atomic import write_arrays, write_json
+from diffalign import logs
 from diffalign.human.ceilings import clustered
 from diffalign.human.odd_one_out import CHANCE, odd_one_out
 from diffalign.human.regression import cross_predicted, explained
 from diffalign.human.triplets import Triplets
+from diffalign.io import human_files, tables
+from diffalign.io.atomic import write_arrays, write_json
+from diffalign.io.feature_files import StoreError
 from diffalign.randomness import dealt, keyed
-from diffalign.store import StoreError
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -56,14 +57,14 @@ def regression(layers_json: Path, people_path: Path, settings: Settings, memory_
 
     Raises StoreError where features and people know other objects, or people have no dimensions.
     """
-    people = people_store.read_people(people_path)
+    people = human_files.read_people(people_path)
     if people.dimensions is None:
         raise StoreError(f"{people_path}: no dimensions; their file is named by datasets.*.dimensions")
     folds = dealt(people.names, settings.folds, settings.seed, "folds")
     rows: list[dict[str, Any]] = []
     predictions, gained, layers = [], [], []
     recipe: dict[str, Any] = {}
-    for layer, features in people_store.layers_of(layers_json, people):
+    for layer, features in human_files.layers_of(layers_json, people):
         recipe = features.shared
         predicted = cross_predicted(features.values, people.dimensions, folds, settings.alphas)
         found = explained(people.dimensions, predicted, keyed(settings.seed, "bootstrap", "objects"))

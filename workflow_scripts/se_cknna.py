@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from diffalign import logs, recipes, sides
+from diffalign import logs
 from diffalign.alignment import semantic_equivariance as semantic
-from diffalign.atomic import replacing, write_json
 from diffalign.conditions import CLEAN
+from diffalign.io import recipes, sides
+from diffalign.io.atomic import replacing, write_json
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

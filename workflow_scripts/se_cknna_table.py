@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffalign import logs, tables
-from diffalign.recipes import is_miniature
+from diffalign import logs
+from diffalign.io import tables
+from diffalign.io.recipes import is_miniature
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

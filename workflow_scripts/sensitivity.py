@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from diffalign import logs, recipes, sides, tables
+from diffalign import logs
 from diffalign.alignment.arrays import rows_layer
 from diffalign.alignment.curves import Measured, measured
 from diffalign.alignment.metrics import Layer
 from diffalign.alignment.neighbors import nearest_neighbors
 from diffalign.alignment.preparation import FeatureError
 from diffalign.alignment.settings import PARITY, PARITY_EPS, Preparation
+from diffalign.io import recipes, sides, tables
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

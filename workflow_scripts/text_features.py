@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from diffalign import bundles, logs, store
-from diffalign.checkpoints import RECORD_FORMAT, read_record
-from diffalign.prompt_store import read_prompts
-from diffalign.stimuli.manifest import read_manifest
-from diffalign.study import Model
+from diffalign import logs
+from diffalign.io import bundles, feature_files
+from diffalign.io.checkpoints import RECORD_FORMAT, read_record
+from diffalign.io.manifest import read_manifest
+from diffalign.io.prompt_files import read_prompts
+from diffalign.specs import Model
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -33,7 +34,7 @@ def text_features(
     (layer,) = Model.from_recipe(content["model"]).layers
     names = [row.name for row in read_manifest(manifest)]
     found = read_prompts(prompts)
-    store.check_same_names(names, list(found.row_of), manifest, prompts)
+    feature_files.check_same_names(names, list(found.row_of), manifest, prompts)
     values = found.text[[found.row_of[name] for name in names]].float().numpy()
     made = {
         **content,

@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffalign import language_store, logs
+from diffalign import logs
+from diffalign.io import language_files
+from diffalign.io.manifest import read_manifest
 from diffalign.provenance import file_sha256
+from diffalign.specs import Texts
 from diffalign.stimuli.captions import prompt_texts, read_texts, read_words
-from diffalign.stimuli.manifest import read_manifest
-from diffalign.study import Texts
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -25,7 +26,7 @@ def texts(conditioning: str, files: Texts, manifest: Path, dataset_json: Path, p
         facts |= {"file": source, "sha256": file_sha256(Path(source))}
     said = {image.name: distinct[row] for image, row in zip(images, rows, strict=True)}
     of = json.loads(dataset_json.read_text(encoding="utf-8"))
-    language_store.write_texts(path, language_store.Texts(said, facts, of))
+    language_files.write_texts(path, language_files.Texts(said, facts, of))
     logs.log.info("%d distinct texts for %d images", len(distinct), len(images))
 
 

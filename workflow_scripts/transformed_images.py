@@ -13,11 +13,12 @@ import numpy as np
 from PIL import Image
 
 from diffalign import logs
-from diffalign.atomic import make_empty
 from diffalign.conditions import EQUIVARIANCE, Condition, parse_condition
+from diffalign.io import manifest
+from diffalign.io.atomic import make_empty
 from diffalign.offenders import first_five
 from diffalign.provenance import file_sha256
-from diffalign.stimuli import manifest, squares, transforms
+from diffalign.stimuli import squares, transforms
 from diffalign.stimuli.folders import flat_folder
 from diffalign.stimuli.squares import ImageError
 from diffalign.stimuli.transforms import Transform

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffalign import logs
-from diffalign.atomic import make_empty
-from diffalign.checkpoints import describe, hub_snapshot, link_configuration, package_folder
+from diffalign.io.atomic import make_empty
+from diffalign.io.checkpoints import describe, hub_snapshot, link_configuration, package_folder
 from diffalign.models import family
-from diffalign.study import Weights
+from diffalign.specs import Weights
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

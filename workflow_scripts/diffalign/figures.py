@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
-from diffalign.atomic import replacing
+from diffalign.io.atomic import replacing
 
 MINIATURE_NOTE = "Miniature models with random weights: this shows the workflow, not a result."
 BEST, DEFAULT = "#c2410c", "#1d4ed8"

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from diffalign.extraction.sizes import buckets, scaled_side
-from diffalign.latents import Latents
+from diffalign.io.latents import Latents
 from diffalign.noise import NoiseLevel
 from diffalign.randomness import normal
+from diffalign.specs import ImageInput
 from diffalign.stimuli.squares import read_rgb
-from diffalign.study import ImageInput
 
 Item = dict[str, Any]
 

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign import logs
-from diffalign.atomic import replacing
 from diffalign.human.odd_one_out import odd_one_out
 from diffalign.human.transforms import Transform
 from diffalign.human.triplets import TripletError, Triplets
+from diffalign.io.atomic import replacing
 from diffalign.randomness import dealt, keyed
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.atomic import write_arrays
+from diffalign.io.atomic import write_arrays
 
 
 class TransformError(ValueError):

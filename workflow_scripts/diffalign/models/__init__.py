@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from diffalign.study import Model
+    from diffalign.specs import Model
 
 
 class CheckpointError(ValueError):
@@ -164,7 +164,7 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
 
     Raises CheckpointError that names the folder, whatever a library says of a corrupted file or a wrong shape.
     """
-    from diffalign.precision import at_precision
+    from diffalign.models.precision import at_precision
 
     loaded: Loaded = _load(model, folder, noise, device)
     return at_precision(loaded, model.precision, device)

@@ -8,10 +8,10 @@ from typing import Any, TypeVar, get_type_hints
 
 from torch import nn
 
+from diffalign.io.state_dicts import StateDict
 from diffalign.models import CheckpointError
 from diffalign.names import nearest
-from diffalign.state_dicts import StateDict
-from diffalign.study import Model
+from diffalign.specs import Model
 
 A = TypeVar("A")
 

@@ -12,11 +12,11 @@ import diffusers
 import torch
 from diffusers import DDIMScheduler, DiTTransformer2DModel
 
+from diffalign.io.state_dicts import read_state_dict
 from diffalign.models import CheckpointError, Loaded, check_there
 from diffalign.models.latent_transformers import unchanged as all_tokens
 from diffalign.noise import NoiseLevel, nearest_step
-from diffalign.state_dicts import read_state_dict
-from diffalign.study import Model
+from diffalign.specs import Model
 
 # what a batch of this family holds
 READS = "latents"

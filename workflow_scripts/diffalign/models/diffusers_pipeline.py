@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from diffalign.models import CheckpointError, Loaded, from_diffusers, schedules, spatial_tokens
 from diffalign.models import text_encoders as encoders
 from diffalign.noise import NoiseLevel
-from diffalign.study import Model
+from diffalign.specs import Model
 
 # what a batch of this family holds
 READS = "latents"

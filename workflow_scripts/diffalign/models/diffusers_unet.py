@@ -14,7 +14,7 @@ from torch import Tensor
 from diffalign.models import Loaded, from_diffusers, schedules, spatial_tokens
 from diffalign.models.text_encoders import encoding_pipeline, end_tokens, write_clip, write_index
 from diffalign.noise import NoiseLevel
-from diffalign.study import Model
+from diffalign.specs import Model
 
 # what a batch of this family holds
 READS = "latents"

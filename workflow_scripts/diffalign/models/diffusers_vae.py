@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from diffalign.models import CheckpointError, Loaded, from_diffusers, spatial_tokens
 from diffalign.models.posterior import Posterior
-from diffalign.study import Model
+from diffalign.specs import Model
 
 # what a batch of this family holds
 READS = "pixels"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from diffalign.models import Loaded
-from diffalign.study import Model
+from diffalign.specs import Model
 
 READS = "pixels"
 HAS_WEIGHTS = False

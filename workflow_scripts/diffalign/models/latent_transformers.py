@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffalign.io.state_dicts import StateDict, checkpoint_file, read_state_dict
 from diffalign.models import CheckpointError, Loaded
 from diffalign.models.architectures import read_fields
 from diffalign.noise import NoiseLevel, on_path
-from diffalign.state_dicts import StateDict, checkpoint_file, read_state_dict
-from diffalign.study import Model
+from diffalign.specs import Model
 
 _FREQUENCIES = 256
 

@@ -29,7 +29,7 @@ from diffalign.models.latent_transformers import (
     unchanged,
 )
 from diffalign.noise import NoiseLevel
-from diffalign.study import Model
+from diffalign.specs import Model
 
 # what a batch of this family holds
 READS = "latents"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from diffalign.randomness import normal
-from diffalign.study import Model
+from diffalign.specs import Model
 
 
 class Posterior(nn.Module):

@@ -1,4 +1,4 @@
-"""Features that were made elsewhere: files in any layout of `diffalign.layouts`, in the place of an extraction."""
+"""Features that were made elsewhere: files in any layout of `diffalign.io.layouts`, in the place of an extraction."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.layouts import ROWS, Table, names_beside, read_layers
-from diffalign.store import check_same_names
-from diffalign.study import FeatureFiles, Model
+from diffalign.io.feature_files import check_same_names
+from diffalign.io.layouts import ROWS, Table, names_beside, read_layers
+from diffalign.specs import FeatureFiles, Model
 
 READS = "features"
 

@@ -22,7 +22,7 @@ from diffalign.models.latent_transformers import (
 )
 from diffalign.models.repa import REPA, WIDTHS, RepaArchitecture, projector_widths
 from diffalign.noise import NoiseLevel
-from diffalign.study import Model
+from diffalign.specs import Model
 
 # what a batch of this family holds
 READS = "latents"

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffalign.io.state_dicts import StateDict
 from diffalign.models import CheckpointError, Loaded
 from diffalign.models.architectures import fill
 from diffalign.models.latent_transformers import (
@@ -23,8 +24,7 @@ from diffalign.models.latent_transformers import (
     save_miniature,
 )
 from diffalign.noise import NoiseLevel
-from diffalign.state_dicts import StateDict
-from diffalign.study import Model
+from diffalign.specs import Model
 
 # what a batch of this family holds
 READS = "latents"

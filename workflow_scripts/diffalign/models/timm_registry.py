@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from diffalign.atomic import write_json
+from diffalign.io.atomic import write_json
 from diffalign.names import UnknownName, expand_layers, nearest
 from diffalign.provenance import file_sha256
 

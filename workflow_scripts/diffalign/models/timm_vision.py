@@ -16,7 +16,7 @@ from timm.models._hub import save_for_hf
 from torch import Tensor
 
 from diffalign.models import CheckpointError, Loaded, check_keys, map_tokens
-from diffalign.study import Model
+from diffalign.specs import Model
 
 # what a batch of this family holds
 READS = "pixels"

@@ -14,7 +14,7 @@ import transformers
 from torch import Tensor
 
 from diffalign.models import CheckpointError, LoadedLanguage, Tokenized, check_keys
-from diffalign.study import Model
+from diffalign.specs import Model
 
 # what a batch of this family holds
 READS = "texts"

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from diffalign.latent_folders import STATISTICS, statistics_in
+from diffalign.io.latent_folders import STATISTICS, statistics_in
+from diffalign.io.state_dicts import checkpoint_file, read_state_dict
 from diffalign.models import Loaded, spatial_tokens
 from diffalign.models.architectures import fill, read_fields
 from diffalign.models.posterior import Posterior
-from diffalign.state_dicts import checkpoint_file, read_state_dict
-from diffalign.study import Model
+from diffalign.specs import Model
 
 # what a batch of this family holds
 READS = "pixels"

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from diffalign.io.manifest import Image
 from diffalign.offenders import first_five
-from diffalign.stimuli.manifest import Image
 
 # conditionings that are said of single images
 TEXTS = ("caption", "description", "caption2")

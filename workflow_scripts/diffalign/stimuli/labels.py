@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from diffalign.io.manifest import Image
 from diffalign.offenders import first_five
-from diffalign.stimuli.manifest import Image
 
 IMAGENET_CLASSES = 1000
 

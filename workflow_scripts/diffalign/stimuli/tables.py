@@ -10,37 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffalign.io.manifest import check_unique
 from diffalign.names import nearest
 from diffalign.offenders import first_five
 from diffalign.randomness import sample
-from diffalign.stimuli.manifest import check_unique
+from diffalign.specs import Columns
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
 
 
 class TableError(ValueError):
     """A table that cannot be used; the message names the file and the first five rows or names."""
-
-
-@dataclass(frozen=True)
-class Columns:
-    """What the columns of a table are called. Each is one, or several of which the first that is not empty counts; name
-    is None where rows are named by their number, image where there are only texts.
-    """
-
-    name: str | None = None
-    image: str | None = None
-    label: str | Sequence[str] | None = None
-    caption: str | Sequence[str] | None = None
-    description: str | Sequence[str] | None = None
-
-    @property
-    def asked(self) -> tuple[str, ...]:
-        """Every column, once."""
-        found: list[str] = []
-        for value in vars(self).values():
-            found += [] if value is None else [value] if isinstance(value, str) else value
-        return tuple(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)

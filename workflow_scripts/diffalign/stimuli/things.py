@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from diffalign.io.manifest import ManifestError, check_unique
 from diffalign.offenders import first_five
 from diffalign.provenance import file_sha256
 from diffalign.stimuli.folders import Source, flat_folder
-from diffalign.stimuli.manifest import ManifestError, check_unique
 
 _ID, _WORD = "uniqueID", "Word"
 _DEFINITION = "Definition (from WordNet, Google, or Wikipedia)"

@@ -1,0 +1,173 @@
+"""What each image adds to an alignment: against definitions, and as files."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT, write_neighbors
+from matplotlib import pyplot as plt
+from PIL import Image as Picture
+
+import gallery
+from diffalign.alignment import measure
+from diffalign.alignment.neighbors import Neighbors, nearest_neighbors
+from diffalign.alignment.per_image import extremes, per_image, same_label
+from diffalign.alignment.preparation import unit_rows
+from diffalign.alignment.settings import Preparation
+from diffalign.io import sides
+from diffalign.io.feature_files import StoreError
+from diffalign.io.manifest import Image, ManifestError, print_manifest
+from diffalign.io.prepared_features import preparation_settings
+from diffalign.io.recipes import Where
+from per_image import per_image as write_per_image
+
+COUNT, K = 40, 5
+NAMES = tuple(f"n{i:02d}" for i in range(COUNT))
+RNG = np.random.default_rng(0)
+A = RNG.standard_normal((COUNT, 6))
+B = A + RNG.standard_normal((COUNT, 6))
+SIDE = {
+    "bundle": "left",
+    "model": {"name": "left"},
+    "noise": None,
+    "conditioning": None,
+    "autoencoder": None,
+    "autoencoder_weights": None,
+    "images": {"dataset": "theirs", "kind": "folder", "size": 8, "seed": 0, "manifest_sha256": ""},
+    "code": "",
+    "pooling": "mean",
+    "weights": {"format": 1, "source": "hub", "sha256": {}},
+    "torch": "",
+    "modules": {"b0": "blocks.0"},
+}
+
+
+def lists(features: np.ndarray, k: int = K) -> Neighbors:
+    return nearest_neighbors(unit_rows(features, NAMES), k)
+
+
+def write_lists(path: Path, features: np.ndarray) -> sides.Files:
+    settings = {**preparation_settings(Preparation()), "k_max": COUNT - 1, "bounds": {}}
+    write_neighbors(path, NAMES, {"b0": lists(features, COUNT - 1)}, settings, SIDE)
+    return sides.Files(path)
+
+
+def settings(tmp_path: Path) -> Path:
+    path = tmp_path / "alignment.json"
+    path.write_text(json.dumps({"k": K, "eps": 0, "rbf_sigma": 1}))
+    return path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[sides.Files, sides.Files]:
+    return write_lists(tmp_path / "a.npz", A), write_lists(tmp_path / "b.npz", B)
+
+
+def test_every_column_is_its_definition() -> None:
+    a, b = lists(A), lists(B)
+    found = per_image(a, b, K)
+    own, other = ([set(side.indices[i].tolist()) for i in range(COUNT)] for side in (a, b))
+    shared = [own[i] & other[i] for i in range(COUNT)]
+    assert found.shared.tolist() == [len(s) for s in shared]
+    for i in range(COUNT):
+        assert set(found.neighbors_a[i][found.is_shared_a[i]].tolist()) == shared[i]
+        assert set(found.neighbors_b[i][found.is_shared_b[i]].tolist()) == shared[i]
+        mutual = [j for j in shared[i] if i in shared[j]]
+        expected = len(mutual) / len(shared[i]) if shared[i] else np.nan
+        assert found.reciprocal[i] == pytest.approx(expected, nan_ok=True)
+        assert found.in_degree_a[i] == sum(i in s for s in own)
+        assert found.in_degree_b[i] == sum(i in s for s in other)
+    assert np.array_equal(found.is_nearest_shared, a.indices[:, 0] == b.indices[:, 0])
+    assert found.similarity_b == pytest.approx(b.similarities.mean(axis=1))
+    assert 0 < found.shared.sum() < COUNT * K
+
+
+def test_the_mean_overlap_is_mutual_knn() -> None:
+    found = per_image(lists(A), lists(B), K)
+    score = measure("mutual_knn", A, B, k=K).value
+    assert found.shared.sum() / (COUNT * K) == score
+    assert found.overlap.mean() == pytest.approx(score, abs=1e-15)
+
+
+def test_longer_lists_are_cut_to_k_and_shorter_ones_refused() -> None:
+    long, short = per_image(lists(A, 12), lists(B, 12), K), per_image(lists(A), lists(B), K)
+    assert np.array_equal(long.overlap, short.overlap)
+    with pytest.raises(ValueError, match="k = 6 is more than the 5 neighbours that the lists hold"):
+        per_image(lists(A), lists(B), 6)
+
+
+def test_shares_of_a_label_are_counted_among_what_counts() -> None:
+    neighbors = np.array([[1, 2], [0, 2], [0, 1]], np.int32)
+    labels = ["cat", "cat", ""]
+    assert same_label(neighbors, labels) == pytest.approx([0.5, 0.5, np.nan], nan_ok=True)
+    counted = np.array([[True, False], [False, False], [True, True]])
+    assert same_label(neighbors, labels, counted) == pytest.approx([1, np.nan, np.nan], nan_ok=True)
+
+
+def test_extremes_are_disjoint_and_ties_go_by_name() -> None:
+    names = ["d", "b", "c", "a", "e", "f", "g", "h", "i"]
+    tied = extremes(np.zeros(9), names, 2)
+    assert [[names[i] for i in tied[kind]] for kind in ("most", "median", "least")] == [
+        ["a", "b"],
+        ["f", "g"],
+        ["c", "d"],
+    ]
+    ranked = extremes(np.arange(9) / 9, names, 3)
+    assert ranked == {"most": [8, 7, 6], "median": [3, 4, 5], "least": [0, 1, 2]}
+    few = extremes(np.arange(4) / 4, names[:4], 3)
+    assert few == {"most": [3, 2, 1], "median": [], "least": [0]}
+
+
+def manifest(path: Path, names: tuple[str, ...]) -> Path:
+    images = [Image(name, f"class{i % 2}", i % 2, "", "", "", "") for i, name in enumerate(names)]
+    path.write_text(print_manifest(images))
+    return path
+
+
+def test_the_table_and_its_recipe(files: tuple[sides.Files, sides.Files], tmp_path: Path) -> None:
+    table, recipe = tmp_path / "t.parquet", tmp_path / "t.json"
+    where = Where("theirs", "clean")
+    listed = manifest(tmp_path / "manifest.tsv", (*NAMES, "n99"))
+    write_per_image(files, ("b0", "b0"), settings(tmp_path), listed, where, table, recipe)
+    frame = pd.read_parquet(table)
+    assert frame["name"].tolist() == list(NAMES)
+    assert frame["label"].tolist() == [f"class{i % 2}" for i in range(COUNT)]
+    assert frame["same_label_a"].between(0, 1).all()
+    content = json.loads(recipe.read_text())
+    jsonschema.validate(content, yaml.safe_load((ROOT / "schemas" / "recipe.schema.yaml").read_text()))
+    assert content["metric"] == "mutual_knn"
+    assert content["value"] == frame["shared"].sum() / (COUNT * K) == measure("mutual_knn", A, B, k=K).value
+
+    write_per_image(files, ("b0", "b0"), settings(tmp_path), None, where, table, recipe)
+    bare = pd.read_parquet(table)
+    assert (bare["label"] == "").all()
+    assert bare["same_label_shared"].isna().all()
+    assert bare["overlap"].equals(frame["overlap"])
+
+    lacking = manifest(tmp_path / "manifest.tsv", NAMES[1:])
+    with pytest.raises(ManifestError, match="lacks 1 of 40 images, first: n00"):
+        write_per_image(files, ("b0", "b0"), settings(tmp_path), lacking, where, table, recipe)
+
+
+def test_a_gallery_is_drawn_and_a_missing_picture_is_named(
+    files: tuple[sides.Files, sides.Files], tmp_path: Path
+) -> None:
+    folder = tmp_path / "png"
+    folder.mkdir()
+    for name in NAMES:
+        Picture.fromarray(RNG.integers(0, 255, (8, 8, 3), np.uint8)).save(folder / f"{name}.png")
+    outputs = [tmp_path / "g.png", tmp_path / "g.pdf"]
+    where = Where("theirs", "clean")
+    gallery.gallery(files, ("b0", "b0"), settings(tmp_path), folder, where, outputs, miniature=False)
+    assert plt.imread(outputs[0]).shape[0] > 500
+    before = outputs[1].read_bytes()
+    gallery.gallery(files, ("b0", "b0"), settings(tmp_path), folder, where, outputs, miniature=False)
+    assert outputs[1].read_bytes() == before
+    most = extremes(per_image(lists(A), lists(B), K).overlap, NAMES, 3)["most"][0]
+    (folder / f"{NAMES[most]}.png").unlink()
+    with pytest.raises(StoreError, match=f"1 images have no PNG file, first: {NAMES[most]}"):
+        gallery.gallery(files, ("b0", "b0"), settings(tmp_path), folder, where, outputs, miniature=False)

@@ -1,0 +1,389 @@
+"""Figures and tables from small matrices that are written by hand."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.text import Annotation
+from numpy.typing import NDArray
+from PIL import Image
+
+from alignment_table import COLUMNS as CELL_COLUMNS
+from alignment_table import alignment_table
+from depth_curves import curves, depth_curves
+from diffalign import figures
+from diffalign.alignment import model_similarity
+from diffalign.alignment.calibration import Calibration, calibrate_by_moments, calibrate_by_permutations
+from diffalign.alignment.metrics import METRICS
+from diffalign.alignment.nulls import NullMoments
+from diffalign.io import tables
+from diffalign.io.calibration_files import Selection, StoredCalibration, read_calibration, write_calibration
+from diffalign.io.matrices import read_matrices
+from diffalign.io.recipes import FORMAT
+from layer_maps import layer_maps
+from model_maps import largest, model_maps, reason
+from null_histograms import drawable, not_drawn, null_histograms
+from pairs_table import COLUMNS as PAIR_COLUMNS
+from pairs_table import pairs_table
+
+DEFAULTS = {"one": "b1", "two": "b0", "three": "b0"}
+ALPHA = 0.05
+Pair = tuple[Path, Path]
+
+
+def null_of(metric: str, values: NDArray[np.float64], rng: np.random.Generator) -> Calibration | None:
+    kind = METRICS[metric].null
+    if kind is None:
+        return None
+    if kind == "permutations":
+        null = rng.uniform(0, 0.3, (39, *values.shape))
+        return calibrate_by_permutations(values, null, METRICS[metric].highest(5), ALPHA)
+    skewness = np.full_like(values, 0.5) if metric in ("cka", "unbiased_cka") else None
+    moments = NullMoments(np.full_like(values, 0.1), np.full_like(values, 0.05), skewness)
+    return calibrate_by_moments(values, moments, METRICS[metric].highest(5), ALPHA)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Pair]:
+    """Write a matrix, its recipe and its calibration."""
+
+    def written(
+        metric: str,
+        a: str,
+        b: str,
+        values: NDArray[np.float64],
+        selection: Selection | None = None,
+        source: str = "hub",
+    ) -> Pair:
+        folder = tmp_path / metric
+        folder.mkdir(exist_ok=True)
+        matrix, beside = folder / f"{a}_vs_{b}.npy", folder / f"{a}_vs_{b}.npz"
+        np.save(matrix, values)
+
+        def side(name: str, count: int) -> dict[str, Any]:
+            return {
+                "bundle": name,
+                "model": {"name": name},
+                "layers": [{"layer": f"b{i}", "module": str(i)} for i in range(count)],
+                "weights": {"source": source},
+                "autoencoder_weights": None,
+            }
+
+        recipe = {
+            "format": FORMAT,
+            "metric": metric,
+            "dataset": "images",
+            "condition": "clean",
+            "n": 40,
+            "k": 5,
+            "chance": 5 / 39 if metric == "mutual_knn" else None,
+            "shape": list(values.shape),
+            "a": side(a, values.shape[0]),
+            "b": side(b, values.shape[1]),
+        }
+        matrix.with_suffix(".json").write_text(json.dumps(recipe))
+        error = np.full_like(values, 0.1)
+        settings = {"permutations": 39, "alpha": ALPHA, "seed": 0, "level": 0.95}
+        null = null_of(metric, values, np.random.default_rng(len(a + b + metric)))
+        write_calibration(beside, StoredCalibration(null, error, values - 0.2, values + 0.2, selection, settings))
+        return matrix, beside
+
+    return written
+
+
+def grid(rows: int = 3, columns: int = 4, seed: int = 0) -> NDArray[np.float64]:
+    return np.random.default_rng(seed).uniform(0.2, 0.9, (rows, columns))
+
+
+def apart(pairs: Sequence[Pair]) -> tuple[list[Path], list[Path]]:
+    return [matrix for matrix, _ in pairs], [beside for _, beside in pairs]
+
+
+def check_pictures(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if path.suffix == ".pdf":
+            assert path.read_bytes().startswith(b"%PDF")
+        else:
+            with Image.open(path) as image:
+                assert min(image.size) > 200
+                assert np.asarray(image.convert("L")).std() > 3
+    assert not plt.get_fignums()
+
+
+# --- matrices and their calibrations --------------------------------------------------------------------------------
+
+
+def test_a_matrix_is_read_with_its_calibration(write: Callable[..., Pair]) -> None:
+    values = grid()
+    (matrix,) = read_matrices(*apart([write("cknna", "one", "two", values)]))
+    assert matrix.calibration.null is not None
+    assert len(matrix.calibration.null.maxima) == 39
+    assert matrix.best == np.unravel_index(values.argmax(), values.shape)
+    assert matrix.default(DEFAULTS) == (1, 0)
+    assert matrix.missing_null == ""
+
+
+def test_a_calibration_of_another_matrix_is_refused(write: Callable[..., Pair]) -> None:
+    first, second = write("cknna", "one", "two", grid()), write("cknna", "one", "three", grid(2, 2))
+    with pytest.raises(ValueError, match=r"two\.npy has \(3, 4\); rerun"):
+        read_matrices([first[0]], [second[1]])
+
+
+@pytest.mark.parametrize(
+    ("metric", "why"),
+    [("procrustes", "no null"), ("rsa_pearson", "no null: only its mean and sd are known"), ("cka", "")],
+)
+def test_why_there_are_no_calibrated_scores(metric: str, why: str, write: Callable[..., Pair]) -> None:
+    (matrix,) = read_matrices(*apart([write(metric, "one", "two", grid())]))
+    assert matrix.missing_null == why
+    assert drawable(matrix) == (why == "")
+
+
+def test_the_skewness_is_stored_where_it_is_known(write: Callable[..., Pair]) -> None:
+    stored = read_calibration(write("cka", "one", "two", grid())[1])
+    assert stored.null is not None
+    assert np.array_equal(np.asarray(stored.null.skewness), np.full((3, 4), 0.5))
+    other = read_calibration(write("cknna", "one", "two", grid())[1])
+    assert other.null is not None
+    assert other.null.skewness is None
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def test_q_is_benjamini_and_hochberg_over_each_metric() -> None:
+    table = pd.DataFrame(
+        {"metric": ["a", "b", "a", "a", "a"], "p": [0.01, 0.04, 0.04, np.nan, 0.03], "q": [np.nan] * 5}
+    )
+    tables.add_q(table, "p", "q")
+    assert table["q"].tolist() == pytest.approx([0.03, 0.04, 0.04, math.nan, 0.04], nan_ok=True)
+
+
+def test_the_table_of_cells(write: Callable[..., Pair], tmp_path: Path) -> None:
+    values = grid()
+    values[2, 3] = np.nan
+    pairs = [write("cknna", "one", "two", values), write("cknna", "one", "three", grid(3, 2, 1))]
+    pairs.append(write("procrustes", "one", "two", grid(seed=2)))
+    tsv, parquet = tmp_path / "cells.tsv", tmp_path / "cells.parquet"
+    alignment_table(*apart(pairs), DEFAULTS, tsv, parquet)
+    table, same = pd.read_csv(tsv, sep="\t"), pd.read_parquet(parquet)
+    assert list(table.columns) == list(same.columns) == list(CELL_COLUMNS)
+    assert len(table) == len(same) == 12 + 6 + 12
+    assert dict(same.dtypes.astype(str)) == CELL_COLUMNS
+    first = read_matrices(*apart(pairs[:1]))[0].calibration
+    assert first.null is not None
+    cell = table[(table.b == "two") & (table.metric == "cknna") & table.is_default]
+    for column, wanted in (
+        ("null_mean", first.null.mean),
+        ("z", first.null.z),
+        ("p", first.null.p),
+        ("low", first.low),
+    ):
+        assert cell[column].item() == pytest.approx(wanted[1, 0])
+    undefined = table[table.score.isna()]
+    assert len(undefined) == 1
+    assert undefined[["z", "p", "q", "calibrated"]].isna().all().all()
+    bare = table[table.metric == "procrustes"]
+    assert bare[["null_mean", "null_sd", "z", "p", "q", "calibrated"]].isna().all().all()
+    assert bare.error.notna().all()
+    ranked = table[table.metric == "cknna"].dropna(subset="p").sort_values("p")
+    by_hand = ranked.p.to_numpy() * len(ranked) / np.arange(1, len(ranked) + 1)
+    assert ranked.q.to_numpy() == pytest.approx(np.minimum.accumulate(by_hand[::-1])[::-1])
+
+
+def test_the_table_of_pairs(write: Callable[..., Pair], tmp_path: Path) -> None:
+    chosen = Selection(("b2", "b1"), 0.6, 0.5, 0.7, 20)
+    values = grid()
+    pairs = [
+        write("cknna", "one", "two", values, chosen, "miniature"),
+        write("cknna", "one", "three", np.full((3, 2), np.nan)),
+        write("cka", "one", "two", grid(seed=4)),
+        write("procrustes", "one", "two", grid(seed=2)),
+    ]
+    tsv, parquet = tmp_path / "pairs.tsv", tmp_path / "pairs.parquet"
+    pairs_table(*apart(pairs), DEFAULTS, tsv, parquet)
+    table, same = pd.read_csv(tsv, sep="\t"), pd.read_parquet(parquet)
+    assert list(table.columns) == list(same.columns) == list(PAIR_COLUMNS)
+    assert dict(same.dtypes.astype(str)) == PAIR_COLUMNS
+    full, undefined, moments, bare = (table.iloc[i] for i in range(4))
+    assert full.maximum == pytest.approx(values.max())
+    assert (full.default_layer_a, full.default_layer_b) == ("b1", "b0")
+    assert full.default_score == pytest.approx(values[1, 0])
+    assert full.maximum_p == full.maximum_q == 1 / 40
+    assert (full.selected_layer_a, full.selected_layer_b, full.selected_count) == ("b2", "b1", 20)
+    assert (full.selected_chosen, full.selected_reported, full.selected_uncorrected) == (0.6, 0.5, 0.7)
+    assert (full.null, full.permutations, full.miniature) == ("permutations", 39, True)
+    assert undefined[["layer_a", "maximum", "maximum_p", "maximum_q", "default_score", "selected_count"]].isna().all()
+    assert (moments.null, moments.miniature) == ("moments", False)
+    assert math.isnan(moments.permutations)
+    assert bare[["null", "permutations", "maximum_p", "maximum_q", "default_p"]].isna().all()
+    assert bare.default_high == pytest.approx(bare.default_score + 0.2)
+
+
+def test_tables_without_rows_keep_their_columns(tmp_path: Path) -> None:
+    for make, columns in ((alignment_table, CELL_COLUMNS), (pairs_table, PAIR_COLUMNS)):
+        make([], [], {}, tmp_path / "t.tsv", tmp_path / "t.parquet")
+        assert list(pd.read_parquet(tmp_path / "t.parquet").columns) == list(columns)
+
+
+# --- figures --------------------------------------------------------------------------------------------------------
+
+
+SEVERAL = ["cknna", "rsa_pearson", "cka", "procrustes", "mutual_knn"]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "kind"),
+    [
+        (["cknna"], "defined"),
+        (["procrustes"], "defined"),
+        (SEVERAL, "one cell undefined"),
+        (SEVERAL[:3], "nothing defined"),
+        (SEVERAL[:3], "one layer each"),
+    ],
+    ids=str,
+)
+def test_figures_of_a_pair(metrics: list[str], kind: str, write: Callable[..., Pair], tmp_path: Path) -> None:
+    values = grid(1, 1) if kind == "one layer each" else grid()
+    if kind == "one cell undefined":
+        values[0, 1] = np.nan
+    if kind == "nothing defined":
+        values[:] = np.nan
+    pairs = apart([write(metric, "one", "two", values, source="miniature") for metric in metrics])
+    outputs = [tmp_path / "figure.png", *([tmp_path / "figure.pdf"] if len(metrics) == 1 else [])]
+    layer_maps(*pairs, outputs)
+    check_pictures(outputs)
+    depth_curves(*pairs, {"one": "b0", "two": "b0"}, outputs)
+    check_pictures(outputs)
+    null_histograms(*pairs, outputs)
+    check_pictures(outputs)
+
+
+def test_curves_carry_intervals_and_thresholds_of_the_cells_they_show(write: Callable[..., Pair]) -> None:
+    values = grid()
+    (matrix,) = read_matrices(*apart([write("cknna", "one", "two", values)]))
+    null = matrix.calibration.null
+    assert null is not None
+    best, default = curves(matrix, "b", "b1")
+    assert np.array_equal(best.values, values.max(axis=0))
+    assert best.low == pytest.approx(values.max(axis=0) - 0.2)
+    assert (best.threshold == null.maximum_threshold).all()
+    assert "not corrected" in best.label
+    assert np.array_equal(default.values, values[1])
+    assert np.array_equal(default.threshold, null.threshold[1])
+
+
+def test_metrics_that_are_not_drawn_are_named_with_the_reason(write: Callable[..., Pair]) -> None:
+    names = ("procrustes", "rsa", "rsa_pearson")
+    found = read_matrices(*apart([write(name, "one", "two", grid()) for name in names]))
+    assert not_drawn(found, 200) == [
+        "Not drawn (no null): Procrustes, RSA (Spearman)",
+        "Not drawn (no null: only its mean and sd are known): RSA (Pearson)",
+    ]
+
+
+# --- maps of models -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", ["cknna", "procrustes", "unbiased_cka_rbf"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_maps_of_two_models_of_missing_pairs_and_of_three(
+    metric: str, count: int, write: Callable[..., Pair], tmp_path: Path
+) -> None:
+    places = [("one", "two"), ("one", "three"), ("two", "three")][:count]
+    pairs = apart([write(metric, a, b, grid(seed=i)) for i, (a, b) in enumerate(places)])
+    outputs = [tmp_path / "map.png"]
+    model_maps(*pairs, outputs)
+    check_pictures(outputs)
+
+
+def test_miniatures_say_so_in_the_picture(write: Callable[..., Pair], tmp_path: Path) -> None:
+    for source in ("hub", "miniature"):
+        output = tmp_path / f"{source}.png"
+        layer_maps(*apart([write("cknna", "one", "two", grid(), source=source)]), [output])
+        with Image.open(output) as image:
+            colors = np.asarray(image.convert("RGB")).reshape(-1, 3)
+        red = (colors == (0xB9, 0x1C, 0x1C)).all(axis=1).sum()
+        assert (red > 100) == (source == "miniature")
+
+
+@pytest.mark.parametrize("metric", ["cknna", "procrustes"])
+def test_models_of_one_side_are_rows_and_those_of_the_other_columns(
+    metric: str, write: Callable[..., Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    model_matrix = figures.model_matrix
+    monkeypatch.setattr(figures, "model_matrix", lambda axes, *given: drawn.append(given) or model_matrix(axes, *given))
+    places = [("one", "two"), ("one", "three"), ("one", "four"), ("five", "two"), ("five", "four")]
+    scores = [grid(seed=i) for i in range(len(places))]
+    pairs = apart([write(metric, *place, values) for place, values in zip(places, scores, strict=True)])
+    model_maps(*pairs, [tmp_path / "map.png"])
+    check_pictures([tmp_path / "map.png"])
+    values, rows, columns, _ = drawn[0]
+    assert (rows, columns) == (["one", "five"], ["two", "three", "four"])
+    best = [largest(matrix) for matrix in read_matrices(*pairs)]
+    assert np.array_equal(values, [best[:3], [best[3], np.nan, best[4]]], equal_nan=True)
+
+
+def test_sides_are_told_apart_only_where_no_model_is_on_both() -> None:
+    assert model_similarity.two_sides([("a", "b"), ("a", "c")]) == (["a"], ["b", "c"])
+    assert model_similarity.two_sides([("a", "b"), ("b", "c")]) is None
+    assert model_similarity.two_sides([("a", "b"), ("a", "c"), ("b", "c")]) is None
+    # one pair: two models have one distance
+    assert model_similarity.two_sides([("a", "b")]) is None
+    assert model_similarity.two_sides([]) is None
+
+
+def test_a_map_without_pairs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"study\.pairs names no pair"):
+        model_maps([], [], [tmp_path / "map.png"])
+
+
+def test_both_directions_of_a_pair_are_averaged_and_missing_pairs_are_nan() -> None:
+    models, found = model_similarity.between([("a", "b", 0.2), ("b", "a", 0.4), ("c", "a", 0.5)])
+    assert models == ["a", "b", "c"]
+    assert found[0, 1] == found[1, 0] == pytest.approx(0.3)
+    assert found[0, 2] == found[2, 0] == 0.5
+    assert np.isnan(found[1, 2])
+    assert np.isnan(np.diag(found)).all()
+    assert reason(found, True) == "pairs of models are missing or undefined"
+    assert reason(np.zeros((3, 3)), True) == "no pair of models exceeds its null"
+    assert reason(np.zeros((2, 2)), True) == "two models have one distance"
+    assert reason(np.full((3, 3), 0.5), True) == ""
+
+
+def test_points_in_a_plane_are_found_again_and_the_same_every_time() -> None:
+    points = np.random.default_rng(0).normal(size=(7, 2))
+    wanted = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    found, stress = model_similarity.planar_map(wanted)
+    assert stress < 0.01
+    assert np.linalg.norm(found[:, None] - found[None], axis=-1) == pytest.approx(wanted, abs=0.05)
+    assert np.array_equal(found, model_similarity.planar_map(wanted)[0])
+
+
+def test_clustering_puts_near_models_beside_each_other() -> None:
+    near = np.array([[0, 0.9, 0.1, 0.9], [0.9, 0, 0.9, 0.2], [0.1, 0.9, 0, 0.9], [0.9, 0.2, 0.9, 0]])
+    order = model_similarity.leaves(model_similarity.clustering(near))
+    assert abs(order.index(0) - order.index(2)) == abs(order.index(1) - order.index(3)) == 1
+    assert model_similarity.distances(1 - near, math.inf) == pytest.approx(near)
+
+
+@pytest.mark.parametrize("crowd", [1.0, 0.001])
+def test_labels_of_points_do_not_overlap(crowd: float) -> None:
+    figures.styled()
+    figure, axes = plt.subplots(figsize=(4, 4), layout="constrained")
+    points = np.random.default_rng(1).normal(size=(6, 2)) * crowd
+    points[-1] = (3, 3)
+    figures.labelled_points(axes, points, [f"a-long-name-{i}" for i in range(6)])
+    figure.draw_without_rendering()
+    texts = [each for each in axes.texts if isinstance(each, Annotation)]
+    boxes = [super(Annotation, each).get_window_extent() for each in texts]
+    assert len(boxes) == 6
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    plt.close(figure)

@@ -1,0 +1,119 @@
+"""Autoencoders of diffusers: one path for every class."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_study import load
+
+from diffalign import models
+from diffalign.extraction.passes import pooled_features
+from diffalign.models import CheckpointError, Loaded, diffusers_vae
+from diffalign.specs import Model
+
+CPU = torch.device("cpu")
+STUDY = load()
+TINY = {"class": "AutoencoderTiny", "encoder_block_out_channels": [16] * 4, "decoder_block_out_channels": [16] * 4}
+WAN = {"class": "AutoencoderKLWan", "base_dim": 16, "z_dim": 16}
+
+
+def made(name: str, folder: Path, **changes: Any) -> Loaded:
+    model: Model = replace(STUDY.models[name], **changes)
+    diffusers_vae.make_miniature(model.miniature, folder, 0)
+    return models.load(model, folder, None, CPU)
+
+
+def pixels(side: int = 64) -> torch.Tensor:
+    torch.manual_seed(2)
+    return torch.randn(2, 3, side, side).clamp(-1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "miniature", "shape"),
+    [
+        ("sdvae", None, (2, 4, 8, 8)),
+        ("fluxvae", None, (2, 16, 8, 8)),
+        ("sanavae", None, (2, 32, 2, 2)),
+        ("qwenimagevae", None, (2, 16, 8, 8)),
+        ("qwenimagevae", WAN, (2, 16, 8, 8)),
+        ("sanavae", TINY, (2, 4, 8, 8)),
+    ],
+)
+def test_the_latent_is_what_diffusers_encodes(
+    name: str, miniature: dict[str, Any] | None, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    found = made(name, tmp_path, **({} if miniature is None else {"miniature": miniature}))
+    kind = json.loads((tmp_path / "config.json").read_text())["_class_name"]
+    vae = getattr(diffusers, kind).from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        images = pixels()
+        encoded = vae.encode(images.unsqueeze(2) if diffusers_vae.KINDS[kind].video else images, return_dict=False)[0]
+        expected = encoded.mode() if diffusers_vae.KINDS[kind].moments else encoded
+        latent = found.forward({"pixels": images, "names": ["a", "b"]})
+    assert isinstance(latent, torch.Tensor)
+    assert latent.shape == shape
+    assert torch.equal(latent, expected.reshape(shape))
+    _, pooled = pooled_features(found, {"latent": "posterior"}, [{"pixels": images, "names": ["a", "b"]}])
+    assert np.allclose(pooled["latent"], latent.mean((2, 3)).numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("configuration", "mean", "std"),
+    [
+        ({"scaling_factor": 0.25, "shift_factor": 0.5}, [0.5] * 4, [4.0] * 4),
+        (
+            {"scaling_factor": 0.5, "latents_mean": [1, 2, 3, 4], "latents_std": [1, 1, 2, 2]},
+            [1, 2, 3, 4],
+            [2, 2, 4, 4],
+        ),
+    ],
+)
+def test_statistics_are_those_of_the_configuration(
+    configuration: dict[str, Any], mean: list[float], std: list[float], tmp_path: Path
+) -> None:
+    miniature = {**STUDY.models["sdvae"].miniature, **configuration}
+    found = made("sdvae", tmp_path, miniature=miniature).latent_statistics
+    assert found is not None
+    assert [part.shape for part in found] == [(1, 4, 1, 1)] * 2
+    assert found[0].flatten().tolist() == mean
+    assert found[1].flatten().tolist() == std
+
+
+def test_statistics_of_a_film_autoencoder_are_per_channel(tmp_path: Path) -> None:
+    found = made("qwenimagevae", tmp_path).latent_statistics
+    config = diffusers.AutoencoderKLQwenImage.load_config(tmp_path)
+    assert found is not None
+    assert torch.allclose(found[0].flatten(), torch.tensor(config["latents_mean"]))
+    assert torch.allclose(found[1].flatten(), torch.tensor(config["latents_std"]))
+
+
+def test_a_sample_of_an_autoencoder_without_posterior_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"AutoencoderDC has no posterior.*models.sanavae.posterior: mode"):
+        made("sanavae", tmp_path, posterior="sample")
+
+
+def test_an_unknown_class_is_named(tmp_path: Path) -> None:
+    made("sdvae", tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "_class_name": "VQModel"}))
+    with pytest.raises(
+        CheckpointError, match=rf"{path}: _class_name 'VQModel' is not known here; known: AutoencoderKL"
+    ):
+        models.load(STUDY.models["sdvae"], tmp_path, None, CPU)
+    with pytest.raises(ValueError, match="miniature: unknown class 'VQModel'; known: AutoencoderKL"):
+        diffusers_vae.make_miniature({"class": "VQModel"}, tmp_path, 0)
+
+
+def test_a_checkpoint_of_another_width_is_refused(tmp_path: Path) -> None:
+    made("qwenimagevae", tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "base_dim": 32}))
+    assert load_file(tmp_path / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(CheckpointError, match=f"{tmp_path}.*qwenimagevae cannot be loaded"):
+        models.load(STUDY.models["qwenimagevae"], tmp_path, None, CPU)

@@ -1,0 +1,1 @@
+"""The configuration: parsed and checked, one module a section."""

@@ -1,0 +1,89 @@
+"""The manifest: one row an image, sorted by name; every later step joins on its names."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from diffalign.io.atomic import write_json, write_text
+from diffalign.offenders import first_five
+from diffalign.provenance import file_sha256
+
+
+class ManifestError(ValueError):
+    """A manifest that cannot be trusted; the message names the file and the first offenders."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image of a data set.
+
+    name: file stem, the key that everything joins on. label and label_index: its class, '' and -1 where it has none.
+    caption, description: what is said of it, '' where there is none. sha256: of the PNG file. source: the file it was
+    made from. notes: what was converted on the way, '' for nothing. rotation: degrees counter-clockwise by which the
+    PNG was turned. scale: share of the side that a model's input will have; the PNG is not scaled.
+    """
+
+    name: str
+    label: str
+    label_index: int
+    caption: str
+    sha256: str
+    source: str
+    notes: str
+    rotation: int = 0
+    scale: float = 1.0
+    description: str = ""
+
+
+COLUMNS = tuple(f.name for f in fields(Image))
+_TYPES: Mapping[str, Callable[[str], Any]] = {"label_index": int, "rotation": int, "scale": float}
+
+
+def print_manifest(images: Iterable[Image]) -> str:
+    """The manifest as tab-separated text, sorted by name."""
+    rows = sorted(images, key=lambda image: image.name)
+    check_unique([image.name for image in rows], "manifest")
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(astuple(image) for image in rows)
+    return text.getvalue()
+
+
+def write_manifest(path: Path, spec_path: Path, images: Iterable[Image], made_of: Mapping[str, Any]) -> None:
+    """Write the manifest, and dataset.json: what the images are made of, with the sha256 of the manifest."""
+    write_text(path, print_manifest(images))
+    write_json(spec_path, {**made_of, "manifest_sha256": file_sha256(path)})
+
+
+def read_manifest(path: Path) -> list[Image]:
+    """Read a manifest. Raises ManifestError for wrong columns, no rows, duplicate or unsorted names."""
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.reader(file, delimiter="\t")
+        header = tuple(next(reader, ()))
+        if header != COLUMNS:
+            raise ManifestError(f"{path}: columns are {', '.join(header)}; expected {', '.join(COLUMNS)}")
+        images = [
+            Image(**{column: _TYPES.get(column, str)(word) for column, word in zip(COLUMNS, row, strict=True)})
+            for row in reader
+        ]
+    if not images:
+        raise ManifestError(f"{path}: holds no images")
+    names = [image.name for image in images]
+    check_unique(names, str(path))
+    if names != sorted(names):
+        raise ManifestError(f"{path}: names are not sorted")
+    return images
+
+
+def check_unique(names: Sequence[str], where: str) -> None:
+    """Raise ManifestError that names the first five names that stand more than once."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ManifestError(f"{where}: {len(twice)} names stand more than once, first: {first_five(twice)}")

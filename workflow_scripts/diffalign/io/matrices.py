@@ -1,0 +1,97 @@
+"""Layer x layer matrices with their recipes and calibrations, as figures and tables read them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffalign.io.calibration_files import StoredCalibration, read_calibration
+from diffalign.io.recipes import FORMAT, is_miniature
+
+
+@dataclass(frozen=True)
+class LayerMatrix:
+    """Scores of every layer of A (rows) with every layer of B (columns)."""
+
+    values: NDArray[np.float64]
+    recipe: Mapping[str, Any]
+
+    def layers(self, side: str) -> list[str]:
+        """Aliases of side ``a`` or ``b``, in order of depth."""
+        return [entry["layer"] for entry in self.recipe[side]["layers"]]
+
+    def bundle(self, side: str) -> str:
+        """The canonical bundle of side ``a`` or ``b``."""
+        return str(self.recipe[side]["bundle"])
+
+    @property
+    def miniature(self) -> bool:
+        """True where either side, or the autoencoder that it reads, has random miniature weights."""
+        return is_miniature(self.recipe)
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric."""
+        return str(self.recipe["metric"])
+
+    @property
+    def best(self) -> tuple[int, int] | None:
+        """Row and column of the largest score; None where no score is defined."""
+        if not np.isfinite(self.values).any():
+            return None
+        row, column = np.unravel_index(int(np.nanargmax(self.values)), self.values.shape)
+        return int(row), int(column)
+
+    def default(self, layers: Mapping[str, str]) -> tuple[int, int]:
+        """Row and column of the default layers of both models. layers: bundle -> its default layer."""
+        return self.layers("a").index(layers[self.bundle("a")]), self.layers("b").index(layers[self.bundle("b")])
+
+
+@dataclass(frozen=True)
+class CalibratedMatrix(LayerMatrix):
+    """Scores of a layer x layer matrix with what is known of them: null, intervals, layers chosen on half."""
+
+    calibration: StoredCalibration
+
+    @property
+    def has_p(self) -> bool:
+        """Whether the null gives p-values and thresholds: some are known by mean and standard deviation only."""
+        null = self.calibration.null
+        return null is not None and bool(np.isfinite(null.p).any())
+
+    @property
+    def missing_null(self) -> str:
+        """Why there are no calibrated scores; empty where there are."""
+        if self.has_p:
+            return ""
+        if not np.isfinite(self.values).any():
+            return "no score is defined"
+        return "no null" if self.calibration.null is None else "no null: only its mean and sd are known"
+
+
+def read_matrix(path: Path) -> LayerMatrix:
+    """Read ``x.npy`` and the recipe ``x.json`` beside it. Raises ValueError where they disagree."""
+    recipe = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    if recipe.get("format") != FORMAT:
+        raise ValueError(f"{path.with_suffix('.json')}: format {recipe.get('format')!r} is not known here; rerun it")
+    values = np.load(path, allow_pickle=False)
+    if list(values.shape) != recipe["shape"]:
+        raise ValueError(f"{path}: shape {values.shape}, but its recipe says {recipe['shape']}")
+    return LayerMatrix(values, recipe)
+
+
+def read_matrices(matrices: Sequence[Path], calibrations: Sequence[Path]) -> list[CalibratedMatrix]:
+    """Read matrices and their calibrations, in the same order. Raises ValueError where two do not belong together."""
+    found = []
+    for path, beside in zip(matrices, calibrations, strict=True):
+        matrix, calibration = read_matrix(path), read_calibration(beside)
+        if calibration.error.shape != matrix.values.shape:
+            raise ValueError(f"{beside}: shape {calibration.error.shape}, but {path} has {matrix.values.shape}; rerun")
+        found.append(CalibratedMatrix(matrix.values, matrix.recipe, calibration))
+    return found

@@ -1,0 +1,130 @@
+"""The neighbour file: lists of every layer of a bundle, readable without torch."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffalign.alignment.neighbors import Neighbors
+from diffalign.io.atomic import replacing
+from diffalign.io.feature_files import StoreError, check_format
+
+NEIGHBORS_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class NeighborFile:
+    """The header of a neighbour file; `layer` reads one layer's lists."""
+
+    path: Path
+    names: tuple[str, ...]
+    layers: tuple[str, ...]
+    settings: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+
+    def layer(self, alias: str) -> Neighbors:
+        """The lists of one layer. Raises StoreError where the file has no such layer."""
+        if alias not in self.layers:
+            raise StoreError(f"{self.path}: no layer '{alias}'; it has {', '.join(self.layers)}")
+        return _read_layer(self.path, alias)
+
+
+@dataclass(frozen=True)
+class NeighborWriter:
+    """Writes the lists of one layer after the other, so that no more than one layer is held; the header comes last."""
+
+    _archive: zipfile.ZipFile
+    _layers: list[str] = field(default_factory=list)
+
+    def add(self, alias: str, neighbors: Neighbors) -> None:
+        """Write the lists of one layer."""
+        self._layers.append(alias)
+        self._write(f"{alias}.indices", neighbors.indices)
+        self._write(f"{alias}.similarities", neighbors.similarities)
+
+    def finish(
+        self, names: Sequence[str], settings: Mapping[str, Any], recipe: Mapping[str, Any], rows: range | None = None
+    ) -> None:
+        """Write the header: names of all images, the preparation, the recipe; rows: those that a part has lists of."""
+        header: dict[str, Any] = {
+            "format": NEIGHBORS_FORMAT,
+            "names": list(names),
+            "layers": self._layers,
+            "settings": dict(settings),
+            "recipe": dict(recipe),
+        }
+        if rows is not None:
+            header["rows"] = [rows.start, rows.stop]
+        self._write("header", np.frombuffer(json.dumps(header).encode(), dtype=np.uint8))
+
+    def _write(self, name: str, array: NDArray[Any]) -> None:
+        with self._archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[NeighborWriter]:
+    """A writer of a neighbour file, which is whole or absent afterwards."""
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        yield NeighborWriter(archive)
+
+
+def merge_parts(parts: Sequence[Path], path: Path) -> None:
+    """Write the lists of parts, in the order of their rows, as one file: to the byte what one search had written.
+
+    Raises StoreError that names the part which differs from the first, or whose rows do not follow those before it.
+    """
+    headers = [_read_header(part) for part in parts]
+    first = {key: value for key, value in headers[0].items() if key != "rows"}
+    end = 0
+    for part, header in zip(parts, headers, strict=True):
+        other = [key for key, value in first.items() if header.get(key) != value]
+        if other:
+            raise StoreError(
+                f"{part}: its {' and '.join(other)} differ from those of {parts[0]}; delete both and rerun"
+            )
+        start, stop = header.get("rows", (None, None))
+        if start != end:
+            raise StoreError(f"{part}: holds the lists of rows {start} to {stop}; expected them to begin at row {end}")
+        end = stop
+    if end != len(first["names"]):
+        raise StoreError(f"{parts[-1]}: the lists end at row {end} of {len(first['names'])}; parts are missing")
+    with writing(path) as file:
+        for alias in first["layers"]:
+            layers = [_read_layer(part, alias) for part in parts]
+            indices = np.concatenate([layer.indices for layer in layers])
+            file.add(alias, Neighbors(indices, np.concatenate([layer.similarities for layer in layers])))
+        file.finish(first["names"], first["settings"], first["recipe"])
+
+
+def read_neighbors(path: Path) -> NeighborFile:
+    """Read the header of a neighbour file. Raises StoreError for anything else, and for a part."""
+    header = _read_header(path)
+    if "rows" in header:
+        raise StoreError(f"{path}: holds the lists of rows {header['rows'][0]} to {header['rows'][1]} only")
+    return NeighborFile(path, tuple(header["names"]), tuple(header["layers"]), header["settings"], header["recipe"])
+
+
+def _read_layer(path: Path, alias: str) -> Neighbors:
+    with np.load(path, allow_pickle=False) as arrays:
+        return Neighbors(arrays[f"{alias}.indices"], arrays[f"{alias}.similarities"])
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            header: dict[str, Any] = json.loads(arrays["header"].tobytes())
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise StoreError(f"{path}: cannot be read as a neighbour file ({error})") from error
+    check_format(header.get("format"), NEIGHBORS_FORMAT, path)
+    return header

@@ -1,0 +1,205 @@
+"""The recipe beside every score: all that a reader needs to know where a number came from.
+
+Its schema is schemas/recipe.schema.yaml, versioned by `FORMAT`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffalign import __version__
+from diffalign.alignment.calibration import Calibration
+from diffalign.alignment.intervals import LEVEL, Interval
+from diffalign.alignment.metrics import METRICS, Score, Settings
+from diffalign.alignment.semantic_equivariance import Estimate, SemanticEquivariance, UnderConditions
+from diffalign.alignment.settings import Preparation
+from diffalign.conditions import CLEAN
+from diffalign.io.neighbor_files import NeighborFile
+from diffalign.io.prepared_features import preparation_settings
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Where:
+    """The images a score was measured on."""
+
+    dataset: str
+    condition: str
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What a calibration depends on: permutations and their seed, the level, whether layers are chosen on half."""
+
+    permutations: int
+    alpha: float
+    seed: int
+    split_selection: bool
+
+
+def read_settings(path: Path) -> Settings:
+    """Read what the rule alignment_settings wrote."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return Settings(int(content["k"]), float(content["eps"]), float(content["rbf_sigma"]))
+
+
+def read_drawing(path: Path) -> Drawing:
+    """Read what the rule calibration_settings wrote."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return Drawing(
+        int(content["permutations"]), float(content["alpha"]), int(content["seed"]), bool(content["split_selection"])
+    )
+
+
+def drawing_recipe(drawing: Drawing) -> dict[str, Any]:
+    """The settings of a calibration as plain JSON."""
+    return {**asdict(drawing), "level": LEVEL}
+
+
+def null_recipe(null: Calibration | None, drawing: Drawing) -> dict[str, Any] | None:
+    """The null of a single score; None where the metric has none."""
+    if null is None:
+        return None
+    cells = {
+        key: _number(float(getattr(null, key)[0, 0])) for key in ("mean", "sd", "z", "p", "threshold", "calibrated")
+    }
+    drawn = {"permutations": drawing.permutations, "seed": drawing.seed} if null.method == "permutations" else {}
+    return {"method": null.method, "alpha": drawing.alpha, **drawn, **cells}
+
+
+def interval_recipe(method: str, interval: Interval) -> dict[str, Any]:
+    """The 95 % interval of a single score over images."""
+    return {
+        "method": method,
+        "level": LEVEL,
+        **{key: _number(float(getattr(interval, key)[0, 0])) for key in ("low", "high", "error")},
+    }
+
+
+def is_miniature(recipe: Mapping[str, Any]) -> bool:
+    """True where either side, or the autoencoder that it reads, has random miniature weights."""
+    records = [recipe[side][key] for side in ("a", "b") for key in ("weights", "autoencoder_weights")]
+    return any(record is not None and record["source"] == "miniature" for record in records)
+
+
+def score_recipe(
+    metric: str,
+    a: NeighborFile,
+    b: NeighborFile,
+    layers: tuple[str, str],
+    settings: Settings,
+    where: Where,
+    score: Score,
+) -> dict[str, Any]:
+    """The recipe of a single score; ``value`` is null, and ``undefined`` says why, where it is NaN."""
+    return {
+        **_common(metric, a, b, settings, where),
+        "value": _number(score.value),
+        "undefined": score.undefined,
+        "a": _side(a, [layers[0]]),
+        "b": _side(b, [layers[1]]),
+    }
+
+
+def semantic_equivariance_recipe(
+    sides: Mapping[str, tuple[NeighborFile, NeighborFile]],
+    layers: tuple[str, str],
+    settings: Settings,
+    dataset: str,
+    asked: Mapping[str, str],
+    found: SemanticEquivariance,
+    robustness: Mapping[str, UnderConditions],
+    drawing: Drawing,
+) -> dict[str, Any]:
+    """The recipe of an SE-CKNNA: that of a single score, with clean, every condition, the change and the robustness.
+
+    sides: condition -> both sides; clean comes first. asked: reference and mean_over. robustness: ``a`` and, where it
+    saw transformed images, ``b``.
+    """
+    conditions = [condition for condition in sides if condition != CLEAN]
+    a, b = sides[CLEAN]
+    undefined = [
+        name for name, each in {CLEAN: found.clean, **found.transformed.conditions}.items() if math.isnan(each.value)
+    ]
+    mean = found.transformed.mean
+    return {
+        **_common("cknna", a, b, settings, Where(dataset, " ".join(conditions))),
+        "metric": "se_cknna",
+        "value": _number(mean.value),
+        "undefined": f"{METRICS['cknna'].undefined} ({', '.join(undefined)})" if undefined else None,
+        "null": null_recipe(found.null, drawing),
+        "interval": None
+        if math.isnan(mean.value)
+        else {"method": "dyadic", "level": LEVEL, **{key: getattr(mean, key) for key in ("low", "high", "error")}},
+        **asked,
+        "clean": _estimate(found.clean),
+        "conditions": {name: _estimate(each) for name, each in found.transformed.conditions.items()},
+        "change": _estimate(found.change),
+        "relative_change": _estimate(found.relative),
+        "robustness": {
+            side: {
+                "mean": _estimate(of_side.mean),
+                "conditions": {name: _estimate(each) for name, each in of_side.conditions.items()},
+            }
+            for side, of_side in robustness.items()
+        },
+        "a": _side(a, [layers[0]]),
+        "b": _side(b, [layers[1]]),
+        "images": {name: [side.recipe["images"] for side in pair] for name, pair in sides.items()},
+    }
+
+
+def _estimate(estimate: Estimate) -> dict[str, float | None]:
+    return {key: _number(value) for key, value in asdict(estimate).items()}
+
+
+def matrix_recipe(
+    metric: str, a: NeighborFile, b: NeighborFile, settings: Settings, where: Where, grid: NDArray[np.float64]
+) -> dict[str, Any]:
+    """The recipe of a layer x layer matrix: rows are layers of A, columns layers of B."""
+    undefined = {
+        f"{a.layers[i]},{b.layers[j]}": METRICS[metric].undefined for i, j in np.argwhere(np.isnan(grid)).tolist()
+    }
+    return {
+        **_common(metric, a, b, settings, where),
+        "shape": [len(a.layers), len(b.layers)],
+        "undefined": undefined,
+        "a": _side(a, a.layers),
+        "b": _side(b, b.layers),
+    }
+
+
+def _common(metric: str, a: NeighborFile, b: NeighborFile, settings: Settings, where: Where) -> dict[str, Any]:
+    chance = METRICS[metric].chance
+    return {
+        "format": FORMAT,
+        "diffalign": __version__,
+        "metric": metric,
+        "dataset": where.dataset,
+        "condition": where.condition,
+        "n": len(a.names),
+        "k": settings.k,
+        "eps": settings.eps,
+        "rbf_sigma": settings.rbf_sigma if METRICS[metric].needs == "rbf" else None,
+        "preparation": {key: a.settings[key] for key in preparation_settings(Preparation())},
+        "chance": None if chance is None else chance(len(a.names), settings.k),
+    }
+
+
+def _side(side: NeighborFile, layers: Sequence[str]) -> dict[str, Any]:
+    recipe: Mapping[str, Any] = {key: value for key, value in side.recipe.items() if key != "modules"}
+    modules = side.recipe["modules"]
+    return {**recipe, "layers": [{"layer": layer, "module": modules[layer]} for layer in layers]}
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

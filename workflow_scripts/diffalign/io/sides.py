@@ -1,0 +1,113 @@
+"""One side of a comparison as scripts read it: neighbour lists, features and factors of all layers of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffalign.alignment.metrics import METRICS, Layer
+from diffalign.alignment.regression import FOLDS
+from diffalign.alignment.settings import Preparation
+from diffalign.io import factor_files, feature_files, neighbor_files
+from diffalign.io.prepared_features import preparation_of, prepared_rows
+from diffalign.randomness import dealt
+
+# what each kind of metric reads beside the neighbour file, whose header says how features were prepared
+_READS_FACTORS = ("factors", "moments")
+# factors of some of the images, for intervals, come from features
+_READS_FEATURES = ("moments", "patterns", "factors", "ranks", "rbf", "regressions")
+
+
+def reads(metrics: Sequence[str]) -> tuple[str, ...]:
+    """Which files these metrics read: ``neighbors`` always, ``features`` and ``factors`` where one needs them."""
+    needs = {METRICS[name].needs for name in metrics}
+    found = ["neighbors"]
+    if needs & set(_READS_FEATURES):
+        found.append("features")
+    if needs & set(_READS_FACTORS):
+        found.append("factors")
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where one side lies. features: its layers.json; factors: its factor file; None where no metric needs them."""
+
+    neighbors: Path
+    features: Path | None = None
+    factors: Path | None = None
+
+
+def files_of(inputs: Any, side: str) -> Files:
+    """The files of side ``a`` or ``b`` among the named inputs of a rule: neighbors_a, features_a, factors_a."""
+    given = {name: Path(path) for name, path in inputs.items() if name.endswith(f"_{side}")}
+    return Files(given[f"neighbors_{side}"], given.get(f"features_{side}"), given.get(f"factors_{side}"))
+
+
+@dataclass(frozen=True)
+class Side:
+    """All layers of one bundle. seed: of the study, for the folds of cross-validation."""
+
+    lists: neighbor_files.NeighborFile
+    files: Files
+    seed: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the images."""
+        return self.lists.names
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Aliases in order of depth."""
+        return self.lists.layers
+
+    @cached_property
+    def preparation(self) -> Preparation:
+        """What was done to the features before the neighbours were searched."""
+        return preparation_of(self.lists.settings)
+
+    @cached_property
+    def _folds(self) -> NDArray[np.int64]:
+        return dealt(self.names, FOLDS, self.seed, "folds")
+
+    def layer(self, alias: str) -> Layer:
+        """One layer, whose parts are read when a metric needs them. Raises StoreError where there is none."""
+        factors = self.files.factors
+        return Layer(
+            len(self.names),
+            lists=lambda: self.lists.layer(alias),
+            rows=lambda: self.rows(alias),
+            folds=lambda: self._folds,
+            factors=None if factors is None else lambda: factor_files.read_factors(factors, alias, self.names)[0],
+            cubes=None if factors is None else lambda: factor_files.read_factors(factors, alias, self.names)[1],
+        )
+
+    def rows(self, alias: str, preparation: Preparation | None = None) -> NDArray[np.float32]:
+        """Features of one layer, (N, D) float32 unit rows, prepared as for its neighbour lists or in another way."""
+        return prepared_rows(self.lists, self.files.features, alias, preparation)
+
+
+def identity(pair: tuple[Side, Side], layers: tuple[str, str]) -> dict[str, str]:
+    """What a row of a table says of the two layers that it compares: a, b (bundles), layer_a, layer_b."""
+    bundles = [side.lists.recipe["bundle"] for side in pair]
+    return {"a": bundles[0], "b": bundles[1], "layer_a": layers[0], "layer_b": layers[1]}
+
+
+def read_sides(a: Files, b: Files, seed: int) -> tuple[Side, Side]:
+    """Both sides of a pair. Raises StoreError that names the first five images where they differ, ValueError where they
+    were prepared differently.
+    """
+    found = [Side(neighbor_files.read_neighbors(files.neighbors), files, seed) for files in (a, b)]
+    first, second = (side.lists for side in found)
+    feature_files.check_same_names(first.names, second.names, first.path, second.path)
+    prepared = [{key: value for key, value in side.settings.items() if key != "bounds"} for side in (first, second)]
+    if prepared[0] != prepared[1]:
+        raise ValueError(f"{first.path} and {second.path} were prepared differently: {prepared[0]} and {prepared[1]}")
+    return found[0], found[1]

@@ -1,0 +1,42 @@
+"""How tables are written: columns in their order, with their types, as TSV and Parquet with the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffalign.alignment.calibration import benjamini_hochberg
+from diffalign.io.atomic import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def frame(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
+    """A table of these rows. columns: name -> pandas type, which holds where no row has a value, too."""
+    import pandas as pd
+
+    return pd.DataFrame(list(rows), columns=list(columns)).astype(dict(columns))
+
+
+def add_q(table: pd.DataFrame, p: str, q: str) -> None:
+    """Fill a column of q-values (Benjamini-Hochberg) from one of p-values, over all rows of the same metric."""
+    for metric in table["metric"].unique():
+        of_metric = table["metric"] == metric
+        table.loc[of_metric, q] = benjamini_hochberg(table.loc[of_metric, p].to_numpy(dtype=np.float64))
+
+
+def write_tsv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as tab-separated text."""
+    with replacing(path) as temporary:
+        table.to_csv(temporary, sep="\t", index=False, float_format="%.9g")
+
+
+def write(table: pd.DataFrame, tsv: Path, parquet: Path) -> None:
+    """Write both files; missing values are empty in TSV."""
+    write_tsv(table, tsv)
+    with replacing(parquet) as temporary:
+        table.to_parquet(temporary, index=False)

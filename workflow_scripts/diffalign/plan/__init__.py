@@ -1,0 +1,1 @@
+"""The plan: which files a study is, one module a stage."""

@@ -1,0 +1,379 @@
+"""What jobs receive: the parts of a checked configuration that a script reads, as plain records.
+
+Scripts and modules of models import these in place of the configuration, so that no result depends on how it is parsed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from diffalign import names
+from diffalign.names import Representation, Vocabulary
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a table are called. Each is one, or several of which the first that is not empty counts; name
+    is None where rows are named by their number, image where there are only texts.
+    """
+
+    name: str | None = None
+    image: str | None = None
+    label: str | Sequence[str] | None = None
+    caption: str | Sequence[str] | None = None
+    description: str | Sequence[str] | None = None
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Every column, once."""
+        found: list[str] = []
+        for value in vars(self).values():
+            found += [] if value is None else [value] if isinstance(value, str) else value
+        return tuple(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where images come from and how they become squares of `size` pixels; see schemas/config.schema.yaml."""
+
+    kind: str
+    size: int | None = None
+    path: str | None = None
+    square: str = "adm"
+    sample: int | None = None
+    labels: str = "none"
+    per_photograph: int = 16
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    caption_index: int = 0
+    prompt: str = ""
+    hub: Mapping[str, Any] | None = None
+
+    @property
+    def table_columns(self) -> Columns:
+        """Of kind table, what its columns are called."""
+        return Columns(**self.columns)
+
+    @property
+    def table_texts(self) -> tuple[int, str]:
+        """Of kind table, which text of a cell that holds a list, and what stands before every caption."""
+        return self.caption_index, self.prompt
+
+    @property
+    def has_images(self) -> bool:
+        """False where there are only features that were made elsewhere, or names and texts."""
+        of_texts = (self.kind == "table" and self.table_columns.image is None) or (
+            self.kind == "things" and self.path is None
+        )
+        return self.has_manifest and not of_texts
+
+    @property
+    def has_manifest(self) -> bool:
+        """False where there are only features that were made elsewhere, whose names nothing else knows."""
+        return self.kind != "precomputed"
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Files of what is said of the images of a data set. files: conditioning -> file. words: file of class names."""
+
+    files: Mapping[str, str]
+    words: str | None
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of a data set, and the sha256 that it must have; None for any."""
+
+    path: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class TripletFile:
+    """A file of choices. first: 0 or 1, the number of the first object. odd: ``last`` or ``column``."""
+
+    path: str
+    first: int
+    odd: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class SimilarityFile:
+    """A matrix of how alike people find some objects, and the file of their names. key, names_key: where both are in
+    MATLAB files. measures: ``dissimilarity`` or ``similarity``.
+    """
+
+    path: str
+    names: str
+    key: str | None
+    names_key: str | None
+    measures: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """What a model is fed: side in pixels, resampling, and the per-channel mean and std of pixels in [0, 1].
+
+    scaled: resampling under conditions that scale inputs, see schemas/config.schema.yaml.
+    """
+
+    size: int
+    interpolation: str
+    antialias: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scaled: str = "same"
+
+    def under_scale(self) -> ImageInput:
+        """The same input with the resampling of conditions that scale it."""
+        if self.scaled == "same":
+            return self
+        return replace(self, interpolation="bilinear", antialias=self.scaled == "bilinear")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where a checkpoint comes from: ``hub``, ``folder``, ``file``, ``package`` or ``miniature``; ``none`` where
+    nothing is learned, ``precomputed`` where features are files.
+    """
+
+    source: str
+    hub: str | None = None
+    revision: str | None = None
+    files: tuple[str, ...] = ()
+    folder: str | None = None
+    path: str | None = None
+    package: str | None = None
+
+
+@dataclass(frozen=True)
+class FeatureFiles:
+    """Where features that were made elsewhere lie; ``{dataset}``, ``{condition}`` and ``{layer}`` stand in paths.
+
+    url, sha256: of a file that is downloaded, in the place of a path. quality: whether it says how well a language
+    model predicts texts.
+    """
+
+    path: str | None = None
+    layout: str = "auto"
+    names: str | None = None
+    url: str | None = None
+    sha256: str | None = None
+    quality: bool = False
+
+    @property
+    def file(self) -> str | None:
+        """The name of the file that is downloaded."""
+        return None if self.url is None else PurePosixPath(urlsplit(self.url).path).name
+
+
+@dataclass(frozen=True)
+class LatentFiles:
+    """Where an autoencoder's latents lie that were made elsewhere; ``{dataset}`` and ``{condition}`` stand in paths."""
+
+    path: str
+    layout: str
+    names: str | None = None
+
+    def at(self, dataset: str, condition: str) -> tuple[Path, Path | None]:
+        """The folder and the names file of one data set and condition."""
+
+        def filled(text: str) -> Path:
+            return Path(text.replace("{dataset}", dataset).replace("{condition}", condition)).expanduser()
+
+        return filled(self.path), None if self.names is None else filled(self.names)
+
+
+# what a path of feature files may hold
+PLACEHOLDERS = ("dataset", "condition", "layer")
+# what conditions a class-conditional model: no class, or that of the image
+LABEL_CONDITIONINGS = ("uncond", "label")
+# what a language model may read of an image
+TEXTS_OF_IMAGES = ("label", "caption", "description", "caption2")
+# keys of a model's entry that only some families know, and what they are where nothing is said
+FAMILY_KEYS: Mapping[str, Any] = {
+    "architecture": {},
+    "path": None,
+    "latent_multiplier": 1.0,
+    "class_tokens": None,
+    "tokens": "patches",
+    "interpolate_positions": False,
+    "context": None,
+    "exclude_bos": False,
+    "quantization": None,
+    "device_map": None,
+}
+_NOT_IN_RECIPES = (
+    *("default_layer", "noise", "conditionings", "embeddings"),
+    *("batch_size", "latent_statistics", "latents_from", "device_map", "series"),
+)
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model: its family, weights, input, layers (alias -> module path, in order of depth) and defaults.
+
+    embeddings: word -> file of given embeddings, one an image. path: ``linear`` or ``cosine``, for families that
+    choose. draws, untrained and last are set by a name: how many draws of noise features are the mean of, whether the
+    architecture has the weights that it begins with, and whether features are the last token in place of the mean.
+    """
+
+    name: str
+    family: str
+    weights: Weights
+    layers: Mapping[str, str]
+    default_layer: str
+    input: ImageInput | None = None
+    latents: str | None = None
+    noise: str | None = None
+    conditionings: tuple[str, ...] = ()
+    embeddings: Mapping[str, str] = field(default_factory=dict)
+    path: str | None = None
+    draws: int = 1
+    untrained: bool = False
+    last: bool = False
+    posterior: str = "mode"
+    latent_statistics: str = "fixed"
+    latents_from: LatentFiles | None = None
+    seeding: str = "name"
+    seed: int = 0
+    batch_size: int | None = None
+    miniature: Mapping[str, Any] = field(default_factory=dict)
+    features: FeatureFiles | None = None
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+    latent_multiplier: float = 1.0
+    class_tokens: str | None = None
+    tokens: str = "patches"
+    interpolate_positions: bool = False
+    context: int | None = None
+    exclude_bos: bool = False
+    quantization: str | None = None
+    device_map: str | None = None
+    precision: str = "float32"
+    series: str | None = None
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What may follow this model's name."""
+        told = tuple(word for word in self.conditionings if word != names.TEXT)
+        allowed = {
+            "cosine": self.path == "linear",
+            "shared": self.latents is not None and self.seeding == "name",
+            "draws": self.latents is not None,
+            "untrained": self.features is None,
+            names.LAST: self.reads_texts,
+        }
+        return Vocabulary(
+            tuple(self.layers),
+            self.default_layer,
+            self.noise,
+            told,
+            tuple(word for word in told if word != "uncond") if names.TEXT in self.conditionings else (),
+            tuple(self.embeddings),
+            tuple(option for option in names.OPTIONS if allowed[option]),
+        )
+
+    def variant(self, representation: Representation) -> Model:
+        """This model as a name means it: its noise, path, draws and weights, or the text or embedding alone."""
+        if representation.text:
+            alone = {"layers": {layer: layer for layer in names.TEXT_LAYERS}, "default_layer": names.TEXT_LAYERS[0]}
+            changes: dict[str, Any] = {**alone, "latents": None, "noise": None, "path": None, "seeding": "name"}
+        else:
+            changes = {"noise": representation.noise, "draws": representation.draws}
+            if "cosine" in representation.options:
+                changes["path"] = "cosine"
+            if "shared" in representation.options:
+                changes["seeding"] = "constant"
+        options = representation.options
+        return replace(self, **changes, untrained="untrained" in options, last=names.LAST in options)
+
+    def recipe(self) -> dict[str, Any]:
+        """Everything that a feature of this model depends on, as plain JSON.
+
+        What changes no feature is left out: defaults of names (layer, noise level, conditioning), the batch size, the
+        statistics that others normalise its latents with, the widths of a miniature that is not used, and the seed
+        where nothing is drawn.
+        """
+        entry = asdict(self)
+        if self.latents is None and self.posterior == "mode" and not self.untrained:
+            entry |= {"seed": 0, "seeding": "name"}
+        for key in _NOT_IN_RECIPES:
+            del entry[key]
+        if self.weights.source != "miniature":
+            entry["miniature"] = {}
+        return entry
+
+    @property
+    def built(self) -> Mapping[str, Any]:
+        """The architecture of the checkpoint that is loaded: the model's own, or that of its miniature."""
+        return self.miniature if self.weights.source == "miniature" else self.architecture
+
+    @property
+    def initial_seed(self) -> int | None:
+        """What the weights of an untrained twin are drawn by; None for a trained model."""
+        return self.seed if self.untrained else None
+
+    def teller(self) -> dict[str, Any]:
+        """The recipe of its prompts: without what is seen, they do not depend on."""
+        bare: dict[str, Any] = {
+            "layers": {},
+            "latents": None,
+            "noise": None,
+            "path": None,
+            "draws": 1,
+            "seeding": "name",
+        }
+        return replace(self, **bare).recipe()
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether, as an entry of the catalogue, it is a language model: it reads texts, and no image."""
+        return bool(self.conditionings) and self.latents is None and self.input is None
+
+    @property
+    def is_autoencoder(self) -> bool:
+        """Whether other models can read its latents."""
+        return "latent" in self.layers and self.features is None
+
+    def encoder(self) -> dict[str, Any]:
+        """The recipe of an autoencoder's latents: with their statistics, without the layers they do not depend on."""
+        entry = {
+            **self.recipe(),
+            "layers": {"latent": self.layers["latent"]},
+            "latent_statistics": self.latent_statistics,
+            "latents_from": None if self.latents_from is None else asdict(self.latents_from),
+        }
+        if self.latents_from is not None and self.latents_from.layout == "lightningdit":
+            entry["posterior"] = "unknown: as it is in the files"
+        return entry
+
+    @classmethod
+    def from_recipe(cls, entry: Mapping[str, Any]) -> Model:
+        """The model that `recipe` described, without its defaults of names."""
+        entry = {**entry, "default_layer": ""}
+        entry["weights"] = Weights(**{**entry["weights"], "files": tuple(entry["weights"]["files"])})
+        if entry["input"] is not None:
+            pixels = entry["input"]
+            entry["input"] = ImageInput(**{**pixels, "mean": tuple(pixels["mean"]), "std": tuple(pixels["std"])})
+        if entry["features"] is not None:
+            entry["features"] = FeatureFiles(**entry["features"])
+        if entry.get("latents_from") is not None:
+            entry["latents_from"] = LatentFiles(**entry["latents_from"])
+        return cls(**entry)
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How the work is done; no result depends on it."""
+
+    device: str
+    batch_size: int
+    workers: int
+    memory_mb: int = 2000
+    compile: bool = False
