@@ -18,8 +18,9 @@ from diffalign.alignment.metrics import METRICS as KNOWN_METRICS
 from diffalign.conditions import CLEAN
 from diffalign.models import families, precomputed
 from diffalign.names import any_of
-from diffalign.specs import TEXTS_OF_IMAGES
-from diffalign.provenance import code_digest, files_digest, folder_digest
+from diffalign.specs import TEXTS_OF_IMAGES, without_defaults
+from diffalign.code_digests import code_digest
+from diffalign.provenance import files_digest, folder_digest
 from diffalign.io.sides import reads
 
 SCRIPTS = ROOT / "workflow_scripts"
@@ -386,7 +387,7 @@ def checkpoint_of(wildcards):
     """What the checkpoint of a model depends on: the part of its entry that says where weights come from."""
     model = STUDY.models[wildcards.model]
     entry = model.recipe()
-    return {key: entry[key] for key in ("name", "family", "weights", "miniature")}
+    return {key: entry[key] for key in ("name", "family", "weights", "miniature") if key in entry}
 
 
 def configuration_of(wildcards):

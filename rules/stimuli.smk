@@ -38,7 +38,7 @@ rule images:
         mem_mb=growing(4000),
         runtime=240,
     params:
-        dataset=lambda w: vars(STUDY.datasets[w.dataset]),
+        dataset=lambda w: without_defaults(STUDY.datasets[w.dataset]),
         concepts=concepts_of,
         # a seed is a parameter only where something is drawn
         seed=lambda w: STUDY.seed if STUDY.datasets[w.dataset].sample else 0,
@@ -66,7 +66,7 @@ rule named_texts:
         mem_mb=growing(4000),
         runtime=60,
     params:
-        dataset=lambda w: vars(STUDY.datasets[w.dataset]),
+        dataset=lambda w: without_defaults(STUDY.datasets[w.dataset]),
         seed=lambda w: STUDY.seed if STUDY.datasets[w.dataset].sample else 0,
         files=table_files,
         code=code_of("named_texts.py"),
@@ -121,7 +121,7 @@ rule concepts:
         mem_mb=growing(2000),
         runtime=30,
     params:
-        dataset=lambda w: vars(STUDY.datasets[w.dataset]),
+        dataset=lambda w: without_defaults(STUDY.datasets[w.dataset]),
         concepts=concepts_of,
         files=lambda w: files_digest([Path(STUDY.things[w.dataset].concepts.path)]),
         code=code_of("concepts.py"),

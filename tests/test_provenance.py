@@ -1,38 +1,6 @@
-import shutil
 from pathlib import Path
 
-from conftest import ROOT
-
 from diffalign import provenance
-
-SCRIPTS = ROOT / "workflow_scripts"
-
-
-def names_in(*files: str) -> set[str]:
-    return {path.relative_to(SCRIPTS).as_posix() for path in provenance._closure([SCRIPTS / file for file in files])}
-
-
-def test_the_digest_covers_what_a_script_imports_and_no_more() -> None:
-    closure = names_in("align.py")
-    assert {
-        "align.py",
-        "diffalign/alignment/metrics.py",
-        "diffalign/io/recipes.py",
-        "diffalign/io/feature_files.py",
-    } <= closure
-    assert "diffalign/figures.py" not in closure
-    assert "diffalign/models/diffusers_mmdit.py" not in closure
-    assert "diffalign/extraction/taps.py" in names_in("extract.py")
-
-
-def test_the_digest_changes_with_a_module_and_not_with_its_place(tmp_path: Path) -> None:
-    before = provenance.code_digest([SCRIPTS / "align.py"])
-    assert provenance.code_digest([SCRIPTS / "align.py"]) == before
-    shutil.copy(SCRIPTS / "align.py", tmp_path / "align.py")
-    assert provenance.code_digest([tmp_path / "align.py"]) == before
-    with (tmp_path / "align.py").open("a") as file:
-        file.write("# changed\n")
-    assert provenance.code_digest([tmp_path / "align.py"]) != before
 
 
 def test_file_digests(tmp_path: Path) -> None:

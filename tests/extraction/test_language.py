@@ -346,7 +346,7 @@ def test_one_job_or_its_parts_write_both_bundles(tmp_path: Path) -> None:
             assert a.recipe == b.recipe
             assert a.recipe["bundle"] == ("gpt2-last" if kind == "last" else "gpt2")
             assert a.recipe["pooling"] == ("last token" if kind == "last" else "mean")
-            assert a.recipe["model"]["last"] == (kind == "last")
+            assert a.recipe["model"].get("last", False) == (kind == "last")
             assert a.recipe["prompts"]["truncated"] == 1
     quality = language_files.read_quality(whole.quality)
     assert quality["miniature"]

@@ -329,7 +329,7 @@ def test_imported_latents_take_the_place_of_an_encoding(copied: Workflow) -> Non
     assert score.read_bytes() == before
     recipe = json.loads(score.with_suffix(".json").read_text())["b"]
     assert recipe["autoencoder_weights"]["source"] == "latents"
-    assert recipe["autoencoder"]["latents_from"] == {"path": str(theirs), "layout": "lightningdit", "names": None}
+    assert recipe["autoencoder"]["latents_from"] == {"path": str(theirs), "layout": "lightningdit"}
     assert recipe["autoencoder"]["posterior"] == "unknown: as it is in the files"
     assert copied.plan(target, overlay=changed).jobs() == {}
     (theirs / "latents_stats.pt").touch()

@@ -338,7 +338,7 @@ def test_names_inside_of_another_kind(tmp_path: Path) -> None:
 def test_arrays_need_no_torch(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", features=VALUES, names=np.array(NAMES))
     code = (
-        "import sys, pathlib; from diffalign import layouts\n"
+        "import sys, pathlib; from diffalign.io import layouts\n"
         f"layouts.read_layers(pathlib.Path({str(tmp_path / 'x.npz')!r}))\n"
         "sys.exit('torch' in sys.modules)"
     )

@@ -89,7 +89,7 @@ def test_features_are_read_without_torch(tmp_path: Path) -> None:
     feature_files.write_features(tmp_path / "x.pt", feature_files.Features(VALUES.numpy(), tuple("abcdefgh"), {}))
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'workflow_scripts')!r})\n"
-        "from pathlib import Path\nfrom diffalign import store\n"
+        "from pathlib import Path\nfrom diffalign.io import feature_files\n"
         f"print(feature_files.read_features(Path({str(tmp_path / 'x.pt')!r})).values.sum(), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

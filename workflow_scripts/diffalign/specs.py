@@ -6,13 +6,27 @@ Scripts and modules of models import these in place of the configuration, so tha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 from diffalign import names
 from diffalign.names import Representation, Vocabulary
+
+
+def without_defaults(record: Any) -> dict[str, Any]:
+    """The fields of a record (a dataclass) that differ from their defaults, records in it likewise, as a mapping.
+
+    Recipes and parameters are made of it, so that a new optional field changes none that is there already.
+    """
+    given = {}
+    for each in fields(record):
+        value = getattr(record, each.name)
+        default = each.default if each.default_factory is MISSING else each.default_factory()
+        if value != default:
+            given[each.name] = without_defaults(value) if is_dataclass(value) else value
+    return given
 
 
 @dataclass(frozen=True)
@@ -209,9 +223,10 @@ FAMILY_KEYS: Mapping[str, Any] = {
     "quantization": None,
     "device_map": None,
 }
+_OF_LATENTS = ("latent_statistics", "latents_from")
 _NOT_IN_RECIPES = (
     *("default_layer", "noise", "conditionings", "embeddings"),
-    *("batch_size", "latent_statistics", "latents_from", "device_map", "series"),
+    *("batch_size", *_OF_LATENTS, "device_map", "series"),
 )
 
 
@@ -294,20 +309,19 @@ class Model:
         return replace(self, **changes, untrained="untrained" in options, last=names.LAST in options)
 
     def recipe(self) -> dict[str, Any]:
-        """Everything that a feature of this model depends on, as plain JSON.
+        """Everything that a feature of this model depends on, as plain JSON; keys at their defaults are left out.
 
-        What changes no feature is left out: defaults of names (layer, noise level, conditioning), the batch size, the
-        statistics that others normalise its latents with, the widths of a miniature that is not used, and the seed
+        What changes no feature is left out, too: defaults of names (layer, noise level, conditioning), the batch size,
+        the statistics that others normalise its latents with, the widths of a miniature that is not used, and the seed
         where nothing is drawn.
         """
-        entry = asdict(self)
+        entry = without_defaults(self)
+        idle = list(_NOT_IN_RECIPES)
         if self.latents is None and self.posterior == "mode" and not self.untrained:
-            entry |= {"seed": 0, "seeding": "name"}
-        for key in _NOT_IN_RECIPES:
-            del entry[key]
+            idle += ["seed", "seeding"]
         if self.weights.source != "miniature":
-            entry["miniature"] = {}
-        return entry
+            idle.append("miniature")
+        return {key: value for key, value in entry.items() if key not in idle}
 
     @property
     def built(self) -> Mapping[str, Any]:
@@ -343,12 +357,8 @@ class Model:
 
     def encoder(self) -> dict[str, Any]:
         """The recipe of an autoencoder's latents: with their statistics, without the layers they do not depend on."""
-        entry = {
-            **self.recipe(),
-            "layers": {"latent": self.layers["latent"]},
-            "latent_statistics": self.latent_statistics,
-            "latents_from": None if self.latents_from is None else asdict(self.latents_from),
-        }
+        statistics = {key: value for key, value in without_defaults(self).items() if key in _OF_LATENTS}
+        entry = {**self.recipe(), "layers": {"latent": self.layers["latent"]}, **statistics}
         if self.latents_from is not None and self.latents_from.layout == "lightningdit":
             entry["posterior"] = "unknown: as it is in the files"
         return entry
@@ -356,16 +366,19 @@ class Model:
     @classmethod
     def from_recipe(cls, entry: Mapping[str, Any]) -> Model:
         """The model that `recipe` described, without its defaults of names."""
-        entry = {**entry, "default_layer": ""}
-        entry["weights"] = Weights(**{**entry["weights"], "files": tuple(entry["weights"]["files"])})
-        if entry["input"] is not None:
-            pixels = entry["input"]
-            entry["input"] = ImageInput(**{**pixels, "mean": tuple(pixels["mean"]), "std": tuple(pixels["std"])})
-        if entry["features"] is not None:
-            entry["features"] = FeatureFiles(**entry["features"])
-        if entry.get("latents_from") is not None:
-            entry["latents_from"] = LatentFiles(**entry["latents_from"])
-        return cls(**entry)
+        records: dict[str, type[Any]] = {
+            "weights": Weights,
+            "input": ImageInput,
+            "features": FeatureFiles,
+            "latents_from": LatentFiles,
+        }
+        made = {key: _record(records[key], value) for key, value in entry.items() if key in records}
+        return cls(**{**entry, **made, "default_layer": ""})
+
+
+def _record(kind: type[Any], entry: Mapping[str, Any]) -> Any:
+    """A record of plain JSON, in which a tuple is a list."""
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()})
 
 
 @dataclass(frozen=True)
