@@ -14,39 +14,42 @@ report: "report/workflow.rst"
 include: "rules/common.smk"
 
 
+# what report/workflow.rst says of the study
+config["report"] = PLAN.figures.report_facts()
+
+
 wildcard_constraints:
-    dataset=any_of(STUDY.datasets),
-    condition=any_of(STUDY.conditions),
-    metric=any_of(METRICS),
-    model=any_of(STUDY.models),
+    dataset=names.any_of(STUDY.datasets),
+    condition=names.any_of(STUDY.conditions),
+    metric=names.any_of(METRICS),
+    model=names.any_of(STUDY.models),
     bundle=TYPED,
     a=NAME,
     b=NAME,
 
 
+# downloads, links and small files that jobs depend on; what loads a library of models is a job
 localrules:
     all,
     all_models,
     recipe,
+    feature_sources,
     alignment_settings,
     calibration_settings,
-    hub_weights,
-    untrained_weights,
-    folder_weights,
-    package_weights,
-    no_weights,
+    weights,
+    untrained_configuration,
     hub_table,
     fetch_features,
 
 
 rule all:
     input:
-        everything(),
+        PLAN.everything(),
 
 
 rule all_models:
     input:
-        scores_of_all_models(),
+        PLAN.figures.scores_of_all_models(),
 
 
 include: "rules/stimuli.smk"

@@ -2,60 +2,45 @@
 # Makes: single scores; layer x layer matrices of all metrics in one job, and their calibration in another.
 
 
-rule alignment_settings:
+use rule recipe as alignment_settings with:
     output:
-        "results/recipes/settings/alignment.json",
+        paths.ALIGNMENT_SETTINGS,
     log:
-        "logs/alignment_settings.log",
-    conda:
-        "../envs/analysis.yaml"
+        paths.log("alignment_settings"),
     params:
-        content={
-            "k": STUDY.alignment.k,
-            "eps": STUDY.alignment.eps,
-            "rbf_sigma": STUDY.alignment.rbf_sigma,
-            "code": code_of("align_layers.py"),
-        },
-    script:
-        "../workflow_scripts/alignment_settings.py"
+        content=PLAN.alignment.settings,
 
 
-use rule alignment_settings as calibration_settings with:
+use rule recipe as calibration_settings with:
     output:
-        "results/recipes/settings/calibration.json",
+        paths.CALIBRATION_SETTINGS,
     log:
-        "logs/calibration_settings.log",
+        paths.log("calibration_settings"),
     params:
-        content={
-            "permutations": STUDY.alignment.permutations,
-            "alpha": STUDY.alignment.alpha,
-            "split_selection": STUDY.alignment.split_selection,
-            "seed": STUDY.seed,
-            "code": code_of("align.py", "calibrate_layers.py"),
-        },
+        content=PLAN.alignment.calibration_settings,
 
 
 rule align:
     input:
-        unpack(both_sides),
-        settings="results/recipes/settings/alignment.json",
-        calibration="results/recipes/settings/calibration.json",
+        unpack(PLAN.alignment.one_metric),
+        settings=paths.ALIGNMENT_SETTINGS,
+        calibration=paths.CALIBRATION_SETTINGS,
     output:
-        score="results/{metric}/{dataset}/{condition}/{a}_vs_{b}.npy",
-        recipe="results/{metric}/{dataset}/{condition}/{a}_vs_{b}.json",
+        score=paths.SCORE,
+        recipe=paths.SCORE_RECIPE,
     log:
-        "logs/align/{metric}/{dataset}/{condition}/{a}_vs_{b}.log",
+        paths.log("align", "metric", "dataset", "condition", "a", "b"),
     conda:
         "../envs/models.yaml"
     threads: 2
     resources:
-        mem_mb=growing(4000),
+        mem_mb=PLAN.alignment.memory(2000),
         runtime=60,
     params:
-        layer_a=lambda w: STUDY.layer(w.a),
-        layer_b=lambda w: STUDY.layer(w.b),
-        dataset=lambda w: w.get("dataset", STUDY.default_dataset),
-        condition=lambda w: w.get("condition", STUDY.default_condition),
+        layer_a=PLAN.alignment.layer_a,
+        layer_b=PLAN.alignment.layer_b,
+        dataset=PLAN.alignment.dataset,
+        condition=PLAN.alignment.condition,
     script:
         "../workflow_scripts/align.py"
 
@@ -63,21 +48,21 @@ rule align:
 # the short form: the default data set and condition
 use rule align as align_default with:
     output:
-        score="results/{metric}/{a}_vs_{b}.npy",
-        recipe="results/{metric}/{a}_vs_{b}.json",
+        score=paths.DEFAULT_SCORE,
+        recipe=paths.DEFAULT_SCORE_RECIPE,
     log:
-        "logs/align/{metric}/{a}_vs_{b}.log",
+        paths.log("align_default", "metric", "a", "b"),
 
 
 rule align_layers:
     input:
-        unpack(all_metrics),
-        settings="results/recipes/settings/alignment.json",
+        unpack(PLAN.alignment.all_metrics),
+        settings=paths.ALIGNMENT_SETTINGS,
     output:
-        matrices=matrices(METRICS, "{dataset}", "{condition}", "{a}", "{b}"),
-        recipes=recipes_of(matrices(METRICS, "{dataset}", "{condition}", "{a}", "{b}")),
+        matrices=PLAN.alignment.matrices(METRICS),
+        recipes=PLAN.alignment.matrix_recipes(METRICS),
     log:
-        "logs/align_layers/{dataset}/{condition}/{a}_vs_{b}.log",
+        paths.log("align_layers", "dataset", "condition", "a", "b"),
     wildcard_constraints:
         a=TYPED,
         b=TYPED,
@@ -86,10 +71,10 @@ rule align_layers:
     threads: 8
     resources:
         memory_mb=STUDY.compute.memory_mb,
-        mem_mb=growing(4000 + STUDY.compute.memory_mb),
+        mem_mb=PLAN.alignment.memory(2000 + STUDY.compute.memory_mb),
         runtime=240,
     params:
-        metrics=list(METRICS),
+        metrics=METRICS,
         seed=STUDY.seed,
     script:
         "../workflow_scripts/align_layers.py"
@@ -97,15 +82,15 @@ rule align_layers:
 
 rule calibrate_layers:
     input:
-        unpack(all_metrics),
-        matrices=matrices(METRICS, "{dataset}", "{condition}", "{a}", "{b}"),
-        recipes=recipes_of(matrices(METRICS, "{dataset}", "{condition}", "{a}", "{b}")),
-        settings="results/recipes/settings/alignment.json",
-        calibration="results/recipes/settings/calibration.json",
+        unpack(PLAN.alignment.all_metrics),
+        matrices=PLAN.alignment.matrices(METRICS),
+        recipes=PLAN.alignment.matrix_recipes(METRICS),
+        settings=paths.ALIGNMENT_SETTINGS,
+        calibration=paths.CALIBRATION_SETTINGS,
     output:
-        calibrations(METRICS, "{dataset}", "{condition}", "{a}", "{b}"),
+        PLAN.alignment.calibrations(METRICS),
     log:
-        "logs/calibrate_layers/{dataset}/{condition}/{a}_vs_{b}.log",
+        paths.log("calibrate_layers", "dataset", "condition", "a", "b"),
     wildcard_constraints:
         a=TYPED,
         b=TYPED,
@@ -114,9 +99,9 @@ rule calibrate_layers:
     threads: 8
     resources:
         memory_mb=STUDY.compute.memory_mb,
-        mem_mb=growing(4000 + STUDY.compute.memory_mb),
+        mem_mb=PLAN.alignment.memory(2000 + STUDY.compute.memory_mb),
         runtime=240,
     params:
-        metrics=list(METRICS),
+        metrics=METRICS,
     script:
         "../workflow_scripts/calibrate_layers.py"

@@ -4,31 +4,31 @@
 
 rule recipe:
     output:
-        "results/recipes/{bundle}.json",
+        paths.RECIPE,
     log:
-        "logs/recipe/{bundle}.log",
+        paths.log("recipe", "bundle"),
     conda:
         "../envs/analysis.yaml"
     params:
-        content=recipe_of,
+        content=PLAN.features.recipe,
     script:
         "../workflow_scripts/recipe.py"
 
 
-# with shards, an extraction runs the model on a part of the images, and a merge follows
-for name, model in image_models().items():
+# with parts, an extraction runs the model on a part of the images, and a merge follows
+for name, model in PLAN.features.image_models.items():
 
     rule:
         name:
-            extraction_rule(name)
+            PLAN.features.rule_name("extract", name)
         input:
-            unpack(extraction_inputs(name)),
+            unpack(PLAN.features.inputs(name)),
         output:
-            **extraction_outputs(model),
+            **({"part": temp(paths.FEATURE_PART)} if PLAN.features.in_parts else PLAN.features.outputs(model)),
         log:
-            f"logs/extract/{{dataset}}/{{condition}}/{EXTRACTED}.log",
+            PLAN.features.log("extract"),
         wildcard_constraints:
-            bundle=names.bundle_pattern(name, model.vocabulary),
+            bundle=PLAN.features.bundles(model),
             part=r"\d+",
             parts=r"\d+",
         conda:
@@ -37,57 +37,57 @@ for name, model in image_models().items():
         resources:
             gpu=1,
             device=STUDY.compute.device,
-            batch_size=model.batch_size or STUDY.compute.batch_size,
+            batch_size=PLAN.features.batch_size(model),
             workers=STUDY.compute.workers,
             compile=int(STUDY.compute.compile),
-            mem_mb=growing(24000),
+            mem_mb=PLAN.features.memory(16000, model),
             runtime=720,
         params:
             layers=list(model.layers),
         script:
             "../workflow_scripts/extract.py"
 
-    if STUDY.extraction_shards > 1:
+    if PLAN.features.in_parts:
 
         rule:
             name:
-                f"merge_features_{name.replace('.', '_')}"
+                PLAN.features.rule_name("merge_features", name)
             input:
-                feature_parts(),
+                PLAN.features.parts(),
             output:
-                **feature_outputs(model),
+                **PLAN.features.outputs(model),
             log:
-                "logs/merge_features/{dataset}/{condition}/{bundle}.log",
+                paths.log("merge_features", "dataset", "condition", "bundle"),
             wildcard_constraints:
-                bundle=names.bundle_pattern(name, model.vocabulary),
+                bundle=PLAN.features.bundles(model),
             conda:
                 "../envs/models.yaml"
             threads: 1
             resources:
-                mem_mb=growing(8000),
+                mem_mb=PLAN.features.memory(4000, model),
                 runtime=120,
             params:
                 layers=list(model.layers),
-                code=code_of("merge_features.py"),
+                code=PLAN.code("merge_features.py"),
             script:
                 "../workflow_scripts/merge_features.py"
 
 
 rule text_features:
     input:
-        unpack(text_inputs),
+        unpack(PLAN.features.texts_inputs),
     output:
-        features=f"{FEATURES}/{names.TEXT_LAYERS[0]}.pt",
-        manifest=f"{FEATURES}/layers.json",
+        features=f"{paths.FEATURES}/{names.TEXT_LAYERS[0]}.pt",
+        manifest=paths.FEATURE_MANIFEST,
     log:
-        "logs/text_features/{dataset}/{condition}/{bundle}.log",
+        paths.log("text_features", "dataset", "condition", "bundle"),
     wildcard_constraints:
-        bundle="|".join(names.text_pattern(name, vocabulary) for name, vocabulary in STUDY.catalogue.items()),
+        bundle=PLAN.features.text_bundles,
     conda:
         "../envs/models.yaml"
     threads: 1
     resources:
-        mem_mb=growing(4000),
+        mem_mb=memory(4000),
         runtime=30,
     script:
         "../workflow_scripts/text_features.py"
@@ -95,11 +95,11 @@ rule text_features:
 
 rule neighbors:
     input:
-        layers=f"{FEATURES}/layers.json",
+        layers=PLAN.features.manifest,
     output:
-        "results/neighbors/{dataset}/{condition}/{bundle}.npz",
+        paths.NEIGHBORS,
     log:
-        "logs/neighbors/{dataset}/{condition}/{bundle}.log",
+        paths.log("neighbors", "dataset", "condition", "bundle"),
     conda:
         "../envs/models.yaml"
     threads: 8
@@ -107,12 +107,13 @@ rule neighbors:
         gpu=1,
         device=STUDY.compute.device,
         memory_mb=STUDY.compute.memory_mb,
-        mem_mb=growing(14000 + STUDY.compute.memory_mb),
+        # unit rows and a copy in float64
+        mem_mb=PLAN.features.memory(6000 + STUDY.compute.memory_mb, copies=4),
         runtime=120,
     params:
         k_max=STUDY.alignment.k_max,
-        preparation=asdict(STUDY.alignment.preparation),
-        code=code_of("neighbors.py"),
+        preparation=vars(STUDY.alignment.preparation),
+        code=PLAN.code("neighbors.py"),
     script:
         "../workflow_scripts/neighbors.py"
 
@@ -122,28 +123,28 @@ if STUDY.alignment.shards > 1:
     # the same search for a part of the images
     use rule neighbors as neighbors_part with:
         output:
-            temp("results/neighbors/{dataset}/{condition}/{bundle}/{part}-of-{parts}.npz"),
+            temp(paths.NEIGHBOR_PART),
         log:
-            "logs/neighbors/{dataset}/{condition}/{bundle}/{part}-of-{parts}.log",
+            paths.log("neighbors_part", "dataset", "condition", "bundle", "part", "parts"),
         wildcard_constraints:
             part=r"\d+",
             parts=r"\d+",
 
     rule merge_neighbors:
         input:
-            neighbor_parts(),
+            PLAN.features.neighbor_parts(),
         output:
-            "results/neighbors/{dataset}/{condition}/{bundle}.npz",
+            paths.NEIGHBORS,
         log:
-            "logs/merge_neighbors/{dataset}/{condition}/{bundle}.log",
+            paths.log("merge_neighbors", "dataset", "condition", "bundle"),
         conda:
             "../envs/analysis.yaml"
         threads: 1
         resources:
-            mem_mb=growing(4000),
+            mem_mb=memory(4000),
             runtime=60,
         params:
-            code=code_of("merge_neighbors.py"),
+            code=PLAN.code("merge_neighbors.py"),
         script:
             "../workflow_scripts/merge_neighbors.py"
 
@@ -153,19 +154,19 @@ if STUDY.alignment.shards > 1:
 
 rule factors:
     input:
-        neighbors=f"{NEIGHBORS}.npz",
-        layers=f"{FEATURES}/layers.json",
+        neighbors=paths.NEIGHBORS,
+        layers=PLAN.features.manifest,
     output:
-        f"{FACTORS}.npz",
+        paths.FACTORS,
     log:
-        "logs/factors/{dataset}/{condition}/{bundle}.log",
+        paths.log("factors", "dataset", "condition", "bundle"),
     conda:
         "../envs/models.yaml"
     threads: 8
     resources:
-        mem_mb=growing(8000),
+        mem_mb=PLAN.features.memory(6000, copies=4),
         runtime=120,
     params:
-        code=code_of("factors.py"),
+        code=PLAN.code("factors.py"),
     script:
         "../workflow_scripts/factors.py"

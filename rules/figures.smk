@@ -2,169 +2,163 @@
 # Makes: what people look at: heat maps, curves over depth and nulls of every pair, maps of all models, tables.
 
 
-rule layer_maps:
+rule layer_maps_figure:
     input:
-        unpack(matrices_of),
+        unpack(PLAN.alignment.of_pair),
     output:
-        report(
-            "results/figures/{dataset}/{condition}/layer_maps/{a}_vs_{b}.png",
-            caption="../report/layer_maps.rst",
+        figure(
+            paths.fill(paths.PAIR_FIGURE, figure="layer_maps"),
+            caption="layer_maps",
             category="Alignment, layer by layer",
             subcategory="{dataset}, {condition}",
-            labels={"pair": "{a} vs {b}", "figure": "layer x layer"},
+            pair="{a} vs {b}",
+            figure="layer x layer",
         ),
-        "results/figures/{dataset}/{condition}/layer_maps/{a}_vs_{b}.pdf",
     log:
-        "logs/layer_maps/{dataset}/{condition}/{a}_vs_{b}.log",
+        paths.log("layer_maps_figure", "dataset", "condition", "a", "b"),
     wildcard_constraints:
         a=TYPED,
         b=TYPED,
     conda:
         "../envs/analysis.yaml"
+    threads: 1
     resources:
-        mem_mb=growing(2000),
+        mem_mb=memory(2000),
         runtime=30,
     params:
         # for the caption
-        miniature=lambda w: STUDY.is_miniature(w.a) or STUDY.is_miniature(w.b),
-        code=code_of("layer_maps.py"),
+        miniature=PLAN.figures.miniature("a", "b"),
+        code=PLAN.code("layer_maps_figure.py"),
     script:
-        "../workflow_scripts/layer_maps.py"
+        "../workflow_scripts/layer_maps_figure.py"
 
 
-rule depth_curves:
+rule depth_curves_figure:
     input:
-        unpack(matrices_of),
+        unpack(PLAN.alignment.of_pair),
     output:
-        report(
-            "results/figures/{dataset}/{condition}/depth_curves/{a}_vs_{b}.png",
-            caption="../report/depth_curves.rst",
+        figure(
+            paths.fill(paths.PAIR_FIGURE, figure="depth_curves"),
+            caption="depth_curves",
             category="Alignment, layer by layer",
             subcategory="{dataset}, {condition}",
-            labels={"pair": "{a} vs {b}", "figure": "over depth"},
+            pair="{a} vs {b}",
+            figure="over depth",
         ),
-        "results/figures/{dataset}/{condition}/depth_curves/{a}_vs_{b}.pdf",
     log:
-        "logs/depth_curves/{dataset}/{condition}/{a}_vs_{b}.log",
+        paths.log("depth_curves_figure", "dataset", "condition", "a", "b"),
     wildcard_constraints:
         a=TYPED,
         b=TYPED,
     conda:
         "../envs/analysis.yaml"
+    threads: 1
     resources:
-        mem_mb=growing(2000),
+        mem_mb=memory(2000),
         runtime=30,
     params:
         # for the caption
-        miniature=lambda w: STUDY.is_miniature(w.a) or STUDY.is_miniature(w.b),
-        defaults=lambda w: default_layers(w.a, w.b),
-        code=code_of("depth_curves.py"),
+        miniature=PLAN.figures.miniature("a", "b"),
+        defaults=PLAN.figures.default_layers_of_pair,
+        code=PLAN.code("depth_curves_figure.py"),
     script:
-        "../workflow_scripts/depth_curves.py"
+        "../workflow_scripts/depth_curves_figure.py"
 
 
-rule null_histograms:
+rule null_histograms_figure:
     input:
-        unpack(matrices_of),
+        unpack(PLAN.alignment.of_pair),
     output:
-        report(
-            "results/figures/{dataset}/{condition}/null_histograms/{a}_vs_{b}.png",
-            caption="../report/null_histograms.rst",
+        figure(
+            paths.fill(paths.PAIR_FIGURE, figure="null_histograms"),
+            caption="null_histograms",
             category="Alignment, layer by layer",
             subcategory="{dataset}, {condition}",
-            labels={"pair": "{a} vs {b}", "figure": "nulls"},
+            pair="{a} vs {b}",
+            figure="nulls",
         ),
-        "results/figures/{dataset}/{condition}/null_histograms/{a}_vs_{b}.pdf",
     log:
-        "logs/null_histograms/{dataset}/{condition}/{a}_vs_{b}.log",
+        paths.log("null_histograms_figure", "dataset", "condition", "a", "b"),
     wildcard_constraints:
         a=TYPED,
         b=TYPED,
     conda:
         "../envs/analysis.yaml"
+    threads: 1
     resources:
-        mem_mb=growing(2000),
+        mem_mb=memory(2000),
         runtime=30,
     params:
         # for the caption
-        miniature=lambda w: STUDY.is_miniature(w.a) or STUDY.is_miniature(w.b),
-        code=code_of("null_histograms.py"),
+        miniature=PLAN.figures.miniature("a", "b"),
+        code=PLAN.code("null_histograms_figure.py"),
     script:
-        "../workflow_scripts/null_histograms.py"
+        "../workflow_scripts/null_histograms_figure.py"
 
 
-rule model_maps:
+rule model_maps_figure:
     input:
-        unpack(matrices_of_all_pairs),
+        unpack(PLAN.alignment.of_metric),
     output:
-        report(
-            "results/figures/{dataset}/{condition}/model_maps/{metric}.png",
-            caption="../report/model_maps.rst",
+        figure(
+            paths.fill(paths.METRIC_FIGURE, figure="model_maps"),
+            caption="model_maps",
             category="Models",
             subcategory="{dataset}, {condition}",
-            labels={"metric": "{metric}", "figure": "all pairs"},
+            metric="{metric}",
+            figure="all pairs",
         ),
-        "results/figures/{dataset}/{condition}/model_maps/{metric}.pdf",
     log:
-        "logs/model_maps/{dataset}/{condition}/{metric}.log",
+        paths.log("model_maps_figure", "dataset", "condition", "metric"),
     conda:
         "../envs/analysis.yaml"
+    threads: 1
     resources:
-        mem_mb=growing(2000),
+        mem_mb=memory(2000),
         runtime=30,
     params:
         # for the caption
-        miniature=any(STUDY.is_miniature(name) for pair in STUDY.pairs for name in pair),
-        code=code_of("model_maps.py"),
+        miniature=PLAN.figures.miniature_study,
+        code=PLAN.code("model_maps_figure.py"),
     script:
-        "../workflow_scripts/model_maps.py"
+        "../workflow_scripts/model_maps_figure.py"
 
 
 rule alignment_table:
     input:
-        **with_recipes(all_matrices()),
+        **PLAN.alignment.all_matrices(),
     output:
-        tsv=report(
-            "results/tables/alignment.tsv",
-            caption="../report/alignment_table.rst",
-            category="Tables",
-            labels={"table": "all scores"},
-        ),
-        parquet="results/tables/alignment.parquet",
+        **table("alignment", "all scores"),
     log:
-        "logs/alignment_table.log",
+        paths.log("alignment_table"),
     conda:
         "../envs/analysis.yaml"
+    threads: 1
     resources:
-        mem_mb=growing(4000),
+        mem_mb=memory(4000),
         runtime=60,
     params:
-        defaults=default_layers(*(name for pair in STUDY.pairs for name in pair)),
-        code=code_of("alignment_table.py"),
+        defaults=PLAN.figures.default_layers_of_study(),
+        code=PLAN.code("alignment_table.py"),
     script:
         "../workflow_scripts/alignment_table.py"
 
 
 rule pairs_table:
     input:
-        **with_recipes(all_matrices()),
+        **PLAN.alignment.all_matrices(),
     output:
-        tsv=report(
-            "results/tables/pairs.tsv",
-            caption="../report/pairs_table.rst",
-            category="Tables",
-            labels={"table": "pairs of models"},
-        ),
-        parquet="results/tables/pairs.parquet",
+        **table("pairs", "pairs of models"),
     log:
-        "logs/pairs_table.log",
+        paths.log("pairs_table"),
     conda:
         "../envs/analysis.yaml"
+    threads: 1
     resources:
-        mem_mb=growing(4000),
+        mem_mb=memory(4000),
         runtime=60,
     params:
-        defaults=default_layers(*(name for pair in STUDY.pairs for name in pair)),
-        code=code_of("pairs_table.py"),
+        defaults=PLAN.figures.default_layers_of_study(),
+        code=PLAN.code("pairs_table.py"),
     script:
         "../workflow_scripts/pairs_table.py"

@@ -1,370 +1,337 @@
-# Needs: what people chose of the objects of a data set of kind things; the features of a bundle on it.
+# Needs: human choices about the objects of a data set of kind things; the features of a bundle on it.
 # Makes: odd-one-out accuracies of every layer, probes, regressions onto human dimensions; figures of all models.
 
 
-rule people:
+rule human_choices:
     output:
-        "results/people/{dataset}/{triplets}.npz",
+        paths.CHOICES,
     log:
-        "logs/people/{dataset}/{triplets}.log",
+        paths.log("human_choices", "dataset", "triplets"),
     wildcard_constraints:
-        dataset=any_of_or_none(STUDY.things),
-        triplets=any_of_or_none(word for things in STUDY.things.values() for word in things.triplets),
+        dataset=PLAN.human.datasets,
+        triplets=PLAN.human.triplet_words,
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=growing(8000),
+        mem_mb=memory(8000),
         runtime=30,
     params:
-        **human_sources(),
-        files=lambda w: files_digest(human_paths(w.dataset, w.triplets)),
-        code=code_of("people.py"),
+        concepts=PLAN.stimuli.concepts,
+        triplets=PLAN.human.triplet_source,
+        dimensions=PLAN.human.dimensions,
+        files=PLAN.human.choice_files,
+        code=PLAN.code("human_choices.py"),
     script:
-        "../workflow_scripts/people.py"
+        "../workflow_scripts/human_choices.py"
 
 
 rule odd_one_out:
     input:
-        unpack(features_and_people),
+        unpack(PLAN.human.inputs),
     output:
-        table="results/odd_one_out/{dataset}/{condition}/{bundle}.tsv",
-        parquet="results/odd_one_out/{dataset}/{condition}/{bundle}.parquet",
-        recipe="results/odd_one_out/{dataset}/{condition}/{bundle}.json",
-        choices="results/odd_one_out/{dataset}/{condition}/{bundle}.npz",
+        **PLAN.human.outputs(paths.fill(paths.ANALYSIS, analysis="odd_one_out"), choices=".npz"),
     log:
-        "logs/odd_one_out/{dataset}/{condition}/{bundle}.log",
+        paths.log("odd_one_out", "dataset", "condition", "bundle"),
     conda:
         "../envs/models.yaml"
     threads: 2
     resources:
         memory_mb=STUDY.compute.memory_mb,
-        mem_mb=growing(8000 + STUDY.compute.memory_mb),
+        mem_mb=PLAN.features.memory(6000 + STUDY.compute.memory_mb, copies=4),
         runtime=60,
     params:
-        settings=choice_settings(pca=STUDY.human.pca),
-        code=code_of("odd_one_out.py"),
+        settings=PLAN.human.settings(pca=STUDY.human.pca),
+        code=PLAN.code("odd_one_out.py"),
     script:
         "../workflow_scripts/odd_one_out.py"
 
 
 use rule odd_one_out as odd_one_out_combined with:
     input:
-        unpack(combined_features),
+        unpack(PLAN.human.combined_inputs),
     output:
-        table="results/odd_one_out/{dataset}/{condition}/combined/{combined}.tsv",
-        parquet="results/odd_one_out/{dataset}/{condition}/combined/{combined}.parquet",
-        recipe="results/odd_one_out/{dataset}/{condition}/combined/{combined}.json",
-        choices="results/odd_one_out/{dataset}/{condition}/combined/{combined}.npz",
+        **PLAN.human.outputs(paths.COMBINED, choices=".npz"),
     log:
-        "logs/odd_one_out_combined/{dataset}/{condition}/{combined}.log",
+        paths.log("odd_one_out_combined", "dataset", "condition", "combined"),
     wildcard_constraints:
-        combined=any_of_or_none(STUDY.human.combined),
+        combined=PLAN.human.combinations,
     params:
-        settings=choice_settings(pca=STUDY.human.pca),
-        combined=combination,
-        transform=transform_digest,
-        code=code_of("odd_one_out.py"),
+        settings=PLAN.human.settings(pca=STUDY.human.pca),
+        combined=PLAN.human.combination,
+        transform=PLAN.human.transform_file,
+        code=PLAN.code("odd_one_out.py"),
 
 
 rule odd_one_out_figure:
     input:
-        tables=lambda w: of_human_models(w, "odd_one_out", "tsv"),
-        recipes=lambda w: of_human_models(w, "odd_one_out", "json"),
+        unpack(PLAN.human.odd_one_out_results),
     output:
-        report(
-            "results/figures/{dataset}/{condition}/people/odd_one_out.png",
-            caption="../report/odd_one_out.rst",
+        figure(
+            paths.fill(paths.HUMAN_FIGURE, analysis="odd_one_out"),
+            caption="odd_one_out",
             category="People",
             subcategory="{dataset}, {condition}",
-            labels={"figure": "odd one out"},
+            figure="odd one out",
         ),
-        "results/figures/{dataset}/{condition}/people/odd_one_out.pdf",
     log:
-        "logs/odd_one_out_figure/{dataset}/{condition}.log",
+        paths.log("odd_one_out_figure", "dataset", "condition"),
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
+        mem_mb=memory(2000),
         runtime=30,
     params:
-        **of_human_figures("odd_one_out_figure.py"),
+        **PLAN.human.figure_params(),
+        code=PLAN.code("odd_one_out_figure.py"),
     script:
         "../workflow_scripts/odd_one_out_figure.py"
 
 
 rule human_rsa:
     input:
-        layers=f"{FEATURES}/layers.json",
+        layers=PLAN.features.manifest,
     output:
-        table="results/human_rsa/{dataset}/{condition}/{bundle}.tsv",
-        parquet="results/human_rsa/{dataset}/{condition}/{bundle}.parquet",
-        recipe="results/human_rsa/{dataset}/{condition}/{bundle}.json",
+        **PLAN.human.outputs(paths.fill(paths.ANALYSIS, analysis="human_rsa")),
     log:
-        "logs/human_rsa/{dataset}/{condition}/{bundle}.log",
+        paths.log("human_rsa", "dataset", "condition", "bundle"),
     wildcard_constraints:
-        dataset=any_of_or_none(STUDY.things),
+        dataset=PLAN.human.datasets,
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=growing(8000),
+        mem_mb=memory(8000),
         runtime=60,
     params:
-        concepts=concepts_of,
-        similarities=similarities_of,
-        files=similarity_files,
+        concepts=PLAN.stimuli.concepts,
+        similarities=PLAN.human.similarities,
+        files=PLAN.human.similarity_files,
         distance=STUDY.human.distance,
         seed=STUDY.seed,
-        code=code_of("human_rsa.py"),
+        code=PLAN.code("human_rsa.py"),
     script:
         "../workflow_scripts/human_rsa.py"
 
 
 rule unpooled:
     input:
-        unpack(unpooled_inputs),
+        unpack(PLAN.features.unpooled_inputs),
     output:
-        unpooled=temp(directory(UNPOOLED)),
+        unpooled=temp(directory(paths.TOKENS)),
     log:
-        "logs/unpooled/{dataset}/{condition}/{bundle}.log",
+        paths.log("unpooled", "dataset", "condition", "bundle"),
     conda:
         "../envs/models.yaml"
     threads: 4
     resources:
         gpu=1,
         device=STUDY.compute.device,
-        batch_size=lambda w: STUDY.model_of(w.bundle).batch_size or STUDY.compute.batch_size,
+        batch_size=PLAN.features.unpooled_batch_size,
         workers=STUDY.compute.workers,
         compile=int(STUDY.compute.compile),
-        mem_mb=growing(24000),
+        mem_mb=memory(24000),
         runtime=720,
     params:
-        layers=reduced_layers,
+        layers=PLAN.human.reduced_layers,
     script:
         "../workflow_scripts/extract.py"
 
 
 rule reduction:
     input:
-        unpack(unpooled_and_people),
+        unpack(PLAN.human.reduction_inputs),
     output:
-        table="results/reduction/{dataset}/{condition}/{bundle}.tsv",
-        parquet="results/reduction/{dataset}/{condition}/{bundle}.parquet",
-        recipe="results/reduction/{dataset}/{condition}/{bundle}.json",
+        **PLAN.human.outputs(paths.fill(paths.ANALYSIS, analysis="reduction")),
     log:
-        "logs/reduction/{dataset}/{condition}/{bundle}.log",
+        paths.log("reduction", "dataset", "condition", "bundle"),
     conda:
         "../envs/models.yaml"
     threads: 8
     resources:
         memory_mb=STUDY.compute.memory_mb,
-        mem_mb=growing(8000 + STUDY.compute.memory_mb),
+        mem_mb=memory(8000 + STUDY.compute.memory_mb),
         runtime=240,
     params:
-        settings=choice_settings(
-            poolings=STUDY.human.reduction.poolings,
-            components=STUDY.human.reduction.components,
-            triplets=STUDY.human.reduction.triplets,
-        ),
+        settings=PLAN.human.settings(**PLAN.human.reduction()),
         # of the tokens, which are gone when this is done
-        layers=reduced_layers,
-        code=code_of("reduction.py"),
+        layers=PLAN.human.reduced_layers,
+        code=PLAN.code("reduction.py"),
     script:
         "../workflow_scripts/reduction.py"
 
 
 rule regression:
     input:
-        unpack(features_and_people),
+        unpack(PLAN.human.inputs),
     output:
-        table="results/regression/{dataset}/{condition}/{bundle}.tsv",
-        parquet="results/regression/{dataset}/{condition}/{bundle}.parquet",
-        recipe="results/regression/{dataset}/{condition}/{bundle}.json",
-        predictions="results/regression/{dataset}/{condition}/{bundle}.npz",
+        **PLAN.human.outputs(paths.fill(paths.ANALYSIS, analysis="regression"), predictions=".npz"),
     log:
-        "logs/regression/{dataset}/{condition}/{bundle}.log",
+        paths.log("regression", "dataset", "condition", "bundle"),
     conda:
         "../envs/models.yaml"
     threads: 4
     resources:
         memory_mb=STUDY.compute.memory_mb,
-        mem_mb=growing(8000 + STUDY.compute.memory_mb),
+        mem_mb=PLAN.features.memory(6000 + STUDY.compute.memory_mb, copies=4),
         runtime=120,
     params:
-        settings=choice_settings(**STUDY.human.regression),
-        code=code_of("regression.py"),
+        settings=PLAN.human.settings(**STUDY.human.regression),
+        code=PLAN.code("regression.py"),
     script:
         "../workflow_scripts/regression.py"
 
 
 rule probe:
     input:
-        unpack(features_and_people),
+        unpack(PLAN.human.inputs),
     output:
-        table="results/probe/{dataset}/{condition}/{bundle}.tsv",
-        parquet="results/probe/{dataset}/{condition}/{bundle}.parquet",
-        recipe="results/probe/{dataset}/{condition}/{bundle}.json",
-        transforms=directory("results/probe/{dataset}/{condition}/{bundle}"),
+        **PLAN.human.outputs(paths.fill(paths.ANALYSIS, analysis="probe")),
+        transforms=directory(paths.fill(paths.ANALYSIS, analysis="probe")),
     log:
-        "logs/probe/{dataset}/{condition}/{bundle}.log",
+        paths.log("probe", "dataset", "condition", "bundle"),
     conda:
         "../envs/models.yaml"
     threads: 4
     resources:
         gpu=1,
         device=STUDY.compute.device,
-        mem_mb=growing(16000),
+        mem_mb=PLAN.features.memory(12000, copies=4),
         runtime=720,
     params:
-        **choice_settings(plan=STUDY.human.probe),
+        **PLAN.human.settings(plan=STUDY.human.probe),
         # no output, so that it outlives a killed job
-        checkpoints="results/checkpoints/probe/{dataset}/{condition}/{bundle}",
-        code=code_of("probe.py"),
+        checkpoints=paths.PROBE_CHECKPOINTS,
+        code=PLAN.code("probe.py"),
     script:
         "../workflow_scripts/probe.py"
 
 
 rule regression_figure:
     input:
-        tables=lambda w: of_human_models(w, "regression", "tsv"),
-        recipes=lambda w: of_human_models(w, "regression", "json"),
+        unpack(PLAN.human.regression_results),
     output:
-        report(
-            "results/figures/{dataset}/{condition}/people/regression.png",
-            caption="../report/regression.rst",
+        figure(
+            paths.fill(paths.HUMAN_FIGURE, analysis="regression"),
+            caption="regression",
             category="People",
             subcategory="{dataset}, {condition}",
-            labels={"figure": "human dimensions"},
+            figure="human dimensions",
         ),
-        "results/figures/{dataset}/{condition}/people/regression.pdf",
     log:
-        "logs/regression_figure/{dataset}/{condition}.log",
+        paths.log("regression_figure", "dataset", "condition"),
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
+        mem_mb=memory(2000),
         runtime=30,
     params:
-        **of_human_figures("regression_figure.py"),
+        **PLAN.human.figure_params(),
+        code=PLAN.code("regression_figure.py"),
     script:
         "../workflow_scripts/regression_figure.py"
 
 
 rule probe_figure:
     input:
-        tables=lambda w: of_human_models(w, "probe", "tsv"),
-        recipes=lambda w: of_human_models(w, "probe", "json"),
+        unpack(PLAN.human.probe_results),
     output:
-        report(
-            "results/figures/{dataset}/{condition}/people/probe.png",
-            caption="../report/probe.rst",
+        figure(
+            paths.fill(paths.HUMAN_FIGURE, analysis="probe"),
+            caption="probe",
             category="People",
             subcategory="{dataset}, {condition}",
-            labels={"figure": "before and after a probe"},
+            figure="before and after a probe",
         ),
-        "results/figures/{dataset}/{condition}/people/probe.pdf",
     log:
-        "logs/probe_figure/{dataset}/{condition}.log",
+        paths.log("probe_figure", "dataset", "condition"),
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
+        mem_mb=memory(2000),
         runtime=30,
     params:
-        **of_human_figures("probe_figure.py"),
+        **PLAN.human.figure_params(),
+        code=PLAN.code("probe_figure.py"),
     script:
         "../workflow_scripts/probe_figure.py"
 
 
-rule noise_levels:
+rule noise_levels_figure:
     input:
-        unpack(over_noise),
+        unpack(PLAN.human.over_noise),
     output:
-        report(
-            "results/figures/{dataset}/{condition}/noise_levels/{model}.png",
-            caption="../report/noise_levels.rst",
+        figure(
+            paths.NOISE_FIGURE,
+            caption="noise_levels",
             category="People",
             subcategory="{dataset}, {condition}",
-            labels={"figure": "{model} over noise levels"},
+            figure="{model} over noise levels",
         ),
-        "results/figures/{dataset}/{condition}/noise_levels/{model}.pdf",
     log:
-        "logs/noise_levels/{dataset}/{condition}/{model}.log",
+        paths.log("noise_levels_figure", "dataset", "condition", "model"),
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
+        mem_mb=memory(2000),
         runtime=30,
     params:
-        **of_human_figures("noise_levels.py"),
-        grid=lambda w: noise_grid(w.model),
+        **PLAN.human.figure_params(),
+        grid=PLAN.human.noise_grid_of,
+        code=PLAN.code("noise_levels_figure.py"),
     script:
-        "../workflow_scripts/noise_levels.py"
+        "../workflow_scripts/noise_levels_figure.py"
 
 
-rule people_table:
+rule human_table:
     input:
-        # the results of all bundles, at the places that params name
-        [
-            people_files(analysis, suffix)
-            for analysis in dict.fromkeys(["odd_one_out", *STUDY.human.analyses])
-            for suffix in ("tsv", "json")
-        ],
+        **PLAN.human.table_inputs(),
     output:
-        tsv=report(
-            "results/tables/people.tsv",
-            caption="../report/people_table.rst",
-            category="Tables",
-            labels={"table": "models and people"},
-        ),
-        parquet="results/tables/people.parquet",
+        **table("human", "models and people"),
     log:
-        "logs/people_table.log",
+        paths.log("human_table"),
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
+        mem_mb=memory(2000),
         runtime=30,
     params:
-        places=people_places(),
-        bundles=about_bundles(),
-        analyses=[analysis for analysis in STUDY.human.analyses if analysis != "odd_one_out"],
-        code=code_of("people_table.py"),
+        places=PLAN.human.places(),
+        bundles=PLAN.human.table_bundles(),
+        code=PLAN.code("human_table.py"),
     script:
-        "../workflow_scripts/people_table.py"
+        "../workflow_scripts/human_table.py"
 
 
-rule disagreements:
+rule disagreements_figure:
     input:
-        unpack(features_and_people_of_a_layer),
+        unpack(PLAN.human.inputs_of_layer),
     output:
-        report(
-            "results/figures/{dataset}/{condition}/disagreements/{a}.png",
-            caption="../report/disagreements.rst",
+        figure(
+            paths.DISAGREEMENTS_FIGURE,
+            caption="disagreements",
             category="People",
             subcategory="{dataset}, {condition}",
-            labels={"figure": "disagreements of {a}"},
+            figure="disagreements of {a}",
         ),
-        "results/figures/{dataset}/{condition}/disagreements/{a}.pdf",
     log:
-        "logs/disagreements/{dataset}/{condition}/{a}.log",
+        paths.log("disagreements_figure", "dataset", "condition", "a"),
     conda:
         "../envs/models.yaml"
     threads: 1
     resources:
-        mem_mb=growing(8000),
+        mem_mb=memory(8000),
         runtime=30,
     params:
-        layer=lambda w: STUDY.layer(w.a),
+        layer=PLAN.human.layer,
         distance=STUDY.human.distance,
         # for the caption
-        miniature=lambda w: STUDY.is_miniature(w.a),
-        code=code_of("disagreements.py"),
+        miniature=PLAN.figures.miniature("a"),
+        code=PLAN.code("disagreements_figure.py"),
     script:
-        "../workflow_scripts/disagreements.py"
+        "../workflow_scripts/disagreements_figure.py"

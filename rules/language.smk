@@ -1,46 +1,48 @@
-# Needs: what is said of images (their manifests, files of texts); the checkpoints and recipes of language models; matrices
-# of pairs of a language model and another.
-# Makes: texts by image, the features of every hidden state, both means over tokens and last tokens, from one pass a text,
-# how well each model predicts the texts, and alignment against that.
+# Needs: texts of images (their manifests, files of texts); the checkpoints and recipes of language models; matrices of
+# pairs of a language model and another.
+# Makes: texts by image, the features of every hidden state, both means over tokens and last tokens, from one pass a text;
+# how well each model predicts the texts, and alignment against that. Language models read no image, so their features
+# lie under the condition clean, and all conditions share them.
 
 
 rule texts:
     input:
-        manifest="results/images/{dataset}/clean/manifest.tsv",
-        dataset="results/images/{dataset}/clean/dataset.json",
+        manifest=paths.fill(paths.MANIFEST, condition=CLEAN),
+        dataset=paths.fill(paths.DATASET_RECORD, condition=CLEAN),
     output:
-        "results/texts/{dataset}/{conditioning}.json",
+        paths.TEXTS,
     log:
-        "logs/texts/{dataset}/{conditioning}.log",
+        paths.log("texts", "dataset", "conditioning"),
     wildcard_constraints:
-        conditioning=any_of(TEXTS_OF_IMAGES),
+        conditioning=PLAN.language.conditionings,
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
+        mem_mb=memory(2000),
         runtime=30,
     params:
-        texts=texts_told,
-        files=files_told,
-        code=code_of("texts.py"),
+        texts=PLAN.stimuli.texts,
+        files=PLAN.stimuli.text_files,
+        code=PLAN.code("texts.py"),
     script:
         "../workflow_scripts/texts.py"
 
 
-for name, model in language_models().items():
+for name, model in PLAN.features.language_models.items():
 
     rule:
         name:
-            extraction_rule(name)
+            PLAN.features.rule_name("extract", name)
         input:
-            unpack(said_inputs),
+            unpack(PLAN.language.inputs),
         output:
-            **extraction_outputs(model),
+            **({"part": temp(PLAN.language.part)} if PLAN.features.in_parts else PLAN.language.outputs(model)),
         log:
-            f"logs/extract/{{dataset}}/{{condition}}/{EXTRACTED.replace('bundle', 'means')}.log",
+            PLAN.features.log("extract", "means"),
         wildcard_constraints:
-            means=bundles_of_means(model),
+            condition=CLEAN,
+            means=PLAN.language.bundles(model),
             part=r"\d+",
             parts=r"\d+",
         conda:
@@ -50,99 +52,94 @@ for name, model in language_models().items():
             gpu=1,
             device=STUDY.compute.device,
             device_map=model.device_map or "",
-            batch_size=model.batch_size or STUDY.compute.batch_size,
-            mem_mb=growing(24000),
+            batch_size=PLAN.features.batch_size(model),
+            # features of means and of last tokens
+            mem_mb=PLAN.features.memory(16000, model, copies=2),
             runtime=720,
         params:
             layers=list(model.layers),
         script:
             "../workflow_scripts/extract_texts.py"
 
-    if STUDY.extraction_shards > 1:
+    if PLAN.features.in_parts:
 
         rule:
             name:
-                f"merge_texts_{name.replace('.', '_')}"
+                PLAN.features.rule_name("merge_texts", name)
             input:
-                feature_parts(MEANS),
+                PLAN.language.parts(),
             output:
-                **language_outputs(model),
+                **PLAN.language.outputs(model),
             log:
-                "logs/merge_texts/{dataset}/{condition}/{means}.log",
+                paths.log("merge_texts", "dataset", "condition", "means"),
             wildcard_constraints:
-                means=bundles_of_means(model),
+                condition=CLEAN,
+                means=PLAN.language.bundles(model),
             conda:
                 "../envs/models.yaml"
             threads: 1
             resources:
-                batch_size=model.batch_size or STUDY.compute.batch_size,
-                mem_mb=growing(8000),
+                batch_size=PLAN.features.batch_size(model),
+                mem_mb=PLAN.features.memory(4000, model, copies=2),
                 runtime=120,
             params:
                 layers=list(model.layers),
-                code=code_of("merge_texts.py"),
+                code=PLAN.code("merge_texts.py"),
             script:
                 "../workflow_scripts/merge_texts.py"
 
 
-rule quality_table:
+rule bits_per_byte_table:
     input:
-        **quality_inputs(),
+        **PLAN.language.table_inputs(),
     output:
-        tsv=report(
-            "results/tables/quality.tsv",
-            caption="../report/quality_table.rst",
-            category="Tables",
-            labels={"table": "alignment and bits per byte"},
-        ),
-        parquet="results/tables/quality.parquet",
-        correlations_tsv=report(
-            "results/tables/quality_correlations.tsv",
-            caption="../report/quality_table.rst",
-            category="Tables",
-            labels={"table": "rank correlations with bits per byte"},
-        ),
-        correlations_parquet="results/tables/quality_correlations.parquet",
+        **table("bits_per_byte", "alignment and bits per byte"),
+        **{
+            f"correlations_{kind}": path
+            for kind, path in table(
+                "bits_per_byte_correlations", "rank correlations with bits per byte", "bits_per_byte_table"
+            ).items()
+        },
     log:
-        "logs/quality_table.log",
+        paths.log("bits_per_byte_table"),
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=growing(4000),
+        mem_mb=memory(4000),
         runtime=60,
     params:
-        languages=languages(),
+        languages=PLAN.language.languages(),
         seed=STUDY.seed,
-        code=code_of("quality_table.py"),
+        code=PLAN.code("bits_per_byte_table.py"),
     script:
-        "../workflow_scripts/quality_table.py"
+        "../workflow_scripts/bits_per_byte_table.py"
 
 
-rule quality_figure:
+rule bits_per_byte_figure:
     input:
-        table="results/tables/quality.tsv",
-        correlations="results/tables/quality_correlations.tsv",
+        table=paths.fill(paths.TABLE, table="bits_per_byte") + ".tsv",
+        correlations=paths.fill(paths.TABLE, table="bits_per_byte_correlations") + ".tsv",
     output:
-        report(
-            "results/figures/{dataset}/{condition}/quality/{metric}.png",
-            caption="../report/quality.rst",
+        figure(
+            paths.fill(paths.METRIC_FIGURE, figure="bits_per_byte"),
+            caption="bits_per_byte",
             category="Models",
             subcategory="{dataset}, {condition}",
-            labels={"metric": "{metric}", "figure": "alignment and bits per byte"},
+            metric="{metric}",
+            figure="alignment and bits per byte",
         ),
-        "results/figures/{dataset}/{condition}/quality/{metric}.pdf",
     log:
-        "logs/quality_figure/{dataset}/{condition}/{metric}.log",
+        paths.log("bits_per_byte_figure", "dataset", "condition", "metric"),
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
+        mem_mb=memory(2000),
         runtime=30,
     params:
         # for the caption
-        miniature=any(STUDY.is_miniature(name) for pair in pairs_with_language() for name in pair),
-        code=code_of("quality_figure.py"),
+        miniature=PLAN.language.miniature,
+        code=PLAN.code("bits_per_byte_figure.py"),
     script:
-        "../workflow_scripts/quality_figure.py"
+        "../workflow_scripts/bits_per_byte_figure.py"

@@ -7,88 +7,88 @@
 
 rule latents:
     input:
-        unpack(clean_statistics),
-        weights=f"{WEIGHTS}/checkpoint",
-        record=f"{WEIGHTS}/weights.json",
-        images=f"{IMAGES}/png",
-        manifest=f"{IMAGES}/manifest.tsv",
+        unpack(PLAN.latents.clean_statistics),
+        weights=paths.CHECKPOINT,
+        record=paths.CHECKPOINT_RECORD,
+        images=paths.PICTURES,
+        manifest=paths.MANIFEST,
     output:
-        shards=shards(LATENTS),
-        statistics=f"{LATENTS}/latents_stats.pt",
+        shards=PLAN.latents.shards,
+        statistics=paths.LATENT_STATISTICS,
     log:
-        "logs/latents/{dataset}/{condition}/{model}.log",
+        paths.log("latents", "dataset", "condition", "model"),
     wildcard_constraints:
-        model=autoencoders(),
+        model=PLAN.latents.autoencoders(),
     conda:
         "../envs/models.yaml"
     threads: 4
     resources:
         gpu=1,
         device=STUDY.compute.device,
-        batch_size=lambda w: STUDY.models[w.model].batch_size or STUDY.compute.batch_size,
+        batch_size=PLAN.latents.batch_size,
         workers=STUDY.compute.workers,
-        mem_mb=growing(16000),
+        mem_mb=memory(16000),
         runtime=480,
     params:
-        model=lambda w: STUDY.models[w.model].encoder(),
+        model=PLAN.latents.autoencoder,
         shards=STUDY.latent_shards,
-        code=lambda w: code_of("latents.py", family_code(w.model)),
+        code=PLAN.code_with_family("latents.py"),
     script:
         "../workflow_scripts/latents.py"
 
 
 rule import_latents:
     input:
-        manifest=f"{IMAGES}/manifest.tsv",
+        manifest=paths.MANIFEST,
     output:
-        shards=shards(LATENTS),
-        statistics=f"{LATENTS}/latents_stats.pt",
-        record=f"{LATENTS}/latents.json",
+        shards=PLAN.latents.shards,
+        statistics=paths.LATENT_STATISTICS,
+        record=paths.LATENTS_RECORD,
     log:
-        "logs/import_latents/{dataset}/{condition}/{model}.log",
+        paths.log("import_latents", "dataset", "condition", "model"),
     wildcard_constraints:
-        model=autoencoders(imported=True),
+        model=PLAN.latents.autoencoders(imported=True),
     conda:
         "../envs/models.yaml"
     threads: 1
     resources:
-        mem_mb=growing(8000),
+        mem_mb=memory(8000),
         runtime=240,
     params:
-        model=lambda w: STUDY.models[w.model].encoder(),
+        model=PLAN.latents.autoencoder,
         shards=STUDY.latent_shards,
-        files=latent_files,
-        code=code_of("import_latents.py"),
+        files=PLAN.latents.imported_files,
+        code=PLAN.code("import_latents.py"),
     script:
         "../workflow_scripts/import_latents.py"
 
 
 rule prompts:
     input:
-        weights=f"{WEIGHTS}/checkpoint",
-        record=f"{WEIGHTS}/weights.json",
+        weights=paths.CHECKPOINT,
+        record=paths.CHECKPOINT_RECORD,
         # which image has which text
-        manifest="results/images/{dataset}/clean/manifest.tsv",
+        manifest=paths.fill(paths.MANIFEST, condition=CLEAN),
     output:
-        "results/prompts/{dataset}/{model}-{conditioning}.safetensors",
+        paths.PROMPTS,
     log:
-        "logs/prompts/{dataset}/{model}-{conditioning}.log",
+        paths.log("prompts", "dataset", "model", "conditioning"),
     wildcard_constraints:
-        model=any_of_or_none(prompted_models()),
-        conditioning=any_of(word for word in names.CONDITIONINGS if word != names.TEXT),
+        model=PLAN.latents.prompted_models,
+        conditioning=PLAN.latents.prompt_conditionings,
     conda:
         "../envs/models.yaml"
     threads: 4
     resources:
         gpu=1,
         device=STUDY.compute.device,
-        mem_mb=growing(32000),
+        mem_mb=memory(32000),
         runtime=60,
     params:
-        model=lambda w: STUDY.models[w.model].teller(),
-        texts=texts_told,
-        files=files_told,
-        code=lambda w: code_of("prompts.py", family_code(w.model)),
+        model=PLAN.latents.prompt_spec,
+        texts=PLAN.stimuli.texts,
+        files=PLAN.stimuli.text_files,
+        code=PLAN.code_with_family("prompts.py"),
     script:
         "../workflow_scripts/prompts.py"
 
@@ -96,39 +96,39 @@ rule prompts:
 # the same texts, embedded by text encoders with the weights that they begin with
 use rule prompts as prompts_untrained with:
     input:
-        weights=f"{UNTRAINED}/checkpoint",
-        record=f"{UNTRAINED}/weights.json",
-        manifest="results/images/{dataset}/clean/manifest.tsv",
+        weights=paths.UNTRAINED_CHECKPOINT,
+        record=paths.UNTRAINED_RECORD,
+        manifest=paths.fill(paths.MANIFEST, condition=CLEAN),
     output:
-        "results/prompts/{dataset}/{model}-{conditioning}-untrained.safetensors",
+        paths.UNTRAINED_PROMPTS,
     log:
-        "logs/prompts/{dataset}/{model}-{conditioning}-untrained.log",
+        paths.log("prompts_untrained", "dataset", "model", "conditioning"),
     params:
-        model=lambda w: replace(STUDY.models[w.model], untrained=True).teller(),
-        texts=texts_told,
-        files=files_told,
-        code=lambda w: code_of("prompts.py", family_code(w.model)),
+        model=PLAN.latents.untrained_prompt_spec,
+        texts=PLAN.stimuli.texts,
+        files=PLAN.stimuli.text_files,
+        code=PLAN.code_with_family("prompts.py"),
 
 
 rule given_prompts:
     input:
-        manifest="results/images/{dataset}/clean/manifest.tsv",
+        manifest=paths.fill(paths.MANIFEST, condition=CLEAN),
     output:
-        "results/prompts/{dataset}/{model}-{word}.safetensors",
+        paths.GIVEN_PROMPTS,
     log:
-        "logs/given_prompts/{dataset}/{model}-{word}.log",
+        paths.log("given_prompts", "dataset", "model", "word"),
     wildcard_constraints:
-        model=any_of_or_none(name for name, model in STUDY.models.items() if model.embeddings),
-        word=any_of_or_none({word for model in STUDY.models.values() for word in model.embeddings}),
+        model=PLAN.latents.with_embeddings,
+        word=PLAN.latents.embedding_words,
     conda:
         "../envs/models.yaml"
     threads: 1
     resources:
-        mem_mb=growing(8000),
+        mem_mb=memory(8000),
         runtime=60,
     params:
-        source=given_embeddings,
-        files=lambda w: files_digest([Path(given_embeddings(w))]),
-        code=code_of("given_prompts.py"),
+        source=PLAN.latents.embeddings,
+        files=PLAN.latents.embedding_files,
+        code=PLAN.code("given_prompts.py"),
     script:
         "../workflow_scripts/given_prompts.py"

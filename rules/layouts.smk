@@ -4,42 +4,52 @@
 
 rule fetch_features:
     output:
-        features=f"{DOWNLOADED}/{{file}}",
-        record=f"{DOWNLOADED}/{{file}}.json",
+        features=paths.DOWNLOADED_FEATURES,
+        record=paths.DOWNLOADED_FEATURES_RECORD,
     log:
-        "logs/fetch_features/{model}/{file}.log",
+        paths.log("fetch_features", "model", "file"),
     wildcard_constraints:
-        model=any_of_or_none(name for name, model in precomputed_models().items() if model.features.url),
-        file=any_of_or_none({model.features.file for model in precomputed_models().values() if model.features.url}),
+        model=PLAN.features.downloaded,
+        file=PLAN.features.downloads,
     conda:
         "../envs/models.yaml"
     params:
-        url=lambda w: STUDY.models[w.model].features.url,
-        sha256=lambda w: STUDY.models[w.model].features.sha256,
+        url=PLAN.features.url,
+        sha256=PLAN.features.url_sha256,
     script:
         "../workflow_scripts/fetch_features.py"
 
 
-for name, model in precomputed_models().items():
+# the state of files that lie on this machine, of one data set and condition
+use rule recipe as feature_sources with:
+    output:
+        paths.FEATURE_SOURCES,
+    log:
+        paths.log("feature_sources", "dataset", "condition", "model"),
+    wildcard_constraints:
+        model=PLAN.features.on_disk,
+    params:
+        content=PLAN.features.feature_sources,
+
+
+for name, model in PLAN.features.precomputed_models.items():
 
     rule:
         name:
-            f"import_{name.replace('.', '_')}"
+            PLAN.features.rule_name("import", name)
         input:
-            **downloaded_features(name),
-            recipe="results/recipes/{bundle}.json",
+            **PLAN.features.import_inputs(name),
         output:
-            features=[f"{FEATURES}/{layer}.pt" for layer in model.layers],
-            manifest=f"{FEATURES}/layers.json",
+            **PLAN.features.outputs(model),
         log:
-            "logs/import/{dataset}/{condition}/{bundle}.log",
+            paths.log("import_features", "dataset", "condition", "bundle"),
         wildcard_constraints:
-            bundle=names.bundle_pattern(name, model.vocabulary),
+            bundle=PLAN.features.bundles(model),
         conda:
             "../envs/models.yaml"
         threads: 1
         resources:
-            mem_mb=growing(8000),
+            mem_mb=PLAN.features.memory(4000, model, copies=2),
             runtime=60,
         params:
             layers=list(model.layers),
@@ -50,92 +60,89 @@ for name, model in precomputed_models().items():
 
         rule:
             name:
-                f"import_quality_{name.replace('.', '_')}"
+                PLAN.features.rule_name("import_bits_per_byte", name)
             input:
-                **downloaded_features(name),
+                **PLAN.features.download(name),
             output:
-                f"{LANGUAGE}.json",
+                paths.LOSSES,
             log:
-                "logs/import_quality/{dataset}/{condition}/{means}.log",
+                paths.log("import_bits_per_byte", "dataset", "condition", "means"),
             wildcard_constraints:
-                means=names.bundle_pattern(name, model.vocabulary),
+                means=PLAN.features.bundles(model),
             conda:
                 "../envs/models.yaml"
             threads: 1
             resources:
-                mem_mb=growing(8000),
+                mem_mb=memory(8000),
                 runtime=60,
             params:
-                path=published_file,
-                # what is downloaded is an input
-                files=lambda w: (
-                    None if STUDY.model_of(w.means).features.url else files_digest([Path(published_file(w))])
-                ),
-                code=code_of("import_quality.py"),
+                path=PLAN.language.import_file,
+                files=PLAN.language.import_digest,
+                code=PLAN.code("import_bits_per_byte.py"),
             script:
-                "../workflow_scripts/import_quality.py"
+                "../workflow_scripts/import_bits_per_byte.py"
 
 
 rule export_vfmvae:
     input:
-        unpack(manifest_of_images),
-        features=exported_layer,
+        unpack(PLAN.stimuli.manifest),
+        features=PLAN.layouts.one_layer,
     output:
-        features=f"{EXPORT}/vfmvae/{{dataset}}/{{condition}}/{{a}}.pt",
-        recipe=f"{EXPORT}/vfmvae/{{dataset}}/{{condition}}/{{a}}.json",
+        features=paths.fill(paths.EXPORT, layout="vfmvae") + ".pt",
+        recipe=paths.fill(paths.EXPORT, layout="vfmvae") + ".json",
     log:
-        "logs/export_vfmvae/{dataset}/{condition}/{a}.log",
+        paths.log("export_vfmvae", "dataset", "condition", "a"),
     conda:
         "../envs/models.yaml"
     threads: 1
     resources:
-        mem_mb=growing(4000),
+        mem_mb=memory(4000),
         runtime=30,
     params:
         layout="vfmvae",
-        code=code_of("export_features.py"),
+        code=PLAN.code("export_features.py"),
     script:
         "../workflow_scripts/export_features.py"
 
 
 use rule export_vfmvae as export_thingsvision with:
     output:
-        features=f"{EXPORT}/thingsvision/{{dataset}}/{{condition}}/{{a}}/features.npy",
-        names=f"{EXPORT}/thingsvision/{{dataset}}/{{condition}}/{{a}}/file_names.txt",
-        recipe=f"{EXPORT}/thingsvision/{{dataset}}/{{condition}}/{{a}}/recipe.json",
+        features=paths.fill(paths.EXPORT, layout="thingsvision") + "/features.npy",
+        names=paths.fill(paths.EXPORT, layout="thingsvision") + "/file_names.txt",
+        recipe=paths.fill(paths.EXPORT, layout="thingsvision") + "/recipe.json",
     log:
-        "logs/export_thingsvision/{dataset}/{condition}/{a}.log",
+        paths.log("export_thingsvision", "dataset", "condition", "a"),
     params:
         layout="thingsvision",
-        code=code_of("export_features.py"),
+        code=PLAN.code("export_features.py"),
 
 
 # all layers of a model in one file
 use rule export_vfmvae as export_platonic with:
     input:
-        features=exported_layers,
+        features=PLAN.layouts.all_layers,
     output:
-        features=f"{EXPORT}/platonic/{{dataset}}/{{condition}}/{{a}}.pt",
-        names=f"{EXPORT}/platonic/{{dataset}}/{{condition}}/{{a}}.txt",
-        recipe=f"{EXPORT}/platonic/{{dataset}}/{{condition}}/{{a}}.json",
+        features=paths.fill(paths.EXPORT, layout="platonic") + ".pt",
+        names=paths.fill(paths.EXPORT, layout="platonic") + ".txt",
+        recipe=paths.fill(paths.EXPORT, layout="platonic") + ".json",
     log:
-        "logs/export_platonic/{dataset}/{condition}/{a}.log",
+        paths.log("export_platonic", "dataset", "condition", "a"),
     wildcard_constraints:
         a=TYPED,
     params:
         layout="platonic",
-        code=code_of("export_features.py"),
+        code=PLAN.code("export_features.py"),
 
 
 rule export_platonic_alignment:
     input:
-        matrices=["results/{metric}/{dataset}/{condition}/layers/{a}_vs_{b}.npy"],
-        recipes=["results/{metric}/{dataset}/{condition}/layers/{a}_vs_{b}.json"],
+        matrices=[paths.MATRIX],
+        recipes=[paths.MATRIX_RECIPE],
     output:
-        alignment=f"{EXPORT}/platonic/{{dataset}}/{{condition}}/{{a}}_vs_{{b}}/{{metric}}_k{STUDY.alignment.k}.npy",
-        recipe=f"{EXPORT}/platonic/{{dataset}}/{{condition}}/{{a}}_vs_{{b}}/{{metric}}_k{STUDY.alignment.k}.json",
+        alignment=paths.fill(paths.EXPORT_PAIR, k=STUDY.alignment.k) + ".npy",
+        recipe=paths.fill(paths.EXPORT_PAIR, k=STUDY.alignment.k) + ".json",
     log:
-        "logs/export_platonic_alignment/{metric}/{dataset}/{condition}/{a}_vs_{b}.log",
+        paths.log("export_platonic_alignment", "metric", "dataset", "condition", "a", "b"),
     wildcard_constraints:
         a=TYPED,
         b=TYPED,
@@ -143,10 +150,10 @@ rule export_platonic_alignment:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
+        mem_mb=memory(2000),
         runtime=30,
     params:
-        code=code_of("export_alignment.py"),
+        code=PLAN.code("export_alignment.py"),
     script:
         "../workflow_scripts/export_alignment.py"
 
@@ -154,33 +161,33 @@ rule export_platonic_alignment:
 # every pair of one side of the study with the other, in one file
 use rule export_platonic_alignment as export_platonic_set with:
     input:
-        unpack(matrices_of_two_sides),
+        unpack(PLAN.alignment.of_two_sides),
     output:
-        alignment=f"{EXPORT}/platonic/{{dataset}}/{{condition}}/{{metric}}_k{STUDY.alignment.k}.npy",
-        recipe=f"{EXPORT}/platonic/{{dataset}}/{{condition}}/{{metric}}_k{STUDY.alignment.k}.json",
+        alignment=paths.fill(paths.EXPORT_SET, k=STUDY.alignment.k) + ".npy",
+        recipe=paths.fill(paths.EXPORT_SET, k=STUDY.alignment.k) + ".json",
     log:
-        "logs/export_platonic_set/{metric}/{dataset}/{condition}.log",
+        paths.log("export_platonic_set", "metric", "dataset", "condition"),
 
 
 # clean and noisy images, rotations and scales, as VFM-VAE keeps them
 rule export_images:
     input:
-        folders=[f"results/images/{{dataset}}/{condition}/png" for condition in published_conditions()],
-        manifest="results/images/{dataset}/equivariance/manifest.tsv",
+        folders=PLAN.layouts.pictures(),
+        manifest=paths.fill(paths.MANIFEST, condition="equivariance"),
     output:
-        folders=[directory(f"{EXPORT}/transformed_images/{{dataset}}/{c}") for c in published_conditions()],
-        records=f"{EXPORT}/transformed_images/{{dataset}}/equivariance_transforms.json",
+        folders=[directory(folder) for folder in PLAN.layouts.picture_folders()],
+        records=f"{paths.EXPORT_IMAGES}/equivariance_transforms.json",
     log:
-        "logs/export_images/{dataset}.log",
+        paths.log("export_images", "dataset"),
     wildcard_constraints:
-        dataset=with_images(),
+        dataset=PLAN.stimuli.with_images,
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
+        mem_mb=memory(2000),
         runtime=120,
     params:
-        code=code_of("export_images.py"),
+        code=PLAN.code("export_images.py"),
     script:
         "../workflow_scripts/export_images.py"

@@ -4,30 +4,27 @@
 
 rule se_cknna:
     input:
-        a=lambda w: lists_under(w.a, se_conditions(), w),
-        # under reference clean, the second side has clean images everywhere
-        b=lambda w: lists_under(w.b, se_conditions("b"), w),
-        settings="results/recipes/settings/alignment.json",
-        calibration="results/recipes/settings/calibration.json",
+        a=PLAN.se_cknna.lists_a,
+        b=PLAN.se_cknna.lists_b,
+        settings=paths.ALIGNMENT_SETTINGS,
+        calibration=paths.CALIBRATION_SETTINGS,
     output:
-        score="results/se_cknna/{dataset}/{a}_vs_{b}.npy",
-        recipe="results/se_cknna/{dataset}/{a}_vs_{b}.json",
+        score=paths.SE_SCORE,
+        recipe=paths.SE_RECIPE,
     log:
-        "logs/se_cknna/{dataset}/{a}_vs_{b}.log",
+        paths.log("se_cknna", "dataset", "a", "b"),
     conda:
         "../envs/models.yaml"
     threads: 2
     resources:
-        mem_mb=growing(6000),
+        mem_mb=memory(6000),
         runtime=60,
     params:
-        layer_a=lambda w: STUDY.layer(w.a),
-        layer_b=lambda w: STUDY.layer(w.b),
-        dataset=lambda w: w.get("dataset", STUDY.default_dataset),
-        conditions=se_conditions(),
-        reference=STUDY.se_cknna.reference,
-        mean_over=STUDY.se_cknna.mean_over,
-        code=code_of("se_cknna.py"),
+        **PLAN.se_cknna.params(),
+        layer_a=PLAN.alignment.layer_a,
+        layer_b=PLAN.alignment.layer_b,
+        dataset=PLAN.alignment.dataset,
+        code=PLAN.code("se_cknna.py"),
     script:
         "../workflow_scripts/se_cknna.py"
 
@@ -35,61 +32,54 @@ rule se_cknna:
 # the short form: the default data set
 use rule se_cknna as se_cknna_default with:
     output:
-        score="results/se_cknna/{a}_vs_{b}.npy",
-        recipe="results/se_cknna/{a}_vs_{b}.json",
+        score=paths.DEFAULT_SE_SCORE,
+        recipe=paths.DEFAULT_SE_RECIPE,
     log:
-        "logs/se_cknna/{a}_vs_{b}.log",
+        paths.log("se_cknna_default", "a", "b"),
 
 
 rule se_cknna_table:
     input:
-        recipes=[path for dataset in STUDY.study_datasets for path in se_recipes(dataset)],
+        recipes=PLAN.se_cknna.all_recipes(),
     output:
-        tsv=report(
-            "results/tables/se_cknna.tsv",
-            caption="../report/se_cknna_table.rst",
-            category="Tables",
-            labels={"table": "SE-CKNNA"},
-        ),
-        parquet="results/tables/se_cknna.parquet",
+        **table("se_cknna", "SE-CKNNA"),
     log:
-        "logs/se_cknna_table.log",
+        paths.log("se_cknna_table"),
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
+        mem_mb=memory(2000),
         runtime=30,
     params:
-        code=code_of("se_cknna_table.py"),
+        code=PLAN.code("se_cknna_table.py"),
     script:
         "../workflow_scripts/se_cknna_table.py"
 
 
 rule se_cknna_figure:
     input:
-        recipes=lambda w: se_recipes(w.dataset),
+        recipes=PLAN.se_cknna.recipes,
     output:
-        report(
-            "results/figures/{dataset}/se_cknna.png",
-            caption="../report/se_cknna.rst",
+        figure(
+            paths.SE_FIGURE,
+            caption="se_cknna",
             category="SE-CKNNA",
             subcategory="{dataset}",
-            labels={"pairs": "all of the study"},
+            pairs="all of the study",
         ),
-        "results/figures/{dataset}/se_cknna.pdf",
     log:
-        "logs/se_cknna_figure/{dataset}.log",
+        paths.log("se_cknna_figure", "dataset"),
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
+        mem_mb=memory(2000),
         runtime=30,
     params:
         # for the caption
-        miniature=any(STUDY.is_miniature(name) for pair in STUDY.se_cknna.pairs for name in pair.split(names.SEPARATOR)),
-        code=code_of("se_cknna_figure.py"),
+        miniature=PLAN.se_cknna.miniature,
+        code=PLAN.code("se_cknna_figure.py"),
     script:
         "../workflow_scripts/se_cknna_figure.py"
 
@@ -97,18 +87,17 @@ rule se_cknna_figure:
 # one pair, on request
 use rule se_cknna_figure as se_cknna_figure_of_pair with:
     input:
-        recipes=["results/se_cknna/{dataset}/{a}_vs_{b}.json"],
+        recipes=[paths.SE_RECIPE],
     output:
-        report(
-            "results/figures/{dataset}/se_cknna/{a}_vs_{b}.png",
-            caption="../report/se_cknna.rst",
+        figure(
+            paths.SE_PAIR_FIGURE,
+            caption="se_cknna",
             category="SE-CKNNA",
             subcategory="{dataset}",
-            labels={"pairs": "{a} vs {b}"},
+            pairs="{a} vs {b}",
         ),
-        "results/figures/{dataset}/se_cknna/{a}_vs_{b}.pdf",
     log:
-        "logs/se_cknna_figure/{dataset}/{a}_vs_{b}.log",
+        paths.log("se_cknna_figure_of_pair", "dataset", "a", "b"),
     params:
-        miniature=lambda w: STUDY.is_miniature(w.a) or STUDY.is_miniature(w.b),
-        code=code_of("se_cknna_figure.py"),
+        miniature=PLAN.figures.miniature("a", "b"),
+        code=PLAN.code("se_cknna_figure.py"),

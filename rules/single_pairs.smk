@@ -4,135 +4,135 @@
 
 rule per_image:
     input:
-        unpack(lists_of_both),
-        unpack(manifest_of_images),
-        settings="results/recipes/settings/alignment.json",
+        unpack(PLAN.alignment.lists),
+        unpack(PLAN.stimuli.manifest),
+        settings=paths.ALIGNMENT_SETTINGS,
     output:
-        table="results/per_image/{dataset}/{condition}/{a}_vs_{b}.parquet",
-        recipe="results/per_image/{dataset}/{condition}/{a}_vs_{b}.json",
+        table=paths.PER_IMAGE,
+        recipe=paths.PER_IMAGE_RECIPE,
     log:
-        "logs/per_image/{dataset}/{condition}/{a}_vs_{b}.log",
+        paths.log("per_image", "dataset", "condition", "a", "b"),
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=growing(4000),
+        mem_mb=memory(4000),
         runtime=30,
     params:
-        layer_a=lambda w: STUDY.layer(w.a),
-        layer_b=lambda w: STUDY.layer(w.b),
-        code=code_of("per_image.py"),
+        layer_a=PLAN.alignment.layer_a,
+        layer_b=PLAN.alignment.layer_b,
+        code=PLAN.code("per_image.py"),
     script:
         "../workflow_scripts/per_image.py"
 
 
-rule gallery:
+rule gallery_figure:
     input:
-        unpack(lists_of_both),
-        unpack(pictures),
-        settings="results/recipes/settings/alignment.json",
+        unpack(PLAN.alignment.lists),
+        unpack(PLAN.stimuli.pictures),
+        settings=paths.ALIGNMENT_SETTINGS,
     output:
-        report(
-            "results/figures/{dataset}/{condition}/gallery/{a}_vs_{b}.png",
-            caption="../report/gallery.rst",
+        figure(
+            paths.fill(paths.PAIR_FIGURE, figure="gallery"),
+            caption="gallery",
             category="Single pairs",
             subcategory="{dataset}, {condition}",
-            labels={"pair": "{a} vs {b}", "figure": "gallery"},
+            pair="{a} vs {b}",
+            figure="gallery",
         ),
-        "results/figures/{dataset}/{condition}/gallery/{a}_vs_{b}.pdf",
     log:
-        "logs/gallery/{dataset}/{condition}/{a}_vs_{b}.log",
+        paths.log("gallery_figure", "dataset", "condition", "a", "b"),
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=growing(4000),
+        mem_mb=memory(4000),
         runtime=30,
     params:
-        layer_a=lambda w: STUDY.layer(w.a),
-        layer_b=lambda w: STUDY.layer(w.b),
+        layer_a=PLAN.alignment.layer_a,
+        layer_b=PLAN.alignment.layer_b,
         # for the caption
-        miniature=lambda w: STUDY.is_miniature(w.a) or STUDY.is_miniature(w.b),
-        code=code_of("gallery.py"),
+        miniature=PLAN.figures.miniature("a", "b"),
+        code=PLAN.code("gallery_figure.py"),
     script:
-        "../workflow_scripts/gallery.py"
+        "../workflow_scripts/gallery_figure.py"
 
 
-rule curves:
+rule curves_table:
     input:
-        unpack(lists_and_features_of_both),
-        settings="results/recipes/settings/alignment.json",
-        calibration="results/recipes/settings/calibration.json",
+        unpack(PLAN.alignment.lists_and_features),
+        settings=paths.ALIGNMENT_SETTINGS,
+        calibration=paths.CALIBRATION_SETTINGS,
     output:
-        "results/tables/curves/{dataset}/{condition}/{a}_vs_{b}.tsv",
+        f"{paths.fill(paths.PAIR_TABLE, table='curves')}.tsv",
     log:
-        "logs/curves/{dataset}/{condition}/{a}_vs_{b}.log",
+        paths.log("curves_table", "dataset", "condition", "a", "b"),
     conda:
         "../envs/models.yaml"
     threads: 8
     resources:
         memory_mb=STUDY.compute.memory_mb,
-        mem_mb=growing(8000 + STUDY.compute.memory_mb),
+        mem_mb=PLAN.alignment.memory(4000 + STUDY.compute.memory_mb),
         runtime=240,
     params:
-        layer_a=lambda w: STUDY.layer(w.a),
-        layer_b=lambda w: STUDY.layer(w.b),
-        metrics=list(METRICS),
-        code=code_of("curves.py"),
+        layer_a=PLAN.alignment.layer_a,
+        layer_b=PLAN.alignment.layer_b,
+        metrics=METRICS,
+        code=PLAN.code("curves_table.py"),
     script:
-        "../workflow_scripts/curves.py"
+        "../workflow_scripts/curves_table.py"
 
 
 rule curves_figure:
     input:
-        table="results/tables/curves/{dataset}/{condition}/{a}_vs_{b}.tsv",
+        table=f"{paths.fill(paths.PAIR_TABLE, table='curves')}.tsv",
     output:
-        report(
-            "results/figures/{dataset}/{condition}/curves/{a}_vs_{b}.png",
-            caption="../report/curves.rst",
+        figure(
+            paths.fill(paths.PAIR_FIGURE, figure="curves"),
+            caption="curves",
             category="Single pairs",
             subcategory="{dataset}, {condition}",
-            labels={"pair": "{a} vs {b}", "figure": "over k and N"},
+            pair="{a} vs {b}",
+            figure="over k and N",
         ),
-        "results/figures/{dataset}/{condition}/curves/{a}_vs_{b}.pdf",
     log:
-        "logs/curves_figure/{dataset}/{condition}/{a}_vs_{b}.log",
+        paths.log("curves_figure", "dataset", "condition", "a", "b"),
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
+        mem_mb=memory(2000),
         runtime=30,
     params:
         # for the caption
-        miniature=lambda w: STUDY.is_miniature(w.a) or STUDY.is_miniature(w.b),
-        code=code_of("curves_figure.py"),
+        miniature=PLAN.figures.miniature("a", "b"),
+        code=PLAN.code("curves_figure.py"),
     script:
         "../workflow_scripts/curves_figure.py"
 
 
-rule sensitivity:
+rule sensitivity_table:
     input:
-        unpack(lists_and_features_of_both),
-        settings="results/recipes/settings/alignment.json",
-        calibration="results/recipes/settings/calibration.json",
+        unpack(PLAN.alignment.lists_and_features),
+        settings=paths.ALIGNMENT_SETTINGS,
+        calibration=paths.CALIBRATION_SETTINGS,
     output:
-        tsv="results/tables/sensitivity/{dataset}/{condition}/{a}_vs_{b}.tsv",
-        parquet="results/tables/sensitivity/{dataset}/{condition}/{a}_vs_{b}.parquet",
+        tsv=f"{paths.fill(paths.PAIR_TABLE, table='sensitivity')}.tsv",
+        parquet=f"{paths.fill(paths.PAIR_TABLE, table='sensitivity')}.parquet",
     log:
-        "logs/sensitivity/{dataset}/{condition}/{a}_vs_{b}.log",
+        paths.log("sensitivity_table", "dataset", "condition", "a", "b"),
     conda:
         "../envs/models.yaml"
     threads: 8
     resources:
         memory_mb=STUDY.compute.memory_mb,
         # the layers of a model are held at once where they are clamped together
-        mem_mb=growing(14000 + STUDY.compute.memory_mb),
+        mem_mb=PLAN.alignment.memory(4000 + STUDY.compute.memory_mb, all_layers=True),
         runtime=240,
     params:
-        layer_a=lambda w: STUDY.layer(w.a),
-        layer_b=lambda w: STUDY.layer(w.b),
-        metrics=list(METRICS),
-        code=code_of("sensitivity.py"),
+        layer_a=PLAN.alignment.layer_a,
+        layer_b=PLAN.alignment.layer_b,
+        metrics=METRICS,
+        code=PLAN.code("sensitivity_table.py"),
     script:
-        "../workflow_scripts/sensitivity.py"
+        "../workflow_scripts/sensitivity_table.py"

@@ -5,125 +5,124 @@
 
 rule hub_table:
     output:
-        folder=directory("resources/datasets/{dataset}/table"),
-        record="resources/datasets/{dataset}/table.json",
+        folder=directory(paths.DOWNLOADED_TABLE),
+        record=paths.DOWNLOADED_TABLE_RECORD,
     log:
-        "logs/hub_table/{dataset}.log",
+        paths.log("hub_table", "dataset"),
     wildcard_constraints:
-        dataset=any_of_or_none(name for name, dataset in STUDY.datasets.items() if dataset.hub),
+        dataset=PLAN.stimuli.on_hub,
     conda:
         "../envs/models.yaml"
     params:
-        source=lambda w: STUDY.datasets[w.dataset].hub,
+        source=PLAN.stimuli.hub,
     script:
         "../workflow_scripts/hub_table.py"
 
 
 rule images:
     input:
-        unpack(downloaded_table),
+        unpack(PLAN.stimuli.downloaded_table),
     output:
-        folder=directory(f"{IMAGES}/png"),
-        manifest=f"{IMAGES}/manifest.tsv",
-        spec=f"{IMAGES}/dataset.json",
+        folder=directory(paths.PICTURES),
+        manifest=paths.MANIFEST,
+        spec=paths.DATASET_RECORD,
     log:
-        "logs/images/{dataset}/{condition}.log",
+        paths.log("images", "dataset", "condition"),
     wildcard_constraints:
-        dataset=with_images(),
+        dataset=PLAN.stimuli.with_images,
         condition=CLEAN,
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=growing(4000),
+        mem_mb=memory(4000),
         runtime=240,
     params:
-        dataset=lambda w: without_defaults(STUDY.datasets[w.dataset]),
-        concepts=concepts_of,
-        # a seed is a parameter only where something is drawn
-        seed=lambda w: STUDY.seed if STUDY.datasets[w.dataset].sample else 0,
-        files=table_files,
-        code=code_of("images.py"),
+        dataset=PLAN.stimuli.dataset,
+        concepts=PLAN.stimuli.concepts,
+        seed=PLAN.stimuli.sample_seed,
+        files=PLAN.stimuli.own_files,
+        code=PLAN.code("images.py"),
     script:
         "../workflow_scripts/images.py"
 
 
 rule named_texts:
     input:
-        unpack(downloaded_table),
+        unpack(PLAN.stimuli.downloaded_table),
     output:
-        manifest=f"{IMAGES}/manifest.tsv",
-        spec=f"{IMAGES}/dataset.json",
+        manifest=paths.MANIFEST,
+        spec=paths.DATASET_RECORD,
     log:
-        "logs/named_texts/{dataset}/{condition}.log",
+        paths.log("named_texts", "dataset", "condition"),
     wildcard_constraints:
-        dataset=with_texts_alone(),
+        dataset=PLAN.stimuli.with_texts_alone,
         condition=CLEAN,
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=growing(4000),
+        mem_mb=memory(4000),
         runtime=60,
     params:
-        dataset=lambda w: without_defaults(STUDY.datasets[w.dataset]),
-        seed=lambda w: STUDY.seed if STUDY.datasets[w.dataset].sample else 0,
-        files=table_files,
-        code=code_of("named_texts.py"),
+        dataset=PLAN.stimuli.dataset,
+        seed=PLAN.stimuli.sample_seed,
+        files=PLAN.stimuli.own_files,
+        code=PLAN.code("named_texts.py"),
     script:
         "../workflow_scripts/named_texts.py"
 
 
 rule transformed_images:
     input:
-        clean="results/images/{dataset}/clean/png",
-        manifest="results/images/{dataset}/clean/manifest.tsv",
-        spec="results/images/{dataset}/clean/dataset.json",
+        clean=paths.fill(paths.PICTURES, condition=CLEAN),
+        manifest=paths.fill(paths.MANIFEST, condition=CLEAN),
+        spec=paths.fill(paths.DATASET_RECORD, condition=CLEAN),
     output:
-        folder=directory(f"{IMAGES}/png"),
-        manifest=f"{IMAGES}/manifest.tsv",
-        spec=f"{IMAGES}/dataset.json",
+        folder=directory(paths.PICTURES),
+        manifest=paths.MANIFEST,
+        spec=paths.DATASET_RECORD,
     log:
-        "logs/transformed_images/{dataset}/{condition}.log",
+        paths.log("transformed_images", "dataset", "condition"),
     wildcard_constraints:
-        dataset=with_images(),
-        condition=any_of_or_none(condition for condition in STUDY.conditions if condition != CLEAN),
+        dataset=PLAN.stimuli.with_images,
+        condition=PLAN.stimuli.transforms,
     conda:
         "../envs/analysis.yaml"
     threads: 4
     resources:
         workers=STUDY.compute.workers,
-        mem_mb=growing(4000),
+        mem_mb=memory(4000),
         runtime=120,
     params:
         seeding=STUDY.transforms.seeding,
         seed=STUDY.transforms.seed,
-        published=published_images,
-        files=lambda w: folder_digest(Path(published_images(w))) if published_images(w) else None,
-        code=code_of("transformed_images.py"),
+        published=PLAN.stimuli.published_images,
+        files=PLAN.stimuli.published_files,
+        code=PLAN.code("transformed_images.py"),
     script:
         "../workflow_scripts/transformed_images.py"
 
 
 rule concepts:
     output:
-        manifest=f"{IMAGES}/manifest.tsv",
-        spec=f"{IMAGES}/dataset.json",
+        manifest=paths.MANIFEST,
+        spec=paths.DATASET_RECORD,
     log:
-        "logs/concepts/{dataset}/{condition}.log",
+        paths.log("concepts", "dataset", "condition"),
     wildcard_constraints:
-        dataset=with_concepts_alone(),
+        dataset=PLAN.stimuli.with_concepts_alone,
         condition=CLEAN,
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
+        mem_mb=memory(2000),
         runtime=30,
     params:
-        dataset=lambda w: without_defaults(STUDY.datasets[w.dataset]),
-        concepts=concepts_of,
-        files=lambda w: files_digest([Path(STUDY.things[w.dataset].concepts.path)]),
-        code=code_of("concepts.py"),
+        dataset=PLAN.stimuli.dataset,
+        concepts=PLAN.stimuli.concepts,
+        files=PLAN.stimuli.concept_file,
+        code=PLAN.code("concepts.py"),
     script:
         "../workflow_scripts/concepts.py"

@@ -1,16 +1,17 @@
 # Needs: a target that no other rule makes. Makes: an error that names the unknown word and the nearest known one.
 # Included last: its pattern leaves out every file that the rules before it make.
+OUTPUTS = [str(output) for rule in workflow.rules for output in rule.output]
 
 
 rule unknown_target:
     input:
-        refuse,
+        targets.refusal(OUTPUTS, STUDY, KNOWN_METRICS),
     output:
         "{target}",
     log:
-        "logs/unknown_target/{target}.log",
+        paths.log("unknown_target", "target"),
     wildcard_constraints:
-        target=f"(?!{made_by(workflow.rules)}$)(?:results|resources)/.+",
+        target=targets.unknown_pattern(OUTPUTS),
     conda:
         "../envs/analysis.yaml"
     shell:

@@ -3,123 +3,81 @@
 # of untrained twins the configuration alone, or random weights.
 
 
+rule weights:
+    output:
+        folder=directory(paths.CHECKPOINT),
+        record=paths.CHECKPOINT_RECORD,
+    log:
+        paths.log("weights", "model"),
+    wildcard_constraints:
+        model=PLAN.weights.models_from("hub", "folder", "file", "package", "none"),
+    conda:
+        "../envs/models.yaml"
+    params:
+        model=PLAN.weights.spec,
+        files=PLAN.weights.own_files,
+    script:
+        "../workflow_scripts/weights.py"
+
+
 rule miniature_weights:
     output:
-        folder=directory(f"{WEIGHTS}/checkpoint"),
-        record=f"{WEIGHTS}/weights.json",
+        folder=directory(paths.CHECKPOINT),
+        record=paths.CHECKPOINT_RECORD,
     log:
-        "logs/miniature_weights/{model}.log",
+        paths.log("miniature_weights", "model"),
     wildcard_constraints:
-        model=models_from("miniature"),
+        model=PLAN.weights.models_from("miniature"),
     conda:
         "../envs/models.yaml"
     threads: 1
     resources:
-        mem_mb=growing(4000),
+        mem_mb=memory(4000),
         runtime=30,
     params:
-        model=checkpoint_of,
+        model=PLAN.weights.spec,
         seed=STUDY.seed,
-        code=lambda w: code_of("miniature_weights.py", family_code(w.model)),
+        code=PLAN.code_with_family("miniature_weights.py"),
     script:
         "../workflow_scripts/miniature_weights.py"
 
 
-rule untrained_weights:
+rule untrained_configuration:
     input:
-        configuration_of,
+        PLAN.weights.untrained_configuration,
     output:
-        folder=directory(f"{UNTRAINED}/checkpoint"),
-        record=f"{UNTRAINED}/weights.json",
+        folder=directory(paths.UNTRAINED_CHECKPOINT),
+        record=paths.UNTRAINED_RECORD,
     log:
-        "logs/untrained_weights/{model}.log",
+        paths.log("untrained_configuration", "model"),
+    wildcard_constraints:
+        model=PLAN.weights.untrained_models(written=False),
     conda:
         "../envs/models.yaml"
     params:
-        model=checkpoint_of,
-        twin=twin_of,
-        code=lambda w: code_of("untrained_weights.py", family_code(w.model)),
+        model=PLAN.weights.spec,
+        code=PLAN.code("untrained_configuration.py"),
+    script:
+        "../workflow_scripts/untrained_configuration.py"
+
+
+rule untrained_weights:
+    output:
+        folder=directory(paths.UNTRAINED_CHECKPOINT),
+        record=paths.UNTRAINED_RECORD,
+    log:
+        paths.log("untrained_weights", "model"),
+    wildcard_constraints:
+        model=PLAN.weights.untrained_models(written=True),
+    conda:
+        "../envs/models.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(8000),
+        runtime=30,
+    params:
+        model=PLAN.weights.spec,
+        twin=PLAN.weights.untrained_spec,
+        code=PLAN.code_with_family("untrained_weights.py"),
     script:
         "../workflow_scripts/untrained_weights.py"
-
-
-rule folder_weights:
-    output:
-        folder=directory(f"{WEIGHTS}/checkpoint"),
-        record=f"{WEIGHTS}/weights.json",
-    log:
-        "logs/folder_weights/{model}.log",
-    wildcard_constraints:
-        model=models_from("folder"),
-    conda:
-        "../envs/models.yaml"
-    params:
-        model=checkpoint_of,
-        files=lambda w: folder_digest(Path(STUDY.models[w.model].weights.folder).expanduser()),
-    script:
-        "../workflow_scripts/folder_weights.py"
-
-
-rule package_weights:
-    output:
-        folder=directory(f"{WEIGHTS}/checkpoint"),
-        record=f"{WEIGHTS}/weights.json",
-    log:
-        "logs/package_weights/{model}.log",
-    wildcard_constraints:
-        model=models_from("package"),
-    conda:
-        "../envs/models.yaml"
-    params:
-        model=checkpoint_of,
-    script:
-        "../workflow_scripts/package_weights.py"
-
-
-rule file_weights:
-    output:
-        folder=directory(f"{WEIGHTS}/checkpoint"),
-        record=f"{WEIGHTS}/weights.json",
-    log:
-        "logs/file_weights/{model}.log",
-    wildcard_constraints:
-        model=models_from("file"),
-    conda:
-        "../envs/models.yaml"
-    params:
-        model=checkpoint_of,
-        files=lambda w: files_digest([Path(STUDY.models[w.model].weights.path).expanduser()]),
-    script:
-        "../workflow_scripts/file_weights.py"
-
-
-rule no_weights:
-    output:
-        folder=directory(f"{WEIGHTS}/checkpoint"),
-        record=f"{WEIGHTS}/weights.json",
-    log:
-        "logs/no_weights/{model}.log",
-    wildcard_constraints:
-        model=models_from("none"),
-    conda:
-        "../envs/models.yaml"
-    params:
-        model=checkpoint_of,
-    script:
-        "../workflow_scripts/no_weights.py"
-
-
-rule hub_weights:
-    output:
-        folder=directory(f"{WEIGHTS}/checkpoint"),
-        record=f"{WEIGHTS}/weights.json",
-    log:
-        "logs/hub_weights/{model}.log",
-    wildcard_constraints:
-        model=models_from("hub"),
-    conda:
-        "../envs/models.yaml"
-    params:
-        model=checkpoint_of,
-    script:
-        "../workflow_scripts/hub_weights.py"

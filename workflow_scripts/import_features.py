@@ -35,7 +35,6 @@ def import_features(
     """
     content = json.loads(recipe.read_text(encoding="utf-8"))
     # sizes and times, to notice a change; what was read is recorded below by sha256
-    content.pop("files", None)
     model = Model.from_recipe(content["model"])
     where = precomputed.sources(model, dataset, condition, downloaded)
     found = precomputed.read(model, where)

@@ -1,4 +1,4 @@
-"""The recipe of a bundle: everything its features depend on, as an input of extraction."""
+"""What results depend on, as an input of the jobs that make them: the recipe of a bundle, or settings of a stage."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def recipe(content: Mapping[str, Any], path: Path) -> None:
-    """Write the recipe as JSON. It is a file, not a parameter of extraction: a job that gains an output loses
-    Snakemake's record of its parameters, and with it every later change of them.
+    """Write the recipe as JSON. It is a file, not a parameter: a job that gains an output loses Snakemake's record of
+    its parameters, and with it every later change of them.
     """
     write_json(path, content)
 
 
 if __name__ == "__main__":
-    with logs.attached(snakemake.log[0], "recipe"):
+    with logs.attached(snakemake.log[0], snakemake.rule):
         recipe(snakemake.params.content, Path(snakemake.output[0]))

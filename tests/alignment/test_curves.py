@@ -14,8 +14,8 @@ from matplotlib import pyplot as plt
 from test_graph import SINGLE, snakemake
 from test_precomputed import STUDY, write_files
 
-from curves import curves
 from curves_figure import curves_figure
+from curves_table import curves_table
 from diffalign.alignment import METRICS, measure
 from diffalign.alignment.arrays import array_layer
 from diffalign.alignment.calibration import calibrate
@@ -102,7 +102,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     alignment, calibration = write_settings(folder)
     path = folder / "table.tsv"
     pair = (files[0], files[1])
-    curves(pair, ("b0", "b0"), alignment, calibration, Where("theirs", "clean"), SHOWN, path, 100, 1)
+    curves_table(pair, ("b0", "b0"), alignment, calibration, Where("theirs", "clean"), SHOWN, path, 100, 1)
     return path
 
 
@@ -150,13 +150,16 @@ def test_the_curves_are_drawn(table: Path, tmp_path: Path) -> None:
     ("target", "jobs"),
     [
         (f"results/per_image/photographs/clean/{PAIR}.parquet", {"per_image": 1}),
-        (f"results/figures/photographs/clean/gallery/{PAIR}.png", {"gallery": 1}),
+        (f"results/figures/photographs/clean/gallery/{PAIR}.png", {"gallery_figure": 1}),
         (
             f"results/figures/photographs/clean/curves/{PAIR}.png",
-            {"calibration_settings": 1, "curves": 1, "curves_figure": 1},
+            {"calibration_settings": 1, "curves_table": 1, "curves_figure": 1},
         ),
-        (f"results/tables/curves/photographs/clean/{PAIR}.tsv", {"calibration_settings": 1, "curves": 1}),
-        (f"results/tables/sensitivity/photographs/clean/{PAIR}.parquet", {"calibration_settings": 1, "sensitivity": 1}),
+        (f"results/tables/curves/photographs/clean/{PAIR}.tsv", {"calibration_settings": 1, "curves_table": 1}),
+        (
+            f"results/tables/sensitivity/photographs/clean/{PAIR}.parquet",
+            {"calibration_settings": 1, "sensitivity_table": 1},
+        ),
     ],
 )
 def test_a_single_pair_plans_what_it_needs_and_nothing_else(target: str, jobs: dict[str, int], tmp_path: Path) -> None:
@@ -169,9 +172,8 @@ def test_a_single_pair_plans_what_it_needs_and_nothing_else(target: str, jobs: d
 def test_the_study_looks_at_the_pairs_that_it_names_and_at_no_other(tmp_path: Path) -> None:
     planned = snakemake(tmp_path, "--profile", "profiles/demo", "-n")
     jobs = planned.jobs()
-    assert [jobs.get(rule) for rule in ("per_image", "gallery", "curves", "curves_figure", "sensitivity")] == [
-        1, 1, 1, 1, None,
-    ]  # fmt: skip
+    shown = ("per_image", "gallery_figure", "curves_table", "curves_figure", "sensitivity_table")
+    assert [jobs.get(rule) for rule in shown] == [1, 1, 1, 1, None]
 
 
 def test_other_permutations_draw_curves_again_and_search_no_list(tmp_path: Path) -> None:
@@ -184,11 +186,11 @@ def test_other_permutations_draw_curves_again_and_search_no_list(tmp_path: Path)
     assert done.code == 0, done.output
     assert "Nothing to be done" in workflow.plan(*wanted, overlay=STUDY).output
     drawn = workflow.plan(*wanted, overlay={**STUDY, "alignment": {"permutations": 50}})
-    assert drawn.jobs() == {"calibration_settings": 1, "curves": 1, "sensitivity": 1}
+    assert drawn.jobs() == {"calibration_settings": 1, "curves_table": 1, "sensitivity_table": 1}
     other_k = workflow.plan(*wanted, overlay={**STUDY, "alignment": {"k": 4}})
-    assert other_k.jobs() == {"alignment_settings": 1, "per_image": 1, "curves": 1, "sensitivity": 1}
+    assert other_k.jobs() == {"alignment_settings": 1, "per_image": 1, "curves_table": 1, "sensitivity_table": 1}
     metrics = {**STUDY, "alignment": {"metrics": ["cknna", "mutual_knn"]}}
-    assert workflow.plan(*wanted, overlay=metrics).jobs() == {"curves": 1, "sensitivity": 1}
+    assert workflow.plan(*wanted, overlay=metrics).jobs() == {"curves_table": 1, "sensitivity_table": 1}
     quick = {**STUDY, "compute": {"memory_mb": 50}}
     assert "Nothing to be done" in workflow.plan(*wanted, overlay=quick).output
     # without images there are no labels and no gallery

@@ -12,7 +12,7 @@ from conftest import ROOT, write_neighbors
 from matplotlib import pyplot as plt
 from PIL import Image as Picture
 
-import gallery
+import gallery_figure
 from diffalign.alignment import measure
 from diffalign.alignment.neighbors import Neighbors, nearest_neighbors
 from diffalign.alignment.per_image import extremes, per_image, same_label
@@ -162,12 +162,12 @@ def test_a_gallery_is_drawn_and_a_missing_picture_is_named(
         Picture.fromarray(RNG.integers(0, 255, (8, 8, 3), np.uint8)).save(folder / f"{name}.png")
     outputs = [tmp_path / "g.png", tmp_path / "g.pdf"]
     where = Where("theirs", "clean")
-    gallery.gallery(files, ("b0", "b0"), settings(tmp_path), folder, where, outputs, miniature=False)
+    gallery_figure.gallery_figure(files, ("b0", "b0"), settings(tmp_path), folder, where, outputs, miniature=False)
     assert plt.imread(outputs[0]).shape[0] > 500
     before = outputs[1].read_bytes()
-    gallery.gallery(files, ("b0", "b0"), settings(tmp_path), folder, where, outputs, miniature=False)
+    gallery_figure.gallery_figure(files, ("b0", "b0"), settings(tmp_path), folder, where, outputs, miniature=False)
     assert outputs[1].read_bytes() == before
     most = extremes(per_image(lists(A), lists(B), K).overlap, NAMES, 3)["most"][0]
     (folder / f"{NAMES[most]}.png").unlink()
     with pytest.raises(StoreError, match=f"1 images have no PNG file, first: {NAMES[most]}"):
-        gallery.gallery(files, ("b0", "b0"), settings(tmp_path), folder, where, outputs, miniature=False)
+        gallery_figure.gallery_figure(files, ("b0", "b0"), settings(tmp_path), folder, where, outputs, miniature=False)

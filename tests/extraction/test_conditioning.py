@@ -379,4 +379,4 @@ def test_a_variant_is_the_model_that_its_name_means() -> None:
     assert other.model_of("dinov2-untrained").recipe() != study.model_of("dinov2-untrained").recipe()
     # prompts depend on no layer and no latents
     more = load({"models": {"sd1": {"layers": {"extra": "conv_out"}, "latents": "sdvae"}}})
-    assert more.models["sd1"].teller() == study.models["sd1"].teller()
+    assert more.models["sd1"].prompt_spec() == study.models["sd1"].prompt_spec()

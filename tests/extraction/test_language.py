@@ -425,7 +425,7 @@ def test_the_published_set_is_planned(tmp_path: Path) -> None:
         tmp_path, "-n", "--configfile", "config.yaml", "profiles/platonic/study.yaml", "--", "all", alignment
     )
     jobs = planned.jobs()
-    assert (jobs["quality_table"], jobs["quality_figure"], jobs["export_platonic_set"]) == (1, 2, 1)
+    assert (jobs["bits_per_byte_table"], jobs["bits_per_byte_figure"], jobs["export_platonic_set"]) == (1, 2, 1)
     assert jobs["align_layers"] == 12 * 17
     assert sum(count for job, count in jobs.items() if job.startswith("extract_")) == 29
     assert (jobs["hub_weights"], jobs["hub_table"], jobs["texts"], jobs["images"]) == (29, 1, 1, 1)
@@ -434,6 +434,6 @@ def test_the_published_set_is_planned(tmp_path: Path) -> None:
 def test_the_published_features_are_planned(tmp_path: Path) -> None:
     planned = snakemake(tmp_path, "-n", "--configfile", "config.yaml", "profiles/platonic/published.yaml")
     jobs = planned.jobs()
-    assert (jobs["fetch_features"], jobs["align_layers"], jobs["quality_table"]) == (26, 12 * 14, 1)
-    assert sum(count for job, count in jobs.items() if job.startswith("import_quality")) == 12
+    assert (jobs["fetch_features"], jobs["align_layers"], jobs["bits_per_byte_table"]) == (26, 12 * 14, 1)
+    assert sum(count for job, count in jobs.items() if job.startswith("import_bits_per_byte")) == 12
     assert not any(job.startswith(("extract", "images", "texts", "hub")) for job in jobs)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from alignment_table import COLUMNS as CELL_COLUMNS
 from alignment_table import alignment_table
-from depth_curves import curves, depth_curves
+from depth_curves_figure import curves, depth_curves_figure
 from diffalign import figures
 from diffalign.alignment import model_similarity
 from diffalign.alignment.calibration import Calibration, calibrate_by_moments, calibrate_by_permutations
@@ -26,9 +26,9 @@ from diffalign.io import tables
 from diffalign.io.calibration_files import Selection, StoredCalibration, read_calibration, write_calibration
 from diffalign.io.matrices import read_matrices
 from diffalign.io.recipes import FORMAT
-from layer_maps import layer_maps
-from model_maps import largest, model_maps, reason
-from null_histograms import drawable, not_drawn, null_histograms
+from layer_maps_figure import layer_maps_figure
+from model_maps_figure import largest, model_maps_figure, reason
+from null_histograms_figure import drawable, not_drawn, null_histograms_figure
 from pairs_table import COLUMNS as PAIR_COLUMNS
 from pairs_table import pairs_table
 
@@ -257,11 +257,11 @@ def test_figures_of_a_pair(metrics: list[str], kind: str, write: Callable[..., P
         values[:] = np.nan
     pairs = apart([write(metric, "one", "two", values, source="miniature") for metric in metrics])
     outputs = [tmp_path / "figure.png", *([tmp_path / "figure.pdf"] if len(metrics) == 1 else [])]
-    layer_maps(*pairs, outputs)
+    layer_maps_figure(*pairs, outputs)
     check_pictures(outputs)
-    depth_curves(*pairs, {"one": "b0", "two": "b0"}, outputs)
+    depth_curves_figure(*pairs, {"one": "b0", "two": "b0"}, outputs)
     check_pictures(outputs)
-    null_histograms(*pairs, outputs)
+    null_histograms_figure(*pairs, outputs)
     check_pictures(outputs)
 
 
@@ -299,14 +299,14 @@ def test_maps_of_two_models_of_missing_pairs_and_of_three(
     places = [("one", "two"), ("one", "three"), ("two", "three")][:count]
     pairs = apart([write(metric, a, b, grid(seed=i)) for i, (a, b) in enumerate(places)])
     outputs = [tmp_path / "map.png"]
-    model_maps(*pairs, outputs)
+    model_maps_figure(*pairs, outputs)
     check_pictures(outputs)
 
 
 def test_miniatures_say_so_in_the_picture(write: Callable[..., Pair], tmp_path: Path) -> None:
     for source in ("hub", "miniature"):
         output = tmp_path / f"{source}.png"
-        layer_maps(*apart([write("cknna", "one", "two", grid(), source=source)]), [output])
+        layer_maps_figure(*apart([write("cknna", "one", "two", grid(), source=source)]), [output])
         with Image.open(output) as image:
             colors = np.asarray(image.convert("RGB")).reshape(-1, 3)
         red = (colors == (0xB9, 0x1C, 0x1C)).all(axis=1).sum()
@@ -323,7 +323,7 @@ def test_models_of_one_side_are_rows_and_those_of_the_other_columns(
     places = [("one", "two"), ("one", "three"), ("one", "four"), ("five", "two"), ("five", "four")]
     scores = [grid(seed=i) for i in range(len(places))]
     pairs = apart([write(metric, *place, values) for place, values in zip(places, scores, strict=True)])
-    model_maps(*pairs, [tmp_path / "map.png"])
+    model_maps_figure(*pairs, [tmp_path / "map.png"])
     check_pictures([tmp_path / "map.png"])
     values, rows, columns, _ = drawn[0]
     assert (rows, columns) == (["one", "five"], ["two", "three", "four"])
@@ -342,7 +342,7 @@ def test_sides_are_told_apart_only_where_no_model_is_on_both() -> None:
 
 def test_a_map_without_pairs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"study\.pairs names no pair"):
-        model_maps([], [], [tmp_path / "map.png"])
+        model_maps_figure([], [], [tmp_path / "map.png"])
 
 
 def test_both_directions_of_a_pair_are_averaged_and_missing_pairs_are_nan() -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from diffalign.human_figures import Results, read_results, reference_lines, variants_of
-from noise_levels import noise_levels
+from noise_levels_figure import noise_levels_figure
 from odd_one_out_figure import odd_one_out_figure
 from probe_figure import probe_figure
 from regression_figure import regression_figure
@@ -75,7 +75,7 @@ def test_noise_levels_are_a_figure_of_their_own(tmp_path: Path, regressed: bool)
     # of each level the layer with the largest accuracy, b1 where b0 is lower
     found.tables["sd3-t0.5"]["accuracy"] = [0.3, 0.3, 0.6, 0.6]
     grid = {"uncond": {"t0.1": "sd3-t0.1", "t0.5": "sd3-t0.5"}, "label": {"t0.1": "dinov2", "t0.5": "sd3-t0.5"}}
-    noise_levels(found, found if regressed else None, grid, [tmp_path / "figure.svg"], False)
+    noise_levels_figure(found, found if regressed else None, grid, [tmp_path / "figure.svg"], False)
     text = (tmp_path / "figure.svg").read_text()
     for label in ("uncond", "label", "t0.1", "t0.5", "b1", "the best layer", "line0", "chance", "people"):
         assert f"<!-- {label}" in text

@@ -41,14 +41,14 @@ def test_a_real_language_model_on_words_and_definitions_beside_people(fresh: Wor
     for bundle, published in PUBLISHED.items():
         _check_odd_one_out(results / "odd_one_out/things/clean", bundle, published)
         _check_regression(results / "regression/things/clean", bundle)
-    table = pd.read_csv(results / "tables/people.tsv", sep="\t")
+    table = pd.read_csv(results / "tables/human.tsv", sep="\t")
     rows = table[table["is_best"]].set_index("bundle")
     assert rows["conditioning"].to_dict() == {"minilm": "caption", "minilm-description": "description"}
     assert rows["predicted"].between(rows["accuracy"], 0.64379).all()
     assert (len(table), table["gain"].notna().any(), rows["miniature"].any()) == (14, False, False)
     for figure in ("odd_one_out", "regression"):
         for suffix in ("png", "pdf"):
-            assert (results / f"figures/things/clean/people/{figure}.{suffix}").stat().st_size > 10_000
+            assert (results / f"figures/things/clean/human/{figure}.{suffix}").stat().st_size > 10_000
 
 
 def _check_odd_one_out(folder: Path, bundle: str, published: list[float]) -> None:
@@ -91,6 +91,6 @@ def test_the_published_grid_is_planned_in_seconds(fresh: Workflow, tmp_path: Pat
     bundles = 5 * 33 + 3 + 1 + 4
     assert {jobs[analysis] for analysis in ("odd_one_out", "regression", "probe")} == {bundles}
     # images are encoded once by every autoencoder, and texts once by every model
-    assert (jobs["images"], jobs["noise_levels"], jobs["people_table"]) == (1, 5, 1)
+    assert (jobs["images"], jobs["noise_levels_figure"], jobs["human_table"]) == (1, 5, 1)
     assert jobs["latents"] <= 5
     assert jobs["prompts"] == 15

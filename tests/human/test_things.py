@@ -76,12 +76,12 @@ def test_real_choices_and_features_in_another_order_meet_by_name(fresh: Workflow
     _check_regression(fresh.directory / "results/regression/things/clean")
     _check_probe(fresh.directory / "results/probe/things/clean")
     for figure in ("odd_one_out", "regression", "probe"):
-        assert (fresh.directory / f"results/figures/things/clean/people/{figure}.png").stat().st_size > 10_000
-    _check_table(fresh.directory / "results/tables/people")
+        assert (fresh.directory / f"results/figures/things/clean/human/{figure}.png").stat().st_size > 10_000
+    _check_table(fresh.directory / "results/tables/human")
     # a change of λ reruns the probe and what shows it, and nothing else
     plan = {**overlay["human"]["probe"], "regularisation": [0.1]}
     again = fresh.plan(overlay={**overlay, "human": {**overlay["human"], "probe": plan}})
-    assert again.jobs() == {"probe": 1, "probe_figure": 1, "people_table": 1, "all": 1}
+    assert again.jobs() == {"probe": 1, "probe_figure": 1, "human_table": 1, "all": 1}
 
 
 def _check_table(stem: Path) -> None:
@@ -185,8 +185,8 @@ def test_layers_are_combined_transformed_and_looked_at(fresh: Workflow, tmp_path
         ("results/odd_one_out/things/clean/combined/bath.tsv", "unknown combined 'bath'"),
         ("results/odd_one_out/photographs/clean/vice.tsv", "'photographs' is not of kind things"),
         ("results/odd_one_out/things/clean/vise.tsv", "unknown model 'vise'"),
-        ("results/people/things/tset.npz", "unknown triplets 'tset'"),
-        ("results/figures/things/clean/people/odd.png", "unknown analysis 'odd'"),
+        ("results/human_choices/things/tset.npz", "unknown triplets 'tset'"),
+        ("results/figures/things/clean/human/odd.png", "unknown analysis 'odd'"),
     ],
 )
 def test_targets_that_are_not_there(fresh: Workflow, tmp_path: Path, target: str, message: str) -> None:

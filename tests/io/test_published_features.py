@@ -93,7 +93,7 @@ def study(address: str, sha256: str | None = None) -> dict[str, Any]:
 def test_a_published_study_without_a_model(published: Path, address: str, tmp_path: Path) -> None:
     workflow = Workflow(copy_tree(tmp_path / "tree"), tmp_path / "work")
     digest = hashlib.sha256((published / "bloom1_pool-avg.pt").read_bytes()).hexdigest()
-    figure = "results/figures/theirs/clean/quality/cknna.png"
+    figure = "results/figures/theirs/clean/bits_per_byte/cknna.png"
     alignment = "results/export/platonic/theirs/clean/cknna_k5.npy"
     overlay = study(address, digest)
     done = workflow.run(figure, alignment, overlay=overlay)
@@ -120,7 +120,7 @@ def test_a_published_study_without_a_model(published: Path, address: str, tmp_pa
     expected = dense_cknna(last(published / "mae_pool-cls.pt"), last(published / "llama2_pool-avg.pt"), 5)
     assert scores[3, 1] == pytest.approx(expected, abs=1e-6)
     # better models were made more alike
-    told = pd.read_csv(work / "results/tables/quality_correlations.tsv", sep="\t").set_index(["other", "score"])
+    told = pd.read_csv(work / "results/tables/bits_per_byte_correlations.tsv", sep="\t").set_index(["other", "score"])
     assert told.loc[("vit.published", "maximum"), "rho"] > 0.8
     assert told.loc[("vit.published", "maximum"), "families"] == 3
     again = workflow.plan(figure, alignment, overlay=overlay)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from no_weights import no_weights
 from PIL import Image
 from skimage import data
 from test_study import load
@@ -24,7 +25,6 @@ from extract import LatentInputs, Whole, extract
 from images import images
 from latents import latents
 from miniature_weights import miniature_weights
-from no_weights import no_weights
 from prompts import prompts
 from transformed_images import transformed_images
 from untrained_weights import Twin, untrained_weights
@@ -149,7 +149,7 @@ class Bench:
         encoder = self.study.models[model.latents]
         shards, statistics = self.latents(encoder, condition)
         told = tokens = None
-        if families()[model.family].told == "prompts":
+        if families()[model.family].conditioned_on == "prompts":
             told = self.root / f"{model.name}-uncond.safetensors"
             prompts(model, "uncond", Texts({}, None), *self.weights(model), made.manifest, told, "cpu")
         if model.class_tokens is not None:

@@ -291,7 +291,7 @@ def test_families_are_found_by_name() -> None:
     assert families()["reg"] == Kind(
         "latents", "labels", ("architecture", "path", "class_tokens"), ("interpolate_positions",), "architecture"
     )
-    assert families()["diffusers_mmdit"].told == "prompts"
+    assert families()["diffusers_mmdit"].conditioned_on == "prompts"
     # a module without READS is a part that families share
     assert "latent_transformers" not in families()
     with pytest.raises(ValueError, match=r"unknown family 'tim'; allowed: .*diffusers_mmdit"):

@@ -30,20 +30,20 @@ SINGLE = {
     "calibration_settings": 1,
     "align_default": 1,
 }
-OF_ALL_PAIRS = {"model_maps": 1, "alignment_table": 1, "pairs_table": 1, "all": 1}
+OF_ALL_PAIRS = {"model_maps_figure": 1, "alignment_table": 1, "pairs_table": 1, "all": 1}
 PAIRS_OF_A_MODEL = OF_ALL_PAIRS | dict.fromkeys(
-    ("align_layers", "calibrate_layers", "layer_maps", "depth_curves", "null_histograms"), 3
+    ("align_layers", "calibrate_layers", "layer_maps_figure", "depth_curves_figure", "null_histograms_figure"), 3
 )
 # the score that the study names, and what looks at it closely
-OF_THE_SCORE = dict.fromkeys(("align_default", "per_image", "gallery", "curves", "curves_figure"), 1)
+OF_THE_SCORE = dict.fromkeys(("align_default", "per_image", "gallery_figure", "curves_table", "curves_figure"), 1)
 ALL_ALIGNMENTS = {
     **OF_ALL_PAIRS,
     **OF_THE_SCORE,
     "align_layers": 6,
     "calibrate_layers": 6,
-    "layer_maps": 6,
-    "depth_curves": 6,
-    "null_histograms": 6,
+    "layer_maps_figure": 6,
+    "depth_curves_figure": 6,
+    "null_histograms_figure": 6,
 }
 
 
@@ -95,7 +95,7 @@ def test_the_whole_study_can_be_planned_under_every_profile(profile: str, tmp_pa
     jobs = planned.jobs()
     # the demo has eleven models, two of them without a miniature, the autoencoders of two and the class tokens of one
     pairs, models, checkpoints = (11, 12, 12) if profile == "demo" else (6, 4, 5)
-    assert jobs["align_layers"] == jobs["layer_maps"] == jobs["depth_curves"] == pairs
+    assert jobs["align_layers"] == jobs["layer_maps_figure"] == jobs["depth_curves_figure"] == pairs
     assert len([rule for rule in jobs if rule.startswith("extract_")]) == models
     assert jobs["miniature_weights" if profile == "demo" else "hub_weights"] == checkpoints
 
@@ -213,20 +213,20 @@ def test_a_new_layer_once_made_leaves_later_changes_visible(copied: Workflow) ->
 
 def test_a_new_metric_and_a_changed_preparation_rerun_all_alignments(finished: Workflow) -> None:
     jobs = plan(finished, {"alignment": {"metrics": ["cknna", "mutual_knn"], "center": True}})
-    assert jobs == ALL_ALIGNMENTS | {"align_default": 2, "model_maps": 2, "neighbors": 4}
+    assert jobs == ALL_ALIGNMENTS | {"align_default": 2, "model_maps_figure": 2, "neighbors": 4}
 
 
 def test_a_new_metric_and_a_changed_eps_rerun_all_alignments(finished: Workflow) -> None:
     jobs = plan(finished, {"alignment": {"metrics": ["cknna", "mutual_knn"], "eps": 1e-6}})
-    assert jobs == ALL_ALIGNMENTS | {"align_default": 2, "model_maps": 2, "alignment_settings": 1}
+    assert jobs == ALL_ALIGNMENTS | {"align_default": 2, "model_maps_figure": 2, "alignment_settings": 1}
 
 
 def test_a_new_metric_alone_recomputes_no_list(finished: Workflow) -> None:
     jobs = plan(finished, {"alignment": {"metrics": ["cknna", "mutual_knn"]}})
     # galleries and rows an image are made from lists alone
-    assert jobs == {rule: count for rule, count in ALL_ALIGNMENTS.items() if rule not in ("gallery", "per_image")} | {
-        "model_maps": 2
-    }
+    assert jobs == {
+        rule: count for rule, count in ALL_ALIGNMENTS.items() if rule not in ("gallery_figure", "per_image")
+    } | {"model_maps_figure": 2}
 
 
 @pytest.mark.parametrize(
@@ -239,8 +239,8 @@ def test_a_new_metric_alone_recomputes_no_list(finished: Workflow) -> None:
         ),
         (
             "figures.py",
-            dict.fromkeys(("layer_maps", "depth_curves", "null_histograms"), 6)
-            | dict.fromkeys(("model_maps", "gallery", "curves_figure", "all"), 1),
+            dict.fromkeys(("layer_maps_figure", "depth_curves_figure", "null_histograms_figure"), 6)
+            | dict.fromkeys(("model_maps_figure", "gallery_figure", "curves_figure", "all"), 1),
         ),
         (
             "models/transformers_vision.py",
@@ -346,7 +346,7 @@ def test_figures_depend_on_the_recipes_that_they_read(copied: Workflow) -> None:
     figure = "results/figures/photographs/clean/layer_maps/dinov2_vs_sd3.png"
     (copied.directory / "results/cknna/photographs/clean/layers/dinov2_vs_sd3.json").unlink()
     (copied.directory / figure).unlink()
-    assert copied.plan(figure).jobs() == {"align_layers": 1, "calibrate_layers": 1, "layer_maps": 1}
+    assert copied.plan(figure).jobs() == {"align_layers": 1, "calibrate_layers": 1, "layer_maps_figure": 1}
 
 
 def test_only_the_layers_that_are_taken_are_planned(finished: Workflow) -> None:
@@ -375,9 +375,9 @@ def test_a_fifth_model_runs_only_its_own_jobs(finished: Workflow) -> None:
         "neighbors": 1,
         "align_layers": 4,
         "calibrate_layers": 4,
-        "layer_maps": 4,
-        "depth_curves": 4,
-        "null_histograms": 4,
+        "layer_maps_figure": 4,
+        "depth_curves_figure": 4,
+        "null_histograms_figure": 4,
         **OF_ALL_PAIRS,
     }
 
@@ -390,7 +390,7 @@ def test_how_the_work_is_done_reruns_nothing(finished: Workflow) -> None:
 
 def test_a_default_layer_changes_what_a_name_means_and_no_feature(finished: Workflow) -> None:
     jobs = plan(finished, {"models": {"dinov2": {"default_layer": "b3"}}})
-    assert jobs == OF_THE_SCORE | {"depth_curves": 3, "alignment_table": 1, "pairs_table": 1, "all": 1}
+    assert jobs == OF_THE_SCORE | {"depth_curves_figure": 3, "alignment_table": 1, "pairs_table": 1, "all": 1}
 
 
 # --- conditions -----------------------------------------------------------------------------------------------------

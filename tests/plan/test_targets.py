@@ -1,8 +1,17 @@
+import re
+
 import pytest
+from conftest import ROOT, read_yaml
+from graphs import outputs
 from test_study import load
 
 from diffalign.alignment.metrics import METRICS
+from diffalign.plan import paths as plan_paths
 from diffalign.plan import targets
+
+# a study in which every rule has a file
+MORE = ROOT / "tests" / "plan" / "every_rule.yaml"
+EVERY_RULE = (ROOT / "config.yaml", ROOT / "profiles" / "demo" / "study.yaml", MORE)
 
 
 @pytest.mark.parametrize(
@@ -22,7 +31,7 @@ from diffalign.plan import targets
         ("results/features/photographs/clean/sd3-t0.5/b99.pt", "sd3 has no layer 'b99'"),
         ("results/neighbors/photographs/clean/sd4-t0.5.npz", "unknown model 'sd4'; did you mean 'sd3'?"),
         (
-            "figures/photographs/clean/layer_map/dinov2_vs_sd3.png",
+            "results/figures/photographs/clean/layer_map/dinov2_vs_sd3.png",
             "unknown figure 'layer_map'; did you mean 'layer_maps'?",
         ),
         ("results/figures/photographs/clean/layer_maps/dinov22_vs_sd3.png", "unknown model 'dinov22'"),
@@ -59,7 +68,7 @@ from diffalign.plan import targets
         ("results/per_image/photographs/clean/dinov22_vs_sd3_b8.parquet", "unknown model 'dinov22'; did you mean"),
         (
             "results/per_image/dinov2_vs_sd3.parquet",
-            "files of this stage are results/per_image/{dataset}/{condition}/{pair} with their suffix",
+            "files of this stage are results/per_image/{dataset}/{condition}/{a}_vs_{b}.parquet",
         ),
         (
             "results/figures/photographs/clean/galery/dinov2_vs_sd3_b8.png",
@@ -81,15 +90,86 @@ from diffalign.plan import targets
             "results/export/platonic/photographs/clean/dinov2_vs_sd3/cknaa_k10.npy",
             "unknown metric 'cknaa'; did you mean",
         ),
-        ("results/export/platonic/photographs/clean/dinov2_vs_sd3/cknna_k7.npy", "taken at alignment.k = 10, not at 7"),
+        (
+            "results/export/platonic/photographs/clean/dinov2_vs_sd3/cknna_k7.npy",
+            "are results/export/platonic/{dataset}/{condition}/{a}_vs_{b}/{metric}_k10.npy",
+        ),
         (
             "results/export/vfmvae/sd3.pt",
-            "are results/export/{layout}/{dataset}/{condition}/{exported} or",
+            "are results/export/vfmvae/{dataset}/{condition}/{a}.pt or",
         ),
-        ("results/cknna/a/b/c/d/e.npy", "is no file of this workflow; files of this stage are results/cknna/{pair} or"),
+        ("results/cknna/a/b/c/d/e.npy", "unknown dataset 'a'; allowed: imagenet, photographs"),
     ],
 )
 def test_the_unknown_word_is_named(target: str, message: str) -> None:
-    explained = targets.explain(target, load(), (*METRICS, "other"))
+    patterns = [pattern for of_rule in outputs().values() for pattern in of_rule]
+    explained = targets.explain(target, patterns, load(), (*METRICS, "other"))
     assert message in explained
     assert explained.startswith(f"'{target}'")
+
+
+WORDS = {
+    "dataset": "photographs",
+    "condition": "clean",
+    "metric": "cknna",
+    "model": "sd3",
+    "bundle": "sd3-t0.5",
+    "means": "minilm",
+    "a": "dinov2",
+    "b": "siglip2",
+    "triplets": "test",
+    "combined": "both",
+    "conditioning": "caption",
+    "word": "optim",
+    "file": "features.pt",
+    "part": "0",
+    "parts": "2",
+}
+# where another word than the usual one is a file of the rule
+WORDS_OF = {
+    "latents": {"model": "sd3vae"},
+    "import_latents": {"model": "sd3vae"},
+    "odd_one_out": {"dataset": "things"},
+    "human_choices": {"dataset": "things"},
+    "concepts": {"dataset": "things"},
+    "text_features": {"bundle": "sd1-textlast-caption"},
+}
+
+
+def misspelt(word: str) -> str:
+    """A word with two neighbouring letters of its middle in the other order."""
+    for at in range(len(word) // 2, 0, -1):
+        if word[at] != word[at - 1] and word[at].isalpha() and word[at - 1].isalpha():
+            return word[: at - 1] + word[at] + word[at - 1] + word[at + 1 :]
+    return word
+
+
+def test_a_misspelt_word_in_an_output_of_any_rule_is_named_with_the_nearest_one() -> None:
+    # parts of a job are temporary, and nobody asks for them
+    rules = {
+        name: [file for file in files if "-of-" not in file] for name, files in outputs(*EVERY_RULE).items() if files
+    }
+    patterns = [pattern for files in rules.values() for pattern in files]
+    study = load(read_yaml(MORE))
+    unanswered = []
+    for name, files in rules.items():
+        words = WORDS | WORDS_OF.get(name, {})
+        if not files:
+            assert name.endswith("_part")
+            continue
+        path = plan_paths.fill(re.sub(r"\{(\w+),[^{}]*\}", r"{\1}", files[0]), **words)
+        places = path.split("/")
+        for depth in range(1, len(places)):
+            stem, dot, suffix = places[depth].rpartition(".")
+            stem, ending = (stem, dot + suffix) if depth == len(places) - 1 and dot else (places[depth], "")
+            # of a pair, its first name
+            first, separator, second = stem.partition("_vs_")
+            wrong = misspelt(first) + separator + second
+            if wrong == stem:
+                continue
+            typed = "/".join([*places[:depth], wrong + ending, *places[depth + 1 :]])
+            answer = targets.explain(typed, patterns, study, METRICS)
+            near = re.search(r"did you mean '([^']+)'", answer)
+            if not (near and near[1] in stem) and f"'{stem}'" not in answer and stem not in answer:
+                unanswered.append(f"{name}: {answer}")
+    assert not unanswered, "\n".join(unanswered)

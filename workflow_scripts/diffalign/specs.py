@@ -333,8 +333,8 @@ class Model:
         """What the weights of an untrained twin are drawn by; None for a trained model."""
         return self.seed if self.untrained else None
 
-    def teller(self) -> dict[str, Any]:
-        """The recipe of its prompts: without what is seen, they do not depend on."""
+    def prompt_spec(self) -> dict[str, Any]:
+        """The recipe of its prompts, which depend on nothing that images pass through."""
         bare: dict[str, Any] = {
             "layers": {},
             "latents": None,

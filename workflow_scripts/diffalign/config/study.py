@@ -707,7 +707,7 @@ def _family_mistakes(
     for key, default in FAMILY_KEYS.items():
         if given.get(key, default) != default and key not in (*kind.needs, *kind.takes):
             yield f"{place}.{key}: means nothing for family '{model['family']}'"
-    if kind.told == "labels":
+    if kind.conditioned_on == "labels":
         for word in model["conditionings"]:
             if word not in LABEL_CONDITIONINGS:
                 yield f"{place}.conditionings: a class-conditional model takes no '{word}'; allowed: uncond, label"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatch
 from importlib import metadata, util
@@ -17,10 +18,13 @@ from diffalign.provenance import file_sha256
 RECORD_FORMAT = 1
 
 
-def describe(record: Path, folder: Path, origin: Mapping[str, Any]) -> None:
-    """Write weights.json: the format, the origin, and the sha256 of every file of the checkpoint."""
+def describe(record: Path, folder: Path, origin: Mapping[str, Any], may_be_empty: bool = False) -> None:
+    """Write weights.json: the format, the origin, and the sha256 of every file of the checkpoint.
+
+    Raises CheckpointError for a folder without files, unless nothing of the model is learned.
+    """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    if not files:
+    if not files and not may_be_empty:
         raise CheckpointError(f"{folder}: the checkpoint has no files")
     _check_shards(folder)
     digests = _digests(folder, files)
@@ -44,21 +48,41 @@ def _check_shards(folder: Path) -> None:
 def verify(record: Path, folder: Path) -> dict[str, Any]:
     """Check that a checkpoint is the one that weights.json records, and return the record.
 
-    Raises CheckpointError that names the first file that is missing or has changed.
+    Files are hashed once on a machine, and again when size, time of change or inode of one of them differ. Raises
+    CheckpointError that names the first file that is missing or has changed.
     """
     content = read_record(record)
     recorded: dict[str, str] = content["sha256"]
     for name in recorded:
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder / name}: recorded in {record}, but missing; delete {record} and rerun")
-    found = _digests(folder, [folder / name for name in recorded])
-    changed = [name for name, digest in recorded.items() if found[name] != digest]
+    seen = record.with_name(f".{record.stem}.{platform.node()}.json")
+    state = {name: [recorded[name], *_state(folder / name)] for name in recorded}
+    if _is_verified(seen, state):
+        return content
+    digests = _digests(folder, [folder / name for name in recorded])
+    changed = [name for name, digest in recorded.items() if digests[name] != digest]
     if changed:
         raise CheckpointError(
             f"{folder / changed[0]}: has changed since its sha256 was recorded in {record}; "
             "if that is meant, delete the record and rerun"
         )
+    write_json(seen, state)
     return content
+
+
+def _state(path: Path) -> list[int]:
+    """Size, time of change and inode of a file, also behind a link."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
+
+
+def _is_verified(seen: Path, state: Mapping[str, Any]) -> bool:
+    """Whether this machine has hashed these very files before."""
+    try:
+        return bool(json.loads(seen.read_text(encoding="utf-8")) == state)
+    except (OSError, ValueError):
+        return False
 
 
 def read_record(record: Path) -> dict[str, Any]:

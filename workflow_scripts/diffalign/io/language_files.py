@@ -40,24 +40,24 @@ class Texts:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Files of one extraction: features (alias -> path) and manifest of both poolings, quality and table."""
+    """Files of one extraction: features (alias -> path) and manifest of both poolings, losses and table."""
 
     mean: Mapping[str, Path]
     mean_json: Path
     last: Mapping[str, Path]
     last_json: Path
-    quality: Path
+    losses: Path
     table: Path
 
 
 def outputs_of(made: Any, layers: Sequence[str]) -> Outputs:
-    """The named outputs of a rule: features and manifest, last and last_manifest, quality, table."""
+    """The named outputs of a rule: features and manifest, last and last_manifest, losses, table."""
     return Outputs(
         dict(zip(layers, map(Path, made.features), strict=True)),
         Path(made.manifest),
         dict(zip(layers, map(Path, made.last), strict=True)),
         Path(made.last_manifest),
-        Path(made.quality),
+        Path(made.losses),
         Path(made.table),
     )
 
@@ -101,7 +101,7 @@ def write(
     write_text(outputs.table, print_measures(names, measures))
     facts = {key: made[key] for key in ("bundle", "class", "conditioning")}
     source = {"miniature": recipe["weights"]["source"] == "miniature", "parameters": parameters}
-    write_json(outputs.quality, {"format": QUALITY_FORMAT, **facts, **source, **found, **halved})
+    write_json(outputs.losses, {"format": QUALITY_FORMAT, **facts, **source, **found, **halved})
 
 
 def last_of(bundle: str) -> str:

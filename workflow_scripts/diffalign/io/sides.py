@@ -44,10 +44,16 @@ class Files:
     factors: Path | None = None
 
 
+def input_name(part: str, side: str) -> str:
+    """The name of the input of a rule that is a part (neighbors, features, factors) of side ``a`` or ``b``."""
+    return f"{part}_{side}"
+
+
 def files_of(inputs: Any, side: str) -> Files:
-    """The files of side ``a`` or ``b`` among the named inputs of a rule: neighbors_a, features_a, factors_a."""
-    given = {name: Path(path) for name, path in inputs.items() if name.endswith(f"_{side}")}
-    return Files(given[f"neighbors_{side}"], given.get(f"features_{side}"), given.get(f"factors_{side}"))
+    """The files of side ``a`` or ``b`` among the named inputs of a rule."""
+    parts = ("neighbors", "features", "factors")
+    given = {part: Path(path) for part in parts if (path := inputs.get(input_name(part, side))) is not None}
+    return Files(given["neighbors"], given.get("features"), given.get("factors"))
 
 
 @dataclass(frozen=True)

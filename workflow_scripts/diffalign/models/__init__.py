@@ -16,7 +16,7 @@ of which make_miniature writes a checkpoint of full size.
 
 HAS_WEIGHTS = False says that nothing of it is learned: its models have no checkpoint, and it has no make_miniature.
 
-TOLD = "labels" says that its models are told class labels in place of texts. NEEDS and TAKES name the keys of a model's
+CONDITIONED_ON = "labels": its models take class labels in place of prompts. NEEDS and TAKES name the keys of a model's
 entry that only some families know (`study.FAMILY_KEYS`): those that it cannot do without, and those that it may have.
 A family with a fixed table of positions sets `Loaded.latent_size`; where it takes interpolate_positions and is asked to
 interpolate the table to other sizes, it does not. COMPLETED_BY names a module of this package whose function
@@ -109,15 +109,17 @@ class LoadedLanguage:
 
 @dataclass(frozen=True)
 class Kind:
-    """What a family declares. reads: ``pixels``, ``latents``, ``texts`` or ``features``. told: what conditions its
-    models, ``prompts``, ``labels`` or None. needs, takes: keys of a model's entry that only some families know.
+    """What a family declares.
+
+    reads: ``pixels``, ``latents``, ``texts`` or ``features``. conditioned_on: ``prompts``, ``labels`` or
+    None. needs, takes: keys of a model's entry that only some families know.
     untrained: ``configuration`` or ``architecture``, what untrained twins are made of, or None where there are none.
     has_weights: False where nothing is learned.
     complete: fills in what an entry leaves out, for families that can; it raises ValueError that says what is unknown.
     """
 
     reads: str
-    told: str | None = None
+    conditioned_on: str | None = None
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
     untrained: str | None = None
@@ -137,13 +139,13 @@ def families() -> Mapping[str, Kind]:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
                 name = node.targets[0].id
-                if name in ("READS", "TOLD", "NEEDS", "TAKES", "UNTRAINED", "HAS_WEIGHTS", "COMPLETED_BY"):
+                if name in ("READS", "CONDITIONED_ON", "NEEDS", "TAKES", "UNTRAINED", "HAS_WEIGHTS", "COMPLETED_BY"):
                     said[name] = ast.literal_eval(node.value)
         if "READS" in said:
-            told = said.get("TOLD", "prompts" if said["READS"] == "latents" else None)
+            conditioned_on = said.get("CONDITIONED_ON", "prompts" if said["READS"] == "latents" else None)
             declared = (said.get("NEEDS", ()), said.get("TAKES", ()), said.get("UNTRAINED"))
             complete = partial(_complete, said["COMPLETED_BY"]) if "COMPLETED_BY" in said else None
-            found[path.stem] = Kind(said["READS"], told, *declared, said.get("HAS_WEIGHTS", True), complete)
+            found[path.stem] = Kind(said["READS"], conditioned_on, *declared, said.get("HAS_WEIGHTS", True), complete)
     return found
 
 
@@ -157,6 +159,11 @@ def family(name: str) -> ModuleType:
     if name not in families():
         raise ValueError(f"unknown family '{name}'; allowed: {', '.join(families())}")
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def module_path(name: str) -> Path:
+    """The file of a family."""
+    return Path(__file__).parent / f"{name}.py"
 
 
 def load(model: Model, folder: Path, noise: str | None, device: torch.device) -> Loaded:

@@ -20,7 +20,7 @@ from diffalign.specs import Model
 
 # what a batch of this family holds
 READS = "latents"
-TOLD = "labels"
+CONDITIONED_ON = "labels"
 TAKES = ("interpolate_positions",)
 # an untrained twin needs the configuration alone
 UNTRAINED = "configuration"

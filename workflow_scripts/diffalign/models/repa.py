@@ -28,7 +28,7 @@ from diffalign.specs import Model
 
 # what a batch of this family holds
 READS = "latents"
-TOLD = "labels"
+CONDITIONED_ON = "labels"
 NEEDS = ("architecture", "path")
 TAKES = ("interpolate_positions",)
 # an untrained twin is written from the architecture of its entry

@@ -1,1 +1,71 @@
-"""The plan: which files a study is, one module a stage."""
+"""The plan: which files a study is, and what each job reads, writes and depends on; one module a stage.
+
+Rules ask a `Plan` for inputs, outputs and parameters. Its patterns of paths stand in `paths`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffalign import models
+from diffalign.code_digests import code_digest
+from diffalign.plan.alignment import Alignment
+from diffalign.plan.features import Features
+from diffalign.plan.figures import Figures
+from diffalign.plan.human import Human
+from diffalign.plan.language import Language
+from diffalign.plan.latents import Latents
+from diffalign.plan.layouts import Layouts
+from diffalign.plan.se_cknna import SemanticEquivariance
+from diffalign.plan.stage import Wildcards
+from diffalign.plan.stimuli import Stimuli
+from diffalign.plan.weights import Weights
+
+if TYPE_CHECKING:
+    from diffalign.config.study import Study
+
+_SCRIPTS = Path(__file__).resolve().parents[2]
+
+
+class Plan:
+    """A study as files. families: what every family of models declares."""
+
+    def __init__(self, study: Study, families: Mapping[str, models.Kind]) -> None:
+        self.study = study
+        self.families = families
+        self.stimuli = Stimuli(self)
+        self.weights = Weights(self)
+        self.latents = Latents(self)
+        self.features = Features(self)
+        self.language = Language(self)
+        self.alignment = Alignment(self)
+        self.figures = Figures(self)
+        self.se_cknna = SemanticEquivariance(self)
+        self.human = Human(self)
+        self.layouts = Layouts(self)
+
+    def everything(self) -> list[str]:
+        """The tables, figures and scores of the study."""
+        stages = (self.figures, self.language, self.se_cknna, self.human)
+        return [path for stage in stages for path in stage.targets()]
+
+    def digest(self, *scripts: str, family: str | None = None) -> str:
+        """Digest of the code of scripts, and of the family that they load by name."""
+        return _digest(tuple(scripts), family)
+
+    def code(self, script: str) -> Callable[[Wildcards], str]:
+        """The digest of the code of a script, as a parameter."""
+        return lambda wildcards: self.digest(script)
+
+    def code_with_family(self, script: str) -> Callable[[Wildcards], str]:
+        """The same with the family of the model of a target."""
+        return lambda wildcards: self.digest(script, family=self.study.models[wildcards.model].family)
+
+
+@cache
+def _digest(scripts: tuple[str, ...], family: str | None) -> str:
+    files = [_SCRIPTS / script for script in scripts]
+    return code_digest([*files, *([] if family is None else [models.module_path(family)])])

@@ -1,169 +1,214 @@
-"""What the paths of files mean, and which word of one is unknown."""
+"""Which word of a target is unknown: derived from the patterns of the outputs of all rules."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import difflib
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from diffalign import names
 from diffalign.conditions import is_condition
 from diffalign.config.study import Study
-from diffalign.io.layouts import EXPORTS
 from diffalign.names import UnknownName
+from diffalign.plan.stage import Wildcards
 from diffalign.specs import TEXTS_OF_IMAGES
 
-# the folders and files of each stage; metrics are stages of their own
-_STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "export": (
-        ("layout", "dataset", "condition", "exported"),
-        ("layout", "dataset", "condition", "exported", "export"),
-        ("layout_of_images", "dataset", "file"),
-    ),
-    "features": (("dataset", "condition", "bundle", "layer"),),
-    "factors": (("dataset", "condition", "bundle"),),
-    "figures": (
-        ("dataset", "condition", "figure", "shown"),
-        ("dataset", "figure_of_conditions"),
-        ("dataset", "figure_of_conditions", "pair"),
-    ),
-    "human_rsa": (("dataset", "condition", "bundle"),),
-    "images": (("dataset", "condition", "file"),),
-    "language": (("dataset", "condition", "bundle"),),
-    "latents": (("dataset", "condition", "autoencoder", "file"),),
-    "neighbors": (("dataset", "condition", "bundle"),),
-    "odd_one_out": (("dataset", "condition", "bundle"), ("dataset", "condition", "folder", "combined")),
-    "people": (("dataset", "triplets"),),
-    "probe": (("dataset", "condition", "bundle"),),
-    "per_image": (("dataset", "condition", "pair"),),
-    "prompts": (("dataset", "prompt"),),
-    "reduction": (("dataset", "condition", "bundle"),),
-    "regression": (("dataset", "condition", "bundle"),),
-    "recipes": (("bundle",), ("settings", "file")),
-    "se_cknna": (("pair",), ("dataset", "pair")),
-    "tables": (("table",), ("pair_table", "dataset", "condition", "pair")),
-    "texts": (("dataset", "text"),),
-    "unpooled": (("dataset", "condition", "bundle"),),
-    "weights": (("model", "file"),),
-}
-_METRIC = (("pair",), ("dataset", "condition", "pair"), ("dataset", "condition", "layers", "pair"))
-_OF_ALL_LAYERS = ("layers", "calibration")
-_TABLES = ("alignment", "pairs", "se_cknna", "people")
-_PAIR_TABLES = ("curves", "sensitivity")
-# what the file of a figure is named for
-_FIGURES = {
-    "layer_maps": "pair",
-    "depth_curves": "pair",
-    "null_histograms": "pair",
-    "model_maps": "metric",
-    "gallery": "pair",
-    "curves": "pair",
-    "people": "analysis",
-    "noise_levels": "diffusion model",
-    "disagreements": "name",
-}
-# of models and people
-_ANALYSES = ("odd_one_out", "regression", "probe")
-# over all conditions of se_cknna
-_FIGURES_OF_CONDITIONS = ("se_cknna",)
-# of two layers, not of all layers of two models
-_OF_TWO_LAYERS = ("gallery", "curves", "sensitivity")
+Words = Sequence[str]
+_CONSTRAINED = re.compile(r"\{(\w+),[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")
+_WILDCARD = re.compile(r"\{(\w+)\}")
+# folders of results of all layers of two models
+_OF_ALL_LAYERS = {"layers", "calibration", "layer_maps", "depth_curves", "null_histograms"}
+_OTHER_FORM = "another form"
 
 
-def explain(target: str, study: Study, known_metrics: Iterable[str]) -> str:
+def unknown_pattern(outputs: Iterable[str]) -> str:
+    """Regular expression of targets below results/ and resources/ that none of these outputs matches."""
+    made = {_WILDCARD.sub(".+", re.sub(r"([.^$*+?\[\]\\|()])", r"\\\1", _bare(output))) for output in outputs}
+    return f"(?!{names.any_path(sorted(made))}$)(?:results|resources)/.+"
+
+
+def refusal(outputs: Words, study: Study, known_metrics: Iterable[str]) -> Callable[[Wildcards], list[str]]:
+    """A function of inputs that raises ValueError, which says what is wrong with the target."""
+
+    def refuse(wildcards: Wildcards) -> list[str]:
+        raise ValueError(explain(wildcards.target, outputs, study, known_metrics))
+
+    return refuse
+
+
+def explain(target: str, outputs: Iterable[str], study: Study, known_metrics: Iterable[str]) -> str:
     """One sentence that says what is wrong with a target no rule makes: the unknown word and the nearest known one.
 
-    target: a path as typed, for example ``results/cknaa/dinov2_vs_sd3_b8.npy``. known_metrics: those that exist,
-    whether or not the study asks for them.
+    target: a path as typed, for example ``results/cknaa/dinov2_vs_sd3_b8.npy``. outputs: the patterns of all rules.
+    known_metrics: those that exist, whether or not the study asks for them.
     """
-    if target.startswith("resources/"):
-        stage, *rest = target.removeprefix("resources/").split("/")
-    else:
-        stage, *rest = target.removeprefix("results/").split("/")
-    metrics = study.alignment.metrics
+    words, metrics = target.split("/"), study.alignment.metrics
+    stage = words[1] if len(words) > 1 else ""
     if stage in set(known_metrics) - set(metrics):
         return f"'{target}': the metric '{stage}' exists but is not among alignment.metrics ({', '.join(metrics)})"
-    if stage not in metrics and stage not in _STAGES:
-        return f"'{target}': {names.unknown('metric or stage', stage, [*metrics, *_STAGES])}"
-    forms = _STAGES.get(stage, _METRIC)
-    form = next((form for form in forms if len(form) == len(rest)), None)
+    patterns = [pattern.split("/") for pattern in dict.fromkeys(map(_bare, outputs))]
+    stages = {stage, "{metric}"} if stage in metrics else {stage}
+    patterns = [each for each in patterns if each[1] in stages] or patterns
+    costs = [_cost(pattern, words, study) for pattern in patterns]
+    likely = patterns[costs.index(min(costs))]
+    for depth, form in enumerate(likely[: len(words)]):
+        problem = _problem(likely, words, depth, study)
+        if problem == _OTHER_FORM and not _WILDCARD.search(form):
+            answer = _unknown_literal(patterns, words, depth, study)
+            return f"'{target}': {answer}" if answer else _no_file(target, patterns, words, study)
+        if problem == _OTHER_FORM or (problem and depth == len(words) - 1 < len(likely) - 1):
+            return _no_file(target, patterns, words, study)
+        if problem:
+            return f"'{target}': {problem}"
+    return _no_file(target, patterns, words, study)
+
+
+def _bare(output: str) -> str:
+    """The pattern of an output without the constraints of its wildcards."""
+    return _CONSTRAINED.sub(lambda match: f"{{{match[1]}}}", output)
+
+
+def _cost(pattern: Words, words: Words, study: Study) -> float:
+    """How far a target is from a pattern: 0 where it fits; a misspelt word costs less than another one."""
+    cost = 1.1 * abs(len(pattern) - len(words))
+    for depth, (form, word) in enumerate(zip(pattern, words, strict=False)):
+        problem = _problem(pattern, words, depth, study)
+        if problem == _OTHER_FORM and not _WILDCARD.search(form):
+            # beginnings weigh more: they say which stage is meant
+            cost += 1.2 - 0.9 * difflib.SequenceMatcher(None, form, word).ratio()
+        elif problem:
+            cost += 1 if problem == _OTHER_FORM else 0.5
+    return cost
+
+
+def _problem(pattern: Words, words: Words, depth: int, study: Study) -> str:
+    """What is wrong with one word of a target at its place in a pattern; empty where it fits."""
+    groups = _WILDCARD.sub(
+        lambda match: f"(?P<{match[1]}>.+)", re.escape(pattern[depth]).replace(r"\{", "{").replace(r"\}", "}")
+    )
+    match = re.fullmatch(groups, words[depth])
+    if pattern[1] == "prompts" and depth == 3:
+        return _prompt_problem(words[depth], study)
+    if match is None:
+        is_pair = "{a}_vs_{b}" in pattern[depth] and _suffix(pattern[depth]) == _suffix(words[depth])
+        stem = words[depth].removesuffix(_suffix(words[depth]))
+        return f"'{stem}' is no pair: write a_vs_b, for example dinov2_vs_sd3_b8" if is_pair else _OTHER_FORM
     try:
-        for part, word in zip(form or (), rest, strict=False):
-            _check(part, word, rest, study)
+        for wildcard, value in match.groupdict().items():
+            _check(wildcard, value, pattern, words, study)
+        if {"a", "b"} <= set(match.groupdict()):
+            _check_pair(match["a"], match["b"], pattern, study)
     except UnknownName as error:
-        return f"'{target}': {error}"
-    root = target.split("/", maxsplit=1)[0]
-    known = " or ".join("/".join([root, stage, *("{" + part + "}" for part in form)]) for form in forms)
-    return f"'{target}' is no file of this workflow; files of this stage are {known} with their suffix"
+        return str(error)
+    return ""
 
 
-def _check(part: str, word: str, rest: Sequence[str], study: Study) -> None:
-    """Raise UnknownName where a word of a path is not what stands at its place."""
-    stem = word.rpartition(".")[0] or word
-    part = _FIGURES[rest[2]] if part == "shown" else part
+def _suffix(word: str) -> str:
+    return "".join(word.rpartition(".")[1:]) if "." in word else ""
+
+
+def _check(wildcard: str, value: str, pattern: Words, words: Words, study: Study) -> None:
+    """Raise UnknownName where a word is not what its wildcard means."""
+    if wildcard == "condition" and is_condition(value) and value not in study.conditions:
+        raise UnknownName(
+            f"the condition '{value}' is not among conditions ({', '.join(study.conditions)}); add it there"
+        )
+    things = study.things.get(words[2]) if len(words) > 2 else None
     known: dict[str, tuple[str, Collection[str]]] = {
         "dataset": ("dataset", study.datasets),
         "condition": ("condition", study.conditions),
-        "figure": ("figure", _FIGURES),
-        "pair_table": ("table", _PAIR_TABLES),
-        "layers": ("folder", _OF_ALL_LAYERS),
-        "folder": ("folder", ("combined",)),
-        "model": ("model", study.models),
+        "metric": ("metric or stage" if pattern[1] == "{metric}" else "metric", study.alignment.metrics),
+        "model": _models(pattern, study),
+        "combined": ("combination", study.human.combined),
+        "triplets": ("triplets", things.triplets if things else ()),
+        "conditioning": ("text", TEXTS_OF_IMAGES),
     }
-    if part == "condition" and is_condition(word) and word not in study.conditions:
-        raise UnknownName(
-            f"the condition '{word}' is not among conditions ({', '.join(study.conditions)}); add it there"
-        )
-    if part in known and word not in known[part][1]:
-        raise names.unknown(known[part][0], word, known[part][1])
-    if part in ("layout", "exported", "export"):
-        _check_export(part, word, rest, study)
-    if part == "layout_of_images" and word != "transformed_images":
-        raise names.unknown("layout of images", word, ["transformed_images"])
-    if part == "autoencoder":
-        encoders = [name for name, model in study.models.items() if model.is_autoencoder]
-        if word not in encoders:
-            raise names.unknown("autoencoder", word, encoders)
-    if part == "figure_of_conditions" and (stem if word == rest[-1] else word) not in _FIGURES_OF_CONDITIONS:
-        raise names.unknown("figure", stem if word == rest[-1] else word, _FIGURES_OF_CONDITIONS)
-    files = study.things[rest[0]].triplets if rest[0] in study.things else ()
-    last: dict[str, Collection[str]] = {"table": _TABLES, "metric": study.alignment.metrics}
-    last |= {"analysis": _ANALYSES, "triplets": files, "combined": study.human.combined, "text": TEXTS_OF_IMAGES}
-    last |= {"diffusion model": [name for name, model in study.models.items() if model.noise is not None]}
-    if part in last and stem not in last[part]:
-        raise names.unknown(part, stem, last[part])
-    if part == "prompt":
-        model = study.model_of(stem)
-        if not model.conditionings or model.reads_texts:
-            raise UnknownName(f"{model.name} takes no prompts")
-    if part == "bundle":
-        text = stem if word == rest[-1] else word
-        if study.bundle(text) != text:
-            raise UnknownName(f"these files carry canonical names: write '{study.bundle(text)}' for '{text}'")
-    if part == "layer":
-        model = study.model_of(rest[2])
-        names.resolve_layer(stem, model.layers, model.name)
-    if part == "name":
-        study.representation(stem)
-    if part == "pair":
-        pair = names.parse_pair(stem, study.catalogue)
-        of_all_layers = len(rest) == 4 and not {rest[0], rest[2]} & set(_OF_TWO_LAYERS)
-        if of_all_layers and any(side.layer for side in pair):
-            raise UnknownName(f"'{stem}' names a layer; here all layers are meant")
+    if wildcard in known and value not in known[wildcard][1]:
+        what, allowed = known[wildcard]
+        raise names.unknown(what, value, allowed)
+    if wildcard in ("bundle", "means"):
+        if study.bundle(value) != value:
+            raise UnknownName(f"these files carry canonical names: write '{study.bundle(value)}' for '{value}'")
+        stem, _, suffix = words[-1].rpartition(".")
+        if pattern[1] == "features" and suffix == "pt":
+            model = study.model_of(value)
+            names.resolve_layer(stem, model.layers, model.name)
+    if wildcard == "a" and "b}" not in "/".join(pattern):
+        representation = study.representation(value)
+        if pattern[1:3] == ["export", "platonic"] and representation.layer:
+            raise UnknownName(f"'{value}' names a layer; here all layers are meant")
 
 
-def _check_export(part: str, word: str, rest: Sequence[str], study: Study) -> None:
-    """Raise UnknownName for a word of an export: its layout, what is exported, or the file {metric}_k{k} of a pair."""
-    is_last = word == rest[-1]
-    stem = word.rpartition(".")[0] if is_last and "." in word else word
-    is_pair = rest[0] == "platonic" and len(rest) == 5
-    if part == "layout" and word not in EXPORTS:
-        raise names.unknown("layout", word, EXPORTS)
-    if part == "exported":
-        found = names.parse_pair(stem, study.catalogue) if is_pair else (study.representation(stem),)
-        if rest[0] == "platonic" and any(side.layer for side in found):
-            raise UnknownName(f"'{stem}' names a layer; here all layers are meant")
-    if part == "export" and is_pair:
-        metric, _, k = stem.rpartition("_k")
-        if metric not in study.alignment.metrics:
-            raise names.unknown("metric", metric or stem, study.alignment.metrics)
-        if k != str(study.alignment.k):
-            raise UnknownName(f"scores of this study are taken at alignment.k = {study.alignment.k}, not at {k}")
+def _check_pair(a: str, b: str, pattern: Words, study: Study) -> None:
+    """Raise UnknownName where a side of a pair is unknown, or names a layer where all layers are meant."""
+    sides = [study.representation(name) for name in (a, b)]
+    of_all_layers = _OF_ALL_LAYERS & set(pattern) or pattern[1:3] == ["export", "platonic"]
+    if of_all_layers and any(side.layer for side in sides):
+        raise UnknownName(f"'{names.print_pair(a, b)}' names a layer; here all layers are meant")
+
+
+def _prompt_problem(word: str, study: Study) -> str:
+    """What is wrong with the name of a file of prompts: model and conditioning."""
+    try:
+        model = study.model_of(word.removesuffix(".safetensors"))
+    except UnknownName as error:
+        return str(error)
+    return f"{model.name} takes no prompts" if not model.conditionings or model.reads_texts else ""
+
+
+def _models(pattern: Words, study: Study) -> tuple[str, list[str]]:
+    """What models a wildcard means, by the folder: autoencoders, diffusion models or all."""
+    models = study.models.items()
+    if pattern[1] == "weights":
+        return "model", [*study.models, *(f"{name}-untrained" for name in study.models)]
+    if pattern[1] == "latents":
+        return "autoencoder", [name for name, model in models if model.is_autoencoder]
+    if "noise_levels" in pattern:
+        return "diffusion model", [name for name, model in models if model.noise is not None]
+    return "model", list(study.models)
+
+
+def _unknown_literal(patterns: Sequence[Words], words: Words, depth: int, study: Study) -> str:
+    """The answer for a word in the place of literal ones; empty where none is near."""
+    agreeing = [each for each in patterns if len(each) > depth and _agrees(each, words, depth, study)]
+    is_file = depth == len(words) - 1
+    literal = {each[depth] for each in agreeing if not _WILDCARD.search(each[depth])}
+    literal = {word for each in agreeing if (word := each[depth]) in literal and (len(each) - 1 == depth) == is_file}
+    word = words[depth]
+    if is_file:
+        stem, _, suffix = word.rpartition(".")
+        literal = {each.rpartition(".")[0] for each in literal if each.rpartition(".")[2] == suffix}
+        word = stem
+    if depth == 1 and words[0] == "results":
+        literal |= set(study.alignment.metrics)
+    return str(names.unknown(_kind(words, depth), word, sorted(literal))) if literal and word not in literal else ""
+
+
+def _agrees(pattern: Words, words: Words, depth: int, study: Study) -> bool:
+    return not any(_problem(pattern, words, before, study) for before in range(depth))
+
+
+def _kind(words: Words, depth: int) -> str:
+    """What a literal word of a path is called."""
+    stage = words[1] if len(words) > 1 else ""
+    if depth == 1:
+        return "metric or stage" if words[0] == "results" else "kind of resource"
+    named = {"tables": "table", "figures": "figure"}
+    return "layout" if (stage, depth) == ("export", 2) else named.get(stage, "folder")
+
+
+def _no_file(target: str, patterns: Sequence[Words], words: Words, study: Study) -> str:
+    """The answer where no single word is to blame: the forms that are nearest."""
+    stage = words[1] if len(words) > 1 else ""
+    if stage in study.alignment.metrics:
+        patterns = [each for each in patterns if each[1] == "{metric}"]
+
+    def agreeing(pattern: Words) -> int:
+        """How many words from the beginning fit."""
+        wrong = (depth for depth in range(min(len(pattern), len(words))) if _problem(pattern, words, depth, study))
+        return next(wrong, len(words))
+
+    nearest = sorted(patterns, key=lambda pattern: (-agreeing(pattern), _cost(pattern, words, study)))
+    forms = list(dict.fromkeys("/".join(each).replace("{metric}/", f"{stage}/", 1) for each in nearest))
+    listed = " or ".join(forms[:4]) + (" or others" if len(forms) > 4 else "")
+    return f"'{target}' is no file of this workflow; files of this stage are {listed}"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def curves(
+def curves_table(
     files: tuple[sides.Files, sides.Files],
     layers: tuple[str, str],
     settings: Path,
@@ -76,8 +76,8 @@ def curves(
 
 
 if __name__ == "__main__":
-    with logs.attached(snakemake.log[0], "curves"), threadpool_limits(snakemake.threads):
-        curves(
+    with logs.attached(snakemake.log[0], "curves_table"), threadpool_limits(snakemake.threads):
+        curves_table(
             (sides.files_of(snakemake.input, "a"), sides.files_of(snakemake.input, "b")),
             (snakemake.params.layer_a, snakemake.params.layer_b),
             Path(snakemake.input.settings),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def people(concepts: SourceFile, triplets: TripletFile, dimensions: SourceFile | None, path: Path) -> None:
+def human_choices(concepts: SourceFile, triplets: TripletFile, dimensions: SourceFile | None, path: Path) -> None:
     """Read, check and write all of it. Raises ManifestError and TripletError that name the file and what is wrong."""
     sources: dict[str, SourceFile | TripletFile | None]
     sources = {"concepts": concepts, "triplets": triplets, "dimensions": dimensions}
@@ -41,9 +41,9 @@ def people(concepts: SourceFile, triplets: TripletFile, dimensions: SourceFile |
 
 
 if __name__ == "__main__":
-    with logs.attached(snakemake.log[0], "people"):
+    with logs.attached(snakemake.log[0], "human_choices"):
         params = snakemake.params
-        people(
+        human_choices(
             SourceFile(**params.concepts),
             TripletFile(**params.triplets),
             None if params.dimensions is None else SourceFile(**params.dimensions),

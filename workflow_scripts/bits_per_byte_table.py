@@ -38,16 +38,16 @@ SCORES = ("maximum", "maximum_calibrated")
 @dataclass(frozen=True)
 class Language:
     """The side of a pair that is a language model: ``a`` or ``b``; what its name says beside its model, as in
-    ``-last``; its series; and the file of its quality.
+    ``-last``; its series; and its loss file.
     """
 
     side: str
     variant: str
     series: str
-    quality: Path
+    losses: Path
 
 
-def quality_table(
+def bits_per_byte_table(
     matrices: Sequence[Path],
     calibrations: Sequence[Path],
     languages: Sequence[Language],
@@ -75,11 +75,11 @@ def quality_table(
 def row(matrix: CalibratedMatrix, language: Language) -> dict[str, Any]:
     """One pair. Raises ValueError where the file of quality is of another model."""
     side, other = language.side, "a" if language.side == "b" else "b"
-    quality = language_files.read_quality(language.quality)
+    quality = language_files.read_quality(language.losses)
     bundle = matrix.bundle(side)
     # of last tokens there is no file of their own
     if bundle not in (quality["bundle"], language_files.last_of(quality["bundle"])):
-        raise ValueError(f"{language.quality} is of '{quality['bundle']}', not of '{bundle}'")
+        raise ValueError(f"{language.losses} is of '{quality['bundle']}', not of '{bundle}'")
     found: dict[str, Any] = {
         "metric": matrix.metric,
         "dataset": matrix.recipe["dataset"],
@@ -119,13 +119,13 @@ def correlations(points: "pd.DataFrame", seed: int) -> Iterator[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    with logs.attached(snakemake.log[0], "quality_table"):
-        quality_table(
+    with logs.attached(snakemake.log[0], "bits_per_byte_table"):
+        bits_per_byte_table(
             [Path(path) for path in snakemake.input.matrices],
             [Path(path) for path in snakemake.input.calibrations],
             [
-                Language(**told, quality=Path(path))
-                for told, path in zip(snakemake.params.languages, snakemake.input.qualities, strict=True)
+                Language(**language, losses=Path(path))
+                for language, path in zip(snakemake.params.languages, snakemake.input.losses, strict=True)
             ],
             snakemake.params.seed,
             {key: Path(path) for key, path in snakemake.output.items()},

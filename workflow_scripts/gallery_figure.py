@@ -25,7 +25,7 @@ NEIGHBORS_SHOWN = 6
 _PIXELS = 170
 
 
-def gallery(
+def gallery_figure(
     files: tuple[sides.Files, sides.Files],
     layers: tuple[str, str],
     settings: Path,
@@ -132,8 +132,8 @@ def picture(axes: Axes, folder: Path, name: str, shared: bool) -> Axes:
 
 
 if __name__ == "__main__":
-    with logs.attached(snakemake.log[0], "gallery"):
-        gallery(
+    with logs.attached(snakemake.log[0], "gallery_figure"):
+        gallery_figure(
             (sides.files_of(snakemake.input, "a"), sides.files_of(snakemake.input, "b")),
             (snakemake.params.layer_a, snakemake.params.layer_b),
             Path(snakemake.input.settings),

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def import_quality(bundle: str, path: Path, output: Path) -> None:
+def import_bits_per_byte(bundle: str, path: Path, output: Path) -> None:
     """Write the loss, bits per byte and parameters that a file has. Raises FileNotFoundError or StoreError."""
     found = layouts.read_platonic_quality(path)
     source = {"path": str(path), "layout": "platonic", "sha256": file_sha256(path)}
@@ -20,4 +20,4 @@ def import_quality(bundle: str, path: Path, output: Path) -> None:
 
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], snakemake.rule):
-        import_quality(snakemake.wildcards.means, Path(snakemake.params.path), Path(snakemake.output[0]))
+        import_bits_per_byte(snakemake.wildcards.means, Path(snakemake.params.path), Path(snakemake.output[0]))

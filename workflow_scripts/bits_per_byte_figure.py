@@ -23,7 +23,7 @@ _SCORES = {"maximum": "white", "maximum_calibrated": None}
 _LABELS = {"maximum": "largest score", "maximum_calibrated": "calibrated"}
 
 
-def quality_figure(table: Path, correlations: Path, panel: Mapping[str, str], outputs: Sequence[Path]) -> None:
+def bits_per_byte_figure(table: Path, correlations: Path, panel: Mapping[str, str], outputs: Sequence[Path]) -> None:
     """Draw the largest score, raw and calibrated, over bits per byte, and the rank correlations of all panels.
 
     table, correlations: TSV of `quality_table`. panel: the metric, data set and condition to draw. No line is drawn
@@ -147,9 +147,9 @@ def _legend(looks: Mapping[str, Mapping[str, Any]], within: bool) -> dict[str, L
 
 
 if __name__ == "__main__":
-    with logs.attached(snakemake.log[0], "quality_figure"):
+    with logs.attached(snakemake.log[0], "bits_per_byte_figure"):
         where = snakemake.wildcards
-        quality_figure(
+        bits_per_byte_figure(
             Path(snakemake.input.table),
             Path(snakemake.input.correlations),
             {"metric": where.metric, "dataset": where.dataset, "condition": where.condition},

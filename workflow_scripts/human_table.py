@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,41 +49,44 @@ class Bundle:
 
 
 @dataclass(frozen=True)
+class Results:
+    """The files of one analysis of a bundle."""
+
+    table: Path
+    recipe: Path
+
+
+@dataclass(frozen=True)
 class Place:
-    """Where a bundle was compared with people."""
+    """Where a bundle was compared with people. results: analysis -> its files."""
 
     dataset: str
     condition: str
     bundle: str
-
-    def file(self, analysis: str, suffix: str) -> Path:
-        """One of the files of an analysis."""
-        return Path(f"results/{analysis}/{self.dataset}/{self.condition}/{self.bundle}.{suffix}")
+    results: Mapping[str, Results]
 
 
-def people_table(
-    places: Sequence[Place], bundles: Mapping[str, Bundle], analyses: Sequence[str], tsv: Path, parquet: Path
-) -> None:
+def human_table(places: Sequence[Place], bundles: Mapping[str, Bundle], tsv: Path, parquet: Path) -> None:
     """Write one row a layer, as TSV and Parquet with the same rows; what was not asked for is empty.
 
-    Columns: docs/people.md. analyses: which of ``regression`` and ``probe`` there are beside odd-one-out accuracies.
+    Columns: docs/human.md. Every place has results of ``odd_one_out``; ``regression`` and ``probe`` may be absent.
     """
-    found = [row for place in places for row in rows(place, bundles[place.bundle], analyses)]
-    logs.log.info("%d layers of %d bundles", len(found), len(places))
-    tables.write(tables.frame(found, COLUMNS), tsv, parquet)
+    layers = [row for place in places for row in rows(place, bundles[place.bundle])]
+    logs.log.info("%d layers of %d bundles", len(layers), len(places))
+    tables.write(tables.frame(layers, COLUMNS), tsv, parquet)
 
 
-def rows(place: Place, about: Bundle, analyses: Sequence[str]) -> Iterator[dict[str, Any]]:
+def rows(place: Place, about: Bundle) -> Iterator[dict[str, Any]]:
     """The rows of one bundle, in order of depth."""
-    table = pd.read_csv(place.file("odd_one_out", "tsv"), sep="\t").set_index("layer")
-    recipe = json.loads(place.file("odd_one_out", "json").read_text(encoding="utf-8"))
+    table = pd.read_csv(place.results["odd_one_out"].table, sep="\t").set_index("layer")
+    recipe = json.loads(place.results["odd_one_out"].recipe.read_text(encoding="utf-8"))
     made, choices = recipe["features"], recipe["people"]["choices"]
     beside: dict[str, dict[str, Any]] = {layer: {} for layer in table.index}
-    for analysis in analyses:
-        for layer, values in _READ[analysis](place).items():
+    for analysis, read in _READ.items():
+        for layer, values in read(place.results[analysis]).items() if analysis in place.results else ():
             beside[layer] |= values
     shared = {
-        **asdict(place),
+        **{key: getattr(place, key) for key in ("dataset", "condition", "bundle")},
         "model": made["model"]["name"],
         "name": about.name,
         "noise": made["noise"],
@@ -110,17 +113,17 @@ def rows(place: Place, about: Bundle, analyses: Sequence[str]) -> Iterator[dict[
         }
 
 
-def _regression(place: Place) -> Mapping[Any, Mapping[Any, float]]:
+def _regression(results: Results) -> Mapping[Any, Mapping[Any, float]]:
     """By layer: mean R² over dimensions, and the odd-one-out accuracy of the predicted dimensions."""
-    means = pd.read_csv(place.file("regression", "tsv"), sep="\t").groupby("layer")["r2"].mean()
-    found = json.loads(place.file("regression", "json").read_text(encoding="utf-8"))["layers"]
+    means = pd.read_csv(results.table, sep="\t").groupby("layer")["r2"].mean()
+    found = json.loads(results.recipe.read_text(encoding="utf-8"))["layers"]
     keys = {"predicted": "accuracy", "predicted_low": "low", "predicted_high": "high"}
     return {layer: {"r2": means[layer], **{to: each[key] for to, key in keys.items()}} for layer, each in found.items()}
 
 
-def _probe(place: Place) -> Mapping[Any, Mapping[Any, float]]:
+def _probe(results: Results) -> Mapping[Any, Mapping[Any, float]]:
     """By layer: accuracy before and after, and the gain, on objects left out."""
-    table = pd.read_csv(place.file("probe", "tsv"), sep="\t").set_index("layer")
+    table = pd.read_csv(results.table, sep="\t").set_index("layer")
     named = {"choices": "probe_choices", "distinct_triplets": "probe_distinct_triplets"}
     kept = [*(f"{what}{bound}" for what in _OF_PROBES for bound in _BOUNDS), *named.values()]
     return table.rename(columns=named)[kept].to_dict("index")
@@ -129,13 +132,21 @@ def _probe(place: Place) -> Mapping[Any, Mapping[Any, float]]:
 _READ = {"regression": _regression, "probe": _probe}
 
 
+def places_of(listed: Sequence[Sequence[str]], inputs: Mapping[str, Sequence[str]]) -> list[Place]:
+    """The places (dataset, condition, bundle) with their files, which inputs list in the same order."""
+    analyses = [name for name in inputs if not name.endswith("_recipes")]
+    files = {name: list(zip(inputs[name], inputs[f"{name}_recipes"], strict=True)) for name in analyses}
+    return [
+        Place(dataset, condition, bundle, {name: Results(*map(Path, files[name][row])) for name in analyses})
+        for row, (dataset, condition, bundle) in enumerate(listed)
+    ]
+
+
 if __name__ == "__main__":
-    with logs.attached(snakemake.log[0], "people_table"):
-        params = snakemake.params
-        people_table(
-            [Place(*place) for place in params.places],
-            {bundle: Bundle(**about) for bundle, about in params.bundles.items()},
-            params.analyses,
+    with logs.attached(snakemake.log[0], "human_table"):
+        human_table(
+            places_of(snakemake.params.places, dict(snakemake.input.items())),
+            {bundle: Bundle(**about) for bundle, about in snakemake.params.bundles.items()},
             Path(snakemake.output.tsv),
             Path(snakemake.output.parquet),
         )

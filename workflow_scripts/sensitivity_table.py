@@ -36,7 +36,7 @@ ALTERNATIVES = {
 PUBLISHED = {f"parity {name}": preparation for name, preparation in PARITY.items()}
 
 
-def sensitivity(
+def sensitivity_table(
     files: tuple[sides.Files, sides.Files],
     layers: tuple[str, str],
     settings: Path,
@@ -109,8 +109,8 @@ def sensitivity(
 
 
 if __name__ == "__main__":
-    with logs.attached(snakemake.log[0], "sensitivity"), threadpool_limits(snakemake.threads):
-        sensitivity(
+    with logs.attached(snakemake.log[0], "sensitivity_table"), threadpool_limits(snakemake.threads):
+        sensitivity_table(
             (sides.files_of(snakemake.input, "a"), sides.files_of(snakemake.input, "b")),
             (snakemake.params.layer_a, snakemake.params.layer_b),
             Path(snakemake.input.settings),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def null_histograms(matrices: Sequence[Path], calibrations: Sequence[Path], outputs: Sequence[Path]) -> None:
+def null_histograms_figure(matrices: Sequence[Path], calibrations: Sequence[Path], outputs: Sequence[Path]) -> None:
     """Draw one panel for every metric whose null is known; the others are named below them.
 
     By permutations: the largest score of the grid under each. In closed form: the density of the null of the best pair
@@ -92,8 +92,8 @@ def not_drawn(matrices: Sequence[CalibratedMatrix], width: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    with logs.attached(snakemake.log[0], "null_histograms"):
-        null_histograms(
+    with logs.attached(snakemake.log[0], "null_histograms_figure"):
+        null_histograms_figure(
             [Path(path) for path in snakemake.input.matrices],
             [Path(path) for path in snakemake.input.calibrations],
             [Path(path) for path in snakemake.output],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def layer_maps(matrices: Sequence[Path], calibrations: Sequence[Path], outputs: Sequence[Path]) -> None:
+def layer_maps_figure(matrices: Sequence[Path], calibrations: Sequence[Path], outputs: Sequence[Path]) -> None:
     """Draw two panels a metric, at most four metrics beside each other: A upwards, B to the right, the best pair of
     layers framed, and named with its score and the p-value of the largest score of the grid.
     """
@@ -85,8 +85,8 @@ def calibrated_map(axes: Axes, matrix: CalibratedMatrix) -> None:
 
 
 if __name__ == "__main__":
-    with logs.attached(snakemake.log[0], "layer_maps"):
-        layer_maps(
+    with logs.attached(snakemake.log[0], "layer_maps_figure"):
+        layer_maps_figure(
             [Path(path) for path in snakemake.input.matrices],
             [Path(path) for path in snakemake.input.calibrations],
             [Path(path) for path in snakemake.output],

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _SHOWN = 12
 
 
-def disagreements(
+def disagreements_figure(
     layers_json: Path,
     layer: str,
     people_path: Path,
@@ -99,9 +99,9 @@ def _frame(axes: Axes, color: str, text: str) -> None:
 
 
 if __name__ == "__main__":
-    with logs.attached(snakemake.log[0], "disagreements"):
+    with logs.attached(snakemake.log[0], "disagreements_figure"):
         given = dict(snakemake.input.items())
-        disagreements(
+        disagreements_figure(
             Path(given["layers"]),
             snakemake.params.layer,
             Path(given["people"]),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def model_maps(matrices: Sequence[Path], calibrations: Sequence[Path], outputs: Sequence[Path]) -> None:
+def model_maps_figure(matrices: Sequence[Path], calibrations: Sequence[Path], outputs: Sequence[Path]) -> None:
     """Draw the largest scores of all pairs, raw and calibrated, with a dendrogram, and a map of the models.
 
     All matrices are of one metric, data set and condition. Order, dendrogram and map come from the calibrated scores;
@@ -145,8 +145,8 @@ def model_map(axes: Axes, apart: NDArray[np.float64], models: Sequence[str], why
 
 
 if __name__ == "__main__":
-    with logs.attached(snakemake.log[0], "model_maps"):
-        model_maps(
+    with logs.attached(snakemake.log[0], "model_maps_figure"):
+        model_maps_figure(
             [Path(path) for path in snakemake.input.matrices],
             [Path(path) for path in snakemake.input.calibrations],
             [Path(path) for path in snakemake.output],

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def noise_levels(
+def noise_levels_figure(
     choices: Results,
     dimensions: Results | None,
     grid: Mapping[str, Mapping[str, str]],
@@ -94,11 +94,11 @@ def _maps(
 
 
 if __name__ == "__main__":
-    with logs.attached(snakemake.log[0], "noise_levels"):
+    with logs.attached(snakemake.log[0], "noise_levels_figure"):
         given, params = snakemake.input, snakemake.params
         named = (params.models, params.baselines)
         predicted = dict(given.items()).get("dimensions")
-        noise_levels(
+        noise_levels_figure(
             read_results(given.tables, given.recipes, *named),
             None if predicted is None else read_results(predicted, given.dimension_recipes, *named),
             params.grid,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def depth_curves(
+def depth_curves_figure(
     matrices: Sequence[Path], calibrations: Sequence[Path], defaults: Mapping[str, str], outputs: Sequence[Path]
 ) -> None:
     """Draw two panels a metric, left over the depth of A, right over the depth of B; of more than four metrics, two
@@ -110,8 +110,8 @@ def _at_best(grid: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[
 
 
 if __name__ == "__main__":
-    with logs.attached(snakemake.log[0], "depth_curves"):
-        depth_curves(
+    with logs.attached(snakemake.log[0], "depth_curves_figure"):
+        depth_curves_figure(
             [Path(path) for path in snakemake.input.matrices],
             [Path(path) for path in snakemake.input.calibrations],
             snakemake.params.defaults,

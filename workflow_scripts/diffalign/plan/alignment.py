@@ -1,0 +1,169 @@
+"""Alignment: scores, layer x layer matrices and their calibrations, and what they read of both sides of a pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from diffalign import names
+from diffalign.io.sides import input_name, reads
+from diffalign.plan import paths
+from diffalign.plan.stage import Stage, Wildcards, memory
+
+_PARTS = {"neighbors": paths.NEIGHBORS, "features": paths.FEATURE_MANIFEST, "factors": paths.FACTORS}
+
+
+class Alignment(Stage):
+    """Rules of rules/alignment.smk, rules/pairs.smk and of what reads matrices."""
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics of the study."""
+        return list(self.study.alignment.metrics)
+
+    def settings(self, _: Wildcards) -> dict[str, Any]:
+        """What all scores depend on, beside the preparation of features."""
+        setting = self.study.alignment
+        values = {"k": setting.k, "eps": setting.eps, "rbf_sigma": setting.rbf_sigma}
+        return {**values, "code": self.plan.digest("align_layers.py")}
+
+    def calibration_settings(self, _: Wildcards) -> dict[str, Any]:
+        """What all nulls and intervals depend on."""
+        setting = self.study.alignment
+        return {
+            "permutations": setting.permutations,
+            "alpha": setting.alpha,
+            "split_selection": setting.split_selection,
+            "seed": self.study.seed,
+            "code": self.plan.digest("align.py", "calibrate_layers.py"),
+        }
+
+    def dataset(self, wildcards: Wildcards) -> str:
+        """The data set of a target, or the default one."""
+        return wildcards.get("dataset", self.study.default_dataset)
+
+    def condition(self, wildcards: Wildcards) -> str:
+        """The condition of a target, or the default one."""
+        return wildcards.get("condition", self.study.default_condition)
+
+    def layer_a(self, wildcards: Wildcards) -> str:
+        """The layer that side a of a target means."""
+        return self.study.layer(wildcards.a)
+
+    def layer_b(self, wildcards: Wildcards) -> str:
+        """The layer that side b of a target means."""
+        return self.study.layer(wildcards.b)
+
+    def one_metric(self, wildcards: Wildcards) -> dict[str, str]:
+        """What the metric of a target reads of both sides."""
+        return self._of_both(wildcards, reads([wildcards.metric]))
+
+    def all_metrics(self, wildcards: Wildcards) -> dict[str, str]:
+        """What all metrics of the study read of both sides."""
+        return self._of_both(wildcards, reads(self.metrics))
+
+    def lists(self, wildcards: Wildcards) -> dict[str, str]:
+        """The neighbour lists of both sides."""
+        return self._of_both(wildcards, ["neighbors"])
+
+    def lists_and_features(self, wildcards: Wildcards) -> dict[str, str]:
+        """The neighbour lists and the features of both sides."""
+        return self._of_both(wildcards, ["neighbors", "features"])
+
+    def _of_both(self, wildcards: Wildcards, parts: Iterable[str]) -> dict[str, str]:
+        dataset, condition = self.dataset(wildcards), self.condition(wildcards)
+        sides = {"a": wildcards.a, "b": wildcards.b}
+        return {
+            input_name(part, side): self.plan.features.place(_PARTS[part], dataset, condition, name)
+            for part in parts
+            for side, name in sides.items()
+        }
+
+    def memory(self, base: int, all_layers: bool = False) -> Callable[[Any, int], int]:
+        """Memory in MB of a job that holds a layer of both sides in float64, or all layers."""
+
+        def megabytes(wildcards: Wildcards, attempt: int) -> int:
+            models = [self.study.model_of(name) for name in (wildcards.a, wildcards.b)]
+            parts = (1 if all_layers else len(model.layers) for model in models)
+            held = (self.plan.features.megabytes(self.dataset(wildcards), model) for model in models)
+            return memory(base, 4 * sum(mb / part for mb, part in zip(held, parts, strict=True)))(wildcards, attempt)
+
+        return megabytes
+
+    def matrices(
+        self,
+        metrics: Iterable[str],
+        dataset: str = "{dataset}",
+        condition: str = "{condition}",
+        a: str = "{a}",
+        b: str = "{b}",
+    ) -> list[str]:
+        """The layer x layer matrices of one pair."""
+        return _filled(paths.MATRIX, metrics, dataset, condition, a, b)
+
+    def matrix_recipes(self, metrics: Iterable[str]) -> list[str]:
+        """Patterns of the recipes beside matrices."""
+        return _filled(paths.MATRIX_RECIPE, metrics, "{dataset}", "{condition}", "{a}", "{b}")
+
+    def calibrations(self, metrics: Iterable[str]) -> list[str]:
+        """Patterns of the calibrations of matrices."""
+        return _filled(paths.CALIBRATION, metrics, "{dataset}", "{condition}", "{a}", "{b}")
+
+    def with_recipes(self, matrices: Sequence[str]) -> dict[str, list[str]]:
+        """Matrices, their recipes and their calibrations, as named inputs."""
+        return {
+            "matrices": list(matrices),
+            "recipes": [path.removesuffix(".npy") + ".json" for path in matrices],
+            "calibrations": [
+                path.replace("/layers/", "/calibration/").removesuffix(".npy") + ".npz" for path in matrices
+            ],
+        }
+
+    def of_pair(self, wildcards: Wildcards) -> dict[str, list[str]]:
+        """The matrices of all metrics of one pair, with recipes and calibrations."""
+        place = (wildcards.dataset, wildcards.condition, wildcards.a, wildcards.b)
+        return self.with_recipes(self.matrices(self.metrics, *place))
+
+    def of_metric(self, wildcards: Wildcards) -> dict[str, list[str]]:
+        """The matrices of one metric of every pair of the study, with recipes and calibrations."""
+        places = ((wildcards.dataset, wildcards.condition, a, b) for a, b in self.study.pairs)
+        return self.with_recipes([path for place in places for path in self.matrices([wildcards.metric], *place)])
+
+    def of_two_sides(self, wildcards: Wildcards) -> dict[str, list[str]]:
+        """The matrices of one metric of every model of one side of the study with every one of the other.
+
+        Raises ValueError where the study has no two sides.
+        """
+        pairs = self.study.pairs
+        first, second = dict.fromkeys(a for a, _ in pairs), dict.fromkeys(b for _, b in pairs)
+        if not pairs or set(pairs) != {(a, b) for a in first for b in second} or set(first) & set(second):
+            raise ValueError(
+                "a file of scores X x Y has every model of one side with every one of the other: set study.against, "
+                "and study.pairs to all"
+            )
+        place = (wildcards.dataset, wildcards.condition)
+        matrices = [path for a in first for b in second for path in self.matrices([wildcards.metric], *place, a, b)]
+        return {key: files for key, files in self.with_recipes(matrices).items() if key != "calibrations"}
+
+    def all_matrices(self) -> dict[str, list[str]]:
+        """Every matrix of the study, with recipes and calibrations."""
+        return self.with_recipes([path for place in self.places() for path in self.matrices(self.metrics, *place)])
+
+    def places(self) -> list[tuple[str, str, str, str]]:
+        """(dataset, condition, a, b) of every pair of the study."""
+        return [
+            (dataset, condition, a, b)
+            for dataset in self.study.study_datasets
+            for condition in self.study.study_conditions
+            for a, b in self.study.pairs
+        ]
+
+
+def _filled(pattern: str, metrics: Iterable[str], dataset: str, condition: str, a: str, b: str) -> list[str]:
+    return [paths.fill(pattern, metric=m, dataset=dataset, condition=condition, a=a, b=b) for m in metrics]
+
+
+def pair_file(pattern: str, pair: str, **words: str) -> str:
+    """A file of a pair ``a_vs_b``."""
+    a, _, b = pair.partition(names.SEPARATOR)
+    return paths.fill(pattern, a=a, b=b, **words)

@@ -1,0 +1,241 @@
+"""Features: recipes of bundles, extractions and imports, neighbour lists and factors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from diffalign import names
+from diffalign.conditions import CLEAN
+from diffalign.models import precomputed
+from diffalign.plan import paths
+from diffalign.plan.stage import UNKNOWN_COUNT, UNKNOWN_WIDTH, Stage, Wildcards, any_or_none, memory
+from diffalign.provenance import files_digest
+from diffalign.specs import Model
+
+
+class Features(Stage):
+    """Rules of rules/features.smk, and where all others find the features of a bundle."""
+
+    def place(self, pattern: str, dataset: str, condition: str, name: str, **more: str) -> str:
+        """A file of the bundle of a typed name. Language models read no image, so theirs lie under ``clean`` alone."""
+        condition = CLEAN if self.is_language(self.study.model_of(name)) else condition
+        return paths.fill(pattern, dataset=dataset, condition=condition, bundle=self.study.bundle(name), **more)
+
+    def is_language(self, model: Model) -> bool:
+        """Whether a model reads texts of images in place of the images, and runs here."""
+        return self.plan.families[model.family].reads == "texts"
+
+    @property
+    def image_models(self) -> dict[str, Model]:
+        """The models that run here on images, or on latents of them."""
+        models = self.study.models.items()
+        return {name: model for name, model in models if model.features is None and not self.is_language(model)}
+
+    @property
+    def language_models(self) -> dict[str, Model]:
+        """The models that run here on texts of images."""
+        return {name: model for name, model in self.study.models.items() if self.is_language(model)}
+
+    @property
+    def precomputed_models(self) -> dict[str, Model]:
+        """The models whose features were made elsewhere."""
+        return {name: model for name, model in self.study.models.items() if model.features is not None}
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether jobs share the images of an extraction."""
+        return self.study.extraction_shards > 1
+
+    def rule_name(self, prefix: str, model: str) -> str:
+        """The name of the rule of one model: extract_sd3, or extract_sd3_part where jobs share its images."""
+        part = "_part" if prefix == "extract" and self.in_parts else ""
+        return f"{prefix}_{model.replace('.', '_')}{part}"
+
+    def log(self, rule: str, bundle: str = "bundle") -> str:
+        """The log of an extraction, of all images or of a part."""
+        return paths.log(rule, "dataset", "condition", bundle, *(("part", "parts") if self.in_parts else ()))
+
+    def bundles(self, model: Model) -> str:
+        """Pattern of the bundles of a model that read images."""
+        return names.bundle_pattern(model.name, model.vocabulary)
+
+    @property
+    def text_bundles(self) -> str:
+        """Pattern of the bundles of a text or a given embedding alone."""
+        return "|".join(names.text_pattern(name, vocabulary) for name, vocabulary in self.study.catalogue.items())
+
+    def recipe(self, wildcards: Wildcards) -> dict[str, Any]:
+        """What the features of a bundle depend on: its model, noise level, conditioning, seed and code."""
+        representation = self.study.representation(wildcards.bundle)
+        model = self.study.model_of(wildcards.bundle)
+        extraction = "extract_texts.py" if self.is_language(model) else "extract.py"
+        script = "text_features.py" if representation.text else "import_features.py" if model.features else extraction
+        return {
+            "format": 1,
+            "bundle": wildcards.bundle,
+            "model": model.recipe(),
+            "noise": representation.noise,
+            "conditioning": representation.conditioning,
+            "autoencoder": self.study.models[model.latents].encoder() if model.latents else None,
+            "code": self.plan.digest(script, family=model.family),
+        }
+
+    def feature_sources(self, wildcards: Wildcards) -> dict[str, Any]:
+        """What a precomputed model's features of a data set and condition are read from, as it is now."""
+        model = self.study.models[wildcards.model]
+        sources = precomputed.sources(model, wildcards.dataset, wildcards.condition).values()
+        return {"files": files_digest(path for source in sources for path in precomputed.may_read(source))}
+
+    @property
+    def on_disk(self) -> str:
+        """Pattern of the precomputed models whose files lie on this machine."""
+        return any_or_none(
+            name for name, model in self.precomputed_models.items() if model.features and model.features.path
+        )
+
+    @property
+    def downloaded(self) -> str:
+        """Pattern of the precomputed models whose file is downloaded."""
+        return any_or_none(
+            name for name, model in self.precomputed_models.items() if model.features and model.features.url
+        )
+
+    @property
+    def downloads(self) -> str:
+        """Pattern of the names of files that are downloaded."""
+        found = (model.features.file for model in self.precomputed_models.values() if model.features)
+        return any_or_none({file for file in found if file is not None})
+
+    def download(self, name: str) -> dict[str, str]:
+        """The file of features of a precomputed model that is downloaded, as a named input; nothing for others."""
+        features = self.study.models[name].features
+        file = None if features is None else features.file
+        return {} if file is None else {"features": paths.fill(paths.DOWNLOADED_FEATURES, model=name, file=file)}
+
+    def url(self, wildcards: Wildcards) -> str | None:
+        """Where a file of features is downloaded from."""
+        features = self.study.models[wildcards.model].features
+        return None if features is None else features.url
+
+    def url_sha256(self, wildcards: Wildcards) -> str | None:
+        """The sha256 that a download must have; None for any."""
+        features = self.study.models[wildcards.model].features
+        return None if features is None else features.sha256
+
+    def import_inputs(self, name: str) -> dict[str, str]:
+        """What the import of precomputed features reads: the download, or a note of the state of the files."""
+        sources = {"sources": paths.fill(paths.FEATURE_SOURCES, model=name)}
+        return {**(self.download(name) or sources), "recipe": paths.RECIPE}
+
+    def inputs(self, name: str) -> Callable[[Wildcards], dict[str, Any]]:
+        """What the extraction of one model reads: images, or latents, prompts and class tokens."""
+        model = self.study.models[name]
+
+        def inputs(wildcards: Wildcards) -> dict[str, Any]:
+            if not self.study.datasets[wildcards.dataset].has_images:
+                raise ValueError(f"the data set '{wildcards.dataset}' has no images, so {name} cannot be run on it")
+            files: dict[str, Any] = {
+                "recipe": paths.fill(paths.RECIPE, bundle=wildcards.bundle),
+                **self.plan.weights.files(wildcards.bundle),
+                "dataset": self.image_file(paths.DATASET_RECORD, wildcards),
+                "manifest": self.image_file(paths.MANIFEST, wildcards),
+            }
+            if model.latents is None:
+                return {**files, "images": self.image_file(paths.PICTURES, wildcards)}
+            files |= self.plan.latents.inputs(model.latents, wildcards)
+            if self.plan.families[model.family].conditioned_on == "prompts":
+                files["prompts"] = self.plan.latents.prompts(wildcards)
+            if model.class_tokens is not None:
+                layer = self.study.models[model.class_tokens].default_layer
+                folder = self.place(paths.FEATURES, wildcards.dataset, wildcards.condition, model.class_tokens)
+                files["class_tokens"] = f"{folder}/{layer}.pt"
+            return files
+
+        return inputs
+
+    def texts_inputs(self, wildcards: Wildcards) -> dict[str, str]:
+        """What the features of a text or a given embedding alone read; of the latter without a checkpoint."""
+        if not self.study.datasets[wildcards.dataset].has_images:
+            raise ValueError(f"the data set '{wildcards.dataset}' has no images, so there are no texts of them")
+        conditioning = self.study.representation(wildcards.bundle).conditioning
+        given = conditioning in self.study.model_of(wildcards.bundle).embeddings
+        return {
+            "recipe": paths.fill(paths.RECIPE, bundle=wildcards.bundle),
+            "dataset": self.image_file(paths.DATASET_RECORD, wildcards),
+            "manifest": self.image_file(paths.MANIFEST, wildcards),
+            "prompts": self.plan.latents.prompts(wildcards),
+            **({} if given else {"record": self.plan.weights.files(wildcards.bundle)["record"]}),
+        }
+
+    def manifest(self, wildcards: Wildcards) -> str:
+        """The manifest of the features of a bundle. Raises ValueError where a language model lies elsewhere."""
+        if wildcards.condition != CLEAN and self.is_language(self.study.model_of(wildcards.bundle)):
+            raise ValueError(
+                f"'{wildcards.bundle}': language models read no image, so their files lie under the condition 'clean', "
+                f"not '{wildcards.condition}'"
+            )
+        return paths.fill(paths.FEATURE_MANIFEST, **dict(wildcards.items()))
+
+    def unpooled_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """What the extraction of all tokens reads. Raises ValueError where a model has none."""
+        representation = self.study.representation(wildcards.bundle)
+        if representation.text or representation.model not in self.image_models:
+            raise ValueError(
+                f"'{wildcards.bundle}': models that run here on images have tokens, texts and files do not"
+            )
+        return self.inputs(representation.model)(wildcards)
+
+    def outputs(self, model: Model, folder: str = paths.FEATURES) -> dict[str, Any]:
+        """The features of every layer of a bundle and their manifest."""
+        return {"features": [f"{folder}/{layer}.pt" for layer in model.layers], "manifest": f"{folder}/layers.json"}
+
+    def parts(self, pattern: str = paths.FEATURE_PART) -> list[str]:
+        """The parts of a bundle's features, in order. Their names say how many there are, so that none is mixed."""
+        count = self.study.extraction_shards
+        return [paths.fill(pattern, part=part, parts=count) for part in range(count)]
+
+    def neighbor_parts(self) -> list[str]:
+        """The parts of a bundle's neighbour lists, in order."""
+        count = self.study.alignment.shards
+        return [paths.fill(paths.NEIGHBOR_PART, part=part, parts=count) for part in range(count)]
+
+    def batch_size(self, model: Model) -> int:
+        """Images a forward pass."""
+        return model.batch_size or self.study.compute.batch_size
+
+    def unpooled_batch_size(self, wildcards: Wildcards) -> int:
+        """Images a forward pass of the model of a target."""
+        return self.batch_size(self.study.model_of(wildcards.bundle))
+
+    def memory(self, base: int, model: Model | None = None, copies: float = 1) -> Callable[[Any, int], int]:
+        """Memory in MB of a job that holds all features of a model, or one layer of its bundle, `copies` times."""
+
+        def megabytes(wildcards: Wildcards, attempt: int) -> int:
+            held = self.megabytes(wildcards.dataset, model) if model else self._of_layer(wildcards)
+            return memory(base, copies * held)(wildcards, attempt)
+
+        return megabytes
+
+    def _of_layer(self, wildcards: Wildcards) -> float:
+        model = self.study.model_of(dict(wildcards.items()).get("bundle", next(iter(self.study.models))))
+        return self.megabytes(wildcards.dataset, model) / len(model.layers)
+
+    def megabytes(self, dataset: str, model: Model) -> float:
+        """MB of the features of all layers: images x layers x width x 4 bytes, by what the configuration tells."""
+        count = self.study.datasets[dataset].sample or UNKNOWN_COUNT
+        return count * len(model.layers) * width(model.built) * 4 / 2**20
+
+
+def width(architecture: Mapping[str, Any]) -> int:
+    """Features of a layer, where an architecture says how many."""
+    known = (architecture.get(key) for key in ("embed_dim", "hidden_size"))
+    return next((int(value) for value in known if isinstance(value, int)), UNKNOWN_WIDTH)
+
+
+def published_file(model: Model, wildcards: Wildcards, download: Mapping[str, str]) -> str:
+    """The one file that a precomputed model's features, and its losses, are read from."""
+    file = download.get("features")
+    sources = precomputed.sources(model, wildcards.dataset, wildcards.condition, Path(file) if file else None)
+    return str(next(iter(sources.values())).path)

@@ -1,0 +1,108 @@
+"""Latents of autoencoders and embedded prompts: what diffusion models read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from diffalign import names
+from diffalign.conditions import CLEAN
+from diffalign.plan import paths
+from diffalign.plan.stage import Stage, Wildcards, any_or_none
+from diffalign.provenance import files_digest
+
+
+class Latents(Stage):
+    """Rules of rules/latents.smk."""
+
+    @property
+    def shards(self) -> list[str]:
+        """The files that hold the latents of an autoencoder."""
+        return paths.shards(paths.LATENTS, self.study.latent_shards)
+
+    def autoencoders(self, imported: bool = False) -> str:
+        """Pattern of the autoencoders that encode here, or of those whose latents were made elsewhere."""
+        models = {name: model for name, model in self.study.models.items() if model.is_autoencoder}
+        return any_or_none(name for name, model in models.items() if (model.latents_from is not None) == imported)
+
+    def autoencoder(self, wildcards: Wildcards) -> dict[str, Any]:
+        """The autoencoder of a target, as a parameter."""
+        return self.study.models[wildcards.model].encoder()
+
+    def batch_size(self, wildcards: Wildcards) -> int:
+        """Images a forward pass."""
+        return self.study.models[wildcards.model].batch_size or self.study.compute.batch_size
+
+    def imported_files(self, wildcards: Wildcards) -> str:
+        """Digest of the files that latents are imported from, to notice a change."""
+        source = self.study.models[wildcards.model].latents_from
+        assert source is not None  # the wildcard is constrained to such models
+        return files_digest(p for p in source.at(wildcards.dataset, wildcards.condition) if p is not None)
+
+    def clean_statistics(self, wildcards: Wildcards) -> dict[str, str]:
+        """The statistics of clean latents, which normalise those of transformed images where they are measured."""
+        is_fixed = self.study.models[wildcards.model].latent_statistics == "fixed"
+        if is_fixed or wildcards.condition == CLEAN:
+            return {}
+        where = {"dataset": wildcards.dataset, "condition": CLEAN, "model": wildcards.model}
+        return {"clean_statistics": paths.fill(paths.LATENT_STATISTICS, **where)}
+
+    def inputs(self, autoencoder: str, wildcards: Wildcards) -> dict[str, Any]:
+        """The latents that a diffusion model reads: shards, statistics, and the record of where they come from."""
+        where = {"dataset": wildcards.dataset, "condition": wildcards.condition, "model": autoencoder}
+        imported = self.study.models[autoencoder].latents_from is not None
+        return {
+            "latents": [paths.fill(shard, **where) for shard in self.shards],
+            "statistics": paths.fill(paths.LATENT_STATISTICS, **where),
+            "autoencoder_record": paths.fill(paths.LATENTS_RECORD if imported else paths.CHECKPOINT_RECORD, **where),
+        }
+
+    @property
+    def prompted_models(self) -> str:
+        """Pattern of the models that read prompts."""
+        families, models = self.plan.families, self.study.models.items()
+        return any_or_none(name for name, model in models if families[model.family].conditioned_on == "prompts")
+
+    @property
+    def prompt_conditionings(self) -> str:
+        """Pattern of the conditionings that have a file of prompts."""
+        return names.any_of(word for word in names.CONDITIONINGS if word != names.TEXT)
+
+    def prompt_spec(self, wildcards: Wildcards) -> dict[str, Any]:
+        """What the prompts of a model depend on, as a parameter."""
+        return self.study.models[wildcards.model].prompt_spec()
+
+    def untrained_prompt_spec(self, wildcards: Wildcards) -> dict[str, Any]:
+        """The same for text encoders without training."""
+        return replace(self.study.models[wildcards.model], untrained=True).prompt_spec()
+
+    def prompts(self, wildcards: Wildcards) -> str:
+        """The file of prompts of a bundle, or of the text or embedding that it consists of."""
+        representation = self.study.representation(wildcards.bundle)
+        model = self.study.models[representation.model]
+        given = representation.conditioning in model.embeddings
+        untrained = "untrained" in representation.options and not given
+        where = {"dataset": wildcards.dataset, "model": model.name, "conditioning": representation.conditioning}
+        return paths.fill(paths.UNTRAINED_PROMPTS if untrained else paths.PROMPTS, **where)
+
+    @property
+    def with_embeddings(self) -> str:
+        """Pattern of the models with given embeddings."""
+        return any_or_none(name for name, model in self.study.models.items() if model.embeddings)
+
+    @property
+    def embedding_words(self) -> str:
+        """Pattern of the words of given embeddings."""
+        return any_or_none({word for model in self.study.models.values() for word in model.embeddings})
+
+    def embeddings(self, wildcards: Wildcards) -> str:
+        """The file of given embeddings that a word of a model names. Raises UnknownName."""
+        embeddings = self.study.models[wildcards.model].embeddings
+        if wildcards.word not in embeddings:
+            raise names.unknown("embedding", wildcards.word, embeddings)
+        return embeddings[wildcards.word].replace("{dataset}", wildcards.dataset)
+
+    def embedding_files(self, wildcards: Wildcards) -> str:
+        """Digest of this file, to notice a change."""
+        return files_digest([Path(self.embeddings(wildcards))])

@@ -1,0 +1,97 @@
+"""Where every file of a study lies: each pattern of a path stands here, once.
+
+Patterns hold Snakemake's wildcards: dataset, condition, model, bundle (a model with its variant), a and b (the sides
+of a pair), metric. `fill` puts words in their place.
+"""
+
+from __future__ import annotations
+
+import re
+
+WEIGHTS = "resources/weights/{model}"
+CHECKPOINT = f"{WEIGHTS}/checkpoint"
+CHECKPOINT_RECORD = f"{WEIGHTS}/weights.json"
+UNTRAINED_CHECKPOINT = "resources/weights/{model}-untrained/checkpoint"
+UNTRAINED_RECORD = "resources/weights/{model}-untrained/weights.json"
+DOWNLOADED_TABLE = "resources/datasets/{dataset}/table"
+DOWNLOADED_TABLE_RECORD = "resources/datasets/{dataset}/table.json"
+DOWNLOADED_FEATURES = "resources/features/{model}/{file}"
+DOWNLOADED_FEATURES_RECORD = "resources/features/{model}/{file}.json"
+
+RECIPE = "results/recipes/{bundle}.json"
+FEATURE_SOURCES = "results/recipes/sources/{dataset}/{condition}/{model}.json"
+ALIGNMENT_SETTINGS = "results/recipes/settings/alignment.json"
+CALIBRATION_SETTINGS = "results/recipes/settings/calibration.json"
+
+IMAGES = "results/images/{dataset}/{condition}"
+PICTURES = f"{IMAGES}/png"
+MANIFEST = f"{IMAGES}/manifest.tsv"
+DATASET_RECORD = f"{IMAGES}/dataset.json"
+TEXTS = "results/texts/{dataset}/{conditioning}.json"
+
+LATENTS = "results/latents/{dataset}/{condition}/{model}"
+LATENT_STATISTICS = f"{LATENTS}/latents_stats.pt"
+LATENTS_RECORD = f"{LATENTS}/latents.json"
+PROMPTS = "results/prompts/{dataset}/{model}-{conditioning}.safetensors"
+UNTRAINED_PROMPTS = "results/prompts/{dataset}/{model}-{conditioning}-untrained.safetensors"
+GIVEN_PROMPTS = "results/prompts/{dataset}/{model}-{word}.safetensors"
+
+FEATURES = "results/features/{dataset}/{condition}/{bundle}"
+FEATURE_MANIFEST = f"{FEATURES}/layers.json"
+FEATURE_PART = f"{FEATURES}/{{part}}-of-{{parts}}.safetensors"
+TOKENS = "results/unpooled/{dataset}/{condition}/{bundle}"
+NEIGHBORS = "results/neighbors/{dataset}/{condition}/{bundle}.npz"
+NEIGHBOR_PART = "results/neighbors/{dataset}/{condition}/{bundle}/{part}-of-{parts}.npz"
+FACTORS = "results/factors/{dataset}/{condition}/{bundle}.npz"
+LOSSES = "results/language/{dataset}/{condition}/{means}.json"
+LOSS_TABLE = "results/language/{dataset}/{condition}/{means}.tsv"
+
+SCORE = "results/{metric}/{dataset}/{condition}/{a}_vs_{b}.npy"
+SCORE_RECIPE = "results/{metric}/{dataset}/{condition}/{a}_vs_{b}.json"
+DEFAULT_SCORE = "results/{metric}/{a}_vs_{b}.npy"
+DEFAULT_SCORE_RECIPE = "results/{metric}/{a}_vs_{b}.json"
+MATRIX = "results/{metric}/{dataset}/{condition}/layers/{a}_vs_{b}.npy"
+MATRIX_RECIPE = "results/{metric}/{dataset}/{condition}/layers/{a}_vs_{b}.json"
+CALIBRATION = "results/{metric}/{dataset}/{condition}/calibration/{a}_vs_{b}.npz"
+PER_IMAGE = "results/per_image/{dataset}/{condition}/{a}_vs_{b}.parquet"
+PER_IMAGE_RECIPE = "results/per_image/{dataset}/{condition}/{a}_vs_{b}.json"
+SE_SCORE = "results/se_cknna/{dataset}/{a}_vs_{b}.npy"
+SE_RECIPE = "results/se_cknna/{dataset}/{a}_vs_{b}.json"
+DEFAULT_SE_SCORE = "results/se_cknna/{a}_vs_{b}.npy"
+DEFAULT_SE_RECIPE = "results/se_cknna/{a}_vs_{b}.json"
+
+CHOICES = "results/human_choices/{dataset}/{triplets}.npz"
+# an analysis of one bundle beside people: odd_one_out, regression, probe, reduction, human_rsa
+ANALYSIS = "results/{analysis}/{dataset}/{condition}/{bundle}"
+COMBINED = "results/odd_one_out/{dataset}/{condition}/combined/{combined}"
+PROBE_CHECKPOINTS = "results/checkpoints/probe/{dataset}/{condition}/{bundle}"
+
+TABLE = "results/tables/{table}"
+PAIR_TABLE = "results/tables/{table}/{dataset}/{condition}/{a}_vs_{b}"
+PAIR_FIGURE = "results/figures/{dataset}/{condition}/{figure}/{a}_vs_{b}"
+METRIC_FIGURE = "results/figures/{dataset}/{condition}/{figure}/{metric}"
+HUMAN_FIGURE = "results/figures/{dataset}/{condition}/human/{analysis}"
+NOISE_FIGURE = "results/figures/{dataset}/{condition}/noise_levels/{model}"
+DISAGREEMENTS_FIGURE = "results/figures/{dataset}/{condition}/disagreements/{a}"
+SE_FIGURE = "results/figures/{dataset}/se_cknna"
+SE_PAIR_FIGURE = "results/figures/{dataset}/se_cknna/{a}_vs_{b}"
+
+EXPORT = "results/export/{layout}/{dataset}/{condition}/{a}"
+EXPORT_PAIR = "results/export/platonic/{dataset}/{condition}/{a}_vs_{b}/{metric}_k{k}"
+EXPORT_SET = "results/export/platonic/{dataset}/{condition}/{metric}_k{k}"
+EXPORT_IMAGES = "results/export/transformed_images/{dataset}"
+
+
+def fill(pattern: str, **words: object) -> str:
+    """Put words in the place of wildcards; other wildcards stay."""
+    return re.sub(r"\{(\w+)\}", lambda match: str(words.get(match[1], match[0])), pattern)
+
+
+def shards(folder: str, count: int) -> list[str]:
+    """The files that hold the latents of a folder, in the layout of LightningDiT."""
+    return [f"{folder}/latents_rank00_shard{number:03d}.safetensors" for number in range(count)]
+
+
+def log(rule: str, *wildcards: str) -> str:
+    """The log of a rule with these wildcards."""
+    return "/".join(["logs", rule, *(f"{{{wildcard}}}" for wildcard in wildcards)]) + ".log"

@@ -1,0 +1,113 @@
+"""Data sets: images, their manifests, what is done to them, and texts of images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from diffalign.conditions import CLEAN
+from diffalign.plan import paths
+from diffalign.plan.stage import Stage, Wildcards, any_or_none
+from diffalign.provenance import files_digest, folder_digest
+from diffalign.specs import without_defaults
+
+
+class Stimuli(Stage):
+    """Rules of rules/stimuli.smk, and the texts that prompts and language models read."""
+
+    @property
+    def with_images(self) -> str:
+        """Pattern of the data sets that have images."""
+        return any_or_none(name for name, dataset in self.study.datasets.items() if dataset.has_images)
+
+    @property
+    def with_concepts_alone(self) -> str:
+        """Pattern of the data sets of kind things that have no images."""
+        return any_or_none(name for name in self.study.things if not self.study.datasets[name].has_images)
+
+    @property
+    def with_texts_alone(self) -> str:
+        """Pattern of the tables that have names and texts, and no images."""
+        datasets = self.study.datasets.items()
+        return any_or_none(name for name, each in datasets if each.kind == "table" and not each.has_images)
+
+    @property
+    def on_hub(self) -> str:
+        """Pattern of the tables that are downloaded."""
+        return any_or_none(name for name, dataset in self.study.datasets.items() if dataset.hub)
+
+    @property
+    def transforms(self) -> str:
+        """Pattern of the conditions that are made from clean images."""
+        return any_or_none(condition for condition in self.study.conditions if condition != CLEAN)
+
+    def dataset(self, wildcards: Wildcards) -> dict[str, Any]:
+        """The data set of a target, as a parameter."""
+        return without_defaults(self.study.datasets[wildcards.dataset])
+
+    def sample_seed(self, wildcards: Wildcards) -> int:
+        """The seed of a sample of images; 0 where all are taken, so that another seed changes nothing."""
+        return self.study.seed if self.study.datasets[wildcards.dataset].sample else 0
+
+    def concepts(self, wildcards: Wildcards) -> dict[str, Any] | None:
+        """The list of concepts of a data set of kind things; None for others."""
+        things = self.study.things.get(wildcards.dataset)
+        return None if things is None else asdict(things.concepts)
+
+    def concept_file(self, wildcards: Wildcards) -> str:
+        """Digest of the list of concepts, to notice a change."""
+        return files_digest([Path(self.study.things[wildcards.dataset].concepts.path)])
+
+    def hub(self, wildcards: Wildcards) -> Any:
+        """Where a table is downloaded from."""
+        return self.study.datasets[wildcards.dataset].hub
+
+    def downloaded_table(self, wildcards: Wildcards) -> dict[str, str]:
+        """The tables of a data set of the hub; nothing for others."""
+        if not self.study.datasets[wildcards.dataset].hub:
+            return {}
+        return {
+            "download": paths.fill(paths.DOWNLOADED_TABLE, dataset=wildcards.dataset),
+            "record": paths.fill(paths.DOWNLOADED_TABLE_RECORD, dataset=wildcards.dataset),
+        }
+
+    def own_files(self, wildcards: Wildcards) -> str | None:
+        """Digest of a user's own files of a data set, to notice a change."""
+        path = self.study.datasets[wildcards.dataset].path
+        if path is None:
+            return None
+        return files_digest([Path(path)]) if Path(path).is_file() else folder_digest(Path(path))
+
+    def published_images(self, wildcards: Wildcards) -> str | None:
+        """The folder of a data set whose transformed images exist already; None for others."""
+        dataset = self.study.datasets[wildcards.dataset]
+        return dataset.path if dataset.kind == "transformed" else None
+
+    def published_files(self, wildcards: Wildcards) -> str | None:
+        """Digest of these images, to notice a change."""
+        folder = self.published_images(wildcards)
+        return None if folder is None else folder_digest(Path(folder))
+
+    def manifest(self, wildcards: Wildcards) -> dict[str, str]:
+        """The manifest of the images of a target; nothing for a data set without images."""
+        if not self.study.datasets[wildcards.dataset].has_images:
+            return {}
+        return {"manifest": self.image_file(paths.MANIFEST, wildcards)}
+
+    def pictures(self, wildcards: Wildcards) -> dict[str, str]:
+        """The folder of PNG files of a target. Raises ValueError for a data set without images."""
+        if not self.study.datasets[wildcards.dataset].has_images:
+            raise ValueError(f"the data set '{wildcards.dataset}' has no images, so there is no gallery of them")
+        return {"images": self.image_file(paths.PICTURES, wildcards)}
+
+    def texts(self, wildcards: Wildcards) -> dict[str, Any]:
+        """A user's own files of texts for the conditioning of a target, and of class names for labels."""
+        texts = self.study.texts[wildcards.dataset]
+        files = {word: path for word, path in texts.files.items() if word == wildcards.conditioning}
+        return {"files": files, "words": texts.words if wildcards.conditioning == "label" else None}
+
+    def text_files(self, wildcards: Wildcards) -> str:
+        """Digest of these files, to notice a change."""
+        texts = self.texts(wildcards)
+        return files_digest(Path(path) for path in (*texts["files"].values(), texts["words"]) if path)

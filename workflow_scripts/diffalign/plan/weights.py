@@ -1,0 +1,60 @@
+"""Checkpoints: where each comes from, and what an untrained twin is built from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from diffalign.plan import paths
+from diffalign.plan.stage import Stage, Wildcards, any_or_none
+from diffalign.provenance import files_digest, folder_digest
+
+
+class Weights(Stage):
+    """Rules of rules/weights.smk."""
+
+    def models_from(self, *sources: str) -> str:
+        """Pattern of the models whose weights come from one of these sources."""
+        return any_or_none(name for name, model in self.study.models.items() if model.weights.source in sources)
+
+    def spec(self, wildcards: Wildcards) -> dict[str, Any]:
+        """What the checkpoint of a model depends on: the part of its entry that says where weights come from."""
+        entry = self.study.models[wildcards.model].recipe()
+        return {key: entry[key] for key in ("name", "family", "weights", "miniature") if key in entry}
+
+    def own_files(self, wildcards: Wildcards) -> str | None:
+        """Digest of a user's own checkpoint, to notice a change; None for others."""
+        weights = self.study.models[wildcards.model].weights
+        if weights.source == "folder":
+            return folder_digest(Path(str(weights.folder)).expanduser())
+        return files_digest([Path(str(weights.path)).expanduser()]) if weights.source == "file" else None
+
+    def untrained_spec(self, wildcards: Wildcards) -> dict[str, Any] | None:
+        """What an untrained twin is written from where checkpoints hold no configuration; None where they do."""
+        model = self.study.models[wildcards.model]
+        if self.plan.families[model.family].untrained != "architecture":
+            return None
+        return {"family": model.family, "architecture": model.built, "seed": model.seed}
+
+    def untrained_configuration(self, wildcards: Wildcards) -> list[str]:
+        """The miniature that the configuration of an untrained twin is copied from; nothing for published models."""
+        is_miniature = self.study.models[wildcards.model].weights.source == "miniature"
+        if not is_miniature or self.untrained_spec(wildcards) is not None:
+            return []
+        return [paths.CHECKPOINT, paths.CHECKPOINT_RECORD]
+
+    def untrained_models(self, written: bool) -> str:
+        """Pattern of the models whose untrained twins are written here, or whose configuration is fetched."""
+        kinds = {name: self.plan.families[model.family].untrained for name, model in self.study.models.items()}
+        return any_or_none(name for name, kind in kinds.items() if kind and (kind == "architecture") == written)
+
+    def files(self, bundle: str) -> dict[str, str]:
+        """Checkpoint and record of a bundle. Raises ValueError where a model has no untrained twin."""
+        model = self.study.model_of(bundle)
+        if not model.untrained:
+            patterns = (paths.CHECKPOINT, paths.CHECKPOINT_RECORD)
+        elif self.plan.families[model.family].untrained:
+            patterns = (paths.UNTRAINED_CHECKPOINT, paths.UNTRAINED_RECORD)
+        else:
+            raise ValueError(f"'{bundle}': models of family '{model.family}' have no untrained twins")
+        return dict(zip(("weights", "record"), (paths.fill(p, model=model.name) for p in patterns), strict=True))
