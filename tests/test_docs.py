@@ -48,7 +48,7 @@ def test_the_table_of_the_readme_is_the_dry_run(tmp_path: Path) -> None:
     assert table is not None
     shown = {line.split()[0]: int(line.split()[1]) for line in table[1].splitlines()}
     assert shown.pop("total") == sum(shown.values())
-    assert shown == SINGLE | {"hub_weights": 3}
+    assert shown == SINGLE | {"weights": 3}
 
 
 def test_the_picture_of_the_rules_is_the_graph(tmp_path: Path) -> None:

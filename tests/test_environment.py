@@ -70,7 +70,7 @@ def imported(files: list[Path]) -> set[str]:
                 "recipe",
                 "export_alignment",
                 "per_image",
-                "gallery",
+                "gallery_figure",
                 "curves_figure",
                 "texts",
             ),
@@ -82,20 +82,19 @@ def imported(files: list[Path]) -> set[str]:
                 "latents",
                 "prompts",
                 "neighbors",
-                "hub_weights",
+                "weights",
                 "import_features",
                 "export_features",
-                "curves",
-                "sensitivity",
+                "curves_table",
+                "sensitivity_table",
                 "extract_texts",
                 "merge_texts",
-                "package_weights",
             ),
         ),
     ],
 )
 def test_an_environment_has_what_its_scripts_import(environment: str, scripts: tuple[str, ...]) -> None:
-    from diffalign import provenance
+    from diffalign import code_digests
 
     packages = {
         "PIL": "pillow",
@@ -108,7 +107,7 @@ def test_an_environment_has_what_its_scripts_import(environment: str, scripts: t
     files = [ROOT / "workflow_scripts" / f"{script}.py" for script in scripts]
     if environment == "models":
         files += sorted((ROOT / "workflow_scripts/diffalign/models").glob("*.py"))
-    needed = imported(sorted(provenance._closure(files))) - sys.stdlib_module_names - {"diffalign", "snakemake"}
+    needed = imported(sorted(code_digests.modules_of(files))) - sys.stdlib_module_names - {"diffalign", "snakemake"}
     # imported lazily by functions that these scripts never call
     never = {"analysis": {"torch", "safetensors"}, "models": {"skimage", "sklearn"}}[environment]
     assert {packages.get(name, name) for name in needed - never} <= has

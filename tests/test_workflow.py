@@ -299,7 +299,7 @@ def test_a_local_checkpoint_that_changes_is_noticed(copied: Workflow, tmp_path: 
     assert "Nothing to be done" in copied.plan(target, overlay=overlay).output
     tensors = load_file(tmp_path / "mine/model.safetensors")
     save_file({key: value + 0.1 for key, value in tensors.items()}, tmp_path / "mine/model.safetensors")
-    assert copied.plan(target, overlay=overlay).jobs() == {"folder_weights": 1, "extract_dinov2": 1}
+    assert copied.plan(target, overlay=overlay).jobs() == {"weights": 1, "extract_dinov2": 1}
 
 
 def test_a_checkpoint_that_is_not_the_recorded_one(copied: Workflow) -> None:

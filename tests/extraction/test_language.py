@@ -29,7 +29,7 @@ from diffalign.specs import Compute, Model
 from extract_texts import Part, extract_texts
 from merge_texts import merge_texts
 from miniature_weights import miniature_weights
-from untrained_weights import untrained_weights
+from untrained_configuration import untrained_configuration
 
 CPU = torch.device("cpu")
 STUDY = load()
@@ -295,7 +295,7 @@ def test_miniatures_and_untrained_twins_are_seeded(checkpoints: dict[str, Path],
     a, b = load_file(checkpoints["gpt2"] / "model.safetensors"), load_file(tmp_path / "again" / "model.safetensors")
     assert all(torch.equal(a[key], b[key]) for key in a)
     model = entry("gpt2")
-    untrained_weights("gpt2", model.weights, checkpoints["gpt2"], None, tmp_path / "twin", tmp_path / "twin.json")
+    untrained_configuration("gpt2", model.weights, checkpoints["gpt2"], tmp_path / "twin", tmp_path / "twin.json")
     assert not list((tmp_path / "twin").glob("*.safetensors"))
     twins = [
         models.load_language(replace(model, untrained=True, seed=seed), tmp_path / "twin", CPU) for seed in (0, 0, 1)
@@ -407,10 +407,10 @@ def concepts() -> tuple[NDArray[np.str_], dict[str, dict[str, str]]]:
 )
 def test_real_minilm_chooses_the_odd_one_as_it_is_known_to(said: str, published: list[float], tmp_path: Path) -> None:
     order, texts = concepts()
-    from package_weights import package_weights
+    from weights import weights
 
     model = STUDY.models["minilm"]
-    package_weights("minilm", model.weights, tmp_path / "checkpoint", tmp_path / "weights.json")
+    weights("minilm", model.weights, tmp_path / "checkpoint", tmp_path / "weights.json")
     found = text_features(models.load_language(model, tmp_path / "checkpoint", CPU), model.layers, texts[said], 64)
     position = {name: row for row, name in enumerate(found.names)}
     rows = [position[name] for name in order]
@@ -428,7 +428,7 @@ def test_the_published_set_is_planned(tmp_path: Path) -> None:
     assert (jobs["bits_per_byte_table"], jobs["bits_per_byte_figure"], jobs["export_platonic_set"]) == (1, 2, 1)
     assert jobs["align_layers"] == 12 * 17
     assert sum(count for job, count in jobs.items() if job.startswith("extract_")) == 29
-    assert (jobs["hub_weights"], jobs["hub_table"], jobs["texts"], jobs["images"]) == (29, 1, 1, 1)
+    assert (jobs["weights"], jobs["hub_table"], jobs["texts"], jobs["images"]) == (29, 1, 1, 1)
 
 
 def test_the_published_features_are_planned(tmp_path: Path) -> None:

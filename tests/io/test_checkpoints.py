@@ -16,7 +16,7 @@ from conftest import ROOT
 from diffalign.io import checkpoints
 from diffalign.models import CheckpointError
 from diffalign.specs import Weights
-from file_weights import file_weights
+from weights import weights
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {"config.json": b'{"a": 1}', "model.safetensors": b"weights" * 1000, "README.md": b"not asked for"}
@@ -84,9 +84,9 @@ def hub() -> Iterator[str]:
 def download(tmp_path: Path, endpoint: str, hub_id: str, revision: str | None = None, offline: str = "0") -> Any:
     """Run the script's function in a process of its own, since the client reads its settings when it is imported."""
     code = (
-        "import sys; sys.path.insert(0, 'workflow_scripts'); from pathlib import Path; import hub_weights;"
+        "import sys; sys.path.insert(0, 'workflow_scripts'); from pathlib import Path; import weights;"
         "from diffalign.specs import Weights;"
-        f"hub_weights.hub_weights('mine', Weights('hub', {hub_id!r}, {revision!r}, ('config.json', '*.safetensors')),"
+        f"weights.weights('mine', Weights('hub', {hub_id!r}, {revision!r}, ('config.json', '*.safetensors')),"
         f" Path({str(tmp_path / 'checkpoint')!r}), Path({str(tmp_path / 'weights.json')!r}))"
     )
     environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": offline, "PATH": ""}
@@ -194,8 +194,8 @@ def test_one_local_file_is_linked_recorded_and_verified(tmp_path: Path) -> None:
     source = tmp_path / "last.pt"
     source.write_bytes(b"weights")
     folder, record = tmp_path / "checkpoint", tmp_path / "weights.json"
-    file_weights("mine", Weights("file", path=str(source)), folder, record)
-    file_weights("mine", Weights("file", path=str(source)), folder, record)
+    weights("mine", Weights("file", path=str(source)), folder, record)
+    weights("mine", Weights("file", path=str(source)), folder, record)
     assert (folder / "last.pt").resolve() == source
     content = checkpoints.verify(record, folder)
     assert content["source"] == "file"
@@ -204,4 +204,4 @@ def test_one_local_file_is_linked_recorded_and_verified(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"last\.pt: has changed since"):
         checkpoints.verify(record, folder)
     with pytest.raises(FileNotFoundError, match=r"models\.mine\.weights\.path: no such file: .*none\.pt"):
-        file_weights("mine", Weights("file", path=str(tmp_path / "none.pt")), folder, record)
+        weights("mine", Weights("file", path=str(tmp_path / "none.pt")), folder, record)

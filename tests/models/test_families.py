@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from no_weights import no_weights
 from PIL import Image
 from skimage import data
 from test_study import load
@@ -28,6 +27,7 @@ from miniature_weights import miniature_weights
 from prompts import prompts
 from transformed_images import transformed_images
 from untrained_weights import Twin, untrained_weights
+from weights import weights as link_weights
 
 CONDITIONS = ("clean", "equivariance", "noise_0.100")
 COMPUTE = Compute("cpu", batch_size=3, workers=0)
@@ -87,7 +87,7 @@ class Bench:
     def weights(self, model: Model) -> tuple[Path, Path]:
         folder, record = self.root / model.name / "checkpoint", self.root / model.name / "weights.json"
         if not families()[model.family].has_weights:
-            no_weights(folder, record)
+            link_weights(model.name, model.weights, folder, record)
         elif not record.exists():
             miniature_weights(model.family, model.miniature, 0, folder, record)
         return folder, record
@@ -199,7 +199,7 @@ def test_a_family_runs_under_the_conditions_that_apply(family: str, made: dict[s
 def test_an_untrained_twin_is_written_from_its_architecture(name: str, tmp_path: Path) -> None:
     model = STUDY.models[name]
     twin = Twin(model.family, model.built, 7)
-    untrained_weights(name, model.weights, None, twin, tmp_path / "checkpoint", tmp_path / "weights.json")
+    untrained_weights("miniature", twin, tmp_path / "checkpoint", tmp_path / "weights.json")
     weights = models.load(model, tmp_path / "checkpoint", model.noise, torch.device("cpu")).module.state_dict()
     miniature_weights(model.family, model.miniature, 7, tmp_path / "narrow", tmp_path / "narrow.json")
     same = models.load(model, tmp_path / "narrow", model.noise, torch.device("cpu")).module.state_dict()

@@ -65,7 +65,7 @@ def test_a_single_score_plans_what_it_needs_and_nothing_else(tmp_path: Path) -> 
 def test_the_same_graph_is_planned_for_the_published_models(tmp_path: Path) -> None:
     real = snakemake(tmp_path, "--configfile", "config.yaml", "-n", "--", TARGET)
     assert real.code == 0, real.output
-    assert real.jobs() == SINGLE | {"hub_weights": 3}
+    assert real.jobs() == SINGLE | {"weights": 3}
     assert "siglip2" not in real.output
     assert "results/features/imagenet/clean/sd3-t0.5/b8.pt" in real.outputs()
 
@@ -81,11 +81,11 @@ def test_a_model_that_is_told_labels_needs_no_prompts_and_reg_the_class_tokens(t
         "extract_reg",
     }
     assert "prompts" not in jobs
-    assert (jobs["file_weights"], jobs["hub_weights"], jobs["latents"], jobs["neighbors"]) == (1, 3, 1, 2)
+    assert (jobs["weights"], jobs["latents"], jobs["neighbors"]) == (4, 1, 2)
     reg = next(part for part in planned.output.split("\n\n") if "rule extract_reg:" in part)
     assert "results/features/imagenet/clean/dinov2.cls/final.pt" in reg
     alone = snakemake(tmp_path, "--configfile", "config.yaml", "-n", "--", "results/cknna/dinov2_vs_sit_b8.npy").jobs()
-    assert not {"prompts", "extract_dinov2_cls", "file_weights"} & set(alone)
+    assert not {"prompts", "extract_dinov2_cls"} & set(alone)
 
 
 @pytest.mark.parametrize("profile", ["demo", "local", "slurm"])
@@ -97,7 +97,7 @@ def test_the_whole_study_can_be_planned_under_every_profile(profile: str, tmp_pa
     pairs, models, checkpoints = (11, 12, 12) if profile == "demo" else (6, 4, 5)
     assert jobs["align_layers"] == jobs["layer_maps_figure"] == jobs["depth_curves_figure"] == pairs
     assert len([rule for rule in jobs if rule.startswith("extract_")]) == models
-    assert jobs["miniature_weights" if profile == "demo" else "hub_weights"] == checkpoints
+    assert jobs["miniature_weights" if profile == "demo" else "weights"] == checkpoints
 
 
 @pytest.mark.parametrize("target", ["demo", "demo-all"])
@@ -458,8 +458,8 @@ def test_texts_and_given_embeddings_alone_need_no_image_model(tmp_path: Path) ->
     assert planned.code == 0, planned.output
     assert planned.jobs() == {
         "images": 1,
-        "hub_weights": 1,
-        "untrained_weights": 1,
+        "weights": 1,
+        "untrained_configuration": 1,
         "prompts": 1,
         "prompts_untrained": 1,
         "recipe": 2,
@@ -483,7 +483,7 @@ def test_a_given_embedding_is_the_prompt_after_a_noise_level(tmp_path: Path) -> 
     assert (jobs["given_prompts"], jobs["text_features"], jobs["extract_sd1"]) == (1, 1, 1)
     assert "prompts" not in jobs
     # weights of the model and of its autoencoder, none for the embedding alone
-    assert jobs["hub_weights"] == 2
+    assert jobs["weights"] == 2
     assert "sd1-optim.safetensors" in planned.output
 
 
@@ -492,13 +492,13 @@ def test_untrained_twins_read_trained_latents(tmp_path: Path) -> None:
     planned = snakemake(tmp_path, "--configfile", "config.yaml", "-n", "--", target)
     assert planned.code == 0, planned.output
     jobs = planned.jobs()
-    assert (jobs["untrained_weights"], jobs["hub_weights"], jobs["prompts_untrained"]) == (2, 1, 1)
+    assert (jobs["untrained_configuration"], jobs["weights"], jobs["prompts_untrained"]) == (2, 1, 1)
     assert "resources/weights/flux-untrained/weights.json" in planned.outputs()
     assert "resources/weights/fluxvae/weights.json" in planned.outputs()
     # of an architecture in the entry, so nothing is fetched but the autoencoder and DINOv2
     planned = snakemake(tmp_path, "--configfile", "config.yaml", "-n", "results/cknna/dinov2_vs_sit-untrained_b8.npy")
     assert planned.code == 0, planned.output
-    assert (planned.jobs()["untrained_weights"], planned.jobs()["hub_weights"]) == (1, 2)
+    assert (planned.jobs()["untrained_weights"], planned.jobs()["weights"]) == (1, 2)
 
 
 def test_other_texts_embed_prompts_again_and_make_no_image(finished: Workflow, tmp_path: Path) -> None:

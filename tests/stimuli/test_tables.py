@@ -200,7 +200,7 @@ def test_language_models_run_where_there_is_no_image(fresh: Workflow, tmp_path: 
 
 def test_a_table_of_the_hub_is_downloaded_first(fresh: Workflow) -> None:
     jobs = fresh.plan("results/cknna/wit1024/clean/dinov2_vs_minilm.npy").jobs()
-    assert (jobs["hub_table"], jobs["images"], jobs["package_weights"]) == (1, 1, 1)
+    assert (jobs["hub_table"], jobs["images"], jobs["weights"]) == (1, 1, 1)
 
 
 def test_of_two_formats_the_first_that_there_is_is_taken() -> None:
