@@ -18,6 +18,7 @@ from snakemake_executor_plugin_slurm.partitions import get_best_partition, read_
 from diffalign.io.feature_files import read_features
 
 TARGET = "results/cknna/dinov2_vs_sd3_b8.npy"
+LIBRARY = "workflow_scripts/diffalign"
 SINGLE = {
     "images": 1,
     "recipe": 2,
@@ -177,7 +178,7 @@ def test_a_changed_k_reruns_alignments_and_no_list(finished: Workflow) -> None:
 def test_other_permutations_calibrate_again_and_measure_nothing(finished: Workflow) -> None:
     jobs = plan(finished, {"alignment": {"permutations": 50}})
     unmeasured = {rule: count for rule, count in ALL_ALIGNMENTS.items() if rule not in ("align_layers", "per_image")}
-    assert jobs == {rule: count for rule, count in unmeasured.items() if rule != "gallery"} | {
+    assert jobs == {rule: count for rule, count in unmeasured.items() if rule != "gallery_figure"} | {
         "calibration_settings": 1
     }
 
@@ -229,14 +230,16 @@ def test_a_new_metric_alone_recomputes_no_list(finished: Workflow) -> None:
     } | {"model_maps_figure": 2}
 
 
+SETTINGS = {"alignment_settings": 1, "calibration_settings": 1}
+
+
 @pytest.mark.parametrize(
     ("module", "jobs"),
     [
-        ("alignment/metrics.py", ALL_ALIGNMENTS | {"alignment_settings": 1, "calibration_settings": 1}),
-        (
-            "alignment/neighbors.py",
-            ALL_ALIGNMENTS | {"alignment_settings": 1, "calibration_settings": 1, "neighbors": 4},
-        ),
+        ("alignment/metrics/engine.py", ALL_ALIGNMENTS | SETTINGS),
+        ("alignment/search/exact.py", ALL_ALIGNMENTS | SETTINGS | {"neighbors": 4}),
+        # every job that imports a module of the package runs it
+        ("alignment/__init__.py", ALL_ALIGNMENTS | SETTINGS | {"neighbors": 4}),
         (
             "figures.py",
             dict.fromkeys(("layer_maps_figure", "depth_curves_figure", "null_histograms_figure"), 6)
@@ -254,11 +257,69 @@ def test_a_new_metric_alone_recomputes_no_list(finished: Workflow) -> None:
         ),
     ],
 )
-def test_an_edited_module_reruns_what_imports_it(module: str, jobs: dict[str, int], copied: Workflow) -> None:
+def test_a_module_that_does_something_new_reruns_what_imports_it(
+    module: str, jobs: dict[str, int], copied: Workflow
+) -> None:
     assert "Nothing to be done" in copied.plan().output
-    with (copied.tree / "workflow_scripts" / "diffalign" / module).open("a") as file:
-        file.write("\n# edited\n")
+    with (copied.tree / LIBRARY / module).open("a") as file:
+        file.write("\nassert __name__\n")
     assert copied.plan().jobs() == jobs
+
+
+def edit(workflow: Workflow, module: str, old: str, new: str) -> None:
+    path = workflow.tree / LIBRARY / module
+    text = path.read_text()
+    assert text.count(old) >= 1, f"{module} holds no {old!r}"
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_a_changed_constant_of_a_metric_reruns_scores_and_what_hangs_on_them(copied: Workflow) -> None:
+    edit(copied, "alignment/neighbor_metrics.py", "return ", "return 1.0 * ")
+    jobs = copied.plan().jobs()
+    # rows an image and galleries are made from lists alone
+    of_lists = ("per_image", "gallery_figure")
+    assert jobs == {rule: n for rule, n in ALL_ALIGNMENTS.items() if rule not in of_lists} | SETTINGS | dict.fromkeys(
+        [rule for rule in of_lists if rule in jobs], 1
+    )
+    assert jobs["align_layers"] == jobs["calibrate_layers"] == 6
+    assert not {"recipe", "neighbors", "extract_sd3", "latents"} & set(jobs)
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        [("specs.py", '"""How the work is done; no result depends on it."""', '"""How the work is done."""')],
+        [("alignment/search/exact.py", "# above so many candidates", "# beyond so many candidates")],
+        [("config/study.py", "_OF_A_FOLDER = (", "_UNUSED = 1\n_OF_A_FOLDER = (")],
+        [("plan/paths.py", "def fill(", "UNUSED = 1\n\n\ndef fill(")],
+        # an option of models that another family will read
+        [
+            (
+                "specs.py",
+                "    series: str | None = None\n",
+                "    series: str | None = None\n    texture: str | None = None\n",
+            )
+        ],
+        [("alignment/metrics/on_lists.py", "def knn_chance", "def unused() -> int:\n    return 1\n\n\ndef knn_chance")],
+    ],
+    ids=["docstring", "comment", "parser", "plan", "option-of-models", "unused-function"],
+)
+def test_what_no_job_runs_reruns_nothing(edits: list[tuple[str, str, str]], copied: Workflow) -> None:
+    for module, old, new in edits:
+        edit(copied, module, old, new)
+    assert "Nothing to be done" in copied.plan().output
+
+
+@pytest.mark.parametrize(
+    "overlay",
+    [
+        {"human": {"distance": "dot", "reduction": {"components": [3]}}, "se_cknna": {"mean_over": "transforms"}},
+        {"datasets": {"mine": {"kind": "folder", "path": "mine", "size": 64}, "theirs": {"kind": "precomputed"}}},
+    ],
+    ids=["unused-section", "new-data-set"],
+)
+def test_what_no_job_reads_reruns_nothing(overlay: dict[str, Any], finished: Workflow) -> None:
+    assert "Nothing to be done" in finished.plan(overlay=overlay).output
 
 
 def test_a_change_is_seen_by_what_hangs_on_it_in_a_later_call(copied: Workflow) -> None:
