@@ -232,9 +232,9 @@ def test_a_new_metric_alone_recomputes_no_list(finished: Workflow) -> None:
 @pytest.mark.parametrize(
     ("module", "jobs"),
     [
-        ("alignment/metrics.py", ALL_ALIGNMENTS | {"alignment_settings": 1, "calibration_settings": 1}),
+        ("alignment/metrics/engine.py", ALL_ALIGNMENTS | {"alignment_settings": 1, "calibration_settings": 1}),
         (
-            "alignment/neighbors.py",
+            "alignment/search/exact.py",
             ALL_ALIGNMENTS | {"alignment_settings": 1, "calibration_settings": 1, "neighbors": 4},
         ),
         (
