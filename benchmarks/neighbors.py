@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow_scripts"))
 
-from diffalign.alignment.neighbors import nearest_neighbors
+from diffalign.alignment.search.exact import nearest_neighbors
 from diffalign.devices import choose_device
 
 SIDES = ("search", "brute force")

@@ -15,7 +15,7 @@ from diffalign import logs
 from diffalign.alignment.arrays import rows_layer
 from diffalign.alignment.curves import Measured, measured, neighbor_counts, nested_subset, subset_sizes
 from diffalign.alignment.metrics import METRICS, Layer
-from diffalign.alignment.neighbors import nearest_neighbors
+from diffalign.alignment.search.exact import nearest_neighbors
 from diffalign.io import recipes, sides, tables
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from threadpoolctl import threadpool_limits
 
 from diffalign import logs
-from diffalign.alignment.neighbors import nearest_neighbors
 from diffalign.alignment.preparation import FeatureError, unit_rows
+from diffalign.alignment.search.exact import nearest_neighbors
 from diffalign.alignment.settings import Preparation
 from diffalign.devices import choose_gpu
 from diffalign.io import feature_files, neighbor_files

@@ -13,8 +13,8 @@ from diffalign import logs
 from diffalign.alignment.arrays import rows_layer
 from diffalign.alignment.curves import Measured, measured
 from diffalign.alignment.metrics import Layer
-from diffalign.alignment.neighbors import nearest_neighbors
 from diffalign.alignment.preparation import FeatureError
+from diffalign.alignment.search.exact import nearest_neighbors
 from diffalign.alignment.settings import PARITY, PARITY_EPS, Preparation
 from diffalign.io import recipes, sides, tables
 

@@ -8,15 +8,15 @@ from threadpoolctl import threadpool_limits
 
 from diffalign.alignment.arrays import array_layer
 from diffalign.alignment.calibration import (
-    benjamini_hochberg,
     calibrate,
     calibrate_by_moments,
     calibrate_by_permutations,
+    false_discovery_rates,
     standard_errors,
 )
 from diffalign.alignment.factors import leading_vectors
 from diffalign.alignment.graphs import knn_graphs
-from diffalign.alignment.metrics import METRICS, Layer, NeighborScores, Settings, measure_grid
+from diffalign.alignment.metrics import METRICS, Layer, NeighborScores, NoNull, Permutations, Settings, measure_grid
 from diffalign.alignment.nulls import NullMoments, mutual_knn_moments, permutations, svcca_under
 
 K = 5
@@ -157,7 +157,7 @@ def test_calibrate_measures_the_same_null() -> None:
     settings = Settings(K)
     scores = measure_grid(METRICS, a, b, settings)
     found = calibrate(scores, a, b, settings, 19, 0.05, seed=3)
-    assert set(found) == {name for name, metric in METRICS.items() if metric.null}
+    assert set(found) == {name for name, metric in METRICS.items() if not isinstance(metric.null, NoNull)}
     orders = list(permutations(60, 19, 3))
     scorer = NeighborScores(["mutual_knn", "cknna"], [x.lists() for x in a], [x.lists() for x in b], K)
     drawn = [scorer.scores(permutation=order) for order in orders]
@@ -186,7 +186,9 @@ def test_calibrate_measures_the_same_null() -> None:
     assert calibrate({"unbiased_cka": scores["unbiased_cka"]}, a, b, settings, 0, 0.05, seed=3)
 
 
-@pytest.mark.parametrize("metric", [name for name, declared in METRICS.items() if declared.null])
+@pytest.mark.parametrize(
+    "metric", [name for name, declared in METRICS.items() if not isinstance(declared.null, NoNull)]
+)
 def test_a_planted_alignment_is_found(metric: str) -> None:
     random = np.random.default_rng(1)
     z = random.standard_normal((80, 8))
@@ -196,7 +198,7 @@ def test_a_planted_alignment_is_found(metric: str) -> None:
     scores = measure_grid([metric], a, b, settings)
     found = calibrate(scores, a, b, settings, DRAWS, 0.05, seed=0)[metric]
     assert found.z[0, 0] > 3
-    if METRICS[metric].null == "permutations":
+    if isinstance(METRICS[metric].null, Permutations):
         assert found.p[0, 0] == 0.01
         assert found.maximum_p <= 0.02
     if not np.isnan(found.p[0, 0]):
@@ -271,7 +273,7 @@ def test_independent_features_are_calibrated_to_zero(metric: str, independent: d
     assert (independent[f"{metric} calibrated"] == 0).mean() >= 0.9
 
 
-def direct_benjamini_hochberg(p: np.ndarray, level: float) -> np.ndarray:
+def direct_false_discovery_rates(p: np.ndarray, level: float) -> np.ndarray:
     """Reject the j smallest p-values, j the largest with p_(j) <= level j / T."""
     order = np.sort(p)
     passing = [j for j in range(1, len(p) + 1) if order[j - 1] <= level * j / len(p)]
@@ -282,22 +284,22 @@ def test_q_values_equal_the_direct_definition() -> None:
     random = np.random.default_rng(0)
     for _ in range(50):
         p = np.where(random.uniform(size=30) < 0.3, random.uniform(0, 0.01, 30), random.uniform(size=30)).round(3)
-        q = benjamini_hochberg(p)
+        q = false_discovery_rates(p)
         for level in (0.0137, 0.0513, 0.107, 0.213):
-            assert np.array_equal(q <= level, direct_benjamini_hochberg(p, level))
+            assert np.array_equal(q <= level, direct_false_discovery_rates(p, level))
         assert (q >= p - 1e-12).all()
         assert q.max() <= 1
 
 
 def test_tests_that_were_not_made_do_not_count() -> None:
     p = np.array([0.01, np.nan, 0.04, np.nan, 0.03])
-    q = benjamini_hochberg(p)
+    q = false_discovery_rates(p)
     assert q[[0, 2, 4]] == pytest.approx([0.03, 0.04, 0.04])
     assert np.isnan(q[[1, 3]]).all()
-    assert len(benjamini_hochberg(np.array([]))) == 0
+    assert len(false_discovery_rates(np.array([]))) == 0
     for bad in (-0.1, 1.1):
         with pytest.raises(ValueError, match="between 0 and 1"):
-            benjamini_hochberg(np.array([0.5, bad]))
+            false_discovery_rates(np.array([0.5, bad]))
 
 
 def test_the_false_discovery_rate_is_controlled() -> None:
@@ -307,7 +309,7 @@ def test_the_false_discovery_rate_is_controlled() -> None:
         p = random.uniform(size=60)
         # as permutations give them: multiples of 1 / 1000
         p[:15] = np.maximum(random.beta(0.1, 4, 15), 0)
-        found = benjamini_hochberg(np.ceil(p * 1000) / 1000) <= 0.1
+        found = false_discovery_rates(np.ceil(p * 1000) / 1000) <= 0.1
         false.append(found[15:].sum() / max(1, found.sum()))
         power.append(found[:15].mean())
     assert np.mean(false) <= 0.1 * 45 / 60 + 3 * np.std(false) / math.sqrt(1000)

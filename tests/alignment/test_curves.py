@@ -21,8 +21,8 @@ from diffalign.alignment.arrays import array_layer
 from diffalign.alignment.calibration import calibrate
 from diffalign.alignment.curves import measured, neighbor_counts, nested_subset, subset_sizes
 from diffalign.alignment.metrics import Settings
-from diffalign.alignment.neighbors import nearest_neighbors
 from diffalign.alignment.preparation import unit_rows
+from diffalign.alignment.search.exact import nearest_neighbors
 from diffalign.alignment.settings import Preparation
 from diffalign.io import feature_files, prepared_features, sides
 from diffalign.io.recipes import Where

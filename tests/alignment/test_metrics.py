@@ -20,9 +20,9 @@ from diffalign.alignment.factors import leading_vectors
 from diffalign.alignment.graphs import EdgeIndex, ListsTooShort, knn_graphs, restricted
 from diffalign.alignment.metrics import Layer, NeighborScores, Settings, measure_grid, prepare
 from diffalign.alignment.neighbor_metrics import lcs_knn
-from diffalign.alignment.neighbors import Neighbors, nearest_neighbors
 from diffalign.alignment.nulls import svcca_under
 from diffalign.alignment.preparation import FeatureError, unit_rows
+from diffalign.alignment.search.exact import Neighbors, nearest_neighbors
 from diffalign.names import UnknownName
 from diffalign.randomness import dealt
 

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
-from diffalign.alignment import neighbors as module
-from diffalign.alignment.neighbors import Neighbors, nearest_neighbors
 from diffalign.alignment.preparation import unit_rows
+from diffalign.alignment.search import bounds, exact, numpy_products, torch_products
+from diffalign.alignment.search.exact import Neighbors, nearest_neighbors
 from diffalign.devices import choose_device
 
 RNG = np.random.default_rng(0)
@@ -106,7 +106,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows with more than five candidates to spare are searched again with float64 products."""
-    monkeypatch.setattr(module, "CROWD", 5)
+    monkeypatch.setattr(exact, "CROWD", 5)
 
 
 @KINDS
@@ -139,10 +139,11 @@ def test_lists_do_not_depend_on_blocks_chunks_and_threads(
 ) -> None:
     rows = prepared(kind)
     whole = nearest_neighbors(rows, 12, threads=3)
-    monkeypatch.setattr(module, "_BLOCK_ROWS", 7)
-    monkeypatch.setattr(module, "_SYMMETRIC_ROWS", 13)
-    monkeypatch.setattr(module, "_CHUNK_BYTES", 1)
-    monkeypatch.setattr(module, "column_step", lambda width, budget: 33)
+    monkeypatch.setattr(exact, "_BLOCK_ROWS", 7)
+    monkeypatch.setattr(numpy_products, "_SYMMETRIC_ROWS", 13)
+    monkeypatch.setattr(exact, "_CHUNK_BYTES", 1)
+    for products in (numpy_products, torch_products):
+        monkeypatch.setattr(products, "column_step", lambda width, budget: 33)
     for device in (None, CPU):
         check_equal(nearest_neighbors(rows, 12, memory_mb=1, device=device), whole)
     with threadpool_limits(1):
@@ -177,13 +178,13 @@ def test_any_rows_have_the_lists_of_brute_force(seed: int, count: int, width: in
 
 
 @pytest.mark.parametrize("precision", [np.float32, np.float64])
-def test_products_are_off_by_less_than_the_bound(precision: module.Precision) -> None:
+def test_products_are_off_by_less_than_the_bound(precision: bounds.Precision) -> None:
     rows = unit_rows(1 + RNG.standard_normal((60, 3000)).astype(np.float32), names(60))
     exact = np.array([[math.fsum(a * b) for b in rows.astype(np.float64)] for a in rows.astype(np.float64)])
     # the worst order of sums: one after the other
     typed = rows.astype(precision)
     products = np.cumsum(typed[:, None] * typed[None], axis=2)[..., -1]
-    assert 0 < np.abs(products - exact).max() < module.candidate_slack(3000, precision) / 2
+    assert 0 < np.abs(products - exact).max() < bounds.candidate_slack(3000, precision) / 2
 
 
 def test_products_of_less_than_float32_are_refused() -> None:
@@ -220,7 +221,7 @@ def test_memory_stays_within_the_budget() -> None:
     code = """
 import resource, sys
 import numpy as np
-from diffalign.alignment.neighbors import nearest_neighbors
+from diffalign.alignment.search.exact import nearest_neighbors
 rows = np.random.default_rng(0).standard_normal((20_000, 32), dtype=np.float32) * np.float32(sys.argv[1]) + 1
 rows /= np.linalg.norm(rows, axis=1, keepdims=True)
 nearest_neighbors(rows[:300], 10, threads=2)

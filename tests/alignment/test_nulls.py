@@ -1,15 +1,28 @@
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import pearson3, skew
 
 from diffalign.alignment import METRICS
+from diffalign.alignment.arrays import array_layer, rows_layer
+from diffalign.alignment.calibration import calibrate
 from diffalign.alignment.graphs import knn_graphs
-from diffalign.alignment.metrics import NeighborScores
+from diffalign.alignment.metrics import (
+    BothSides,
+    ClosedForm,
+    Layer,
+    Metric,
+    NeighborScores,
+    NoNull,
+    Permutations,
+    Settings,
+    measure_grid,
+)
 from diffalign.alignment.moments import Moments, cka, moments, rsa_pearson, standardised, unbiased_cka
-from diffalign.alignment.neighbors import nearest_neighbors
 from diffalign.alignment.nulls import (
     NullMoments,
     cka_moments,
@@ -21,6 +34,7 @@ from diffalign.alignment.nulls import (
     unbiased_kernel_moments,
 )
 from diffalign.alignment.preparation import unit_rows
+from diffalign.alignment.search.exact import nearest_neighbors
 
 
 def unit(seed: int, count: int, width: int) -> np.ndarray:
@@ -221,5 +235,83 @@ def test_layers_without_variance_have_no_moments() -> None:
     assert np.isnan(patterns.sd).all()
 
 
-def test_every_declared_null_is_known() -> None:
-    assert {metric.null for metric in METRICS.values()} == {None, "permutations", "moments"}
+def test_every_metric_declares_a_null_or_says_why_it_has_none() -> None:
+    for name, metric in METRICS.items():
+        assert isinstance(metric.null, Permutations | ClosedForm | NoNull), name
+        assert not isinstance(metric.null, NoNull) or len(metric.null.reason) > 20
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'null'"):
+        Metric(lambda a, b, eps: 1.0, "mine", "moments", symmetric=True, lowest=0, highest=float)  # type: ignore[call-arg]
+
+
+def layers_of(count: int, widths: tuple[int, ...], seed: int) -> list[Layer]:
+    names = [f"{i:03d}" for i in range(count)]
+    return [array_layer(unit(seed + i, count, width), names, 5) for i, width in enumerate(widths)]
+
+
+# a metric of each kind of preparation that ships without permutations, and what it is with them
+@pytest.mark.parametrize("name", ["procrustes", "rsa", "ridge", "cka_rbf", "cka", "rsa_pearson", "svcca", "cknna"])
+def test_permutations_of_any_metric_measure_the_relabelled_layers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METRICS, name, replace(METRICS[name], null=Permutations()))
+    settings = Settings(k=5)
+    a, b = layers_of(40, (12, 20), 0), layers_of(40, (16,), 7)
+    scores = measure_grid([name], a, b, settings)
+    found = calibrate(scores, a, b, settings, 19, 0.05, 3)[name]
+    null = []
+    for order in permutations(40, 19, 3):
+        # lists of relabelled rows are searched anew, where the calibration relabels their edges
+        moved = [rows_layer(x.rows()[order], [f"{i:03d}" for i in range(40)], nearest(x.rows()[order])) for x in b]
+        null.append(measure_grid([name], a, moved, settings)[name])
+    expected = (1 + (np.stack(null) >= scores[name] - 1e-12).sum(axis=0)) / 20
+    np.testing.assert_allclose(found.p, expected, atol=1e-12)
+    np.testing.assert_allclose(found.mean, np.mean(null, axis=0), rtol=1e-6, atol=1e-9)
+
+
+def nearest(rows: Any) -> Any:
+    return lambda: nearest_neighbors(np.ascontiguousarray(rows), 5)
+
+
+def test_p_of_a_new_metric_with_permutations_is_uniform(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METRICS, "procrustes", replace(METRICS["procrustes"], null=Permutations()))
+    p = []
+    for seed in range(120):
+        a, b = layers_of(16, (4,), 2 * seed), layers_of(16, (4,), 1000 + 2 * seed)
+        scores = measure_grid(["procrustes"], a, b, Settings(k=3))
+        p.append(calibrate(scores, a, b, Settings(k=3), 19, 0.05, seed)["procrustes"].p[0, 0])
+    counts = np.bincount(np.rint(np.array(p) * 20).astype(int), minlength=21)[1:]
+    # 120 draws over 20 equal bins: chi-square with 19 degrees of freedom, at 1 in 10,000
+    assert ((counts - 6) ** 2 / 6).sum() < 50.8
+
+
+def test_a_new_closed_form_is_used_and_a_wrong_one_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def moments_of(sides: BothSides) -> NullMoments:
+        return NullMoments(np.full(sides.shape, 0.25), np.full(sides.shape, 0.125), np.full(sides.shape, 0.5))
+
+    a, b = layers_of(20, (6, 8), 0), layers_of(20, (6,), 5)
+    scores = measure_grid(["procrustes"], a, b, Settings(k=3))
+    monkeypatch.setitem(METRICS, "procrustes", replace(METRICS["procrustes"], null=ClosedForm(moments_of)))
+    found = calibrate(scores, a, b, Settings(k=3), 19, 0.05, 0)["procrustes"]
+    np.testing.assert_allclose(found.z, (scores["procrustes"] - 0.25) / 0.125)
+    one_cell = ClosedForm(lambda sides: NullMoments(np.zeros((1, 1)), np.ones((1, 1))))
+    monkeypatch.setitem(METRICS, "procrustes", replace(METRICS["procrustes"], null=one_cell))
+    with pytest.raises(ValueError, match=r"procrustes: the null has shape \(1, 1\), the scores \(2, 1\)"):
+        calibrate(scores, a, b, Settings(k=3), 19, 0.05, 0)
+
+
+def test_a_null_that_is_undefined_where_the_score_is_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(a: Any, b: Any) -> Any:
+        return lambda order: np.full((len(a), len(b)), np.nan)
+
+    a, b = layers_of(20, (6,), 0), layers_of(20, (6,), 5)
+    scores = measure_grid(["procrustes"], a, b, Settings(k=3))
+    monkeypatch.setitem(METRICS, "procrustes", replace(METRICS["procrustes"], null=Permutations(broken)))
+    with pytest.raises(ValueError, match="procrustes: the null is undefined for layers 0 and 0, although the score is"):
+        calibrate(scores, a, b, Settings(k=3), 19, 0.05, 0)
+    monkeypatch.setitem(METRICS, "procrustes", replace(METRICS["procrustes"], null=None))
+    with pytest.raises(TypeError, match="the metric 'procrustes' declares no null"):
+        calibrate(scores, a, b, Settings(k=3), 19, 0.05, 0)
+
+
+def test_a_score_outside_of_its_range_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METRICS, "procrustes", replace(METRICS["procrustes"], function=lambda a, b, eps: 5261.0))
+    with pytest.raises(ValueError, match=r"procrustes: the score 5261 lies outside of its range \[0, 1\]"):
+        measure_grid(["procrustes"], layers_of(20, (6,), 0), layers_of(20, (6,), 5), Settings(k=3))

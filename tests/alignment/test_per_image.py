@@ -14,9 +14,9 @@ from PIL import Image as Picture
 
 import gallery_figure
 from diffalign.alignment import measure
-from diffalign.alignment.neighbors import Neighbors, nearest_neighbors
 from diffalign.alignment.per_image import extremes, per_image, same_label
 from diffalign.alignment.preparation import unit_rows
+from diffalign.alignment.search.exact import Neighbors, nearest_neighbors
 from diffalign.alignment.settings import Preparation
 from diffalign.io import sides
 from diffalign.io.feature_files import StoreError

@@ -22,8 +22,8 @@ from diffalign.alignment import semantic_equivariance as semantic
 from diffalign.alignment.arrays import array_layer
 from diffalign.alignment.dyadic import Covariances
 from diffalign.alignment.metrics import Layer, NeighborScores, Settings
-from diffalign.alignment.neighbors import nearest_neighbors
 from diffalign.alignment.preparation import unit_rows
+from diffalign.alignment.search.exact import nearest_neighbors
 from diffalign.alignment.settings import Preparation
 from diffalign.io.feature_files import StoreError
 from diffalign.io.prepared_features import preparation_settings

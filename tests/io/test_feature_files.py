@@ -7,8 +7,8 @@ import pytest
 import torch
 from conftest import write_neighbors
 
-from diffalign.alignment.neighbors import nearest_neighbors
 from diffalign.alignment.preparation import unit_rows
+from diffalign.alignment.search.exact import nearest_neighbors
 from diffalign.io import atomic, feature_files, neighbor_files
 from diffalign.io.feature_files import Features, StoreError
 

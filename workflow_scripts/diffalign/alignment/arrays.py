@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.alignment.metrics import METRICS, Layer, Score, Settings, measure_grid, score
-from diffalign.alignment.neighbors import Neighbors, nearest_neighbors
 from diffalign.alignment.preparation import unit_rows
 from diffalign.alignment.regression import FOLDS
+from diffalign.alignment.search.exact import Neighbors, nearest_neighbors
 from diffalign.alignment.settings import Preparation
 from diffalign.names import unknown
 from diffalign.randomness import dealt

@@ -11,9 +11,21 @@ from numpy.typing import NDArray
 
 from diffalign.alignment import nulls
 from diffalign.alignment.graphs import knn_graphs
-from diffalign.alignment.metrics import METRICS, Layer, NeighborScores, Settings, error_grid, first_lists, prepare
-from diffalign.alignment.moments import Moments
-from diffalign.alignment.nulls import KernelCubes, NullMoments
+from diffalign.alignment.metrics import (
+    METRICS,
+    BothSides,
+    ClosedForm,
+    Layer,
+    NeighborScores,
+    NoNull,
+    Permutations,
+    Settings,
+    error_grid,
+    first_lists,
+    measure_grid,
+    prepare,
+)
+from diffalign.alignment.nulls import NullMoments
 from diffalign.alignment.settings import check_draws
 
 Grid = NDArray[np.float64]
@@ -130,19 +142,17 @@ def _ratio(numerator: Grid, denominator: Grid) -> Grid:
     return np.divide(numerator, denominator, out=np.full_like(numerator, np.nan), where=denominator > 0)
 
 
-def benjamini_hochberg(p: NDArray[np.float64]) -> NDArray[np.float64]:
+def false_discovery_rates(p: NDArray[np.float64]) -> NDArray[np.float64]:
     """q-values: the smallest false discovery rate at which each test is a discovery (Benjamini and Hochberg 1995).
 
     p: (T,), NaN where there is no test. Raises ValueError for values outside [0, 1].
     """
-    tested = np.flatnonzero(~np.isnan(p))
-    values = p[tested]
-    if ((values < 0) | (values > 1)).any():
-        raise ValueError("p-values lie between 0 and 1")
+    from scipy.stats import false_discovery_control
+
+    tested = ~np.isnan(p)
     q = np.full(len(p), np.nan)
-    order = np.argsort(values)
-    scaled = values[order] * len(values) / np.arange(1, len(values) + 1)
-    q[tested[order]] = np.minimum.accumulate(scaled[::-1])[::-1]
+    if tested.any():
+        q[tested] = false_discovery_control(p[tested])
     return q
 
 
@@ -156,26 +166,37 @@ def calibrate(
     seed: int,
     progress: Callable[[Iterable[NDArray[np.intp]], int], Iterable[NDArray[np.intp]]] | None = None,
 ) -> dict[str, Calibration]:
-    """Calibrate the grids (L_A, L_B) of several metrics; all share the same permutations. Metrics without a null are
-    left out.
+    """Calibrate the grids (L_A, L_B) of several metrics by the nulls that they declare; all share their permutations.
 
-    scores: metric -> observed grid. draws: K permutations, keyed by (seed, number). progress: wraps them.
+    scores: metric -> observed grid. draws: K permutations, keyed by (seed, number). progress: wraps them. Metrics that
+    declare `NoNull` have no calibration. Raises ValueError where a null is undefined although the score is not,
+    TypeError for a metric that declares none.
     """
-    found: dict[str, Calibration] = {}
-    by_permutations = [name for name in scores if METRICS[name].null == "permutations"]
-    if by_permutations:
+    for name in scores:
+        if not isinstance(METRICS[name].null, Permutations | ClosedForm | NoNull):
+            raise TypeError(f"the metric '{name}' declares no null: give Permutations, ClosedForm or NoNull")
+    calibrations: dict[str, Calibration] = {}
+    permuted = {name: null for name in scores if isinstance(null := METRICS[name].null, Permutations)}
+    if permuted:
         check_draws(draws, alpha)
-        nulls_of = _permuted(by_permutations, a, b, settings, draws, seed, progress)
-        for name, null in nulls_of.items():
-            found[name] = calibrate_by_permutations(scores[name], null, METRICS[name].highest(settings.k), alpha)
-            if name == "mutual_knn":
+        for name, values in _permuted(list(permuted), a, b, settings, draws, seed, progress).items():
+            _check_defined(name, scores[name], values)
+            found = calibrate_by_permutations(scores[name], values, METRICS[name].highest(settings.k), alpha)
+            exact = permuted[name].exact
+            if exact is not None:
                 graphs = [knn_graphs(first_lists(side, settings.k), settings.k) for side in (a, b)]
-                found[name] = _with_moments(found[name], scores[name], nulls.mutual_knn_moments(*graphs))
-    by_moments = [name for name in scores if METRICS[name].null == "moments"]
-    for name, moments_of in _moments(by_moments, a, b).items():
-        # these moments are without eps, which makes scores smaller and so p larger
-        found[name] = calibrate_by_moments(scores[name], moments_of, METRICS[name].highest(settings.k), alpha)
-    return found
+                found = _with_moments(found, scores[name], exact(graphs[0], graphs[1]))
+            calibrations[name] = found
+    sides = BothSides(a, b)
+    for name in scores:
+        closed = METRICS[name].null
+        if isinstance(closed, ClosedForm):
+            moments = closed.moments(sides)
+            if moments.mean.shape != scores[name].shape:
+                raise ValueError(f"{name}: the null has shape {moments.mean.shape}, the scores {scores[name].shape}")
+            # these moments are without eps, which makes scores smaller and so p larger
+            calibrations[name] = calibrate_by_moments(scores[name], moments, METRICS[name].highest(settings.k), alpha)
+    return {name: calibrations[name] for name in scores if name in calibrations}
 
 
 def _permuted(
@@ -188,55 +209,44 @@ def _permuted(
     progress: Callable[[Iterable[NDArray[np.intp]], int], Iterable[NDArray[np.intp]]] | None,
 ) -> dict[str, NDArray[np.float64]]:
     """Metric -> (K, L_A, L_B)."""
-    found = {name: np.empty((draws, len(a), len(b))) for name in names}
+    nulls_of = {name: np.full((draws, len(a), len(b)), np.nan) for name in names}
     of_lists = [name for name in names if METRICS[name].needs == "lists"]
-    of_factors = [name for name in names if METRICS[name].needs == "factors"]
     scorer = None
     if of_lists:
         scorer = NeighborScores(of_lists, first_lists(a, settings.k), first_lists(b, settings.k), settings.k)
-    if of_factors:
-        svcca = nulls.svcca_under(*([prepare("factors", layer, settings) for layer in side] for side in (a, b)))
+    statistics: dict[str, Callable[[NDArray[np.intp]], Grid]] = {}
+    others: list[str] = []
+    for name in names:
+        null = METRICS[name].null
+        if isinstance(null, Permutations) and null.statistic is not None:
+            prepared = [[prepare(METRICS[name].needs, layer, settings) for layer in side] for side in (a, b)]
+            statistics[name] = null.statistic(prepared[0], prepared[1])
+        elif name not in of_lists:
+            others.append(name)
     orders: Iterable[NDArray[np.intp]] = nulls.permutations(a[0].count, draws, seed)
     for i, order in enumerate(progress(orders, draws) if progress else orders):
         if scorer is not None:
             for name, values in scorer.scores(settings.eps, order).items():
-                found[name][i] = values
-        for name in of_factors:
-            found[name][i] = svcca(order)
-    return found
+                nulls_of[name][i] = values
+        for name, statistic in statistics.items():
+            nulls_of[name][i] = statistic(order)
+        if others:
+            for name, values in measure_grid(others, a, [layer.relabelled(order) for layer in b], settings).items():
+                nulls_of[name][i] = values
+    return nulls_of
+
+
+def _check_defined(name: str, scores: Grid, null: NDArray[np.float64]) -> None:
+    """Raise ValueError where a null is undefined although the score is not."""
+    missing = np.isnan(null).any(axis=0) & ~np.isnan(scores)
+    if missing.any():
+        row, column = np.argwhere(missing)[0]
+        raise ValueError(f"{name}: the null is undefined for layers {row} and {column}, although the score is not")
 
 
 def _with_moments(calibration: Calibration, scores: Grid, exact: NullMoments) -> Calibration:
     """The mean, standard deviation and z of all N! permutations in place of those of the ones drawn."""
     return replace(calibration, mean=exact.mean, sd=exact.sd, z=_ratio(scores - exact.mean, exact.sd))
-
-
-def _moments(names: Sequence[str], a: Sequence[Layer], b: Sequence[Layer]) -> dict[str, NullMoments]:
-    found: dict[str, NullMoments] = {}
-    if {"cka", "unbiased_cka"} & set(names):
-        sums: list[list[Moments]] = []
-        cubes: list[list[KernelCubes]] = []
-        for side in (a, b):
-            sums.append([])
-            cubes.append([])
-            for layer in side:
-                of_layer = prepare("moments", layer, Settings())
-                cubes[-1].append(layer.cubes() if layer.cubes else nulls.kernel_cubes(of_layer))
-                # the features themselves are not needed again
-                sums[-1].append(replace(of_layer, rows=of_layer.rows[:, :0].copy()))
-        if "cka" in names:
-            found["cka"] = nulls.cka_moments(sums[0], sums[1], (cubes[0], cubes[1]))
-        if "unbiased_cka" in names:
-            found["unbiased_cka"] = nulls.unbiased_cka_moments(sums[0], sums[1], (cubes[0], cubes[1]))
-    if "unbiased_cka_rbf" in names:
-        found["unbiased_cka_rbf"] = nulls.unbiased_kernel_moments(a[0].count, (len(a), len(b)))
-    if "rsa_pearson" in names:
-        light = []
-        for side in (a, b):
-            patterns = (prepare("patterns", layer, Settings()) for layer in side)
-            light.append([replace(x, rows=x.rows[:, :0].copy()) for x in patterns])
-        found["rsa_pearson"] = nulls.rsa_pearson_moments(light[0], light[1])
-    return found
 
 
 def standard_errors(

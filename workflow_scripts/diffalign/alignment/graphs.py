@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.alignment.neighbors import Neighbors
+from diffalign.alignment.search.exact import Neighbors
 
 # one bit for each of the N x N possible edges sorts out nearly all look-ups, as long as it takes no more bytes
 _BITMAP_BYTES = 256 * 2**20
@@ -53,7 +53,7 @@ class KnnGraphs:
     @cached_property
     def reverse(self) -> NDArray[np.int64]:
         """(L N k,), which edge of the same layer is j -> i for each edge i -> j; -1 where there is none."""
-        from diffalign.alignment.kernels import reverse_edges
+        from diffalign.alignment.search.kernels import reverse_edges
 
         return np.asarray(reverse_edges(self.targets))
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.alignment.graphs import EdgeIndex, check_pair, knn_graphs
-from diffalign.alignment.neighbors import Neighbors
+from diffalign.alignment.search.exact import Neighbors
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.alignment.neighbors import Neighbors
+from diffalign.alignment.search.exact import Neighbors
 from diffalign.io.atomic import replacing
 from diffalign.io.feature_files import StoreError, check_format
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffalign.alignment.calibration import benjamini_hochberg
+from diffalign.alignment.calibration import false_discovery_rates
 from diffalign.io.atomic import replacing
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def add_q(table: pd.DataFrame, p: str, q: str) -> None:
     """Fill a column of q-values (Benjamini-Hochberg) from one of p-values, over all rows of the same metric."""
     for metric in table["metric"].unique():
         of_metric = table["metric"] == metric
-        table.loc[of_metric, q] = benjamini_hochberg(table.loc[of_metric, p].to_numpy(dtype=np.float64))
+        table.loc[of_metric, q] = false_discovery_rates(table.loc[of_metric, p].to_numpy(dtype=np.float64))
 
 
 def write_tsv(table: pd.DataFrame, path: Path) -> None:

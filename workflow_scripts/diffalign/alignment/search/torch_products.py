@@ -1,4 +1,4 @@
-"""Candidates of the neighbour search from matrix products of torch, on a GPU; the proof is that of `neighbors`."""
+"""Candidates of the neighbour search from matrix products of torch, on a GPU; the proof is that of `bounds`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffalign.alignment.kernels import settle_listed
-from diffalign.alignment.neighbors import Precision, Search, Settle, candidate_slack, column_step, group_shape
+from diffalign.alignment.search.bounds import Precision, Search, Settle, candidate_slack, column_step, group_shape
+from diffalign.alignment.search.kernels import settle_listed
 
 
 def torch_search(rows: NDArray[np.float32], k: int, budget: int, device: torch.device) -> Search:

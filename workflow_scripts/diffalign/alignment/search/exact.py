@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from diffalign.alignment.search.bounds import Precision, Search, Settle
 
 if TYPE_CHECKING:
     import torch
 
 # above so many candidates a row's float32 products do not tell its neighbours apart
 CROWD = 1024
-# order is decided on similarities rounded to this step, so that equal rows tie on every machine
-QUANTUM = 2.0**-40
 # a block of more rows makes no matrix product faster
 _BLOCK_ROWS = 2048
-# of products with themselves, of which a block makes some twice
-_SYMMETRIC_ROWS = 1024
 # bytes that a product costs, with the block it is computed in where that is not its own place
 _BYTES = {np.float32: 4, np.float64: 8}
 # rows that one thread settles at once are few enough for its cache
 _CHUNK_BYTES = 2 * 2**20
-
-Precision: TypeAlias = type[np.float32] | type[np.float64]
-# a part of a block, (P, k) indices and similarities to write -> which of its rows have too many candidates, (P,)
-Settle: TypeAlias = Callable[[slice, NDArray[np.int32], NDArray[np.float32]], NDArray[np.bool_]]
-# rows (B,), precision of the products, most candidates a row -> what settles this block
-Search: TypeAlias = Callable[[NDArray[np.intp], Precision, int], Settle]
 
 
 @dataclass(frozen=True)
@@ -79,9 +71,11 @@ def nearest_neighbors(
     _check(single, k, asked, memory_mb)
     budget = memory_mb * 10**6
     if device is None:
-        search = _numpy_search(single, k, budget)
+        from diffalign.alignment.search.numpy_products import numpy_search
+
+        search: Search = numpy_search(single, k, budget)
     else:
-        from diffalign.alignment.neighbors_torch import torch_search
+        from diffalign.alignment.search.torch_products import torch_search
 
         search = torch_search(single, k, budget, device)
     found = Neighbors(np.empty((len(asked), k), np.int32), np.empty((len(asked), k), np.float32))
@@ -130,81 +124,3 @@ def _block_rows(count: int, precision: Precision, budget: int) -> int:
 
 def _blocks(waiting: NDArray[np.intp], size: int) -> Iterator[NDArray[np.intp]]:
     return (waiting[start : start + size] for start in range(0, len(waiting), size))
-
-
-def candidate_slack(width: int, precision: Precision) -> float:
-    """How far below the k-th largest product, at most, the product of one of the k nearest rows is.
-
-    A dot product of unit rows is off by at most γ = n u / (1 - n u), u = eps / 2, whatever the order of its sums
-    (Higham 2002, section 3.1; 1.002 for norms that are not quite 1). A row that is measured as near as the k-th may
-    have lost γ in its product while the k-th had gained it; both may be off by float64's γ where they are measured, and
-    by half of QUANTUM where they are rounded. Raises ValueError for a width at which γ means nothing.
-    """
-    rounding = [width * float(np.finfo(each).eps) / 2 for each in (precision, np.float64)]
-    if rounding[0] > 0.1:
-        raise ValueError(f"rows of width {width} are too wide for products in {np.dtype(precision).name}")
-    return 2 * 1.002 * sum(r / (1 - r) for r in rounding) + QUANTUM
-
-
-def group_shape(count: int, k: int) -> tuple[int, int]:
-    """(depth, groups): how the columns 0 … depth·groups - 1 of `count` are dealt into at least k disjoint groups.
-
-    The k-th largest maximum of the groups is at most the k-th largest column, and with eight groups a neighbour hardly
-    less; it takes one pass, where a partition takes several.
-    """
-    depth = max(1, count // (8 * k))
-    return depth, count // depth
-
-
-def column_step(width: int, budget: int) -> int:
-    """How many rows of this width are turned to float64 at once: an eighth of the budget."""
-    return max(1, budget // (8 * 8 * width))
-
-
-def _numpy_search(rows: NDArray[np.float32], k: int, budget: int) -> Search:
-    """Candidates from matrix products of NumPy. Those of a block must be chosen before the next block is searched."""
-    from diffalign.alignment.kernels import settle_products
-
-    count, width = rows.shape
-    depth, groups = group_shape(count, k)
-
-    held: NDArray[np.floating] = np.empty((0, count), np.float32)
-
-    def search(block: NDArray[np.intp], precision: Precision, most: int) -> Settle:
-        nonlocal held
-        if held.dtype != precision or len(held) < len(block):
-            # one block's memory serves the next: to be given fresh pages costs a tenth of the time
-            held = np.empty((len(block), count), precision)
-        products = held[: len(block)]
-        if len(block) == count and precision is np.float32:
-            _symmetric_products(rows, products)
-        else:
-            left = rows[block].astype(precision, copy=False)
-            step = count if precision is np.float32 else column_step(width, budget)
-            for start in range(0, count, step):
-                right = rows[start : start + step].astype(precision, copy=False)
-                np.matmul(left, right.T, out=products[:, start : start + step])
-        products[np.arange(len(block)), block] = -np.inf
-        slack = candidate_slack(width, precision)
-
-        def settle(part: slice, indices: NDArray[np.int32], similarities: NDArray[np.float32]) -> NDArray[np.bool_]:
-            piece = products[part]
-            maxima = piece[:, : depth * groups].reshape(len(piece), depth, groups).max(axis=1)
-            lowest = np.partition(maxima, groups - k, axis=1)[:, groups - k].astype(np.float64) - slack
-            # rounded down, and of the products' type: otherwise all of them would be converted
-            cuts = np.nextafter(lowest.astype(precision), precision(-np.inf))
-            return np.asarray(settle_products(rows, block[part], piece, cuts, most, indices, similarities))
-
-        return settle
-
-    return search
-
-
-def _symmetric_products(rows: NDArray[np.float32], products: NDArray[np.float32]) -> None:
-    """All products of rows with rows, from those right of the diagonal."""
-    from diffalign.alignment.kernels import mirror
-
-    for start in range(0, len(rows), _SYMMETRIC_ROWS):
-        stop = min(start + _SYMMETRIC_ROWS, len(rows))
-        np.matmul(rows[start:stop], rows[start:].T, out=products[start:stop, start:])
-        mirror(products, start, stop)

@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from diffalign.alignment.neighbors import QUANTUM
+from diffalign.alignment.search.bounds import QUANTUM
 
 # side of the squares in which a matrix is mirrored
 _TILE = 32

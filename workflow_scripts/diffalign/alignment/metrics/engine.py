@@ -1,0 +1,231 @@
+"""The engine that measures grids: every layer is prepared once for all pairs and metrics that need it alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffalign.alignment import dissimilarities, dyadic, factors, moments, regression
+from diffalign.alignment.graphs import EdgeIndex, KnnGraphs, check_pair, chunks, knn_graphs
+from diffalign.alignment.metrics.declaration import Grid, Layer, Metric, Score, Settings
+from diffalign.alignment.metrics.registry import METRICS, NEEDS
+from diffalign.alignment.search.exact import Neighbors
+
+if TYPE_CHECKING:
+    from scipy import sparse
+
+# beyond rounding, a score must lie in the range that its metric declares
+_ROUNDING = 1e-6
+
+
+def prepare(need: str, layer: Layer, settings: Settings) -> Any:
+    """What metrics with this need take of one layer."""
+    if need == "moments":
+        return moments.moments(layer.rows())
+    if need == "patterns":
+        return moments.moments(moments.standardised(layer.rows()))
+    if need == "factors":
+        return layer.factors() if layer.factors else factors.leading_vectors(layer.rows())
+    if need == "ranks":
+        return dissimilarities.ranks(moments.standardised(layer.rows()))
+    if need == "rbf":
+        return dissimilarities.RbfRows(layer.rows(), settings.rbf_sigma)
+    if need == "regressions":
+        return regression.folded_rows(layer.rows(), layer.folds())
+    raise ValueError(f"unknown need '{need}'; allowed: {', '.join(NEEDS)}")
+
+
+def first_lists(layers: Iterable[Layer], k: int) -> list[Neighbors]:
+    """The first k neighbours of every layer, so that longer lists are held one at a time."""
+    found = []
+    for layer in layers:
+        lists = layer.lists()
+        found.append(Neighbors(lists.indices[:, :k].copy(), lists.similarities[:, :k].copy()))
+    return found
+
+
+class NeighborScores:
+    """Scores of list metrics for all pairs of layers, observed or under a relabelling of the images of B."""
+
+    def __init__(self, metrics: Iterable[str], a: Sequence[Neighbors], b: Sequence[Neighbors], k: int) -> None:
+        self.metrics = tuple(metrics)
+        self._graphs: dict[int, tuple[KnnGraphs, KnnGraphs]] = {}
+        self._indexes: dict[tuple[int, bool, int], EdgeIndex] = {}
+        self._scales: dict[str, Grid] = {}
+        for name in self.metrics:
+            metric = METRICS[name]
+            if k < metric.minimum_k:
+                raise ValueError(f"{name} needs k of at least {metric.minimum_k}, got {k}")
+            own = k - metric.includes_self
+            if own not in self._graphs:
+                self._graphs[own] = knn_graphs(a, own), knn_graphs(b, own)
+                check_pair(*self._graphs[own])
+            self._scales[name] = self._scale(metric, *self._graphs[own])
+        self.k = k
+
+    def scores(self, eps: float = 0.0, permutation: NDArray[np.intp] | None = None) -> dict[str, Grid]:
+        """Metric -> (L_A, L_B); NaN where a score is undefined. permutation: image of B beside each image of A."""
+        found: dict[str, Grid] = {}
+        kinds: dict[tuple[int, bool], list[str]] = {}
+        for name in self.metrics:
+            kinds.setdefault((self.k - METRICS[name].includes_self, METRICS[name].backward), []).append(name)
+        for (own, backward), names in kinds.items():
+            for name, values in self._measured(names, own, backward, permutation).items():
+                found[name] = values / (self._scales[name] + eps) if METRICS[name].scaled else values
+        return found
+
+    def errors(self) -> dict[str, Grid]:
+        """Metric -> standard errors over images, (L_A, L_B), of the metrics that declare shares; see `dyadic`."""
+        found: dict[str, Grid] = {}
+        for own, (a, b) in self._graphs.items():
+            parts = {
+                name: dyadic.Parts(metric.shares, metric.backward, metric.scaled, self._scales[name])
+                for name in self.metrics
+                if (metric := METRICS[name]).shares is not None and self.k - metric.includes_self == own
+            }
+            found |= dyadic.errors(a, b, parts)
+        return found
+
+    def influence(self, name: str, eps: float = 0.0) -> sparse.csr_array:
+        """What every edge moves the score of one pair of layers by, (N, N), of a metric that declares shares."""
+        metric = METRICS[name]
+        if metric.shares is None:
+            raise ValueError(f"{name} declares no shares of edges")
+        parts = dyadic.Parts(metric.shares, metric.backward, metric.scaled, self._scales[name])
+        return dyadic.influence(*self._graphs[self.k - metric.includes_self], parts, eps)
+
+    def _measured(
+        self, names: Sequence[str], k: int, backward: bool, permutation: NDArray[np.intp] | None
+    ) -> dict[str, Grid]:
+        a, b = self._graphs[k]
+        parts: dict[str, list[Grid]] = {name: [] for name in names}
+        # observed, a pair may share most of its edges
+        shared_at_most = a.count * a.k / 4 if permutation is None else a.k**2
+        for part in chunks(a, b, shared_at_most):
+            index = EdgeIndex(a[part], backward) if permutation is None else self._kept(k, backward, part)
+            shared = index.matches(b, permutation)
+            for name in names:
+                parts[name].append(METRICS[name].function(shared).reshape(shared.shape))
+        return {name: np.concatenate(values) for name, values in parts.items()}
+
+    def _kept(self, k: int, backward: bool, part: slice) -> EdgeIndex:
+        """The index that all permutations share."""
+        key = (k, backward, part.start)
+        if key not in self._indexes:
+            self._indexes[key] = EdgeIndex(self._graphs[k][0][part], backward)
+        return self._indexes[key]
+
+    def _scale(self, metric: Metric, a: KnnGraphs, b: KnnGraphs) -> Grid:
+        if not metric.scaled:
+            return np.ones((a.layers, b.layers))
+        own = [np.array([float(metric.function(itself)[0]) for itself in side.self_matches()]) for side in (a, b)]
+        return np.sqrt(np.outer(*(np.where(values > 0, values, np.nan) for values in own)))
+
+
+def measure_grid(
+    metrics: Iterable[str],
+    a: Sequence[Layer],
+    b: Sequence[Layer],
+    settings: Settings,
+    memory: float = 2**30,
+    progress: Callable[[Iterable[int], int], Iterable[int]] | None = None,
+) -> dict[str, Grid]:
+    """Scores of every layer of A (rows) with every layer of B (columns), for all metrics: metric -> (L_A, L_B).
+
+    NaN where a score is undefined. memory: bytes that prepared layers may take at a time; no result depends on it.
+    progress: wraps the rows of the grid. Raises ValueError where N differs, k does not fit, or a score lies outside of
+    the range that its metric declares.
+    """
+    wanted = list(dict.fromkeys(metrics))
+    by_need: dict[str, list[str]] = {}
+    for name in wanted:
+        by_need.setdefault(METRICS[name].needs, []).append(name)
+    grids: dict[str, Grid] = {}
+    if "lists" in by_need:
+        names = by_need.pop("lists")
+        scorer = NeighborScores(names, first_lists(a, settings.k), first_lists(b, settings.k), settings.k)
+        grids |= scorer.scores(settings.eps)
+    if "rbf" in by_need:
+        grids |= _rbf_grids(by_need.pop("rbf"), a, b, settings, memory)
+    for need, names in by_need.items():
+        functions = {name: partial(METRICS[name].function, eps=settings.eps) for name in names}
+        grids |= _each_pair(functions, need, a, b, settings, memory, progress)
+    for name in wanted:
+        _check_range(name, grids[name], settings.k)
+    return {name: grids[name] for name in wanted}
+
+
+def _check_range(name: str, grid: Grid, k: int) -> None:
+    """Raise ValueError for a score outside of the range that its metric declares."""
+    lowest, highest = METRICS[name].lowest, METRICS[name].highest(k)
+    outside = (grid < lowest - _ROUNDING) | (grid > highest + _ROUNDING)
+    if outside.any():
+        raise ValueError(
+            f"{name}: the score {grid[outside][0]:.6g} lies outside of its range [{lowest:g}, {highest:g}]"
+        )
+
+
+def error_grid(
+    metrics: Sequence[str], a: Sequence[Layer], b: Sequence[Layer], settings: Settings, memory: float = 2**30
+) -> dict[str, Grid]:
+    """Standard errors (L_A, L_B) of metrics that declare `error`; all of them need moments."""
+    functions = {name: error for name in metrics if (error := METRICS[name].error)}
+    return _each_pair(functions, "moments", a, b, settings, memory)
+
+
+def _each_pair(
+    functions: Mapping[str, Callable[[Any, Any], float]],
+    need: str,
+    a: Sequence[Layer],
+    b: Sequence[Layer],
+    settings: Settings,
+    memory: float,
+    progress: Callable[[Iterable[int], int], Iterable[int]] | None = None,
+) -> dict[str, Grid]:
+    """Functions of two prepared layers for every pair; a layer of A is prepared once for every tile of B."""
+    grids = {name: np.full((len(a), len(b)), np.nan) for name in functions}
+    for columns in _tiles(b, need, settings, memory):
+        rows = range(len(a))
+        for i in progress(rows, len(a)) if progress else rows:
+            row = prepare(need, a[i], settings)
+            for j, column in columns.items():
+                for name, function in functions.items():
+                    grids[name][i, j] = function(row, column)
+    return grids
+
+
+def _tiles(layers: Sequence[Layer], need: str, settings: Settings, memory: float) -> Iterator[dict[int, Any]]:
+    """Prepared layers by position, as many at a time as the memory holds, at least one."""
+    tile: dict[int, Any] = {}
+    held = 0
+    for i, layer in enumerate(layers):
+        prepared = prepare(need, layer, settings)
+        if tile and held + prepared.nbytes > memory:
+            yield tile
+            tile, held = {}, 0
+        tile[i] = prepared
+        held += prepared.nbytes
+    yield tile
+
+
+def _rbf_grids(
+    names: Sequence[str], a: Sequence[Layer], b: Sequence[Layer], settings: Settings, memory: float
+) -> dict[str, Grid]:
+    """A kernel is evaluated once for all pairs of a tile, so both sides are held."""
+    grids = {name: np.full((len(a), len(b)), np.nan) for name in names}
+    for rows in _tiles(a, "rbf", settings, memory / 2):
+        for columns in _tiles(b, "rbf", settings, memory / 2):
+            for name in names:
+                tile = METRICS[name].function(list(rows.values()), list(columns.values()), settings.eps)
+                grids[name][np.ix_(list(rows), list(columns))] = tile
+    return grids
+
+
+def score(metric: str, value: float) -> Score:
+    """A value with the reason why there is none, where it is NaN."""
+    return Score(value, METRICS[metric].undefined if math.isnan(value) else None)

@@ -1,0 +1,95 @@
+"""Metrics on centred features, and on standardised ones."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from diffalign.alignment import moments, nulls
+from diffalign.alignment.metrics.declaration import (
+    AS_COSTLY,
+    CONSTANT,
+    NO_SCALE,
+    BothSides,
+    ClosedForm,
+    Metric,
+    one,
+    unbounded,
+)
+from diffalign.alignment.nulls import NullMoments
+
+
+def no_chance(count: int, k: int) -> float:
+    """Scores that independent representations have on average."""
+    return 0.0
+
+
+def _cka_error(a: Any, b: Any) -> float:
+    return moments.cka_error(a, b, unbiased=False)
+
+
+def _unbiased_cka_error(a: Any, b: Any) -> float:
+    return moments.cka_error(a, b, unbiased=True)
+
+
+def _cka_null(sides: BothSides) -> NullMoments:
+    (a, b), cubes = sides.kernel_sums
+    return nulls.cka_moments(a, b, cubes)
+
+
+def _unbiased_cka_null(sides: BothSides) -> NullMoments:
+    (a, b), cubes = sides.kernel_sums
+    return nulls.unbiased_cka_moments(a, b, cubes)
+
+
+def _rsa_pearson_null(sides: BothSides) -> NullMoments:
+    return nulls.rsa_pearson_moments(*sides.pattern_sums)
+
+
+METRICS: dict[str, Metric] = {
+    "cka": Metric(
+        moments.cka,
+        "CKA",
+        "moments",
+        symmetric=True,
+        lowest=0,
+        highest=one,
+        undefined=CONSTANT,
+        null=ClosedForm(_cka_null),
+        error=_cka_error,
+    ),
+    "unbiased_cka": Metric(
+        moments.unbiased_cka,
+        "unbiased CKA",
+        "moments",
+        symmetric=True,
+        lowest=-math.inf,
+        highest=unbounded,
+        undefined=NO_SCALE,
+        chance=no_chance,
+        null=ClosedForm(_unbiased_cka_null),
+        error=_unbiased_cka_error,
+    ),
+    "procrustes": Metric(
+        moments.procrustes,
+        "Procrustes",
+        "moments",
+        symmetric=True,
+        lowest=0,
+        highest=one,
+        undefined=CONSTANT,
+        null=AS_COSTLY,
+    ),
+    "rsa_pearson": Metric(
+        moments.rsa_pearson,
+        "RSA (Pearson)",
+        "patterns",
+        symmetric=True,
+        lowest=-1,
+        highest=one,
+        orthogonal=False,
+        undefined="all pairs of images are equally dissimilar",
+        chance=no_chance,
+        null=ClosedForm(_rsa_pearson_null),
+    ),
+}

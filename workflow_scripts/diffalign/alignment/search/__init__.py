@@ -1,0 +1,1 @@
+"""Exact nearest neighbours: bounds, compiled loops, products of NumPy and torch."""

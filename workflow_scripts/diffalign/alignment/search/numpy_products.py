@@ -1,0 +1,57 @@
+"""Candidates of the neighbour search from matrix products of NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffalign.alignment.search.bounds import Precision, Search, Settle, candidate_slack, column_step, group_shape
+from diffalign.alignment.search.kernels import mirror, settle_products
+
+# of products with themselves, of which a block makes some twice
+_SYMMETRIC_ROWS = 1024
+
+
+def numpy_search(rows: NDArray[np.float32], k: int, budget: int) -> Search:
+    """Candidates from matrix products of NumPy. Those of a block must be chosen before the next block is searched."""
+    count, width = rows.shape
+    depth, groups = group_shape(count, k)
+
+    held: NDArray[np.floating] = np.empty((0, count), np.float32)
+
+    def search(block: NDArray[np.intp], precision: Precision, most: int) -> Settle:
+        nonlocal held
+        if held.dtype != precision or len(held) < len(block):
+            # one block's memory serves the next: to be given fresh pages costs a tenth of the time
+            held = np.empty((len(block), count), precision)
+        products = held[: len(block)]
+        if len(block) == count and precision is np.float32:
+            _symmetric_products(rows, products)
+        else:
+            left = rows[block].astype(precision, copy=False)
+            step = count if precision is np.float32 else column_step(width, budget)
+            for start in range(0, count, step):
+                right = rows[start : start + step].astype(precision, copy=False)
+                np.matmul(left, right.T, out=products[:, start : start + step])
+        products[np.arange(len(block)), block] = -np.inf
+        slack = candidate_slack(width, precision)
+
+        def settle(part: slice, indices: NDArray[np.int32], similarities: NDArray[np.float32]) -> NDArray[np.bool_]:
+            piece = products[part]
+            maxima = piece[:, : depth * groups].reshape(len(piece), depth, groups).max(axis=1)
+            lowest = np.partition(maxima, groups - k, axis=1)[:, groups - k].astype(np.float64) - slack
+            # rounded down, and of the products' type: otherwise all of them would be converted
+            cuts = np.nextafter(lowest.astype(precision), precision(-np.inf))
+            return np.asarray(settle_products(rows, block[part], piece, cuts, most, indices, similarities))
+
+        return settle
+
+    return search
+
+
+def _symmetric_products(rows: NDArray[np.float32], products: NDArray[np.float32]) -> None:
+    """All products of rows with rows, from those right of the diagonal."""
+    for start in range(0, len(rows), _SYMMETRIC_ROWS):
+        stop = min(start + _SYMMETRIC_ROWS, len(rows))
+        np.matmul(rows[start:stop], rows[start:].T, out=products[start:stop, start:])
+        mirror(products, start, stop)
