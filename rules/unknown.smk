@@ -1,5 +1,7 @@
 # Needs: a target that no other rule makes. Makes: an error that names the unknown word and the nearest known one.
 # Included last: its pattern leaves out every file that the rules before it make.
+from snakemake.io import regex_from_filepattern
+
 OUTPUTS = [str(output) for rule in workflow.rules for output in rule.output]
 
 
@@ -11,7 +13,7 @@ rule unknown_target:
     log:
         paths.log("unknown_target", "target"),
     wildcard_constraints:
-        target=targets.unknown_pattern(OUTPUTS),
+        target=targets.unknown_pattern(map(regex_from_filepattern, OUTPUTS)),
     conda:
         "../envs/analysis.yaml"
     shell:

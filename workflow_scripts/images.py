@@ -9,6 +9,7 @@ from PIL.Image import Image as Picture
 
 from diffalign import logs
 from diffalign.conditions import CLEAN
+from diffalign.human.concepts import Concept
 from diffalign.io import manifest
 from diffalign.io.atomic import make_empty
 from diffalign.provenance import file_sha256
@@ -40,7 +41,7 @@ def images(
     assert dataset.size is not None  # the config is checked
     make_empty(folder)
     rows: list[manifest.Image] = []
-    listed: dict[str, things.Concept] = {}
+    listed: dict[str, Concept] = {}
 
     def keep(
         name: str, label: str, index: int, caption: str, description: str, source: str, notes: str, image: Picture

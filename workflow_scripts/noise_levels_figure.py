@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from diffalign import figures, logs
-from diffalign.human_figures import Results, best_layer, ceiling_band, curve, finish, read_results, reference_lines
+from diffalign.figures.human import Results, best_layer, ceiling_band, curve, finish, read_results, reference_lines
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

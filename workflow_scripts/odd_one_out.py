@@ -14,12 +14,12 @@ from diffalign.human.ceilings import both_ways, clustered
 from diffalign.human.choices import closest_pairs
 from diffalign.human.odd_one_out import CHANCE, Choices, likelihood, pair_similarities, per_category, per_object
 from diffalign.human.reduction import principal_components
-from diffalign.human.transforms import read_transform
 from diffalign.human.triplets import Triplets
 from diffalign.io import human_files, tables
 from diffalign.io.atomic import write_arrays, write_json
 from diffalign.io.feature_files import Features, read_bundle
 from diffalign.io.human_files import People
+from diffalign.io.transform_files import read_transform
 from diffalign.provenance import file_sha256
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffalign import figures, logs
-from diffalign.human_figures import (
+from diffalign.figures.human import (
     Results,
     ceiling_band,
     curve,

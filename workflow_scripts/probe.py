@@ -13,10 +13,11 @@ from diffalign.devices import choose_device
 from diffalign.human.ceilings import clustered
 from diffalign.human.odd_one_out import CHANCE
 from diffalign.human.probe import Plan, Probed, Schedule, grid, probe
-from diffalign.human.transforms import write_transform
 from diffalign.human.triplets import distinct
 from diffalign.io import human_files, tables
 from diffalign.io.atomic import make_empty, write_json
+from diffalign.io.training_checkpoints import TrainingCheckpoint
+from diffalign.io.transform_files import write_transform
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -61,7 +62,11 @@ def probe_layers(
     features = dict(human_files.layers_of(layers_json, people))
     on = choose_device(device)
     values = {layer: each.values for layer, each in features.items()}
-    found = probe(values, people.names, people.triplets, plan, seed, on, distance, ties, checkpoints)
+
+    def checkpoint_file(name: str) -> TrainingCheckpoint:
+        return TrainingCheckpoint(checkpoints / name)
+
+    found = probe(values, people.names, people.triplets, plan, seed, on, distance, ties, checkpoint_file)
     tested = next(iter(found.values())).tested
     groups = people.triplets.groups[tested]
     over = {

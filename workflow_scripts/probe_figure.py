@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffalign import figures, logs
-from diffalign.human_figures import Results, curve, finish, panels, read_results, reference_lines, variants_of
+from diffalign.figures.human import Results, curve, finish, panels, read_results, reference_lines, variants_of
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

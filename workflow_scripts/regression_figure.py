@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from diffalign import figures, logs
-from diffalign.human_figures import (
+from diffalign.figures.human import (
     Results,
     best_layer,
     ceiling_band,

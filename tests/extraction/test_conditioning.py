@@ -18,10 +18,11 @@ from diffalign import models
 from diffalign.extraction.passes import mean_of_passes, pooled_features
 from diffalign.extraction.taps import Taps
 from diffalign.io import prompt_files
+from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.io.latents import encode_names
 from diffalign.io.manifest import Image
 from diffalign.io.prompt_files import PromptError
-from diffalign.models import CheckpointError, family, schedules
+from diffalign.models import family, schedules
 from diffalign.randomness import normal
 from diffalign.specs import Model
 from diffalign.stimuli.captions import CaptionError, label_prompt, prompt_texts, read_texts, read_words

@@ -24,7 +24,8 @@ from diffalign.extraction.texts import TextFeatures, last_token, masked_mean, te
 from diffalign.human.odd_one_out import odd_one_out
 from diffalign.human.triplets import read_triplets
 from diffalign.io import bundles, feature_files, language_files
-from diffalign.models import CheckpointError, LoadedLanguage, family
+from diffalign.io.checkpoint_errors import CheckpointError
+from diffalign.models import LoadedLanguage, family
 from diffalign.specs import Compute, Model
 from extract_texts import Part, extract_texts
 from merge_texts import merge_texts

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from diffalign.human_figures import Results, read_results, reference_lines, variants_of
+from diffalign.figures.human import Results, read_results, reference_lines, variants_of
 from noise_levels_figure import noise_levels_figure
 from odd_one_out_figure import odd_one_out_figure
 from probe_figure import probe_figure

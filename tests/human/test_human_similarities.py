@@ -10,9 +10,9 @@ from conftest import Workflow
 from scipy.io import savemat
 from scipy.stats import pearsonr, spearmanr
 
+from diffalign.human.concepts import Concept
 from diffalign.human.similarities import SimilarityError, read_similarities, rsa
 from diffalign.randomness import keyed
-from diffalign.stimuli.things import Concept
 
 CONCEPTS = [Concept(name, name.strip("12"), name, ()) for name in ("cat", "ant", "bat1", "bat2", "dog", "owl", "eel")]
 NAMES = ["owl", "cat", "bat1", "dog", "ant"]

@@ -10,9 +10,9 @@ from conftest import golden
 
 from diffalign.human import probe as module
 from diffalign.human.ceilings import clustered
+from diffalign.human.checkpoints import Checkpoint
 from diffalign.human.odd_one_out import odd_one_out
 from diffalign.human.probe import (
-    Checkpoint,
     Plan,
     Schedule,
     Setting,
@@ -24,8 +24,10 @@ from diffalign.human.probe import (
     probe,
     train,
 )
-from diffalign.human.transforms import Transform, TransformError, read_transform, write_transform
+from diffalign.human.transforms import Transform, TransformError
 from diffalign.human.triplets import TripletError, Triplets
+from diffalign.io.training_checkpoints import TrainingCheckpoint
+from diffalign.io.transform_files import read_transform, write_transform
 
 CPU = torch.device("cpu")
 QUICK = Schedule(max_epochs=30, patience=3)
@@ -187,7 +189,7 @@ def test_training_that_was_killed_goes_on(
     schedule = Schedule(max_epochs=6, patience=6)
     given = ([rows], triplets, split, [Setting(1e-3, 1e-2)], schedule, [start], "0", 0, CPU)
     whole = train(*given)[0]
-    checkpoint = Checkpoint(tmp_path / "fold.pt", {"layer": "b0"}, every=2)
+    checkpoint = Checkpoint(TrainingCheckpoint(tmp_path / "fold.pt"), {"layer": "b0"}, every=2)
     judge = module._judge
 
     def killed(*arguments: object) -> None:
@@ -211,7 +213,7 @@ def test_training_that_was_killed_goes_on(
     assert resumed.losses == whole.losses
     # of another training, it is not gone on with
     epochs.clear()
-    train(*given, Checkpoint(tmp_path / "fold.pt", {"layer": "b1"}))
+    train(*given, Checkpoint(TrainingCheckpoint(tmp_path / "fold.pt"), {"layer": "b1"}))
     assert epochs == [1, 2, 3, 4, 5, 6]
 
 

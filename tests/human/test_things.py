@@ -11,12 +11,13 @@ from conftest import Workflow, things
 from PIL import Image
 
 from diffalign.human.odd_one_out import odd_one_out
-from diffalign.human.transforms import Transform, read_transform, write_transform
+from diffalign.human.transforms import Transform
 from diffalign.human.triplets import Triplets, read_triplets
 from diffalign.io import bundles
 from diffalign.io.feature_files import StoreError, read_bundle
 from diffalign.io.human_files import layer_of, ordered, read_people, write_people
 from diffalign.io.manifest import ManifestError, read_manifest
+from diffalign.io.transform_files import read_transform, write_transform
 from diffalign.stimuli.things import concept_images, read_concepts, verified
 
 HEADER = "Word\tuniqueID\tDefinition (from WordNet, Google, or Wikipedia)\tTop-down Category (manual selection)\n"

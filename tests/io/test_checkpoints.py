@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT
 
 from diffalign.io import checkpoints
-from diffalign.models import CheckpointError
+from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.specs import Weights
 from weights import weights
 

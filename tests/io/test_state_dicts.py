@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.io.state_dicts import checkpoint_file, read_state_dict
-from diffalign.models import CheckpointError
 
 PLAIN = {"0.weight": torch.ones(3, 2), "0.bias": torch.zeros(3)}
 OTHER = {key: tensor + 5 for key, tensor in PLAIN.items()}

@@ -12,7 +12,7 @@ from test_models import STUDY
 
 from diffalign import models
 from diffalign.extraction.taps import Taps
-from diffalign.models import CheckpointError
+from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.noise import nearest_step
 
 CPU = torch.device("cpu")

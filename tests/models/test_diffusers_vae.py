@@ -14,7 +14,8 @@ from test_study import load
 
 from diffalign import models
 from diffalign.extraction.passes import pooled_features
-from diffalign.models import CheckpointError, Loaded, diffusers_vae
+from diffalign.io.checkpoint_errors import CheckpointError
+from diffalign.models import Loaded, diffusers_vae
 from diffalign.specs import Model
 
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ from test_study import load as load_study
 from diffalign import models
 from diffalign.extraction.passes import pooled_features
 from diffalign.extraction.taps import Taps
-from diffalign.models import CheckpointError
+from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.models.latent_transformers import read_architecture
 from diffalign.models.lightningdit import LightningArchitecture, LightningDiT
 from diffalign.models.reg import REG

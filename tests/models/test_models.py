@@ -17,7 +17,8 @@ from diffalign.devices import choose_device
 from diffalign.extraction import inputs
 from diffalign.extraction.passes import pooled_features
 from diffalign.extraction.taps import Taps
-from diffalign.models import CheckpointError, Kind, Loaded, families, family
+from diffalign.io.checkpoint_errors import CheckpointError
+from diffalign.models import Kind, Loaded, families, family
 from diffalign.noise import NoiseLevel, linear
 from diffalign.specs import Model
 

@@ -15,7 +15,8 @@ from test_study import load
 
 from diffalign import models
 from diffalign.extraction.passes import pooled_features
-from diffalign.models import CheckpointError, Loaded, vavae, vfmvae
+from diffalign.io.checkpoint_errors import CheckpointError
+from diffalign.models import Loaded, vavae, vfmvae
 from diffalign.models.architectures import read_fields
 from diffalign.randomness import normal
 from diffalign.specs import Model, Weights

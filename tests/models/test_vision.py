@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from diffalign import models
 from diffalign.extraction.passes import pooled_features
 from diffalign.extraction.taps import find_module
-from diffalign.models import CheckpointError, Loaded, map_tokens, timm_registry, transformers_vision
+from diffalign.io.checkpoint_errors import CheckpointError
+from diffalign.models import Loaded, map_tokens, timm_registry, transformers_vision
 from diffalign.names import expand_layers
 from diffalign.specs import ImageInput, Model, Weights
 

@@ -11,7 +11,8 @@ from pyarrow import parquet
 from test_study import load, mistakes
 
 from diffalign.io import language_files
-from diffalign.io.checkpoints import CheckpointError, chosen, package_folder
+from diffalign.io.checkpoint_errors import CheckpointError
+from diffalign.io.checkpoints import chosen, package_folder
 from diffalign.io.manifest import ManifestError, read_manifest
 from diffalign.specs import Columns, Dataset, Texts
 from diffalign.stimuli.captions import CaptionError

@@ -9,19 +9,18 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffalign import logs
+from diffalign.human.checkpoints import Checkpoint, CheckpointFile
 from diffalign.human.odd_one_out import odd_one_out
 from diffalign.human.transforms import Transform
 from diffalign.human.triplets import TripletError, Triplets
-from diffalign.io.atomic import replacing
 from diffalign.randomness import dealt, keyed
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 _MOMENTUM = 0.9
-_CHECKPOINT_FORMAT = 1
+_CHECKPOINT_FORMAT = 2
 _BLOCK_BYTES = 2**30
 
 
@@ -211,15 +210,6 @@ class _Run:
     epoch: int = 0
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """Where a training goes on after it was killed. of: what it is of; another one is not gone on with."""
-
-    path: Path
-    of: Mapping[str, Any]
-    every: int = 5
-
-
 def train(
     rows: Sequence[NDArray[np.float32]],
     triplets: Triplets,
@@ -330,11 +320,9 @@ def _judge(held: Tensor, place: Sequence[int], stopped: Tensor, run: _Run, sched
 
 
 def _save(checkpoint: Checkpoint, run: _Run, optimizer: torch.optim.Optimizer) -> None:
-    import torch
-
     content = {
         "format": _CHECKPOINT_FORMAT,
-        "of": json.dumps(checkpoint.of, sort_keys=True),
+        "key": json.dumps(checkpoint.key, sort_keys=True),
         "weights": [each.detach() for each in run.weights],
         "biases": [each.detach() for each in run.biases],
         "best": run.best,
@@ -345,19 +333,19 @@ def _save(checkpoint: Checkpoint, run: _Run, optimizer: torch.optim.Optimizer) -
         "epoch": run.epoch,
         "optimizer": optimizer.state_dict(),
     }
-    with replacing(checkpoint.path) as temporary:
-        torch.save(content, temporary)
+    checkpoint.file.write(content)
 
 
 def _resume(checkpoint: Checkpoint, run: _Run, optimizer: torch.optim.Optimizer) -> None:
     """Go on where a checkpoint of the same training ended; begin anew without one."""
     import torch
 
-    if not checkpoint.path.exists():
+    content = checkpoint.file.read(run.weights[0].device)
+    if content is None:
         return
-    content = torch.load(checkpoint.path, map_location=run.weights[0].device, weights_only=True)
-    if content["format"] != _CHECKPOINT_FORMAT or content["of"] != json.dumps(checkpoint.of, sort_keys=True):
-        logs.log.info("%s is of another training; beginning anew", checkpoint.path)
+    key = json.dumps(checkpoint.key, sort_keys=True)
+    if content["format"] != _CHECKPOINT_FORMAT or content.get("key") != key:
+        logs.log.info("%s is of another training; beginning anew", checkpoint.file)
         return
     with torch.no_grad():
         for own, saved in zip([*run.weights, *run.biases], [*content["weights"], *content["biases"]], strict=True):
@@ -407,11 +395,12 @@ def probe(
     device: torch.device,
     distance: str = "cosine",
     ties: str = "fair",
-    checkpoints: Path | None = None,
+    checkpoints: Callable[[str], CheckpointFile] | None = None,
 ) -> dict[str, Probed]:
     """Probe every layer, layer -> (N, D), rows in order of `names`; those of one width are trained together.
 
-    distance, ties: of the accuracy before, and ties of that after. checkpoints: a folder to go on from after a crash.
+    distance, ties: of the accuracy before, and ties of that after. checkpoints: file of a name, to go on
+    from after a crash.
     """
     splits = nested_splits(triplets, names, plan.folds, plan.inner, seed)
     fits: dict[str, list[list[tuple[Preprocessing, Fitted]]]] = {layer: [] for layer in layers}
@@ -429,7 +418,7 @@ def probe(
                     "plan": asdict(plan),
                     "seed": seed,
                 }
-                checkpoint = Checkpoint(checkpoints / f"{fold}-{group[0]}.pt", of)
+                checkpoint = Checkpoint(checkpoints(f"{fold}-{group[0]}.pt"), of)
             jobs = [(layer, setting) for layer in group for setting in plan.settings]
             found = train(
                 [rows[layer] for layer, _ in jobs],

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.alignment.intervals import BOUNDS
+from diffalign.human.concepts import Concept
 from diffalign.offenders import first_five
-from diffalign.stimuli.things import Concept
 
 MEASURES = ("dissimilarity", "similarity")
 _DRAWS = 1000

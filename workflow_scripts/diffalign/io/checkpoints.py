@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from diffalign.io.atomic import make_empty, write_json
+from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.logs import TerminalBar, log, progress
-from diffalign.models import CheckpointError
 from diffalign.provenance import file_sha256
 
 RECORD_FORMAT = 1

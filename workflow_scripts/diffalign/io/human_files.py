@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign import logs
+from diffalign.human.concepts import Concept
 from diffalign.human.triplets import Triplets
 from diffalign.io.atomic import write_arrays
 from diffalign.io.feature_files import Bundle, Features, StoreError, check_format, check_same_names, read_bundle
-from diffalign.stimuli.things import Concept
 
 PEOPLE_FORMAT = 1
 

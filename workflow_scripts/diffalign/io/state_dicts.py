@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from diffalign.models import CheckpointError, check_keys
+from diffalign.io.checkpoint_errors import CheckpointError, check_keys
 from diffalign.offenders import first_five
 
 # where a state dict may lie, the one that is preferred first

@@ -38,17 +38,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from diffalign.offenders import first_five
+from diffalign.io.checkpoint_errors import CheckpointError, check_keys, check_there
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from diffalign.specs import Model
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that does not fit its model; the message names the file and the first offending keys."""
 
 
 @dataclass(frozen=True)
@@ -217,23 +213,6 @@ def from_diffusers(kind: Any, where: Path, initial_seed: int | None = None) -> A
     )
     check_keys(set(info["missing_keys"]), set(info["unexpected_keys"]), str(where))
     return net
-
-
-def check_there(path: Path) -> None:
-    """Raise CheckpointError where a folder of diffusers lacks a file of its configuration."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: missing; not a folder of diffusers")
-
-
-def check_keys(missing: set[str], unexpected: set[str], where: str) -> None:
-    """Raise CheckpointError that names the first five missing and unexpected keys, if there are any."""
-    parts = [
-        f"{len(keys)} {what} ({first_five(sorted(keys))})"
-        for what, keys in (("missing", missing), ("unexpected", unexpected))
-        if keys
-    ]
-    if parts:
-        raise CheckpointError(f"{where}: the checkpoint does not fit the model: keys {' and '.join(parts)}")
 
 
 def spatial_tokens(output: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any, TypeVar, get_type_hints
 
 from torch import nn
 
+from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.io.state_dicts import StateDict
-from diffalign.models import CheckpointError
 from diffalign.names import nearest
 from diffalign.specs import Model
 

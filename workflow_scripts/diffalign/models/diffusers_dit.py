@@ -12,8 +12,9 @@ import diffusers
 import torch
 from diffusers import DDIMScheduler, DiTTransformer2DModel
 
+from diffalign.io.checkpoint_errors import CheckpointError, check_there
 from diffalign.io.state_dicts import read_state_dict
-from diffalign.models import CheckpointError, Loaded, check_there
+from diffalign.models import Loaded
 from diffalign.models.latent_transformers import unchanged as all_tokens
 from diffalign.noise import NoiseLevel, nearest_step
 from diffalign.specs import Model

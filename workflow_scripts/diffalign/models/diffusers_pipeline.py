@@ -17,7 +17,8 @@ import diffusers
 import torch
 from torch import Tensor, nn
 
-from diffalign.models import CheckpointError, Loaded, from_diffusers, schedules, spatial_tokens
+from diffalign.io.checkpoint_errors import CheckpointError
+from diffalign.models import Loaded, from_diffusers, schedules, spatial_tokens
 from diffalign.models import text_encoders as encoders
 from diffalign.noise import NoiseLevel
 from diffalign.specs import Model

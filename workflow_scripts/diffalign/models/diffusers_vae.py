@@ -12,7 +12,8 @@ import diffusers
 import torch
 from torch import Tensor, nn
 
-from diffalign.models import CheckpointError, Loaded, from_diffusers, spatial_tokens
+from diffalign.io.checkpoint_errors import CheckpointError
+from diffalign.models import Loaded, from_diffusers, spatial_tokens
 from diffalign.models.posterior import Posterior
 from diffalign.specs import Model
 

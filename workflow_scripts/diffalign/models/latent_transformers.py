@@ -17,8 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.io.state_dicts import StateDict, checkpoint_file, read_state_dict
-from diffalign.models import CheckpointError, Loaded
+from diffalign.models import Loaded
 from diffalign.models.architectures import read_fields
 from diffalign.noise import NoiseLevel, on_path
 from diffalign.specs import Model

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffalign.models import CheckpointError, Loaded
+from diffalign.io.checkpoint_errors import CheckpointError
+from diffalign.models import Loaded
 from diffalign.models.architectures import fill
 from diffalign.models.latent_transformers import (
     FinalLayer,

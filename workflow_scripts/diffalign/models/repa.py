@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.io.state_dicts import StateDict
-from diffalign.models import CheckpointError, Loaded
+from diffalign.models import Loaded
 from diffalign.models.architectures import fill
 from diffalign.models.latent_transformers import (
     Architecture,

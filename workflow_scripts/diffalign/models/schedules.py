@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from diffalign.models import CheckpointError, check_there
+from diffalign.io.checkpoint_errors import CheckpointError, check_there
 from diffalign.noise import NoiseLevel, linear
 
 # the published img2img features run 100 steps whatever the strength

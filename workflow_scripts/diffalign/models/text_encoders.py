@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from diffalign.models import CheckpointError, check_there
+from diffalign.io.checkpoint_errors import CheckpointError, check_there
 
 Parts = dict[str, list[str]]
 # parts that see or make images and are left out

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from timm.models._hub import save_for_hf
 from torch import Tensor
 
-from diffalign.models import CheckpointError, Loaded, check_keys, map_tokens
+from diffalign.io.checkpoint_errors import CheckpointError, check_keys
+from diffalign.models import Loaded, map_tokens
 from diffalign.specs import Model
 
 # what a batch of this family holds

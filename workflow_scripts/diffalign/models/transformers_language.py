@@ -13,7 +13,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from diffalign.models import CheckpointError, LoadedLanguage, Tokenized, check_keys
+from diffalign.io.checkpoint_errors import CheckpointError, check_keys
+from diffalign.models import LoadedLanguage, Tokenized
 from diffalign.specs import Model
 
 # what a batch of this family holds

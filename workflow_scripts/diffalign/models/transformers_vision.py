@@ -14,7 +14,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from diffalign.models import CheckpointError, Loaded, check_keys, map_tokens
+from diffalign.io.checkpoint_errors import CheckpointError, check_keys
+from diffalign.models import Loaded, map_tokens
 from diffalign.specs import Model
 
 # what a batch of this family holds

@@ -13,9 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
+from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.io.latent_folders import STATISTICS, statistics_in
 from diffalign.io.state_dicts import StateDict, checkpoint_file, read_state_dict
-from diffalign.models import CheckpointError, Loaded, spatial_tokens
+from diffalign.models import Loaded, spatial_tokens
 from diffalign.models.architectures import fill, read_fields
 from diffalign.models.posterior import Posterior
 from diffalign.specs import Model

@@ -21,10 +21,11 @@ _OF_ALL_LAYERS = {"layers", "calibration", "layer_maps", "depth_curves", "null_h
 _OTHER_FORM = "another form"
 
 
-def unknown_pattern(outputs: Iterable[str]) -> str:
-    """Regular expression of targets below results/ and resources/ that none of these outputs matches."""
-    made = {_WILDCARD.sub(".+", re.sub(r"([.^$*+?\[\]\\|()])", r"\\\1", _bare(output))) for output in outputs}
-    return f"(?!{names.any_path(sorted(made))}$)(?:results|resources)/.+"
+def unknown_pattern(made: Iterable[str]) -> str:
+    """Regular expression of targets below results/ and resources/ that none of these expressions of outputs matches."""
+    # the names of wildcards may stand only once in a pattern
+    bare = sorted({re.sub(r"\(\?P<\w+>", "(?:", pattern).rstrip("$") for pattern in made})
+    return f"(?!{names.any_path(bare)}$)(?:results|resources)/.+"
 
 
 def refusal(outputs: Words, study: Study, known_metrics: Iterable[str]) -> Callable[[Wildcards], list[str]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from diffalign.human.concepts import Concept
 from diffalign.io.manifest import ManifestError, check_unique
 from diffalign.offenders import first_five
 from diffalign.provenance import file_sha256
@@ -15,16 +15,6 @@ from diffalign.stimuli.folders import Source, flat_folder
 _ID, _WORD = "uniqueID", "Word"
 _DEFINITION = "Definition (from WordNet, Google, or Wikipedia)"
 _CATEGORIES = "Top-down Category (manual selection)"
-
-
-@dataclass(frozen=True)
-class Concept:
-    """One object. name: its uniqueID. description: its definition, or the word where there is none."""
-
-    name: str
-    word: str
-    description: str
-    categories: tuple[str, ...]
 
 
 def verified(path: Path, sha256: str | None) -> str:
