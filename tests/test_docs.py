@@ -2,6 +2,9 @@
 
 import copy
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,6 @@ from conftest import ROOT, Workflow, demo_config, merge
 from test_graph import SINGLE, snakemake
 from test_metrics import related
 
-from diffalign.alignment import arrays, measure, metrics
 from diffalign.alignment.metrics import METRICS
 from diffalign.config import study
 from diffalign.io.feature_files import read_features
@@ -90,16 +92,33 @@ def test_a_model_of_timm_takes_three_lines() -> None:
     assert (found.default_layer, len(found.layers), found.input and found.input.size) == ("final", 14, 224)
 
 
-def test_the_example_of_a_metric_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (metrics, arrays):
-        monkeypatch.setattr(module, "METRICS", dict(METRICS))
+def test_the_example_of_a_metric_passes_what_is_asked_of_all_metrics(fresh: Workflow) -> None:
     (code,) = blocks(ROOT / "docs" / "add-a-metric.md", "python")
-    exec(code, vars(metrics))
-    monkeypatch.setattr(arrays, "METRICS", metrics.METRICS)
-    a, b = related(0)
-    assert measure("jaccard_knn", a, a, k=5).value == 1
-    shared = measure("mutual_knn", a, b, k=5).value
-    assert measure("jaccard_knn", a, b, k=5).value == pytest.approx(shared / (2 - shared))
+    module = fresh.tree / "workflow_scripts/diffalign/alignment/metrics/on_lists.py"
+    imports = "import numpy as np\nfrom numpy.typing import NDArray\n\nfrom diffalign.alignment.graphs import Matches\n"
+    text = module.read_text()
+    first = text.index("from diffalign")
+    module.write_text(text[:first] + imports + text[first:] + "\n\n" + code)
+    ruff = [sys.executable, "-m", "ruff"]
+    settings = ["--config", str(ROOT / "pyproject.toml"), str(module)]
+    assert subprocess.run([*ruff, "format", "--check", *settings], check=False).returncode == 0
+    assert subprocess.run([*ruff, "check", "--ignore", "I001", *settings], check=False).returncode == 0
+    shutil.copytree(ROOT / "tests", fresh.tree / "tests", ignore=shutil.ignore_patterns("golden", "__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", fresh.tree)
+    # a metric of the project comes with a dense definition
+    tests = fresh.tree / "tests/alignment/test_metrics.py"
+    at = "def test_every_metric_has_a_dense_definition"
+    dense = 'DENSE["jaccard_knn"] = lambda a, b, k: (m := DENSE["mutual_knn"](a, b, k)) / (2 - m)\n\n\n'
+    tests.write_text(tests.read_text().replace(at, dense + at, 1))
+    asked = [
+        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider"),
+        *("-k", "jaccard_knn", "tests/alignment/test_metrics.py", "tests/alignment/test_calibration.py"),
+    ]
+    done = subprocess.run(asked, cwd=fresh.tree, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    pair = "results/jaccard_knn/photographs/clean/layers/dinov2_vs_siglip2.npy"
+    planned = fresh.plan(pair, overlay={"alignment": {"metrics": ["cknna", "jaccard_knn"]}})
+    assert planned.jobs()["align_layers"] == 1
 
 
 def test_the_example_of_the_readme_measures() -> None:

@@ -349,9 +349,9 @@ def test_one_job_or_its_parts_write_both_bundles(tmp_path: Path) -> None:
             assert a.recipe["pooling"] == ("last token" if kind == "last" else "mean")
             assert a.recipe["model"].get("last", False) == (kind == "last")
             assert a.recipe["prompts"]["truncated"] == 1
-    quality = language_files.read_quality(whole.quality)
+    quality = language_files.read_quality(whole.losses)
     assert quality["miniature"]
-    assert quality["bits_per_byte"] == pytest.approx(language_files.read_quality(merged.quality)["bits_per_byte"])
+    assert quality["bits_per_byte"] == pytest.approx(language_files.read_quality(merged.losses)["bits_per_byte"])
     rows = list(csv.DictReader(whole.table.read_text().splitlines(), delimiter="\t"))
     assert [row["name"] for row in rows] == sorted(TEXTS)
     assert rows[1]["loss"] == ""

@@ -306,7 +306,7 @@ def test_families_are_found_by_name() -> None:
         ("diffalign.models.transformers_vision, extract", ("diffusers", "timm")),
         ("align, align_layers", ("torch", "pandas", "matplotlib", "timm", "diffusers", "transformers")),
         (
-            "layer_maps, depth_curves, null_histograms, model_maps, alignment_table, pairs_table",
+            "layer_maps_figure, depth_curves_figure, null_histograms_figure, alignment_table, pairs_table",
             ("torch", "timm", "diffusers", "transformers"),
         ),
         (

@@ -356,7 +356,7 @@ def test_timm_is_asked_once_and_only_where_something_is_missing(cache: Path, mon
     monkeypatch.undo()
     kept.write_text("cut off")
     code = (
-        "import sys; sys.path[:0] = ['workflow_scripts', 'tests'];"
+        "import sys; sys.path[:0] = ['workflow_scripts', 'tests', 'tests/config'];"
         "from test_study import load; load(); print('timm' in sys.modules, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -15,10 +15,10 @@ class Layouts(Stage):
         folder = self.plan.features.place(paths.FEATURES, wildcards.dataset, wildcards.condition, wildcards.a)
         return [f"{folder}/{layer}.pt" for layer in self.study.model_of(wildcards.a).layers]
 
-    def one_layer(self, wildcards: Wildcards) -> str:
+    def one_layer(self, wildcards: Wildcards) -> list[str]:
         """The feature file of the layer that a typed name means."""
         folder = self.plan.features.place(paths.FEATURES, wildcards.dataset, wildcards.condition, wildcards.a)
-        return f"{folder}/{self.study.layer(wildcards.a)}.pt"
+        return [f"{folder}/{self.study.layer(wildcards.a)}.pt"]
 
     @property
     def conditions(self) -> list[str]:
