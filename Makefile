@@ -11,7 +11,7 @@ RULES := Snakefile rules/*.smk
 export HF_HUB_OFFLINE ?= 1
 export PYTHONNOUSERSITE := 1
 
-.PHONY: demo demo-all test lint lock rulegraph clean-demo
+.PHONY: demo demo-all test test-narrow lint lock rulegraph clean-demo
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffalign needs Python 3.11 or newer; set PYTHON=…")'
@@ -42,6 +42,12 @@ demo-all: $(VENV)/.installed
 
 test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+# numbers must not depend on the processor: the numeric tests with the narrowest instruction sets, on one thread
+NUMERIC := tests/alignment tests/extraction tests/human tests/models tests/stimuli tests/test_conditions.py
+test-narrow: $(VENV)/.installed
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=1 \
+	  $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not workflow" $(NUMERIC)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check $(SOURCES)
