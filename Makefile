@@ -55,7 +55,7 @@ lint: $(VENV)/.installed
 	$(BIN)/snakefmt --check --line-length 120 $(RULES)
 	$(BIN)/mypy
 	$(BIN)/mypy workflow_scripts/*.py
-	PYTHONPATH=workflow_scripts $(BIN)/lint-imports --no-cache > /dev/null || PYTHONPATH=workflow_scripts $(BIN)/lint-imports --no-cache
+	PYTHONPATH=workflow_scripts $(BIN)/lint-imports --no-cache
 	$(BIN)/snakemake --lint --quiet all
 
 # after a change of pyproject.toml

@@ -1,5 +1,6 @@
 """Digests of code: what changes them, and what does not."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from diffalign import code_digests
+from diffalign import alignment, code_digests
 
 SCRIPTS = ROOT / "workflow_scripts"
 
@@ -31,6 +32,14 @@ def test_no_job_depends_on_the_parser_of_the_configuration_or_on_the_plan() -> N
     for script in sorted(SCRIPTS.glob("*.py")):
         parsers = [name for name in names_in(script.name) if name.startswith(("diffalign/config/", "diffalign/plan/"))]
         assert not parsers, f"{script.name} runs {parsers}"
+
+
+def test_no_code_imports_what_a_package_looks_up_by_name() -> None:
+    # a digest does not follow such an import
+    for path in SCRIPTS.rglob("*.py"):
+        imported = re.findall(r"^\s*from diffalign\.alignment import (.+)$", path.read_text(), re.MULTILINE)
+        lazy = {name for line in imported for name in re.split(r", | as ", line)} & set(alignment.__all__)
+        assert not lazy or path.name == "__init__.py", f"{path.name} imports {lazy} from diffalign.alignment"
 
 
 # a package of its own: a script, a package with an __init__, records, and a module that registers what it holds

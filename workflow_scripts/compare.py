@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from diffalign import __version__
-from diffalign.alignment import METRICS, Preparation, measure
+from diffalign.alignment.arrays import measure
+from diffalign.alignment.metrics import METRICS
 from diffalign.alignment.preparation import FeatureError, unit_rows
-from diffalign.alignment.settings import CLAMP_RULES
+from diffalign.alignment.settings import CLAMP_RULES, Preparation
 from diffalign.io.feature_files import check_same_names
 from diffalign.io.layouts import LAYOUTS, ROWS, Table, read_layers
 from diffalign.io.prepared_features import preparation_settings

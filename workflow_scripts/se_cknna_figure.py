@@ -12,7 +12,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from diffalign import figures, logs
 from diffalign.conditions import CLEAN, parse_condition
-from diffalign.io.recipes import is_miniature
+from diffalign.io.recipe_header import is_miniature
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffalign import logs
 from diffalign.io import tables
-from diffalign.io.recipes import is_miniature
+from diffalign.io.recipe_header import is_miniature
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -20,12 +20,12 @@ from depth_curves_figure import curves, depth_curves_figure
 from diffalign import figures
 from diffalign.alignment import model_similarity
 from diffalign.alignment.calibration import Calibration, calibrate_by_moments, calibrate_by_permutations
-from diffalign.alignment.metrics import METRICS
+from diffalign.alignment.metrics import METRICS, NoNull, Permutations
 from diffalign.alignment.nulls import NullMoments
 from diffalign.io import tables
 from diffalign.io.calibration_files import Selection, StoredCalibration, read_calibration, write_calibration
 from diffalign.io.matrices import read_matrices
-from diffalign.io.recipes import FORMAT
+from diffalign.io.recipe_header import FORMAT
 from layer_maps_figure import layer_maps_figure
 from model_maps_figure import largest, model_maps_figure, reason
 from null_histograms_figure import drawable, not_drawn, null_histograms_figure
@@ -39,9 +39,9 @@ Pair = tuple[Path, Path]
 
 def null_of(metric: str, values: NDArray[np.float64], rng: np.random.Generator) -> Calibration | None:
     kind = METRICS[metric].null
-    if kind is None:
+    if isinstance(kind, NoNull):
         return None
-    if kind == "permutations":
+    if isinstance(kind, Permutations):
         null = rng.uniform(0, 0.3, (39, *values.shape))
         return calibrate_by_permutations(values, null, METRICS[metric].highest(5), ALPHA)
     skewness = np.full_like(values, 0.5) if metric in ("cka", "unbiased_cka") else None

@@ -142,4 +142,4 @@ def test_people_and_features_meet_by_name(fresh: Workflow, tmp_path: Path) -> No
     assert table["objects"].tolist() == [5, 5]
     del overlay["datasets"]["things"]["similarities"]
     refused = fresh.run("results/human_rsa/things/clean/known.tsv", options=["-n"], overlay=overlay)
-    assert "datasets.things.similarities says of no objects how alike people find them" in refused.output
+    assert "datasets.things has no key 'similarities', the file of human similarities" in refused.output

@@ -183,11 +183,11 @@ def test_layers_are_combined_transformed_and_looked_at(fresh: Workflow, tmp_path
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("results/odd_one_out/things/clean/combined/bath.tsv", "unknown combined 'bath'"),
+        ("results/odd_one_out/things/clean/combined/bath.tsv", "unknown combination 'bath'"),
         ("results/odd_one_out/photographs/clean/vice.tsv", "'photographs' is not of kind things"),
         ("results/odd_one_out/things/clean/vise.tsv", "unknown model 'vise'"),
         ("results/human_choices/things/tset.npz", "unknown triplets 'tset'"),
-        ("results/figures/things/clean/human/odd.png", "unknown analysis 'odd'"),
+        ("results/figures/things/clean/human/odd.png", "unknown figure 'odd'"),
     ],
 )
 def test_targets_that_are_not_there(fresh: Workflow, tmp_path: Path, target: str, message: str) -> None:

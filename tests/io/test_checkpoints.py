@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import platform
 import subprocess
 import sys
 import threading
@@ -13,6 +15,7 @@ from typing import Any, ClassVar
 import pytest
 from conftest import ROOT
 
+from diffalign import provenance
 from diffalign.io import checkpoints
 from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.specs import Weights
@@ -205,3 +208,32 @@ def test_one_local_file_is_linked_recorded_and_verified(tmp_path: Path) -> None:
         checkpoints.verify(record, folder)
     with pytest.raises(FileNotFoundError, match=r"models\.mine\.weights\.path: no such file: .*none\.pt"):
         weights("mine", Weights("file", path=str(tmp_path / "none.pt")), folder, record)
+
+
+def test_a_checkpoint_is_hashed_once_and_again_when_a_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+
+    def counting(path: Path) -> str:
+        hashed.append(path.name)
+        return provenance.file_sha256(path)
+
+    folder, record = tmp_path / "checkpoint", tmp_path / "weights.json"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    checkpoints.describe(record, folder, {"source": "file"})
+    monkeypatch.setattr(checkpoints, "file_sha256", counting)
+    assert checkpoints.verify(record, folder) == checkpoints.verify(record, folder)
+    assert hashed == ["model.safetensors"]
+    # the same bytes at another time, and other bytes of the same size
+    os.utime(folder / "model.safetensors", (1, 1))
+    checkpoints.verify(record, folder)
+    assert len(hashed) == 2
+    (folder / "model.safetensors").write_bytes(b"weightz")
+    with pytest.raises(CheckpointError, match="has changed since its sha256 was recorded"):
+        checkpoints.verify(record, folder)
+    (tmp_path / f".weights.{platform.node()}.json").write_text("{")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    checkpoints.verify(record, folder)
+    assert len(hashed) == 4

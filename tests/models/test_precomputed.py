@@ -74,6 +74,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
         "alignment_settings": 1,
         "calibration_settings": 1,
         "recipe": 2,
+        "feature_sources": 2,
         "import_left": 1,
         "import_right": 1,
         "neighbors": 2,

@@ -510,6 +510,44 @@ def test_images_of_the_study_are_exported(finished: Workflow) -> None:
     assert planned.jobs() == {"transformed_images": 5, "export_images": 1}
 
 
+def test_language_models_run_once_for_all_conditions(fresh: Workflow) -> None:
+    conditions = ["clean", "noise_0.050", "noise_0.100"]
+    overlay = {
+        "conditions": conditions,
+        "study": {"conditions": conditions, "models": ["dinov2"], "against": ["minilm", "minilm-last"], "scores": []},
+    }
+    planned = fresh.plan(overlay=overlay)
+    jobs = planned.jobs()
+    assert (jobs["extract_minilm"], jobs["texts"], jobs["extract_dinov2"], jobs["align_layers"]) == (1, 1, 3, 6)
+    # lists of both poolings, under clean alone
+    assert jobs["neighbors"] == 5
+    assert "results/neighbors/photographs/clean/minilm-last.npz" in planned.outputs()
+    refused = fresh.run(
+        "results/neighbors/photographs/noise_0.050/minilm.npz",
+        options=["--dry-run"],
+        overlay={"conditions": conditions},
+    )
+    assert "language models read no image, so their files lie under the condition 'clean'" in refused.output
+
+
+def test_a_new_data_set_imports_no_features_again(fresh: Workflow) -> None:
+    def overlay(*datasets: str) -> dict[str, Any]:
+        theirs = {"path": str(fresh.directory / "{dataset}.npy"), "layout": "array", "names": "rows"}
+        entry = {"family": "precomputed", "features": theirs, "layers": {"h0": "0"}, "default_layer": "h0"}
+        return {"datasets": {name: {"kind": "precomputed"} for name in datasets}, "models": {"theirs": entry}}
+
+    fresh.directory.mkdir()
+    np.save(fresh.directory / "first.npy", np.random.default_rng(0).standard_normal((12, 4)).astype(np.float32))
+    target = "results/features/first/clean/theirs/layers.json"
+    done = fresh.run(target, overlay=overlay("first"))
+    assert done.code == 0, done.output
+    assert "Nothing to be done" in fresh.plan(target, overlay=overlay("first", "second")).output
+    np.save(fresh.directory / "second.npy", np.zeros((3, 2), np.float32))
+    assert "Nothing to be done" in fresh.plan(target, overlay=overlay("first", "second")).output
+    np.save(fresh.directory / "first.npy", np.random.default_rng(1).standard_normal((12, 4)).astype(np.float32))
+    assert fresh.plan(target, overlay=overlay("first", "second")).jobs() == {"feature_sources": 1, "import_theirs": 1}
+
+
 # --- variants -------------------------------------------------------------------------------------------------------
 
 

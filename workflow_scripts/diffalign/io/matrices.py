@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.io.calibration_files import StoredCalibration, read_calibration
-from diffalign.io.recipes import FORMAT, is_miniature
+from diffalign.io.recipe_header import FORMAT, is_miniature
 
 
 @dataclass(frozen=True)

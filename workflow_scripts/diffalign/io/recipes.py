@@ -24,8 +24,7 @@ from diffalign.alignment.settings import Preparation
 from diffalign.conditions import CLEAN
 from diffalign.io.neighbor_files import NeighborFile
 from diffalign.io.prepared_features import preparation_settings
-
-FORMAT = 1
+from diffalign.io.recipe_header import FORMAT
 
 
 @dataclass(frozen=True)
@@ -83,12 +82,6 @@ def interval_recipe(method: str, interval: Interval) -> dict[str, Any]:
         "level": LEVEL,
         **{key: _number(float(getattr(interval, key)[0, 0])) for key in ("low", "high", "error")},
     }
-
-
-def is_miniature(recipe: Mapping[str, Any]) -> bool:
-    """True where either side, or the autoencoder that it reads, has random miniature weights."""
-    records = [recipe[side][key] for side in ("a", "b") for key in ("weights", "autoencoder_weights")]
-    return any(record is not None and record["source"] == "miniature" for record in records)
 
 
 def score_recipe(
