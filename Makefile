@@ -56,7 +56,7 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/mypy workflow_scripts/*.py
 	PYTHONPATH=workflow_scripts $(BIN)/lint-imports --no-cache
-	$(BIN)/snakemake --lint --quiet all
+	$(BIN)/snakemake --lint
 
 # after a change of pyproject.toml
 lock: $(VENV)/.installed

@@ -88,8 +88,8 @@ rule export_vfmvae:
         unpack(PLAN.stimuli.manifest),
         features=PLAN.layouts.one_layer,
     output:
-        features=paths.fill(paths.EXPORT, layout="vfmvae") + ".pt",
-        recipe=paths.fill(paths.EXPORT, layout="vfmvae") + ".json",
+        features=f"{paths.fill(paths.EXPORT, layout='vfmvae')}.pt",
+        recipe=f"{paths.fill(paths.EXPORT, layout='vfmvae')}.json",
     log:
         paths.log("export_vfmvae", "dataset", "condition", "a"),
     conda:
@@ -107,9 +107,9 @@ rule export_vfmvae:
 
 use rule export_vfmvae as export_thingsvision with:
     output:
-        features=paths.fill(paths.EXPORT, layout="thingsvision") + "/features.npy",
-        names=paths.fill(paths.EXPORT, layout="thingsvision") + "/file_names.txt",
-        recipe=paths.fill(paths.EXPORT, layout="thingsvision") + "/recipe.json",
+        features=f"{paths.fill(paths.EXPORT, layout='thingsvision')}/features.npy",
+        names=f"{paths.fill(paths.EXPORT, layout='thingsvision')}/file_names.txt",
+        recipe=f"{paths.fill(paths.EXPORT, layout='thingsvision')}/recipe.json",
     log:
         paths.log("export_thingsvision", "dataset", "condition", "a"),
     params:
@@ -122,9 +122,9 @@ use rule export_vfmvae as export_platonic with:
     input:
         features=PLAN.layouts.all_layers,
     output:
-        features=paths.fill(paths.EXPORT, layout="platonic") + ".pt",
-        names=paths.fill(paths.EXPORT, layout="platonic") + ".txt",
-        recipe=paths.fill(paths.EXPORT, layout="platonic") + ".json",
+        features=f"{paths.fill(paths.EXPORT, layout='platonic')}.pt",
+        names=f"{paths.fill(paths.EXPORT, layout='platonic')}.txt",
+        recipe=f"{paths.fill(paths.EXPORT, layout='platonic')}.json",
     log:
         paths.log("export_platonic", "dataset", "condition", "a"),
     wildcard_constraints:
