@@ -98,7 +98,8 @@ def test_features_equal_the_published_ones(
     for alias, tokens in parts.items():
         expected = torch.from_numpy(published[prefix + alias])
         expected = expected.flatten(2).transpose(1, 2) if name == "sd1" else expected[:, ROW[told]]
-        assert (torch.cat(tokens) - expected).abs().max() <= 1e-4
+        # relative: features reach 26, and narrow instruction sets sum in another order
+        assert (torch.cat(tokens) - expected).abs().max() <= 1e-4 * max(1.0, float(expected.abs().max()))
 
 
 def test_a_text_alone_is_its_last_token(published: Mapping[str, np.ndarray]) -> None:
