@@ -30,8 +30,10 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "workflow_scripts"))
 
-from diffalign import models, study
+from diffalign import models
 from diffalign.alignment.metrics import METRICS
+from diffalign.config import study
+from diffalign.config.catalogue import read_catalogue
 from diffalign.devices import choose_device
 from diffalign.extraction.inputs import Batches, NoisyLatents, normalised
 from diffalign.extraction.passes import compile_layers, pooled_features
@@ -45,10 +47,9 @@ BLOCKS = tuple(f"b{block}" for block in range(24))
 
 
 def catalogue() -> Mapping[str, Model]:
-    """The models of config.yaml."""
+    """The models of the catalogue."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
-    schema = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text(encoding="utf-8"))
-    return study.load(config, schema, models.families(), METRICS).models
+    return study.load(config, read_catalogue(ROOT / "catalogue"), models.families(), METRICS).models
 
 
 def miniature(name: str, folder: Path, **widths: Any) -> Model:

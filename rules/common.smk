@@ -2,7 +2,6 @@
 import sys
 from pathlib import Path
 
-import yaml
 from snakemake.exceptions import WorkflowError
 
 ROOT = Path(workflow.current_basedir).parent
@@ -12,18 +11,14 @@ from diffalign import names
 from diffalign.alignment.metrics import METRICS as KNOWN_METRICS
 from diffalign.conditions import CLEAN
 from diffalign.config import study
+from diffalign.config.catalogue import read_catalogue
 from diffalign.models import families
 from diffalign.plan import Plan, paths, targets
 from diffalign.plan.stage import memory
 
 FAMILIES = families()
 try:
-    STUDY = study.load(
-        config,
-        yaml.load((ROOT / "schemas" / "config.schema.yaml").read_text(), yaml.CSafeLoader),
-        FAMILIES,
-        KNOWN_METRICS,
-    )
+    STUDY = study.load(config, read_catalogue(ROOT / "catalogue"), FAMILIES, KNOWN_METRICS)
 except study.ConfigError as error:
     files = " + ".join(str(path) for path in workflow.configfiles)
     raise WorkflowError(f"The configuration ({files}) has {len(error.mistakes)} mistake(s):\n{error}") from None

@@ -177,7 +177,7 @@ rule regression:
         mem_mb=PLAN.features.memory(6000 + STUDY.compute.memory_mb, copies=4),
         runtime=120,
     params:
-        settings=PLAN.human.settings(**STUDY.human.regression),
+        settings=PLAN.human.settings(**STUDY.human.regression.plain()),
         code=PLAN.code("regression.py"),
     script:
         "../workflow_scripts/regression.py"
@@ -200,7 +200,7 @@ rule probe:
         mem_mb=PLAN.features.memory(12000, copies=4),
         runtime=720,
     params:
-        **PLAN.human.settings(plan=STUDY.human.probe),
+        **PLAN.human.settings(plan=STUDY.human.probe.plain()),
         # no output, so that it outlives a killed job
         checkpoints=paths.PROBE_CHECKPOINTS,
         code=PLAN.code("probe.py"),

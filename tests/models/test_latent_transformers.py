@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
-from conftest import ROOT, golden
+from conftest import catalogue, golden
 from safetensors.torch import load_file
 from test_study import load as load_study
 
 from diffalign import models
+from diffalign.config.catalogue import resolve
 from diffalign.extraction.passes import pooled_features
 from diffalign.extraction.taps import Taps
 from diffalign.io.checkpoint_errors import CheckpointError
@@ -226,7 +226,7 @@ def test_miniatures_are_thin_and_as_deep_as_the_published_models(name: str, tmp_
 @pytest.mark.parametrize("name", list(KINDS))
 def test_the_catalogue_describes_the_published_models(name: str) -> None:
     config, _ = published(name)
-    entry = yaml.safe_load((ROOT / "config.yaml").read_text())["models"][name]["architecture"]
+    entry = resolve(catalogue(), {}, None, [])[name]["architecture"]
     widths = [key for key in ("z_dims", "projector_dim", "cls_token_dim") if key in entry]
     architecture: Any = read_architecture(KINDS[name], entry, name, widths)
     make: dict[str, Any] = {

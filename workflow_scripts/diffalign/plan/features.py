@@ -64,7 +64,7 @@ class Features(Stage):
     @property
     def text_bundles(self) -> str:
         """Pattern of the bundles of a text or a given embedding alone."""
-        return "|".join(names.text_pattern(name, vocabulary) for name, vocabulary in self.study.catalogue.items())
+        return "|".join(names.text_pattern(name, vocabulary) for name, vocabulary in self.study.vocabularies.items())
 
     def recipe(self, wildcards: Wildcards) -> dict[str, Any]:
         """What the features of a bundle depend on: its model, noise level, conditioning, seed and code."""
