@@ -153,8 +153,8 @@ class HumanSection(Section):
     combined: dict[Word, Combined] = Field(
         {},
         description=(
-            "By a word of yours, layers whose features are concatenated, or that go through a transform; "
-            "results/odd_one_out/{dataset}/{condition}/combined/{word}.tsv."
+            "By a word of yours, layers whose features are concatenated, or that go through a transform; docs/human.md "
+            "says how their odd-one-out accuracy is asked for."
         ),
     )
     reduction: Reduction = Field(Reduction(), description="Odd-one-out accuracy of tokens before they are averaged.")

@@ -131,16 +131,16 @@ def _text(kind: type[Section], path: Path, fault: Any) -> str:
 def _words(members: Sequence[Any]) -> list[str]:
     """The types of a value, in the words of JSON."""
     plain = {int: "integer", float: "number", str: "string", bool: "boolean"}
-    found = []
+    words = []
     for each in members:
         origin = get_origin(each)
         if origin is Literal:
-            found.append(" | ".join(map(str, get_args(each))))
+            words.append(" | ".join(map(str, get_args(each))))
         elif origin is tuple:
-            found.append("array")
+            words.append("array")
         else:
-            found.append(plain.get(each, "object"))
-    return found
+            words.append(plain.get(each, "object"))
+    return words
 
 
 def _bare(annotation: Any) -> Any:
@@ -181,8 +181,8 @@ def _annotation_at(kind: type[Section], path: Path) -> Any:
 
 
 def _section_at(kind: type[Section], path: Path) -> type[Section] | None:
-    found = [each for each in _members(_annotation_at(kind, path)) if isinstance(each, type)]
-    return next((each for each in found if issubclass(each, Section)), None)
+    members = [each for each in _members(_annotation_at(kind, path)) if isinstance(each, type)]
+    return next((each for each in members if issubclass(each, Section)), None)
 
 
 def _data_path(kind: type[Section], location: Path) -> Path:

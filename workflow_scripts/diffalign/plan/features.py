@@ -105,8 +105,8 @@ class Features(Stage):
     @property
     def downloads(self) -> str:
         """Pattern of the names of files that are downloaded."""
-        found = (model.features.file for model in self.precomputed_models.values() if model.features)
-        return any_or_none({file for file in found if file is not None})
+        files = (model.features.file for model in self.precomputed_models.values() if model.features)
+        return any_or_none({file for file in files if file is not None})
 
     def download(self, name: str) -> dict[str, str]:
         """The file of features of a precomputed model that is downloaded, as a named input; nothing for others."""
