@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, Workflow, copy_tree
-from test_metrics import dense_cknna, unit
+from dense_metrics import dense_cknna, unit
 
 from diffalign.io import feature_files, layouts
 from diffalign.io.matrices import read_matrix
