@@ -100,8 +100,8 @@ def _published_svcca(a: Any, b: Any) -> float:
     for rows in (a, b):
         standardised = rows - rows.mean(dim=0)
         vectors.append(torch.svd_lowrank(standardised / (standardised.std(dim=0) + 1e-8), q=10)[0].numpy())
-    found = CCA(n_components=10).fit(*vectors).transform(*vectors)
-    return float(np.mean([np.corrcoef(found[0][:, i], found[1][:, i])[0, 1] for i in range(10)]))
+    variates = CCA(n_components=10).fit(*vectors).transform(*vectors)
+    return float(np.mean([np.corrcoef(variates[0][:, i], variates[1][:, i])[0, 1] for i in range(10)]))
 
 
 def _common_length(x: list[int], y: list[int]) -> int:
@@ -265,7 +265,7 @@ def grid(given: argparse.Namespace) -> None:
 
 
 def _beside_references(
-    given: argparse.Namespace, folder: Path, of_lists: float, depths: dict[str, int], count: int
+    given: argparse.Namespace, folder: Path, long_seconds: float, depths: dict[str, int], count: int
 ) -> None:
     """Ratios over the grid: ours with the time of all lists, the reference timed on a few pairs and multiplied.
 
@@ -273,7 +273,7 @@ def _beside_references(
     """
     cells = depths["a"] * depths["b"]
     short = in_process("stage", given, **{"k-max": K}, stage="neighbors", folder=folder)
-    print(f"\nAll lists of {K} neighbours: {short['seconds']:.0f} s; of {given.k_max}: {of_lists:.0f} s")
+    print(f"\nAll lists of {K} neighbours: {short['seconds']:.0f} s; of {given.k_max}: {long_seconds:.0f} s")
     print("\n| metric | published, a pair | sensible, a pair | ours, grid without lists | ", end="")
     print(f"published / ours, lists of {K} | … of {given.k_max} | sensible / ours | largest difference |")
     print("|---|---|---|---|---|---|---|---|")
@@ -288,7 +288,7 @@ def _beside_references(
                 values.append(done["seconds"])
                 difference = max(difference, abs(done["value"] - matrix[at]))
         p, s = (float(np.mean(values)) for values in timed.values())
-        quick, long = (ours["seconds"] + lists for lists in (short["seconds"], of_lists))
+        quick, long = (ours["seconds"] + lists for lists in (short["seconds"], long_seconds))
         ratios = f"{p * cells / quick:.0f} | {p * cells / long:.0f} | {s * cells / quick:.0f}"
         print(
             f"| {metric} | {p:.1f} s | {s:.1f} s | {ours['seconds']:.1f} s | {ratios} | {difference:.1e} |", flush=True

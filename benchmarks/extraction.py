@@ -118,9 +118,9 @@ class Narrow:
         """Images encoded and the prompt embedded once; all blocks of a level from one pass."""
         layers = {block: self.sd3.layers[block] for block in BLOCKS}
         latents = dict(zip(self.names, torch.cat([self.encode(rows) for rows in self.parts]).cpu(), strict=True))
-        told = {key: value.cpu() for key, value in self.prompt(1).items()}
+        embeddings = {key: value.cpu() for key, value in self.prompt(1).items()}
         for level in levels:
-            dataset = NoisyLatents(latents, self._noise(level), "name", 0, told, dict.fromkeys(latents, 0))
+            dataset = NoisyLatents(latents, self._noise(level), "name", 0, embeddings, dict.fromkeys(latents, 0))
             pooled_features(self.nets[level], layers, Batches(dataset, self.batch_size, 0, self.device))
 
     def theirs(self, level: str, block: str) -> None:
@@ -137,8 +137,8 @@ class Narrow:
         hook.remove()
 
     def _noise(self, level: str) -> NoiseLevel:
-        found: NoiseLevel = models.family(self.sd3.family).noise_level(self.sd3, self.folder, level)
-        return found
+        noise_level: NoiseLevel = models.family(self.sd3.family).noise_level(self.sd3, self.folder, level)
+        return noise_level
 
 
 def published(given: argparse.Namespace) -> None:
@@ -220,11 +220,11 @@ def inputs(name: str, count: int, text_width: int, device: torch.device) -> dict
     if name == "sit":
         labels = torch.full((count,), 1000, device=device)
         return {"names": names, "latents": torch.randn(count, 4, 32, 32, device=device), "labels": labels}
-    told = {
+    embeddings = {
         "prompt_embeds": torch.randn(count, 333, text_width, device=device),
         "pooled_prompt_embeds": torch.randn(count, 64 if text_width == 64 else 2048, device=device),
     }
-    return {"names": names, "latents": torch.randn(count, 16, 32, 32, device=device), **told}
+    return {"names": names, "latents": torch.randn(count, 16, 32, 32, device=device), **embeddings}
 
 
 def report(name: str, measured: tuple[Clock, Clock, float, float]) -> None:

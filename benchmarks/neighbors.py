@@ -31,13 +31,13 @@ def brute_force(rows: NDArray[np.float32], k: int, queries: range, device: str) 
     import torch
 
     there = torch.from_numpy(rows).to(device)
-    found = []
+    lists = []
     for start in range(queries.start, queries.stop, 256):
         block = torch.arange(start, min(start + 256, queries.stop), device=device)
         products = there[block] @ there.T
         products[torch.arange(len(block), device=device), block] = -torch.inf
-        found.append(products.argsort(dim=1, descending=True, stable=True)[:, :k].clone().cpu().numpy())
-    return np.concatenate(found)
+        lists.append(products.argsort(dim=1, descending=True, stable=True)[:, :k].clone().cpu().numpy())
+    return np.concatenate(lists)
 
 
 def peak_mb(device: str) -> tuple[float, float]:

@@ -40,9 +40,9 @@ def align(
     a, b = sides.read_sides(*files, drawing.seed)
     pair = a.layer(layers[0]).held(), b.layer(layers[1]).held()
     value = measure_grid([metric], [pair[0]], [pair[1]], setting)[metric]
-    found = score(metric, float(value[0, 0]))
-    if math.isnan(found.value):
-        logs.log.warning("undefined: %s", found.undefined)
+    result = score(metric, float(value[0, 0]))
+    if math.isnan(result.value):
+        logs.log.warning("undefined: %s", result.undefined)
     null = calibration.calibrate(
         {metric: value},
         [pair[0]],
@@ -53,13 +53,13 @@ def align(
         drawing.seed,
         lambda orders, count: logs.progress(orders, count, "permutations"),
     ).get(metric)
-    recipe = recipes.score_recipe(metric, a.lists, b.lists, layers, setting, where, found)
+    recipe = recipes.score_recipe(metric, a.lists, b.lists, layers, setting, where, result)
     recipe["null"] = recipes.null_recipe(null, drawing)
     recipe["interval"] = None
-    if not math.isnan(found.value):
+    if not math.isnan(result.value):
         recipe["interval"] = recipes.interval_recipe(*interval(metric, pair, setting, value, a.names, drawing.seed))
     with replacing(score_path) as temporary:
-        np.save(temporary, np.float64(found.value), allow_pickle=False)
+        np.save(temporary, np.float64(result.value), allow_pickle=False)
     write_json(recipe_path, recipe)
 
 

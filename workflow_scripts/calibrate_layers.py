@@ -72,19 +72,19 @@ def selections(
     for keep in halves:
         half = [[side.layer(alias).restricted(keep, setting.k) for alias in side.layers] for side in (a, b)]
         grids.append(measure_grid(metrics, half[0], half[1], setting, memory_mb * 2**20))
-    found = {}
+    by_metric = {}
     for metric in metrics:
         first, second = (grid[metric] for grid in grids)
         if np.isfinite(first).any() and np.isfinite(second).any():
             at = np.unravel_index(int(np.nanargmax(first)), first.shape)
-            found[metric] = Selection(
+            by_metric[metric] = Selection(
                 layers=(a.layers[at[0]], b.layers[at[1]]),
                 chosen=float(first[at]),
                 reported=float(second[at]),
                 uncorrected=float(np.nanmax(second)),
                 count=len(halves[1]),
             )
-    return found
+    return by_metric
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             unit_rows(table.values[0], table.names, preparation)
         except FeatureError as error:
             raise FeatureError(f"{path}: {error}") from error
-    found = measure(
+    measured = measure(
         options.metric,
         a.values[0],
         b.values[0],
@@ -101,8 +101,8 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "diffalign": __version__,
         "metric": options.metric,
-        "value": None if math.isnan(found.value) else found.value,
-        "undefined": found.undefined,
+        "value": None if math.isnan(measured.value) else measured.value,
+        "undefined": measured.undefined,
         "n": count,
         "k": options.k,
         "eps": options.eps,

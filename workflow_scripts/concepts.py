@@ -20,10 +20,10 @@ def concepts(name: str, dataset: Dataset, source: SourceFile, manifest_path: Pat
     Raises ManifestError that names the file where it is absent, another one, or not a list of concepts.
     """
     sha256 = verified(Path(source.path), source.sha256)
-    found = read_concepts(Path(source.path))
+    objects = read_concepts(Path(source.path))
     rows = [
         manifest.Image(each.name, each.name, i, each.word, "", Path(source.path).name, "", description=each.description)
-        for i, each in enumerate(found)
+        for i, each in enumerate(objects)
     ]
     made_of = {"dataset": name, "condition": CLEAN, **asdict(dataset), "concepts_sha256": sha256}
     manifest.write_manifest(manifest_path, spec_path, rows, made_of)

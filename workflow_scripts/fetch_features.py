@@ -29,11 +29,11 @@ def fetch_features(url: str, sha256: str | None, path: Path, record: Path) -> No
         raise ValueError(
             f"{url}: cannot be downloaded ({error}); download it elsewhere and name it as the model's features.path"
         ) from error
-    found = file_sha256(path)
-    if sha256 is not None and found != sha256:
+    digest = file_sha256(path)
+    if sha256 is not None and digest != sha256:
         path.unlink()
-        raise ValueError(f"{url}: has the sha256 {found}; expected {sha256} (features.sha256)")
-    write_json(record, {"format": FORMAT, "url": url, "sha256": found, "bytes": path.stat().st_size})
+        raise ValueError(f"{url}: has the sha256 {digest}; expected {sha256} (features.sha256)")
+    write_json(record, {"format": FORMAT, "url": url, "sha256": digest, "bytes": path.stat().st_size})
 
 
 if __name__ == "__main__":

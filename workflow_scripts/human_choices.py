@@ -28,12 +28,12 @@ def human_choices(concepts: SourceFile, triplets: TripletFile, dimensions: Sourc
     }
     listed = read_concepts(Path(concepts.path))
     chosen = read_triplets(Path(triplets.path), len(listed), triplets.first, triplets.odd)
-    found = ceilings(chosen)
+    ceiling = ceilings(chosen)
     facts["choices"] = {
         "choices": len(chosen),
         "distinct_triplets": distinct(chosen),
         "people": None if chosen.people is None else len(np.unique(chosen.people)),
-        "ceilings": None if found is None else asdict(found),
+        "ceilings": None if ceiling is None else asdict(ceiling),
     }
     table = None if dimensions is None else np.load(dimensions.path, allow_pickle=False)
     write_people(path, ordered(listed, chosen, table, facts))

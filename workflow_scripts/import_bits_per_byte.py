@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 def import_bits_per_byte(bundle: str, path: Path, output: Path) -> None:
     """Write the loss, bits per byte and parameters that a file has. Raises FileNotFoundError or StoreError."""
-    found = layouts.read_platonic_quality(path)
+    quality = layouts.read_platonic_quality(path)
     source = {"path": str(path), "layout": "platonic", "sha256": file_sha256(path)}
-    language_files.write_published_quality(output, bundle, found, source)
+    language_files.write_published_quality(output, bundle, quality, source)
 
 
 if __name__ == "__main__":

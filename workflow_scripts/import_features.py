@@ -37,9 +37,9 @@ def import_features(
     # sizes and times, to notice a change; what was read is recorded below by sha256
     model = Model.from_recipe(content["model"])
     where = precomputed.sources(model, dataset, condition, downloaded)
-    found = precomputed.read(model, where)
-    logs.log.info("%s: %d rows, %d layers", model.name, len(found.names), len(found.values))
-    files = {path for table in found.tables.values() for path in table.files}
+    imported = precomputed.read(model, where)
+    logs.log.info("%s: %d rows, %d layers", model.name, len(imported.names), len(imported.values))
+    files = {path for table in imported.tables.values() for path in table.files}
     digests = {str(path): file_sha256(path) for path in sorted(files)}
     shared = {
         **content,
@@ -52,7 +52,7 @@ def import_features(
             "size": None,
             "seed": None,
             "manifest_sha256": None,
-            "names_sha256": hashlib.sha256("\n".join(found.names).encode()).hexdigest(),
+            "names_sha256": hashlib.sha256("\n".join(imported.names).encode()).hexdigest(),
         },
         "source": {
             alias: {
@@ -62,11 +62,11 @@ def import_features(
                 "dtype": table.dtype,
                 "names": table.names_from,
             }
-            for alias, table in found.tables.items()
+            for alias, table in imported.tables.items()
         },
         "torch": torch.__version__,
     }
-    bundles.write(features, layers_json, found.names, found.values.__getitem__, shared, model.layers)
+    bundles.write(features, layers_json, imported.names, imported.values.__getitem__, shared, model.layers)
 
 
 if __name__ == "__main__":

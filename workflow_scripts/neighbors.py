@@ -60,7 +60,7 @@ def neighbors(layers_json: Path, k_max: int, preparation: Preparation, path: Pat
             except FeatureError as error:
                 raise FeatureError(f"{source}: {error}") from error
             del features
-            found = nearest_neighbors(
+            lists = nearest_neighbors(
                 rows,
                 min(k_max, len(names) - 1),
                 search.rows(len(names)),
@@ -68,7 +68,7 @@ def neighbors(layers_json: Path, k_max: int, preparation: Preparation, path: Pat
                 threads=search.threads,
                 device=gpu,
             )
-            file.add(alias, found)
+            file.add(alias, lists)
         settings = {
             **preparation_settings(preparation),
             "k_max": min(k_max, len(names) - 1),

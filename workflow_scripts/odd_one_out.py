@@ -85,7 +85,7 @@ def odd_one_out(
         values = features.values if settings.pca is None else principal_components(features.values, settings.pca)
         similarities, sizes = pair_similarities(values, triplets, settings.distance, memory_mb)
         choices = Choices(closest_pairs(triplets.objects, similarities, sizes))
-        said = likelihood(similarities)
+        fit = likelihood(similarities)
         credit = choices.credit(settings.ties)
         gained.append(credit.astype(np.float32))
         closest.append(choices.closest)
@@ -98,9 +98,9 @@ def odd_one_out(
                 "tie_rate": choices.tie_rate,
                 "fair": choices.credit("fair").mean(),
                 "published": choices.credit("published").mean(),
-                "nll": said.nll,
-                "nll_fitted": said.fitted,
-                "temperature": said.temperature,
+                "nll": fit.nll,
+                "nll_fitted": fit.fitted,
+                "temperature": fit.temperature,
                 "choices": len(triplets),
             }
         )

@@ -37,7 +37,7 @@ def per_image(
     setting = recipes.read_settings(settings)
     # nothing is drawn here
     a, b = sides.read_sides(*files, seed=0)
-    found = images.per_image(a.lists.layer(layers[0]), b.lists.layer(layers[1]), setting.k)
+    compared = images.per_image(a.lists.layer(layers[0]), b.lists.layer(layers[1]), setting.k)
     labels = labels_of(a.names, manifest)
     columns = ("shared", "overlap", "reciprocal", "is_nearest_shared")
     sided = ("in_degree_a", "in_degree_b", "similarity_a", "similarity_b")
@@ -45,15 +45,15 @@ def per_image(
         {
             "name": list(a.names),
             "label": labels,
-            **{column: getattr(found, column) for column in (*columns, *sided)},
-            "same_label_a": images.same_label(found.neighbors_a, labels),
-            "same_label_b": images.same_label(found.neighbors_b, labels),
-            "same_label_shared": images.same_label(found.neighbors_a, labels, found.is_shared_a),
+            **{column: getattr(compared, column) for column in (*columns, *sided)},
+            "same_label_a": images.same_label(compared.neighbors_a, labels),
+            "same_label_b": images.same_label(compared.neighbors_b, labels),
+            "same_label_shared": images.same_label(compared.neighbors_a, labels, compared.is_shared_a),
         }
     )
     with replacing(table) as temporary:
         frame.to_parquet(temporary, index=False)
-    mean = Score(found.shared.sum() / found.is_shared_a.size)
+    mean = Score(compared.shared.sum() / compared.is_shared_a.size)
     write_json(recipe, recipes.score_recipe("mutual_knn", a.lists, b.lists, layers, setting, where, mean))
 
 

@@ -66,15 +66,15 @@ def probe_layers(
     def checkpoint_file(name: str) -> TrainingCheckpoint:
         return TrainingCheckpoint(checkpoints / name)
 
-    found = probe(values, people.names, people.triplets, plan, seed, on, distance, ties, checkpoint_file)
-    tested = next(iter(found.values())).tested
+    probes = probe(values, people.names, people.triplets, plan, seed, on, distance, ties, checkpoint_file)
+    tested = next(iter(probes.values())).tested
     groups = people.triplets.groups[tested]
     over = {
-        what: clustered(np.stack([_credit(each, what) for each in found.values()]), groups, seed)
+        what: clustered(np.stack([_credit(each, what) for each in probes.values()]), groups, seed)
         for what in ("before", "after", "gain")
     }
     rows = []
-    for i, (layer, each) in enumerate(found.items()):
+    for i, (layer, each) in enumerate(probes.items()):
         row: dict[str, Any] = {"layer": layer, "choices": int(tested.sum())}
         row["distinct_triplets"] = distinct(people.triplets, tested)
         for what, interval in over.items():
@@ -85,7 +85,7 @@ def probe_layers(
         rows.append(row)
         logs.log.info("%s: %.4f before, %.4f after", layer, row["before"], row["after"])
     make_empty(outputs.transforms)
-    for layer, each in found.items():
+    for layer, each in probes.items():
         for fold, transform in enumerate(each.transforms):
             write_transform(outputs.transforms / layer / f"fold{fold}.npz", transform)
     shared = next(iter(features.values())).shared
@@ -101,7 +101,8 @@ def probe_layers(
             "device": str(on),
             "chance": CHANCE,
             "layers": {
-                layer: {"losses": each.losses.tolist(), "epochs": each.epochs.tolist()} for layer, each in found.items()
+                layer: {"losses": each.losses.tolist(), "epochs": each.epochs.tolist()}
+                for layer, each in probes.items()
             },
             "people": people.facts,
             "features": shared,

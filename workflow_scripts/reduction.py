@@ -57,12 +57,12 @@ def reduction(folder: Path, people_path: Path, settings: Settings, memory_mb: in
     folder: un-pooled tokens, of which a block is in memory at a time. Raises StoreError where tokens and people know
     other objects.
     """
-    people, found = human_files.read_people(people_path), read_tokens(folder)
-    check_same_names(people.names, found.names, people_path, folder)
+    people, unpooled = human_files.read_people(people_path), read_tokens(folder)
+    check_same_names(people.names, unpooled.names, people_path, folder)
     triplets = published_sample(people.triplets, settings.triplets)
     rows: list[dict[str, Any]] = []
     gained = []
-    for layer, tokens in found.layers.items():
+    for layer, tokens in unpooled.layers.items():
         for pooling in settings.poolings:
             for what, dimensions, choices in _choices(tokens, pooling, triplets, settings, memory_mb):
                 credit = choices.credit(settings.ties)
@@ -78,14 +78,14 @@ def reduction(folder: Path, people_path: Path, settings: Settings, memory_mb: in
         outputs.recipe,
         {
             "format": 1,
-            "bundle": found.recipe["bundle"],
+            "bundle": unpooled.recipe["bundle"],
             **asdict(settings),
             "chance": CHANCE,
             "choices": {"choices": len(triplets), "distinct_triplets": distinct(triplets)},
-            "shapes": {layer: list(tokens.shape) for layer, tokens in found.layers.items()},
+            "shapes": {layer: list(tokens.shape) for layer, tokens in unpooled.layers.items()},
             "fitted": "principal components to all objects, as published; they see no choice",
             "people": people.facts,
-            "features": found.recipe,
+            "features": unpooled.recipe,
         },
     )
     tables.write(tables.frame(rows, COLUMNS), outputs.table, outputs.parquet)

@@ -67,11 +67,11 @@ def regression(layers_json: Path, people_path: Path, settings: Settings, memory_
     for layer, features in human_files.layers_of(layers_json, people):
         recipe = features.shared
         predicted = cross_predicted(features.values, people.dimensions, folds, settings.alphas)
-        found = explained(people.dimensions, predicted, keyed(settings.seed, "bootstrap", "objects"))
+        r2 = explained(people.dimensions, predicted, keyed(settings.seed, "bootstrap", "objects"))
         # a target that does not vary within some fold has no score there
-        within = np.nanmean(found.per_fold, axis=0)
+        within = np.nanmean(r2.per_fold, axis=0)
         alphas = np.median(predicted.alphas, axis=0)
-        columns = zip(found.values, found.low, found.high, within, alphas, strict=True)
+        columns = zip(r2.values, r2.low, r2.high, within, alphas, strict=True)
         rows += [
             dict(zip(COLUMNS, (layer, dimension, *values), strict=True)) for dimension, values in enumerate(columns)
         ]
@@ -79,7 +79,7 @@ def regression(layers_json: Path, people_path: Path, settings: Settings, memory_
         gained.append(choices.credit(settings.ties).astype(np.float32))
         predictions.append(predicted.values.astype(np.float32))
         layers.append(layer)
-        logs.log.info("%s: median R² %.3f", layer, float(np.median(found.values)))
+        logs.log.info("%s: median R² %.3f", layer, float(np.median(r2.values)))
     arrays: dict[str, Any] = {
         "predictions": np.stack(predictions),
         "names": people.names,

@@ -43,7 +43,7 @@ def se_cknna(
         sides.read_sides(sides.Files(files[CLEAN][0]), sides.Files(a), drawing.seed)
     pairs = {condition: (a.layer(layers[0]).held(), b.layer(layers[1]).held()) for condition, (a, b) in read.items()}
     clean = pairs.pop(CLEAN)
-    found = semantic.semantic_equivariance(
+    result = semantic.semantic_equivariance(
         clean,
         pairs,
         setting,
@@ -56,11 +56,11 @@ def se_cknna(
     if asked["reference"] == "same":
         robust["b"] = semantic.under_conditions({name: (clean[1], pair[1]) for name, pair in pairs.items()}, setting)
     lists = {condition: (a.lists, b.lists) for condition, (a, b) in read.items()}
-    recipe = recipes.semantic_equivariance_recipe(lists, layers, setting, dataset, asked, found, robust, drawing)
-    if math.isnan(found.transformed.mean.value):
+    recipe = recipes.semantic_equivariance_recipe(lists, layers, setting, dataset, asked, result, robust, drawing)
+    if math.isnan(result.transformed.mean.value):
         logs.log.warning("undefined: %s", recipe["undefined"])
     with replacing(score_path) as temporary:
-        np.save(temporary, np.float64(found.transformed.mean.value), allow_pickle=False)
+        np.save(temporary, np.float64(result.transformed.mean.value), allow_pickle=False)
     write_json(recipe_path, recipe)
 
 

@@ -229,7 +229,7 @@ def _imported(statement: ast.Import | ast.ImportFrom) -> Iterator[str]:
 def _files_of(name: str) -> tuple[Path, ...]:
     """The file of a module and the ``__init__`` of every package around it, which run first."""
     steps = name.split(".")[1:]
-    found = [_ROOT.joinpath(*steps[:count], "__init__.py") for count in range(len(steps) + 1)]
+    files = [_ROOT.joinpath(*steps[:count], "__init__.py") for count in range(len(steps) + 1)]
     if steps:
-        found.append(_ROOT.joinpath(*steps).with_suffix(".py"))
-    return tuple(path.resolve() for path in found if path.is_file())
+        files.append(_ROOT.joinpath(*steps).with_suffix(".py"))
+    return tuple(path.resolve() for path in files if path.is_file())

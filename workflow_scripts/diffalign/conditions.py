@@ -78,7 +78,7 @@ def separate_transforms(names: Iterable[str]) -> tuple[str, ...]:
     """The same conditions with every rotation and every scale by itself in the place of ``equivariance``."""
     turns = [f"rotate_{degrees}" for degrees in ROTATIONS if degrees]
     shares = [f"scale_{scale:.3f}" for scale in SCALES if scale != 1]
-    found: list[str] = []
+    separate: list[str] = []
     for name in names:
-        found.extend([*turns, *shares] if name == EQUIVARIANCE else [name])
-    return tuple(dict.fromkeys(found))
+        separate.extend([*turns, *shares] if name == EQUIVARIANCE else [name])
+    return tuple(dict.fromkeys(separate))

@@ -144,12 +144,12 @@ def parse_representation(text: str, catalogue: Mapping[str, Vocabulary]) -> Repr
     if model not in catalogue:
         raise unknown("model", model, catalogue)
     vocabulary = catalogue[model]
-    found = _sorted_variant(text, model, variant, vocabulary)
-    noise, conditioning = found.get("noise level"), found.get("conditioning")
-    options = tuple(found[option] for option in OPTIONS if option in found)
-    alone = TEXT in found or (conditioning in vocabulary.embeddings and noise is None)
+    parts = _sorted_variant(text, model, variant, vocabulary)
+    noise, conditioning = parts.get("noise level"), parts.get("conditioning")
+    options = tuple(parts[option] for option in OPTIONS if option in parts)
+    alone = TEXT in parts or (conditioning in vocabulary.embeddings and noise is None)
     if alone:
-        _check_alone(text, found, vocabulary)
+        _check_alone(text, parts, vocabulary)
     representation = Representation(
         model,
         None if alone else vocabulary.noise if noise is None else canonical_noise(noise),
@@ -160,7 +160,7 @@ def parse_representation(text: str, catalogue: Mapping[str, Vocabulary]) -> Repr
     )
     layers = representation.layers(vocabulary)
     if underscore and layer not in layers:
-        hint = f"; {_AS_PROMPT}" if alone and TEXT not in found else ""
+        hint = f"; {_AS_PROMPT}" if alone and TEXT not in parts else ""
         raise UnknownName(f"{head if alone else model} has no layer '{layer}'; it has {listed_layers(layers)}{hint}")
     return representation
 
@@ -173,17 +173,17 @@ def model_word(text: str) -> str:
 def _sorted_variant(text: str, model: str, variant: Sequence[str], vocabulary: Vocabulary) -> dict[str, str]:
     """Kind of part -> part. Raises UnknownName for an unknown part, two of one kind, and another order than theirs."""
     kinds = ("noise level", TEXT, "conditioning", *OPTIONS)
-    found: dict[str, str] = {}
+    parts: dict[str, str] = {}
     for part in variant:
         kind = _kind(text, model, part, vocabulary)
-        if kind in found:
-            raise UnknownName(f"'{text}' gives two {kind}s, '{found[kind]}' and '{part}'")
-        found[kind] = part
-    ordered = [kind for kind in kinds if kind in found]
-    if ordered != list(found):
-        right = "-".join(found[kind] for kind in ordered)
+        if kind in parts:
+            raise UnknownName(f"'{text}' gives two {kind}s, '{parts[kind]}' and '{part}'")
+        parts[kind] = part
+    ordered = [kind for kind in kinds if kind in parts]
+    if ordered != list(parts):
+        right = "-".join(parts[kind] for kind in ordered)
         raise UnknownName(f"'{text}': parts of a variant stand in the order '-{right}'")
-    return found
+    return parts
 
 
 def _kind(text: str, model: str, part: str, vocabulary: Vocabulary) -> str:
@@ -208,20 +208,20 @@ def _kind(text: str, model: str, part: str, vocabulary: Vocabulary) -> str:
     raise UnknownName(f"'{text}': {model} has no variants, so '-{part}' means nothing")
 
 
-def _check_alone(text: str, found: Mapping[str, str], vocabulary: Vocabulary) -> None:
+def _check_alone(text: str, parts: Mapping[str, str], vocabulary: Vocabulary) -> None:
     """Raise UnknownName where a representation without an image is given what only one with an image has."""
-    if TEXT not in found:
+    if TEXT not in parts:
         for option in OPTIONS:
-            if option in found:
-                raise UnknownName(f"'{text}': an embedding alone takes no '-{found[option]}'; {_AS_PROMPT}")
+            if option in parts:
+                raise UnknownName(f"'{text}': an embedding alone takes no '-{parts[option]}'; {_AS_PROMPT}")
         return
-    if "noise level" in found:
-        raise UnknownName(f"'{text}': {TEXT} reads no image, so '-{found['noise level']}' means nothing")
-    if found.get("conditioning") not in vocabulary.texts:
+    if "noise level" in parts:
+        raise UnknownName(f"'{text}': {TEXT} reads no image, so '-{parts['noise level']}' means nothing")
+    if parts.get("conditioning") not in vocabulary.texts:
         raise UnknownName(f"'{text}': {TEXT} is followed by what is read: {', '.join(vocabulary.texts)}")
     for option in OPTIONS:
-        if option in found and option != "untrained":
-            raise UnknownName(f"'{text}': {TEXT} reads no image, so '-{found[option]}' means nothing")
+        if option in parts and option != "untrained":
+            raise UnknownName(f"'{text}': {TEXT} reads no image, so '-{parts[option]}' means nothing")
 
 
 def is_variant_word(word: str) -> bool:
@@ -245,8 +245,8 @@ def print_pair(a: str, b: str) -> str:
 def bundle_pattern(model: str, vocabulary: Vocabulary) -> str:
     """Regular expression of the canonical bundles of one model that see images, for wildcard constraints."""
     noise = r"-(?:t0(?:\.[0-9]*[1-9])?|t1|s[1-9][0-9]?|s100)" if vocabulary.noise else ""
-    told = _alternatives((*vocabulary.conditionings[1:], *vocabulary.embeddings))
-    return re.escape(model) + noise + told + _options(vocabulary.options)
+    conditioning = _alternatives((*vocabulary.conditionings[1:], *vocabulary.embeddings))
+    return re.escape(model) + noise + conditioning + _options(vocabulary.options)
 
 
 def text_pattern(model: str, vocabulary: Vocabulary) -> str:

@@ -21,7 +21,7 @@ def folder_digest(folder: Path) -> str | None:
     """
     if not folder.is_dir():
         return None
-    found = []
+    lines = []
     waiting = [str(folder)]
     while waiting:
         with os.scandir(waiting.pop()) as entries:
@@ -31,17 +31,17 @@ def folder_digest(folder: Path) -> str | None:
                 else:
                     status = entry.stat()
                     name = os.path.relpath(entry.path, folder)
-                    found.append(f"{name} {status.st_size} {status.st_mtime_ns}")
-    return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16]
+                    lines.append(f"{name} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
 
 
 def files_digest(paths: Iterable[Path]) -> str:
     """A digest of path, size and time of change of files and folders, absent ones too; none is read."""
-    found = []
+    lines = []
     for path in sorted(set(paths)):
         if path.is_file():
             status = path.stat()
-            found.append(f"{path} {status.st_size} {status.st_mtime_ns}")
+            lines.append(f"{path} {status.st_size} {status.st_mtime_ns}")
         else:
-            found.append(f"{path} {folder_digest(path)}")
-    return hashlib.sha256("\n".join(found).encode()).hexdigest()[:16]
+            lines.append(f"{path} {folder_digest(path)}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

@@ -36,9 +36,9 @@ def shuffled(names: Sequence[str], seed: int, purpose: str) -> list[int]:
 
 def dealt(names: Sequence[str], groups: int, seed: int, purpose: str) -> NDArray[np.int64]:
     """The group (N,) of every name, 0 … groups - 1: names are dealt out in turn, in the order of `shuffled`."""
-    found = np.empty(len(names), np.int64)
-    found[shuffled(names, seed, purpose)] = np.arange(len(names)) % groups
-    return found
+    group_of = np.empty(len(names), np.int64)
+    group_of[shuffled(names, seed, purpose)] = np.arange(len(names)) % groups
+    return group_of
 
 
 def normal(

@@ -39,12 +39,12 @@ def measured(
     """All metrics of one pair of layers with their nulls. draws, alpha, seed: as for `calibration.calibrate`."""
     grids = measure_grid(metrics, [a], [b], settings, memory)
     nulls = calibrate(grids, [a], [b], settings, draws, alpha, seed)
-    found = {}
+    by_metric = {}
     for name, grid in grids.items():
         null = nulls.get(name)
         cells = () if null is None else (null.mean, null.sd, null.z, null.p, null.calibrated)
-        found[name] = Measured(*(float(values[0, 0]) for values in (grid, *cells)))
-    return found
+        by_metric[name] = Measured(*(float(values[0, 0]) for values in (grid, *cells)))
+    return by_metric
 
 
 def neighbor_counts(k: int, k_max: int, steps: int = 12) -> list[int]:

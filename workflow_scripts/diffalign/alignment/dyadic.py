@@ -48,7 +48,7 @@ def errors(a: KnnGraphs, b: KnnGraphs, scores: Mapping[str, Parts]) -> dict[str,
         name: [_own_shares(side, parts.shares if parts.scaled else None) for side in (a, b)]
         for name, parts in scores.items()
     }
-    found = {name: np.empty((a.layers, b.layers)) for name in scores}
+    by_name = {name: np.empty((a.layers, b.layers)) for name in scores}
     for part in chunks(a, b, a.count * a.k):
         layers = a[part]
         forward = EdgeIndex(layers).matches(b)
@@ -59,10 +59,10 @@ def errors(a: KnnGraphs, b: KnnGraphs, scores: Mapping[str, Parts]) -> dict[str,
             own_a, own_b = own[name][0][part], own[name][1]
             both = sum(
                 (m.per_pair(own_a.values[m.edges_a] * own_b.values[m.edges_b]) for m in (forward, turned)),
-                start=np.zeros(found[name][part].size),
+                start=np.zeros(by_name[name][part].size),
             )
-            found[name][part] = np.sqrt(_variance(shared, w, own_a, own_b, both))
-    return found
+            by_name[name][part] = np.sqrt(_variance(shared, w, own_a, own_b, both))
+    return by_name
 
 
 class _Own:

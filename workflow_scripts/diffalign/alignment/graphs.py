@@ -138,16 +138,16 @@ class Matches:
         edges = self.graphs_a.targets.size
         layers_b = self.pairs % self.shape[1] * edges
         keys, wanted = layers_b + self.edges_a, (layers_b + reverse)[candidates]
-        found = np.full(len(keys), -1, np.int64)
+        reversed_matches = np.full(len(keys), -1, np.int64)
         if self.shape[1] * edges <= 32 * len(keys):
             where = np.full(self.shape[1] * edges, -1, np.int32)
             where[keys] = np.arange(len(keys), dtype=np.int32)
-            found[candidates] = where[wanted]
+            reversed_matches[candidates] = where[wanted]
         elif len(keys):
             order = np.argsort(keys)
             at = np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)
-            found[candidates] = np.where(keys[order[at]] == wanted, order[at], -1)
-        return found
+            reversed_matches[candidates] = np.where(keys[order[at]] == wanted, order[at], -1)
+        return reversed_matches
 
     def per_pair(self, values: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """Sums of a value of each match, or their number: (L_A L_B,)."""
@@ -222,8 +222,8 @@ class EdgeIndex:
             bits = self._bitmap[wanted >> 3] >> (wanted & 7).astype(np.uint8)
             candidates = np.flatnonzero(bits & 1)
         slots = np.minimum(np.searchsorted(self._keys, wanted[candidates]), len(self._keys) - 1)
-        found = self._keys[slots] == wanted[candidates]
-        return candidates[found], slots[found]
+        exists = self._keys[slots] == wanted[candidates]
+        return candidates[exists], slots[exists]
 
 
 def chunks(a: KnnGraphs, b: KnnGraphs, expected: float) -> Iterator[slice]:

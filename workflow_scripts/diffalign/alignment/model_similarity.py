@@ -16,14 +16,14 @@ def between(pairs: Iterable[tuple[str, str, float]]) -> tuple[list[str], Grid]:
 
     pairs: (A, B, score). Where both directions of a pair are there, the mean of them stands.
     """
-    found: dict[tuple[str, str], list[float]] = {}
+    scores: dict[tuple[str, str], list[float]] = {}
     models: list[str] = []
     for a, b, value in pairs:
         models += [name for name in (a, b) if name not in models]
         for pair in ((a, b), (b, a)):
-            found.setdefault(pair, []).append(value)
+            scores.setdefault(pair, []).append(value)
     grid = np.full((len(models), len(models)), np.nan)
-    for (a, b), values in found.items():
+    for (a, b), values in scores.items():
         if a != b:
             grid[models.index(a), models.index(b)] = float(np.mean(values))
     return models, grid

@@ -134,9 +134,9 @@ def masked_biased_hsic(shared: Matches) -> NDArray[np.float64]:
 def _trace(shared: Matches) -> NDArray[np.float64]:
     """Σ_ij K_ij L_ji for every pair."""
     reverse = shared.reversed_at()
-    found = np.flatnonzero(reverse >= 0)
-    products = shared.weights_a[found] * shared.weights_b[reverse[found]]
-    return np.asarray(np.bincount(shared.pairs[found], products, minlength=shared.shape[0] * shared.shape[1]), float)
+    mutual = np.flatnonzero(reverse >= 0)
+    products = shared.weights_a[mutual] * shared.weights_b[reverse[mutual]]
+    return np.asarray(np.bincount(shared.pairs[mutual], products, minlength=shared.shape[0] * shared.shape[1]), float)
 
 
 def _columns_by_rows(

@@ -87,8 +87,8 @@ class _Scores:
         if covariance is None:
             return Estimate(value)
         error = np.sqrt(np.maximum(covariance[:1, :1], 0))
-        found = around(np.array([[value]]), error)
-        return Estimate(value, float(error[0, 0]), float(found.low[0, 0]), float(found.high[0, 0]))
+        interval = around(np.array([[value]]), error)
+        return Estimate(value, float(error[0, 0]), float(interval.low[0, 0]), float(interval.high[0, 0]))
 
     def mean_of(self, names: Iterable[str]) -> NDArray[np.float64]:
         """Weights of the mean of some scores."""
@@ -121,23 +121,26 @@ def semantic_equivariance(
     """
     scores = _Scores({"": clean, **transformed}, settings)
     mean, alone = scores.mean_of(transformed), scores.mean_of([""])
-    found = _under_conditions(scores, transformed)
+    of_transformed = _under_conditions(scores, transformed)
     of_clean = scores.estimate(alone)
-    relative = Estimate(found.mean.value / of_clean.value - 1 if of_clean.value else math.nan)
+    relative = Estimate(of_transformed.mean.value / of_clean.value - 1 if of_clean.value else math.nan)
     covariance = scores.covariance(mean, alone)
-    if covariance is not None and (bounds := of_ratio(found.mean.value, of_clean.value, covariance)) is not None:
+    if (
+        covariance is not None
+        and (bounds := of_ratio(of_transformed.mean.value, of_clean.value, covariance)) is not None
+    ):
         relative = Estimate(relative.value, math.nan, bounds[0] - 1, bounds[1] - 1)
     null = None
-    if not math.isnan(found.mean.value):
+    if not math.isnan(of_transformed.mean.value):
         orders: Iterable[NDArray[np.intp]] = nulls.permutations(clean[0].count, draws, seed)
         drawn = [float(scores.under(order)[1:].mean()) for order in (progress(orders, draws) if progress else orders)]
         null = calibrate_by_permutations(
-            np.array([[found.mean.value]]),
+            np.array([[of_transformed.mean.value]]),
             np.array(drawn)[:, None, None],
             METRICS[METRIC].highest(settings.k),
             alpha,
         )
-    return SemanticEquivariance(found, of_clean, scores.estimate(mean - alone), relative, null)
+    return SemanticEquivariance(of_transformed, of_clean, scores.estimate(mean - alone), relative, null)
 
 
 def _under_conditions(scores: _Scores, names: Iterable[str]) -> UnderConditions:

@@ -40,8 +40,8 @@ def votes(triplets: Triplets) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     ascending = np.sort(triplets.objects, axis=1)
     chosen = (ascending == triplets.objects[:, 2:]).argmax(axis=1)
     distinct, first = np.unique(groups, return_index=True)
-    found = np.bincount(groups * 3 + chosen, minlength=3 * len(distinct))
-    return ascending[first], found.reshape(len(distinct), 3)
+    counts = np.bincount(groups * 3 + chosen, minlength=3 * len(distinct))
+    return ascending[first], counts.reshape(len(distinct), 3)
 
 
 def ceilings(triplets: Triplets) -> Ceilings | None:

@@ -11,7 +11,9 @@ TIE = 1e-12
 
 
 @njit(nogil=True, cache=True)
-def gather(objects: NDArray[np.int32], block: NDArray[np.float64], start: int, found: NDArray[np.float64]) -> None:
+def gather(
+    objects: NDArray[np.int32], block: NDArray[np.float64], start: int, similarities: NDArray[np.float64]
+) -> None:
     """Write the similarities of the pairs whose first object is a row of the block.
 
     objects: (T, 3). block: (B, N), similarities of objects start … start + B - 1 to all. found: (T, 3), of the pairs
@@ -21,10 +23,10 @@ def gather(objects: NDArray[np.int32], block: NDArray[np.float64], start: int, f
     for t in range(objects.shape[0]):
         a, b, c = objects[t, 0], objects[t, 1], objects[t, 2]
         if start <= a < stop:
-            found[t, 0] = block[a - start, b]
-            found[t, 1] = block[a - start, c]
+            similarities[t, 0] = block[a - start, b]
+            similarities[t, 1] = block[a - start, c]
         if start <= b < stop:
-            found[t, 2] = block[b - start, c]
+            similarities[t, 2] = block[b - start, c]
 
 
 @njit(nogil=True, cache=True)
@@ -35,10 +37,10 @@ def closest_pairs(
 
     similarities: (T, 3). sizes: (N,) squared norms of what was compared, the scale of rounding.
     """
-    found = np.empty(objects.shape[0], np.uint8)
+    codes = np.empty(objects.shape[0], np.uint8)
     for t in range(objects.shape[0]):
         x, y, z = similarities[t, 0], similarities[t, 1], similarities[t, 2]
         size = max(sizes[objects[t, 0]], sizes[objects[t, 1]], sizes[objects[t, 2]])
         least = max(x, y, z) - TIE * size
-        found[t] = (x >= least) + 2 * (y >= least) + 4 * (z >= least)
-    return found
+        codes[t] = (x >= least) + 2 * (y >= least) + 4 * (z >= least)
+    return codes

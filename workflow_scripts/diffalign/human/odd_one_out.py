@@ -87,26 +87,26 @@ def pair_similarities(
         raise ValueError(f"{len(rows)} rows of features for {triplets.count} objects")
     x = compared(rows, distance)
     sizes = np.einsum("nd,nd->n", x, x)
-    found = np.empty((len(triplets), 3))
+    similarities = np.empty((len(triplets), 3))
     for start, products in _blocks(x, memory_mb):
         block = (
             2 * products - sizes - sizes[start : start + len(products), None] if distance == "euclidean" else products
         )
-        gather(triplets.objects, block, start, found)
-    return found, sizes
+        gather(triplets.objects, block, start, similarities)
+    return similarities, sizes
 
 
 def similarities_of_products(
-    found: Products, triplets: Triplets, distance: str = "cosine"
+    products: Products, triplets: Triplets, distance: str = "cosine"
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """As `pair_similarities`, from the products of rows alone. Raises ValueError for another distance or number."""
     if distance not in DISTANCES:
         raise ValueError(f"unknown distance '{distance}'; allowed: {', '.join(DISTANCES)}")
-    if len(found.sums) != triplets.count:
-        raise ValueError(f"{len(found.sums)} rows of features for {triplets.count} objects")
-    x = found.centred if distance == "euclidean" else found.plain
+    if len(products.sums) != triplets.count:
+        raise ValueError(f"{len(products.sums)} rows of features for {triplets.count} objects")
+    x = products.centred if distance == "euclidean" else products.plain
     if distance == "correlation":
-        x = x - np.outer(found.sums, found.sums) / found.width
+        x = x - np.outer(products.sums, products.sums) / products.width
     if distance in ("cosine", "correlation"):
         norms = np.sqrt(np.maximum(np.diag(x), 0))
         norms = np.where(norms > 0, norms, 1)

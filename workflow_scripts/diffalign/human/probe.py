@@ -115,7 +115,7 @@ def nested_splits(triplets: Triplets, names: Sequence[str], folds: int, inner: i
     if len(names) != triplets.count:
         raise ValueError(f"{len(names)} names for {triplets.count} objects")
     outer = dealt(names, folds, seed, "folds")
-    found = []
+    splits = []
     for fold in range(folds):
         rest = np.flatnonzero(outer != fold)
         stops = np.zeros(len(names), bool)
@@ -129,8 +129,8 @@ def nested_splits(triplets: Triplets, names: Sequence[str], folds: int, inner: i
                     f"{triplets.where}: no triplet lies wholly among the {int(objects.sum())} objects {what} of fold "
                     f"{fold} of {folds}; take fewer folds or more triplets"
                 )
-        found.append(Split(masks[0], masks[1], masks[2], seen))
-    return found
+        splits.append(Split(masks[0], masks[1], masks[2], seen))
+    return splits
 
 
 @dataclass(frozen=True, eq=False)
@@ -420,7 +420,7 @@ def probe(
                 }
                 checkpoint = Checkpoint(checkpoints(f"{fold}-{group[0]}.pt"), of)
             jobs = [(layer, setting) for layer in group for setting in plan.settings]
-            found = train(
+            fitted = train(
                 [rows[layer] for layer, _ in jobs],
                 triplets,
                 split,
@@ -434,16 +434,16 @@ def probe(
             )
             for layer in group:
                 fits[layer].append(
-                    [(prepared[layer], fit) for (own, _), fit in zip(jobs, found, strict=True) if own == layer]
+                    [(prepared[layer], fit) for (own, _), fit in zip(jobs, fitted, strict=True) if own == layer]
                 )
     return {layer: _report(layers[layer], triplets, splits, fits[layer], plan, distance, ties) for layer in layers}
 
 
 def _digest(arrays: Sequence[NDArray[Any]]) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for array in arrays:
-        found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _groups(rows: Mapping[str, NDArray[np.float32]], settings: int) -> list[tuple[str, ...]]:
@@ -451,11 +451,11 @@ def _groups(rows: Mapping[str, NDArray[np.float32]], settings: int) -> list[tupl
     by_width: dict[int, list[str]] = {}
     for layer, values in rows.items():
         by_width.setdefault(values.shape[1], []).append(layer)
-    found = []
+    groups = []
     for width, same in by_width.items():
         size = max(1, _BLOCK_BYTES // (5 * 4 * width * width * settings))
-        found += [tuple(same[i : i + size]) for i in range(0, len(same), size)]
-    return found
+        groups += [tuple(same[i : i + size]) for i in range(0, len(same), size)]
+    return groups
 
 
 def _initial(layer: str, fold: int, width: int, schedule: Schedule, seed: int) -> NDArray[np.float32]:

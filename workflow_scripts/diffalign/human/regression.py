@@ -89,10 +89,10 @@ def cross_predicted(
     chosen = []
     for fold in range(int(folds.max()) + 1):
         held_out = folds == fold
-        found = fit(rows[~held_out], targets[~held_out], alphas)
-        values[held_out] = found.predict(rows[held_out])
-        baselines[held_out] = found.offsets
-        chosen.append(found.alphas)
+        ridge = fit(rows[~held_out], targets[~held_out], alphas)
+        values[held_out] = ridge.predict(rows[held_out])
+        baselines[held_out] = ridge.offsets
+        chosen.append(ridge.alphas)
     return Predictions(values, baselines, np.stack(chosen), folds)
 
 

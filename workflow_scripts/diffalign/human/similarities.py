@@ -41,34 +41,34 @@ def read_similarities(
     name a line, or a MATLAB file, in which ``names_key`` is a cell array of them; they are uniqueIDs, or words that a
     single concept has. measures: ``dissimilarity`` or ``similarity``. Raises SimilarityError.
     """
-    found = np.asarray(_matlab(path, key) if path.suffix == ".mat" else _array(path), np.float64)
+    matrix = np.asarray(_matlab(path, key) if path.suffix == ".mat" else _array(path), np.float64)
     if measures not in MEASURES:
         raise SimilarityError(f"unknown measure '{measures}'; allowed: {', '.join(MEASURES)}")
-    if found.ndim != 2 or found.shape[0] != found.shape[1] or len(found) < _FEWEST:
-        raise SimilarityError(f"{path}: holds {found.shape}; expected as many rows as columns, at least {_FEWEST}")
-    pairs = ~np.eye(len(found), dtype=bool)
-    if not np.isfinite(found[pairs]).all() or not np.allclose(found, found.T, equal_nan=True):
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < _FEWEST:
+        raise SimilarityError(f"{path}: holds {matrix.shape}; expected as many rows as columns, at least {_FEWEST}")
+    pairs = ~np.eye(len(matrix), dtype=bool)
+    if not np.isfinite(matrix[pairs]).all() or not np.allclose(matrix, matrix.T, equal_nan=True):
         raise SimilarityError(f"{path}: not symmetric, or NaN or infinite beside the diagonal")
-    said = _cells(names, names_key) if names.suffix == ".mat" else names.read_text(encoding="utf-8").split("\n")
-    listed = [name.strip() for name in said if name.strip()]
-    if len(listed) != len(found):
-        raise SimilarityError(f"{names}: {len(listed)} names for {len(found)} rows of {path}")
-    return Similarities(-found if measures == "dissimilarity" else found, _unique_ids(listed, concepts, names))
+    cells = _cells(names, names_key) if names.suffix == ".mat" else names.read_text(encoding="utf-8").split("\n")
+    listed = [name.strip() for name in cells if name.strip()]
+    if len(listed) != len(matrix):
+        raise SimilarityError(f"{names}: {len(listed)} names for {len(matrix)} rows of {path}")
+    return Similarities(-matrix if measures == "dissimilarity" else matrix, _unique_ids(listed, concepts, names))
 
 
 def _unique_ids(listed: Sequence[str], concepts: Sequence[Concept], where: Path) -> tuple[str, ...]:
-    ids = {concept.name for concept in concepts}
+    known = {concept.name for concept in concepts}
     by_word: dict[str, list[str]] = {}
     for concept in concepts:
         by_word.setdefault(concept.word, []).append(concept.name)
-    called = [[name] if name in ids else by_word.get(name, []) for name in listed]
+    called = [[name] if name in known else by_word.get(name, []) for name in listed]
     for wrong, what in (
-        ([name for name, found in zip(listed, called, strict=True) if not found], "are no concepts"),
-        ([name for name, found in zip(listed, called, strict=True) if len(found) > 1], "are words of several concepts"),
+        ([name for name, ids in zip(listed, called, strict=True) if not ids], "are no concepts"),
+        ([name for name, ids in zip(listed, called, strict=True) if len(ids) > 1], "are words of several concepts"),
     ):
         if wrong:
             raise SimilarityError(f"{where}: {len(wrong)} names {what}, first: {first_five(wrong)}; write uniqueIDs")
-    unique = tuple(found[0] for found in called)
+    unique = tuple(ids[0] for ids in called)
     if len(set(unique)) < len(unique):
         twice = sorted({name for name in unique if unique.count(name) > 1})
         raise SimilarityError(f"{where}: {len(twice)} objects stand twice, first: {first_five(twice)}")

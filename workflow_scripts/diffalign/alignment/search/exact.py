@@ -78,7 +78,7 @@ def nearest_neighbors(
         from diffalign.alignment.search.torch_products import torch_search
 
         search = torch_search(single, k, budget, device)
-    found = Neighbors(np.empty((len(asked), k), np.int32), np.empty((len(asked), k), np.float32))
+    neighbors = Neighbors(np.empty((len(asked), k), np.int32), np.empty((len(asked), k), np.float32))
     waiting = np.arange(asked.start, asked.stop)
     chunk = max(1, min(32, _CHUNK_BYTES // (4 * len(single))))
     with ThreadPoolExecutor(threads) as pool:
@@ -95,10 +95,10 @@ def nearest_neighbors(
                 # all of it, because the next block takes the place of this one
                 left = np.concatenate(list(pool.map(part, range(0, len(block), chunk))))
                 at = block[~left] - asked.start
-                found.indices[at], found.similarities[at] = lists.indices[~left], lists.similarities[~left]
+                neighbors.indices[at], neighbors.similarities[at] = lists.indices[~left], lists.similarities[~left]
                 crowded.append(block[left])
             waiting = np.concatenate(crowded)
-    return found
+    return neighbors
 
 
 def _check(rows: NDArray[np.float32], k: int, queries: range, memory_mb: int) -> None:

@@ -58,15 +58,15 @@ def settle_products(
     crowded = np.zeros(len(queries), np.bool_)
     candidates = np.empty(products.shape[1], np.int32)
     for row in range(len(queries)):
-        found = 0
+        count = 0
         for column in range(products.shape[1]):
             # written always and kept if it is one: no branch to guess
-            candidates[found] = column
-            found += products[row, column] >= cuts[row]
-        if found > most:
+            candidates[count] = column
+            count += products[row, column] >= cuts[row]
+        if count > most:
             crowded[row] = True
         else:
-            _settle(rows, queries[row], candidates[:found], indices[row], similarities[row])
+            _settle(rows, queries[row], candidates[:count], indices[row], similarities[row])
     return crowded
 
 
@@ -104,13 +104,13 @@ def mirror(products: NDArray[np.float32], start: int, stop: int) -> None:
 def reverse_edges(targets: NDArray[np.int32]) -> NDArray[np.int64]:
     """(L N k,), which edge of the same layer is j -> i for each edge i -> j of (L, N, k) targets; -1 for none."""
     layers, count, k = targets.shape
-    found = np.full(layers * count * k, -1, np.int64)
+    reverse = np.full(layers * count * k, -1, np.int64)
     for layer in range(layers):
         for i in range(count):
             for rank in range(k):
                 j = targets[layer, i, rank]
                 for back in range(k):
                     if targets[layer, j, back] == i:
-                        found[(layer * count + i) * k + rank] = (layer * count + j) * k + back
+                        reverse[(layer * count + i) * k + rank] = (layer * count + j) * k + back
                         break
-    return found
+    return reverse
