@@ -196,7 +196,7 @@ def test_layers_that_do_not_belong_together() -> None:
     for metric in METRICS:
         with pytest.raises(ValueError, match="differ: N = "):
             measure_grid([metric], [layer(a)], [layer(b[:50])], Settings())
-    with pytest.raises(ValueError, match="unknown need 'x'; allowed: lists, moments"):
+    with pytest.raises(ValueError, match="unknown need 'x'; allowed: moments, patterns"):
         prepare("x", layer(a), Settings())
     with pytest.raises(ValueError, match=r"k = 60 needs at least 61 images; there are 60"):
         knn_graphs([lists(a, 10)], 60)
