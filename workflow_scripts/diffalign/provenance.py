@@ -1,4 +1,4 @@
-"""What a result was made from: digests of files."""
+"""Digests of files that results depend on."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 
 
 def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file, read in blocks."""
+    """Hexadecimal sha256 of a file, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def folder_digest(folder: Path) -> str | None:
-    """A digest of name, size and time of change of every file below a folder, to notice new ones; None without one.
+    """A digest of the name, size and modification time of every file below a folder; None without a folder.
 
-    Files are not read. As a rule's parameter it reruns the rule when a user's own files have changed.
+    Files are not read. As a parameter of a rule, it reruns the rule after a change of a user's files.
     """
     if not folder.is_dir():
         return None
@@ -36,7 +36,7 @@ def folder_digest(folder: Path) -> str | None:
 
 
 def files_digest(paths: Iterable[Path]) -> str:
-    """A digest of path, size and time of change of files and folders, absent ones too; none is read."""
+    """A digest of the path, size and modification time of files and folders. They may be absent, and are not read."""
     lines = []
     for path in sorted(set(paths)):
         if path.is_file():

@@ -18,8 +18,8 @@ class Preparation:
     clamp: quantile of |x| at which features are clamped, or None. clamp_rule: ``exact``, the value at index
     int(q · numel) of all sorted |x| (platonic-rep's ``--precise``, VFM-VAE); ``per_image``, the mean over images of the
     quantile of each (platonic-rep's command line). clamp_over: ``layer``, the quantile is of one layer; ``model``, of
-    all layers together, as for one N x L x D tensor. center: subtract the mean of each dimension. whiten: PCA whitening,
-    which includes centring. Raises ValueError for unknown options and for a quantile outside (0, 1].
+    all layers together, as for one N x L x D tensor. center: subtract the mean of each dimension. whiten: PCA
+    whitening, which includes centring. Raises ValueError for unknown options and for a quantile outside (0, 1].
     """
 
     clamp: float | None = None

@@ -1,4 +1,4 @@
-"""How alike people find every two of some objects, and representational similarity analysis against it."""
+"""Human similarity judgements of pairs of objects, and representational similarity analysis against them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from diffalign.offenders import first_five
 
 MEASURES = ("dissimilarity", "similarity")
 _DRAWS = 1000
-# fewer pairs than those of four objects rank nothing
+# fewer objects have too few pairs to rank
 _FEWEST = 4
 
 
 class SimilarityError(ValueError):
-    """A matrix or names that cannot be used; the message names the file."""
+    """A matrix or names cannot be used. The message names the file."""
 
 
 @dataclass(frozen=True, eq=False)
 class Similarities:
-    """values: (K, K), larger where two objects are more alike. names: of its rows, uniqueIDs."""
+    """Human similarities of K objects. values: (K, K), larger for more similar ones. names: uniqueIDs of rows."""
 
     values: NDArray[np.float64]
     names: tuple[str, ...]
@@ -37,9 +37,9 @@ def read_similarities(
 ) -> Similarities:
     """Read a matrix and the names of its rows.
 
-    path: ``.npy``, ``.csv`` without a header, or a MATLAB file, in which ``key`` is the matrix. names: a text with a
-    name a line, or a MATLAB file, in which ``names_key`` is a cell array of them; they are uniqueIDs, or words that a
-    single concept has. measures: ``dissimilarity`` or ``similarity``. Raises SimilarityError.
+    path: ``.npy``, ``.csv`` without a header, or a MATLAB file with the matrix under ``key``. names: a text file with
+    one name per line, or a MATLAB file with a cell array under ``names_key``. Names are uniqueIDs, or words of a single
+    concept. measures: ``dissimilarity`` or ``similarity``. Raises SimilarityError.
     """
     matrix = np.asarray(_matlab(path, key) if path.suffix == ".mat" else _array(path), np.float64)
     if measures not in MEASURES:
@@ -96,7 +96,7 @@ def _matlab(path: Path, key: str | None) -> Any:
 
 
 def _cells(path: Path, key: str | None) -> list[str]:
-    """A cell array of words, in MATLAB's order."""
+    """The words of a cell array, in MATLAB's order."""
     return [str(np.asarray(cell).item()) for cell in np.asarray(_matlab(path, key)).ravel(order="F")]
 
 
@@ -114,10 +114,10 @@ class Rsa:
 
 
 def rsa(people: NDArray[np.float64], model: NDArray[np.float64], draws: np.random.Generator) -> Rsa:
-    """Correlate what stands above the diagonals of two matrices (K, K) of similarities.
+    """Correlate the upper triangles of two similarity matrices (K, K), with bootstrap intervals over objects.
 
-    Objects are drawn with replacement; pairs of an object with itself are left out of a draw (Nili et al. 2014). Raises
-    ValueError where one of both is constant.
+    Pairs of an object with itself are left out of a draw (Nili et al. 2014). Raises ValueError where a matrix is
+    constant.
     """
     above = np.triu_indices(len(people), 1)
     if any(np.ptp(each[above]) == 0 for each in (people, model)):
@@ -134,7 +134,7 @@ def rsa(people: NDArray[np.float64], model: NDArray[np.float64], draws: np.rando
 
 
 def _correlations(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float]:
-    """Spearman and Pearson; NaN where a draw is constant."""
+    """Spearman's and Pearson's correlation; NaN for constant values."""
     from scipy.stats import rankdata
 
     return _pearson(rankdata(a), rankdata(b)), _pearson(a, b)
