@@ -37,7 +37,7 @@ DEPTHS = {"a": 24, "b": 28}
 
 
 def layer(side: str, depth: int, count: int, width: int) -> NDArray[np.float32]:
-    """Features of one layer of a made-up model: both models see the same images, deeper layers less of them."""
+    """Features of one layer of a synthetic model. Both models share the images; deeper layers keep less of them."""
     images = np.random.default_rng(0).standard_normal((count, 64), dtype=np.float32) * np.exp(-np.arange(64) / 20)
     own = np.random.default_rng([1 + (side == "b"), depth])
     mixed = images @ own.standard_normal((64, width)) / 8
@@ -142,7 +142,7 @@ def run_reference(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_ours(given: argparse.Namespace) -> dict[str, Any]:
-    """One metric of one pair of layers, everything included: lists, factors, products."""
+    """One metric of one pair of layers, with its lists, factors and products."""
     from diffalign.alignment.arrays import array_layer
     from diffalign.alignment.metrics import Settings, measure_grid
 
@@ -156,7 +156,7 @@ def run_ours(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def write_study(folder: Path, count: int, depths: dict[str, int], widths: dict[str, int]) -> None:
-    """Feature files of both sides as an extraction leaves them, and the settings."""
+    """Write the feature files of both sides, in the format of an extraction, and the settings."""
     from diffalign.io.feature_files import Features, write_features
     from diffalign.provenance import file_sha256
 
@@ -211,7 +211,7 @@ def run_stage(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def in_process(mode: str, given: argparse.Namespace, **options: Any) -> dict[str, Any]:
-    """Run one measurement in a process of its own: what it returns, with its peak memory in GB."""
+    """The result of one measurement, run in its own process, with its peak memory in GB."""
     command = [sys.executable, __file__, mode]
     for key, value in {"threads": given.threads, "memory-mb": given.memory_mb, "k-max": given.k_max, **options}.items():
         command += [f"--{key}", *(map(str, value) if isinstance(value, list | tuple) else [str(value)])]

@@ -1,4 +1,4 @@
-"""What a leak is worth: probes of pure noise, evaluated as published and as here: python benchmarks/probe_leaks.py.
+"""The bias of a leak: probes of pure noise, evaluated as published and as here: python benchmarks/probe_leaks.py.
 
 As published: PCA of all objects, training ended by the fold that is reported, λ and learning rate chosen on it, too.
 Here: objects of a fold are seen by nothing before its accuracy is taken. Features know nothing of the choices, so every

@@ -18,7 +18,7 @@ from diffalign.randomness import dealt
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-# groups of images that are left out one after another
+# groups of the jackknife
 GROUPS = 20
 
 
@@ -34,7 +34,7 @@ def align(
 ) -> None:
     """Measure one layer of A against one layer of B; write the score (a 0-d float64 array) and its recipe.
 
-    Raises StoreError that names the first five images where the two sides differ.
+    Raises StoreError, which names the first five images, where the two sides have different images.
     """
     setting, drawing = recipes.read_settings(settings), recipes.read_drawing(calibration_settings)
     a, b = sides.read_sides(*files, drawing.seed)
@@ -71,9 +71,7 @@ def interval(
     names: tuple[str, ...],
     seed: int,
 ) -> tuple[str, intervals.Interval]:
-    """The 95 % interval over images and how it was found: in closed form where there is one, else by leaving out one of
-    20 groups of images at a time.
-    """
+    """The 95 % interval over images and its method: by formula where there is one, else a jackknife of 20 groups."""
     errors = calibration.standard_errors([metric], [pair[0]], [pair[1]], setting)
     if metric in errors:
         method = "dyadic" if METRICS[metric].needs == "lists" else "influence"

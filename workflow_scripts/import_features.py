@@ -1,4 +1,4 @@
-"""Features that were made elsewhere, checked and put into the place of an extraction."""
+"""Import of precomputed features, in place of an extraction."""
 
 import hashlib
 import json
@@ -27,14 +27,13 @@ def import_features(
     layers_json: Path,
     downloaded: Path | None = None,
 ) -> None:
-    """Read the files of every layer and write one feature file a layer, rows in order of name, and their manifest.
+    """Read the files of every layer; write one feature file per layer, rows in order of name, and their manifest.
 
-    features: alias -> the file to write. downloaded: the file with all layers, of a model that has a url in place of
-    paths. Raises FileNotFoundError or StoreError that names the file and the first five offenders, before anything is
-    written.
+    features: alias -> file to write. downloaded: file with all layers of a model with a url instead of paths. Raises
+    FileNotFoundError or StoreError, which name the file and the first five offenders, before anything is written.
     """
     content = json.loads(recipe.read_text(encoding="utf-8"))
-    # sizes and times, to notice a change; what was read is recorded below by sha256
+    # the recipe has sizes and times of files, to notice changes; their sha256 are recorded below
     model = Model.from_recipe(content["model"])
     where = precomputed.sources(model, dataset, condition, downloaded)
     imported = precomputed.read(model, where)

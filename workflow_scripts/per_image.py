@@ -1,4 +1,4 @@
-"""One row an image: how far two representations agree about its neighbours."""
+"""Agreement of two representations on the neighbours of each image, one row per image."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,16 +26,16 @@ def per_image(
     table: Path,
     recipe: Path,
 ) -> None:
-    """Write a table with one row an image, and the recipe of the mutual kNN that its column `overlap` averages to.
+    """Write a table with one row per image, and the recipe of mutual kNN, which is the mean of its column `overlap`.
 
-    Columns: name, label ('' where there is none), shared, overlap, reciprocal, is_nearest_shared, in_degree_a,
-    in_degree_b, similarity_a, similarity_b (`alignment.per_image` says what they are), and same_label_a, same_label_b,
-    same_label_shared: the share of the neighbours under A, under B and of the shared ones that have the image's label.
-    manifest: of the images; None for data sets without. Raises StoreError where the two sides have other images,
-    ManifestError where the manifest lacks some.
+    Columns: name, label ('' without one); shared, overlap, reciprocal, is_nearest_shared, in_degree_a, in_degree_b,
+    similarity_a, similarity_b as in `alignment.per_image`; same_label_a, same_label_b, same_label_shared: share of the
+    neighbours under A, under B and of the shared ones with the label of the image. manifest: of the images; None for
+    data sets without one. Raises StoreError where the two sides have different images, ManifestError where images are
+    missing in the manifest.
     """
     setting = recipes.read_settings(settings)
-    # nothing is drawn here
+    # the seed of folds, which are not used
     a, b = sides.read_sides(*files, seed=0)
     compared = images.per_image(a.lists.layer(layers[0]), b.lists.layer(layers[1]), setting.k)
     labels = labels_of(a.names, manifest)
@@ -58,7 +58,7 @@ def per_image(
 
 
 def labels_of(names: tuple[str, ...], manifest: Path | None) -> list[str]:
-    """The label of every image; '' without a manifest. Raises ManifestError that names the first five it lacks."""
+    """The label of every image; '' without a manifest. Raises ManifestError, which names the first five missing."""
     if manifest is None:
         return [""] * len(names)
     labels = {image.name: image.label for image in read_manifest(manifest)}

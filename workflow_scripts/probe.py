@@ -1,4 +1,4 @@
-"""Linear maps of every layer of a bundle, trained on choices of people, before and after on objects never seen."""
+"""Linear probes of every layer of a bundle, trained on human choices and tested on held-out objects."""
 
 import shutil
 from dataclasses import asdict, dataclass
@@ -34,7 +34,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Outputs:
-    """A row a layer, what it was made from, and a folder with the transform of every layer and fold."""
+    """Outputs: a table with a row per layer, its recipe, and a folder with the transform of every layer and fold."""
 
     table: Path
     parquet: Path
@@ -55,8 +55,8 @@ def probe_layers(
 ) -> None:
     """Probe all layers at once and write accuracies before and after, gains, and the transforms.
 
-    checkpoints: a folder to go on from after a crash; removed in the end. Raises TripletError where a fold holds no
-    triplet, StoreError where features and people know other objects.
+    checkpoints: folder from which a killed run resumes; removed at the end. Raises TripletError where a fold has no
+    triplet, StoreError where features and human choices have different objects.
     """
     people = human_files.read_people(people_path)
     features = dict(human_files.layers_of(layers_json, people))
@@ -79,7 +79,7 @@ def probe_layers(
         row["distinct_triplets"] = distinct(people.triplets, tested)
         for what, interval in over.items():
             row |= {what: interval.means[i], f"{what}_low": interval.low[i], f"{what}_high": interval.high[i]}
-        # one a fold
+        # one per fold
         row["regularisation"] = " ".join(f"{setting.regularisation:g}" for setting in each.chosen)
         row["learning_rate"] = " ".join(f"{setting.learning_rate:g}" for setting in each.chosen)
         rows.append(row)

@@ -48,12 +48,12 @@ def products(rows: NDArray[np.floating], memory_mb: int) -> Products:
 
 def pooled(tokens: NDArray[np.float32], pooling: str, memory_mb: int) -> NDArray[np.float64]:
     """``mean`` or ``max`` (N, C) over the tokens (N, T, C). memory_mb: size of a block of images."""
-    made = np.empty((tokens.shape[0], tokens.shape[2]))
+    vectors = np.empty((tokens.shape[0], tokens.shape[2]))
     size = max(1, int(memory_mb * 2**20 / (2 * 8 * tokens.shape[1] * tokens.shape[2])))
     for start in range(0, len(tokens), size):
         block = np.asarray(tokens[start : start + size], np.float64)
-        made[start : start + size] = block.mean(axis=1) if pooling == "mean" else block.max(axis=1)
-    return made
+        vectors[start : start + size] = block.mean(axis=1) if pooling == "mean" else block.max(axis=1)
+    return vectors
 
 
 def principal_components(rows: NDArray[np.floating], count: int) -> NDArray[np.float64]:
