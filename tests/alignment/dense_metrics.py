@@ -182,7 +182,7 @@ def dense_ridge(a: np.ndarray, b: np.ndarray, k: int) -> float:
             ) + np.full((n, n), 1 / n)
             residual = np.square(centred_y - hat @ centred_y).sum()
             freedom = 1 - np.trace(hat) / n
-            if freedom > 1e-6:
+            if freedom > 1e-3:
                 best = min(best, (residual / freedom**2, penalty))
         predicted = Ridge(alpha=best[1]).fit(x[train], y[train]).predict(x[test]).reshape(-1, y.shape[1])
         unexplained += np.square(y[test] - predicted).sum()

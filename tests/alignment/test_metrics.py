@@ -306,6 +306,19 @@ def test_predictions_do_not_depend_on_the_order_of_images_but_on_the_seed() -> N
     assert abs(measure("ridge", a, b, seed=1).value - measure("ridge", a, b, seed=2).value) > 1e-6
 
 
+@pytest.mark.parametrize("width", [8, 100])
+def test_rounding_does_not_select_the_penalty(width: int) -> None:
+    """With more dimensions than images, small penalties leave no residual but that of float32 products."""
+    x, y = random_features(0, 40, width).astype(np.float64), random_features(1, 40, 5).astype(np.float64)
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    values, vectors = np.linalg.eigh(x.T @ x)
+    real = values > 1e-6 * values[-1]
+    projections = np.square(vectors[:, real].T @ x.T @ y).sum(axis=1)
+    total = float(np.square(y).sum())
+    chosen = {regression._best_penalty(values[real], projections, total * (1 + off), 40) for off in (-1e-7, 0, 1e-7)}
+    assert len(chosen) == 1
+
+
 def test_what_can_be_predicted_is_and_what_cannot_is_not() -> None:
     a = random_features(0, 200, 12)
     b = unit(a)[:, :5] @ random_features(1, 5, 4)

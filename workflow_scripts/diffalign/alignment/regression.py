@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 FOLDS = 5
+# a fit with a smaller share of degrees of freedom leaves residuals within rounding of the float32 products
+_LEAST_FREEDOM = 1e-3
 # penalties as multiples of the mean eigenvalue of the training part
 _PENALTIES = np.logspace(-8, 3, 23)
 
@@ -101,10 +103,11 @@ def ridge(a: FoldedRows, b: FoldedRows, eps: float = 0.0) -> float:
 
 
 def _best_penalty(e: NDArray[np.float64], projections: NDArray[np.float64], total: float, count: int) -> float:
-    """The penalty λ that minimises RSS(λ) / (1 - df(λ) / n)².
+    """The penalty λ that minimises RSS(λ) / (1 - df(λ) / n)², among those with 1 - df / n above `_LEAST_FREEDOM`.
 
-    e: (r,) eigenvalues of XᵀX. projections: (r,), squared norms of the rows of VᵀXᵀY. total: |Y|². Along a direction
-    the fit takes the share s = e / (e + λ), so RSS = |Y|² - Σ (2s - s²) p / e and df = 1 + Σ s.
+    e: (r,) eigenvalues of XᵀX. projections: (r,), squared norms of the rows of VᵀXᵀY. total: |Y|². count: n. The fit
+    shrinks a direction by s = e / (e + λ), so RSS = |Y|² - Σ (2s - s²) p / e and df = 1 + Σ s. With at least as many
+    dimensions as images, both RSS and 1 - df / n approach 0 with λ: rounding would then select the penalty.
     """
     if not len(e):
         return 0.0
@@ -112,6 +115,6 @@ def _best_penalty(e: NDArray[np.float64], projections: NDArray[np.float64], tota
     share = e / (e + penalties[:, None])
     residual = np.maximum(total - ((2 * share - share**2) * (projections / e)).sum(axis=1), 0)
     freedom = 1 - (1 + share.sum(axis=1)) / count
-    # a fit with as many parameters as images cannot be judged
-    criterion = np.where(freedom > 1e-6, residual / np.maximum(freedom, 1e-6) ** 2, np.inf)
+    judged = freedom > _LEAST_FREEDOM
+    criterion = np.divide(residual, freedom**2, out=np.full_like(residual, np.inf), where=judged)
     return float(penalties[np.argmin(criterion)])
