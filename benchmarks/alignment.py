@@ -1,12 +1,12 @@
-"""Time the metrics beside dense published formulas, in one run, as ratios with peak memory.
+"""Time the metrics and dense published formulas in one run; print ratios and peak memory.
 
 python benchmarks/alignment.py pairs --count 1000 5000      one pair of layers, metric by metric
 python benchmarks/alignment.py grid                         24 x 28 layers, N = 10,000: lists, factors, matrices, nulls
 python benchmarks/alignment.py pair --count 50000           one pair at a large N, every stage
 
-The references are written from the definitions of Huh et al. 2024 as their code computes them: N x N kernels, whole
-argsorts, and the N³ products whose sums alone are used. ``sensible`` is the same without N³ products. Every measurement
-runs in a process of its own; its peak memory is that of the whole process.
+References implement the definitions of Huh et al. 2024 as in their code: N x N kernels, full argsorts, and N³ products
+of which only sums are used. ``sensible`` has no N³ products. Every measurement runs in its own process; peak memory is
+that of the process.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Time the neighbour search beside a brute force, in one run: python benchmarks/neighbors.py --device cuda.
+"""Time the neighbour search and a brute force in one run: python benchmarks/neighbors.py --device cuda.
 
 The brute force multiplies blocks of rows in float32 on the same device and sorts each row of products whole; its lists
-may differ from exact ones where float32 cannot tell two rows apart. Peak memory is what each side adds to the rows.
+may differ from exact ones where float32 cannot tell two rows apart. Peak memory excludes the rows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Time odd-one-out choices of all layers beside a loop over triplets, in one run: python benchmarks/odd_one_out.py.
+"""Time odd-one-out choices of all layers and a loop over triplets in one run: python benchmarks/odd_one_out.py.
 
 The loop measures three distances a triplet with torch, as the published scripts do; it runs on a sample of the triplets
 of one layer, and its time is scaled up. Both must choose alike on the sample.

@@ -118,7 +118,7 @@ def test_a_model_is_robust_where_nothing_changes() -> None:
 
 
 def test_an_undefined_condition_leaves_the_mean_undefined_and_the_others_alone() -> None:
-    # images that are all orthogonal have no kernel beside the diagonal, so the layer has no scale
+    # images that are all orthogonal have no kernel off the diagonal, so the layer has no scale
     flat = layers({"x": [np.eye(60), np.eye(60)]})["x"]
     found = measured(layers(Population(2).sample(60)) | {"noise_0.050": flat})
     assert math.isnan(found.transformed.conditions["noise_0.050"].value)

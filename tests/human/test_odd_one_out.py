@@ -202,7 +202,7 @@ def test_numbers_are_separated_by_commas_or_white_space(tmp_path: Path, text: st
         ("0 1 2\n", 2, "last", "numbered from 0 or from 1, not from 2"),
         ("0 1 2\n", 0, "column", r"holds a table \(1, 3\); with odd: column expected 4 or 5 columns"),
         ("1 2 3 1\n", 1, "last", r"with odd: last expected 3 columns"),
-        ("1 2 3 4\n", 1, "column", "row 0 says that 4 is the odd one; expected 1, 2 or 3"),
+        ("1 2 3 4\n", 1, "column", "row 0 has the odd one at 4; expected 1, 2 or 3"),
         ("0 1 1.5\n", 0, "last", "expected whole numbers"),
         ("a b c\n", 0, "last", "expected whole numbers"),
     ],

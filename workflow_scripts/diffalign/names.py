@@ -217,7 +217,7 @@ def _check_alone(text: str, parts: Mapping[str, str], vocabulary: Vocabulary) ->
     if "noise level" in parts:
         raise UnknownName(f"'{text}': {TEXT} reads no image, so '-{parts['noise level']}' means nothing")
     if parts.get("conditioning") not in vocabulary.texts:
-        raise UnknownName(f"'{text}': {TEXT} is followed by what is read: {', '.join(vocabulary.texts)}")
+        raise UnknownName(f"'{text}': {TEXT} is followed by a text: {', '.join(vocabulary.texts)}")
     for option in OPTIONS:
         if option in parts and option != "untrained":
             raise UnknownName(f"'{text}': {TEXT} reads no image, so '-{parts[option]}' means nothing")

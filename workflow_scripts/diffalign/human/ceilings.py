@@ -84,7 +84,7 @@ def clustered(gained: NDArray[np.floating], clusters: NDArray[np.int64] | None, 
     """
     sums, sizes = _by_cluster(gained, clusters)
     if len(sizes) < 2:
-        raise ValueError("one cluster says nothing of how choices vary; at least two are needed")
+        raise ValueError("a single cluster has no variance between clusters; at least two are needed")
     means = sums.sum(axis=1) / sizes.sum()
     if len(sizes) > _MOST_CLUSTERS:
         errors = _linearised(sums, sizes, means)

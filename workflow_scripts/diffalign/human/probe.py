@@ -173,7 +173,7 @@ def preprocess(rows: NDArray[np.floating], pca: int | None) -> Preprocessing:
     x = np.asarray(rows, np.float64)
     mean, std = float(x.mean()), float(x.std())
     if not std > 0:
-        raise ValueError("all features of the training objects are equal; there is nothing to probe")
+        raise ValueError("all features of the training objects are equal, so they cannot be standardised")
     if pca is None:
         return Preprocessing(mean, std)
     x = (x - mean) / std
@@ -350,7 +350,7 @@ def _resume(checkpoint: Checkpoint, run: _Run, optimizer: torch.optim.Optimizer)
         return
     key = json.dumps(checkpoint.key, sort_keys=True)
     if content["format"] != _CHECKPOINT_FORMAT or content.get("key") != key:
-        logs.log.info("%s is of another training; beginning anew", checkpoint.file)
+        logs.log.info("%s has another key; starting anew", checkpoint.file)
         return
     with torch.no_grad():
         for own, saved in zip([*run.weights, *run.biases], [*content["weights"], *content["biases"]], strict=True):

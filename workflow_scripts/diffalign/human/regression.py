@@ -118,7 +118,7 @@ def explained(targets: NDArray[np.floating], predictions: Predictions, draws: np
     residual = np.square(y - predictions.values)
     total = np.square(y - predictions.baselines)
     if (total.sum(axis=0) == 0).any():
-        raise ValueError("a target has the same value for all objects; nothing of it can be explained")
+        raise ValueError("a target has the same value for all objects, so its R² is undefined")
     weights = draws.multinomial(len(y), np.full(len(y), 1 / len(y)), size=_DRAWS).astype(np.float64)
     low, high = np.quantile(1 - (weights @ residual) / (weights @ total), BOUNDS, axis=0)
     per_fold = []

@@ -48,7 +48,7 @@ def read_similarities(
         raise SimilarityError(f"{path}: holds {matrix.shape}; expected as many rows as columns, at least {_FEWEST}")
     pairs = ~np.eye(len(matrix), dtype=bool)
     if not np.isfinite(matrix[pairs]).all() or not np.allclose(matrix, matrix.T, equal_nan=True):
-        raise SimilarityError(f"{path}: not symmetric, or NaN or infinite beside the diagonal")
+        raise SimilarityError(f"{path}: not symmetric, or NaN or infinite off the diagonal")
     cells = _cells(names, names_key) if names.suffix == ".mat" else names.read_text(encoding="utf-8").split("\n")
     listed = [name.strip() for name in cells if name.strip()]
     if len(listed) != len(matrix):
@@ -121,7 +121,7 @@ def rsa(people: NDArray[np.float64], model: NDArray[np.float64], draws: np.rando
     """
     above = np.triu_indices(len(people), 1)
     if any(np.ptp(each[above]) == 0 for each in (people, model)):
-        raise ValueError("all pairs of objects are equally similar; nothing can be correlated")
+        raise ValueError("all pairs of objects are equally similar, so correlations are undefined")
     observed = _correlations(people[above], model[above])
     values = np.empty((_DRAWS, 2))
     for i in range(_DRAWS):

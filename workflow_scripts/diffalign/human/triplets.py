@@ -96,7 +96,7 @@ def read_triplets(path: Path, count: int, first: int, odd: str) -> Triplets:
         which = table[:, 3]
         bad = np.flatnonzero(~np.isin(which, (1, 2, 3)))
         if len(bad):
-            raise TripletError(f"{path}: row {bad[0]} says that {which[bad[0]]} is the odd one; expected 1, 2 or 3")
+            raise TripletError(f"{path}: row {bad[0]} has the odd one at {which[bad[0]]}; expected 1, 2 or 3")
         objects = odd_last(objects, which - 1)
     people = table[:, 4] if table.shape[1] == 5 else None
     return Triplets(np.ascontiguousarray(objects, np.int32), count, people, str(path))
