@@ -1,4 +1,4 @@
-# What rules share: the checked study, and the plan that turns it into files. No rules here.
+# Shared by all rules: the checked study, and the plan that maps it to files. No rules here.
 import sys
 from pathlib import Path
 
@@ -25,13 +25,13 @@ except study.ConfigError as error:
 
 PLAN = Plan(STUDY, FAMILIES)
 METRICS = PLAN.alignment.metrics
-# a model and variant, and the same with or without a layer
+# model and variant; the same with an optional layer
 TYPED = names.name_pattern(STUDY.models)
 NAME = names.name_pattern(STUDY.models, layer=True)
 
 
 def figure(stem, caption, category, subcategory, **labels):
-    """The files of a figure: a PNG that the report shows, and a PDF beside it."""
+    """Output files of a figure: a PNG, which is in the report, and a PDF."""
     shown = report(
         f"{stem}.png",
         caption=f"../report/{caption}.rst",
@@ -43,7 +43,7 @@ def figure(stem, caption, category, subcategory, **labels):
 
 
 def table(name, label, caption=None):
-    """The files of a table: a TSV that the report shows, and Parquet beside it."""
+    """Output files of a table: a TSV, which is in the report, and a Parquet file."""
     stem = paths.fill(paths.TABLE, table=name)
     shown = report(
         f"{stem}.tsv",

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT, Workflow, catalogue, demo_config, merge
+from dense_metrics import related
 from test_graph import SINGLE, snakemake
-from test_metrics import related
 
 from diffalign.alignment.metrics import METRICS
 from diffalign.config import study

@@ -1,4 +1,4 @@
-"""The manifest of a data set of concepts that has no images: names, words and definitions."""
+"""The manifest of a data set of concepts without images: names, words and definitions."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 def concepts(name: str, dataset: Dataset, source: SourceFile, manifest_path: Path, spec_path: Path) -> None:
-    """Write the manifest and dataset.json. Labels are ids, captions words, descriptions definitions.
+    """Write the manifest and dataset.json. Labels are uniqueIDs, captions words, descriptions definitions.
 
-    Raises ManifestError that names the file where it is absent, another one, or not a list of concepts.
+    Raises ManifestError for a file that is missing, has another sha256, or is no list of concepts.
     """
     sha256 = verified(Path(source.path), source.sha256)
-    found = read_concepts(Path(source.path))
+    objects = read_concepts(Path(source.path))
     rows = [
         manifest.Image(each.name, each.name, i, each.word, "", Path(source.path).name, "", description=each.description)
-        for i, each in enumerate(found)
+        for i, each in enumerate(objects)
     ]
-    made_of = {"dataset": name, "condition": CLEAN, **asdict(dataset), "concepts_sha256": sha256}
-    manifest.write_manifest(manifest_path, spec_path, rows, made_of)
+    spec = {"dataset": name, "condition": CLEAN, **asdict(dataset), "concepts_sha256": sha256}
+    manifest.write_manifest(manifest_path, spec_path, rows, spec)
     logs.log.info("%d concepts, no images", len(rows))
 
 

@@ -631,7 +631,7 @@ def test_other_texts_embed_prompts_again_and_make_no_image(finished: Workflow, t
         ("results/prompts/photographs/dinov2-uncond.safetensors", "dinov2 has no variant 'uncond'"),
         ("results/prompts/photographs/sd3-labl.safetensors", "sd3 has no variant 'labl'; did you mean 'label'?"),
         ("results/features/photographs/clean/sd1-textlast-label/mid.pt", "sd1 has no layer 'mid'; it has text"),
-        ("results/cknna/dinov2_vs_sd1-textlast.npy", "textlast is followed by what is read: label, caption"),
+        ("results/cknna/dinov2_vs_sd1-textlast.npy", "textlast is followed by a text: label, caption"),
         ("resources/weights/dinov22/weights.json", "unknown model 'dinov22'; did you mean 'dinov2'?"),
     ],
 )

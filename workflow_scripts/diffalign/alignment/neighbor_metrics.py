@@ -1,7 +1,7 @@
-"""Alignment metrics on neighbour lists: each is a function of the edges that pairs of layers share.
+"""Alignment metrics on neighbour lists, as functions of the edges that pairs of layers share.
 
 Definitions follow Huh et al., "The Platonic Representation Hypothesis" (ICML 2024), appendix A, and its reference
-implementation. One function serves observed scores, permutation nulls and intervals: they differ in the matches.
+implementation. Observed scores, permutation nulls and intervals call the same functions with different matches.
 """
 
 from __future__ import annotations
@@ -32,35 +32,35 @@ def cycle_knn(shared: Matches) -> NDArray[np.float64]:
 def lcs_knn(shared: Matches) -> NDArray[np.float64]:
     """Mean length of the longest common subsequence of the two ordered lists (platonic-rep, ``lcs_knn``), 0 to k.
 
-    No neighbour stands twice in a list, so it is the longest chain of shared neighbours whose ranks rise in both.
+    Neighbours in a list are distinct, so it is the longest chain of shared neighbours whose ranks rise in both lists.
     """
-    # the sum of lengths is a whole number: without rounding, equal scores would differ in the last bit and not tie
+    # the sum of lengths is an integer; rounding makes equal scores tie
     return np.rint(shared.per_pair(lcs_shares(shared)) * shared.count) / shared.count
 
 
 def edit_distance_knn(shared: Matches) -> NDArray[np.float64]:
     """1 - mean Levenshtein distance of the two ordered lists / k (platonic-rep, ``edit_distance_knn``).
 
-    Between two shared neighbours that are kept, stretches of p and q others cost max(p, q) edits, so the distance is
-    the cheapest chain of shared neighbours whose ranks rise in both.
+    Between two kept neighbours, gaps of p and q other neighbours cost max(p, q) edits, so the distance is the cost of
+    the cheapest chain of shared neighbours whose ranks rise in both lists.
     """
     edits = shared.count * shared.k
     return np.rint(shared.per_pair(edit_distance_shares(shared)) * edits) / edits
 
 
 def mutual_shares(shared: Matches) -> NDArray[np.float64]:
-    """What each shared edge adds to mutual kNN: (M,)."""
+    """Contribution (M,) of each shared edge to mutual kNN."""
     return np.full(len(shared.pairs), 1 / (shared.count * shared.k))
 
 
 def cycle_shares(shared: Matches) -> NDArray[np.float64]:
-    """What each returning edge adds to cycle kNN, an image's part split evenly: (M,)."""
+    """Contribution (M,) of each returning edge to cycle kNN; edges of an image share its contribution equally."""
     _, where, often = np.unique(shared.pairs * shared.count + shared.sources, return_inverse=True, return_counts=True)
     return np.asarray(1 / (shared.count * often[where]))
 
 
 def lcs_shares(shared: Matches) -> NDArray[np.float64]:
-    """What each shared edge adds to the mean length of common subsequences, an image's part split evenly: (M,)."""
+    """Contribution (M,) of each shared edge to LCS kNN; edges of an image share its contribution equally."""
     shares = np.zeros(len(shared.pairs))
     for members, ranks_a, ranks_b in _by_image(shared):
         longest = np.ones_like(ranks_a)
@@ -73,11 +73,11 @@ def lcs_shares(shared: Matches) -> NDArray[np.float64]:
 
 
 def edit_distance_shares(shared: Matches) -> NDArray[np.float64]:
-    """What each shared edge saves in edits, relative to k, an image's part split evenly: (M,)."""
+    """Contribution (M,) of each shared edge to edit distance kNN; edges of an image share its contribution equally."""
     k = shared.k
     shares = np.zeros(len(shared.pairs))
     for members, ranks_a, ranks_b in _by_image(shared):
-        # edits up to each shared neighbour, if it is kept
+        # cost of a chain that ends at each shared neighbour
         cost = np.maximum(ranks_a, ranks_b)
         for j in range(1, ranks_a.shape[1]):
             for i in range(j):
@@ -91,10 +91,10 @@ def edit_distance_shares(shared: Matches) -> NDArray[np.float64]:
 
 
 def masked_hsic(shared: Matches) -> NDArray[np.float64]:
-    """Unbiased HSIC (Song et al. 2012, eq. 5) of two kernels that vanish outside the shared edges: (L_A L_B,).
+    """Unbiased HSIC (Song et al. 2012, eq. 5) of two kernels that are 0 outside the shared edges: (L_A L_B,).
 
     [Σ K∘Lᵀ + ΣK ΣL / ((m-1)(m-2)) - 2 colsum(K)·rowsum(L) / (m-2)] / (m(m-3)). The mask of a kNN graph is not
-    symmetric, so only edges whose reverse is shared too enter the first term. Raises ValueError for N < 4.
+    symmetric: the first term has only edges whose reverse is shared as well. Raises ValueError for N < 4.
     """
     m = shared.count
     if m < 4:
@@ -105,9 +105,9 @@ def masked_hsic(shared: Matches) -> NDArray[np.float64]:
 
 
 def hsic_shares(shared: Matches) -> NDArray[np.float64]:
-    """What each shared edge adds to `masked_hsic`, to first order, scaled so that the shares of a pair sum to it: (M,).
+    """First-order contribution (M,) of each shared edge to `masked_hsic`; contributions of a pair sum to its score.
 
-    The derivative with respect to both kernels along the edge: K∘Lᵀ once for either side.
+    The derivative along the edge with respect to both kernels, with K∘Lᵀ counted once for each of them.
     """
     m = shared.count
     a, b = shared.weights_a, shared.weights_b
@@ -123,7 +123,7 @@ def hsic_shares(shared: Matches) -> NDArray[np.float64]:
 
 
 def masked_biased_hsic(shared: Matches) -> NDArray[np.float64]:
-    """tr(K H L H) of two kernels with ones on the diagonal that vanish outside of it and of the shared edges."""
+    """tr(K H L H) of two kernels with ones on the diagonal and 0 outside of it and of the shared edges: (L_A L_B,)."""
     m = shared.count
     k_sums, l_sums = shared.per_pair(shared.weights_a), shared.per_pair(shared.weights_b)
     mixed = _columns_by_rows(shared, shared.weights_a, shared.weights_b)
@@ -134,9 +134,9 @@ def masked_biased_hsic(shared: Matches) -> NDArray[np.float64]:
 def _trace(shared: Matches) -> NDArray[np.float64]:
     """Σ_ij K_ij L_ji for every pair."""
     reverse = shared.reversed_at()
-    found = np.flatnonzero(reverse >= 0)
-    products = shared.weights_a[found] * shared.weights_b[reverse[found]]
-    return np.asarray(np.bincount(shared.pairs[found], products, minlength=shared.shape[0] * shared.shape[1]), float)
+    mutual = np.flatnonzero(reverse >= 0)
+    products = shared.weights_a[mutual] * shared.weights_b[reverse[mutual]]
+    return np.asarray(np.bincount(shared.pairs[mutual], products, minlength=shared.shape[0] * shared.shape[1]), float)
 
 
 def _columns_by_rows(
@@ -149,9 +149,9 @@ def _columns_by_rows(
         length = size * shared.count
         columns = np.bincount(base + shared.targets, k_values, minlength=length)
         rows = np.bincount(base + shared.sources, l_values, minlength=length)
-        # without any match, bincount counts in integers
+        # without a match, bincount returns integers
         return np.asarray((columns * rows).reshape(size, shared.count).sum(axis=1), np.float64)
-    # few matches a pair: only the images that have one
+    # few matches per pair: only images with a match
     vertices, where = np.unique(np.concatenate([base + shared.targets, base + shared.sources]), return_inverse=True)
     columns = np.bincount(where[: len(base)], k_values, minlength=len(vertices))
     rows = np.bincount(where[len(base) :], l_values, minlength=len(vertices))
@@ -159,9 +159,10 @@ def _columns_by_rows(
 
 
 def _by_image(shared: Matches) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
-    """Shared neighbours of one image in one pair of layers, in the order of A's list; images with equally many at once.
+    """Groups of matches of the same image and pair of layers, in the order of A's list.
 
-    Yields the places of the matches (G, m), and their ranks_a and ranks_b, (G, m) each.
+    Yields, for each number m of shared neighbours, the positions (G, m) of the matches of the G groups of this size,
+    their ranks_a (G, m) and their ranks_b (G, m).
     """
     if not len(shared.pairs):
         return

@@ -1,4 +1,4 @@
-"""Metrics on the edges that neighbour graphs share."""
+"""Metrics on the shared edges of neighbour graphs."""
 
 from __future__ import annotations
 
