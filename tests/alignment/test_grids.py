@@ -13,7 +13,7 @@ from diffalign.alignment.arrays import array_layer
 from diffalign.alignment.factors import leading_vectors
 from diffalign.alignment.graphs import EdgeIndex, ListsTooShort, knn_graphs, restricted
 from diffalign.alignment.metrics import Layer, NeighborScores, Settings, measure_grid, prepare
-from diffalign.alignment.neighbor_metrics import lcs_knn
+from diffalign.alignment.metrics.on_lists import lcs_knn
 from diffalign.alignment.nulls import svcca_under
 from diffalign.alignment.search.exact import Neighbors, nearest_neighbors
 
