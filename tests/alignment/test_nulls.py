@@ -57,8 +57,8 @@ def under(function, a: np.ndarray, b: np.ndarray, orders: Sequence[np.ndarray]) 
 
 
 def with_cubes(function, a: Sequence[Moments], b: Sequence[Moments]) -> NullMoments:  # type: ignore[no-untyped-def]
-    found: NullMoments = function(a, b, ([kernel_cubes(x) for x in a], [kernel_cubes(x) for x in b]))
-    return found
+    null: NullMoments = function(a, b, ([kernel_cubes(x) for x in a], [kernel_cubes(x) for x in b]))
+    return null
 
 
 def u_centred(rows: np.ndarray) -> np.ndarray:
@@ -77,9 +77,9 @@ def test_sums_of_cubes_equal_those_of_the_dense_kernel(count: int, width: int) -
     rows = unit(0, count, width)
     kernel = u_centred(rows)
     assert np.allclose(kernel.sum(axis=1), 0)
-    found = kernel_cubes(moments(rows))
-    assert found.cubes == pytest.approx((kernel**3).sum(), rel=1e-5, abs=1e-6)
-    assert found.triangles == pytest.approx(np.trace(kernel @ kernel @ kernel), rel=1e-5, abs=1e-6)
+    sums = kernel_cubes(moments(rows))
+    assert sums.cubes == pytest.approx((kernel**3).sum(), rel=1e-5, abs=1e-6)
+    assert sums.triangles == pytest.approx(np.trace(kernel @ kernel @ kernel), rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize("count", [6, 7])
@@ -118,10 +118,10 @@ def test_moments_of_rsa_over_all_permutations(count: int) -> None:
 
 @pytest.mark.parametrize(("count", "k"), [(3, 1), (4, 2), (5, 2), (6, 1), (6, 3), (7, 2)])
 def test_moments_of_mutual_knn_over_all_permutations(count: int, k: int) -> None:
-    found = [[nearest_neighbors(unit(seed, count, 4), k)] for seed in (6, 7)]
-    scores = NeighborScores(["mutual_knn"], found[0], found[1], k)
+    neighbors = [[nearest_neighbors(unit(seed, count, 4), k)] for seed in (6, 7)]
+    scores = NeighborScores(["mutual_knn"], neighbors[0], neighbors[1], k)
     values = np.array([scores.scores(permutation=order)["mutual_knn"][0, 0] for order in all_orders(count)])
-    null = mutual_knn_moments(*(knn_graphs(side, k) for side in found))
+    null = mutual_knn_moments(*(knn_graphs(side, k) for side in neighbors))
     assert null.mean[0, 0] == pytest.approx(values.mean(), abs=1e-12)
     assert null.mean[0, 0] == pytest.approx(k / (count - 1))
     assert null.sd[0, 0] == pytest.approx(values.std(), abs=1e-9)
@@ -195,10 +195,10 @@ def test_moments_of_rsa_against_random_permutations(sides: tuple[list[np.ndarray
 def test_moments_of_mutual_knn_against_random_permutations(
     sides: tuple[list[np.ndarray], list[np.ndarray]],
 ) -> None:
-    found = [[nearest_neighbors(x, 5) for x in side] for side in sides]
-    scores = NeighborScores(["mutual_knn"], found[0], found[1], 5)
+    neighbors = [[nearest_neighbors(x, 5) for x in side] for side in sides]
+    scores = NeighborScores(["mutual_knn"], neighbors[0], neighbors[1], 5)
     values = np.array([scores.scores(permutation=order)["mutual_knn"] for order in ORDERS])
-    close(mutual_knn_moments(*(knn_graphs(side, 5) for side in found)), values)
+    close(mutual_knn_moments(*(knn_graphs(side, 5) for side in neighbors)), values)
 
 
 def test_tail_probabilities_are_those_of_pearsons_third_type() -> None:
@@ -261,15 +261,15 @@ def test_permutations_of_any_metric_measure_the_relabelled_layers(name: str, mon
     settings = Settings(k=5)
     a, b = layers_of(40, (12, 20), 0), layers_of(40, (16,), 7)
     scores = measure_grid([name], a, b, settings)
-    found = calibrate(scores, a, b, settings, 19, 0.05, 3)[name]
+    calibration = calibrate(scores, a, b, settings, 19, 0.05, 3)[name]
     null = []
     for order in permutations(40, 19, 3):
         # lists of relabelled rows are searched anew, where the calibration relabels their edges
         moved = [rows_layer(x.rows()[order], [f"{i:03d}" for i in range(40)], nearest(x.rows()[order])) for x in b]
         null.append(measure_grid([name], a, moved, settings)[name])
     expected = (1 + (np.stack(null) >= scores[name] - 1e-12).sum(axis=0)) / 20
-    np.testing.assert_allclose(found.p, expected, atol=1e-12)
-    np.testing.assert_allclose(found.mean, np.mean(null, axis=0), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(calibration.p, expected, atol=1e-12)
+    np.testing.assert_allclose(calibration.mean, np.mean(null, axis=0), rtol=1e-6, atol=1e-9)
 
 
 def nearest(rows: Any) -> Any:
@@ -295,8 +295,8 @@ def test_a_new_closed_form_is_used_and_a_wrong_one_refused(monkeypatch: pytest.M
     a, b = layers_of(20, (6, 8), 0), layers_of(20, (6,), 5)
     scores = measure_grid(["procrustes"], a, b, Settings(k=3))
     monkeypatch.setitem(METRICS, "procrustes", replace(METRICS["procrustes"], null=ClosedForm(moments_of)))
-    found = calibrate(scores, a, b, Settings(k=3), 19, 0.05, 0)["procrustes"]
-    np.testing.assert_allclose(found.z, (scores["procrustes"] - 0.25) / 0.125)
+    calibration = calibrate(scores, a, b, Settings(k=3), 19, 0.05, 0)["procrustes"]
+    np.testing.assert_allclose(calibration.z, (scores["procrustes"] - 0.25) / 0.125)
     one_cell = ClosedForm(lambda sides: NullMoments(np.zeros((1, 1)), np.ones((1, 1))))
     monkeypatch.setitem(METRICS, "procrustes", replace(METRICS["procrustes"], null=one_cell))
     with pytest.raises(ValueError, match=r"procrustes: the null has shape \(1, 1\), the scores \(2, 1\)"):
@@ -366,9 +366,9 @@ def test_a_new_metric_on_factors_needs_no_statistic(stored: bool, monkeypatch: p
         a, b = ([replace(x, factors=lambda x=x: leading_vectors(x.rows())) for x in side] for side in (a, b))
     monkeypatch.setitem(METRICS, "mine", replace(METRICS["svcca"], null=Permutations()))
     scores = measure_grid(["svcca", "mine"], a, b, Settings(k=5))
-    found = calibrate(scores, a, b, Settings(k=5), 19, 0.05, 0)
-    np.testing.assert_allclose(found["mine"].p, found["svcca"].p)
-    np.testing.assert_allclose(found["mine"].mean, found["svcca"].mean, rtol=1e-9)
+    calibrations = calibrate(scores, a, b, Settings(k=5), 19, 0.05, 0)
+    np.testing.assert_allclose(calibrations["mine"].p, calibrations["svcca"].p)
+    np.testing.assert_allclose(calibrations["mine"].mean, calibrations["svcca"].mean, rtol=1e-9)
 
 
 def test_new_metrics_on_lists(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,9 +383,9 @@ def test_new_metrics_on_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METRICS, "closed", replace(METRICS["mutual_knn"], null=closed))
     a, b = layers_of(40, (12, 20), 0), layers_of(40, (16,), 7)
     scores = measure_grid(["mutual_knn", "jaccard", "closed"], a, b, Settings(k=3))
-    found = calibrate(scores, a, b, Settings(k=3), 39, 0.05, 0)
-    np.testing.assert_allclose(found["jaccard"].p, found["mutual_knn"].p)
-    np.testing.assert_allclose(found["closed"].z, found["mutual_knn"].z)
+    calibrations = calibrate(scores, a, b, Settings(k=3), 39, 0.05, 0)
+    np.testing.assert_allclose(calibrations["jaccard"].p, calibrations["mutual_knn"].p)
+    np.testing.assert_allclose(calibrations["closed"].z, calibrations["mutual_knn"].z)
     with pytest.raises(NotImplementedError, match="lists are relabelled as edges"):
         a[0].relabelled(np.arange(40)).lists()
 
