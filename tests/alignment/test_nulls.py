@@ -327,7 +327,7 @@ def permuted_procrustes(
     """The calibration of a metric whose statistic is a function of an order and of the observed scores (1, 2)."""
     a, b = layers_of(20, (6,), 0), layers_of(20, (6, 8), 5)
     scores = measure_grid(["procrustes"], a, b, Settings(k=3))
-    null = Permutations(lambda a, b: lambda order: under(order, scores["procrustes"]))
+    null = Permutations(lambda a, b, eps: lambda order: under(order, scores["procrustes"]))
     monkeypatch.setitem(METRICS, "procrustes", replace(METRICS["procrustes"], null=null))
     return lambda: calibrate(scores, a, b, Settings(k=3), 19, 0.05, 0)["procrustes"]
 
@@ -350,6 +350,23 @@ def test_a_statistic_of_another_shape_is_refused(
         permuted_procrustes(monkeypatch, lambda order, s: wrong(s))()
     with pytest.raises(ValueError, match=r"procrustes: the null has shape .*, the scores \(1, 2\)"):
         permuted_procrustes(monkeypatch, lambda order, s: s if unmoved(order) else wrong(s))()
+
+
+def test_a_statistic_has_the_eps_of_the_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    def under(a: Sequence[Moments], b: Sequence[Moments], eps: float) -> Callable[[np.ndarray], np.ndarray]:
+        def scores(order: np.ndarray) -> np.ndarray:
+            moved = [moments(y.rows[order]) for y in b]
+            return np.array([[cka(x, y, eps) for y in moved] for x in a])
+
+        return scores
+
+    monkeypatch.setitem(METRICS, "cka", replace(METRICS["cka"], null=Permutations(under)))
+    a, b = layers_of(20, (6,), 0), layers_of(20, (6, 8), 5)
+    settings = Settings(k=3, eps=0.5)
+    scores = measure_grid(["cka"], a, b, settings)
+    faster = calibrate(scores, a, b, settings, 19, 0.05, 0)["cka"]
+    monkeypatch.setitem(METRICS, "cka", replace(METRICS["cka"], null=Permutations()))
+    np.testing.assert_allclose(faster.mean, calibrate(scores, a, b, settings, 19, 0.05, 0)["cka"].mean, rtol=1e-5)
 
 
 def test_a_statistic_of_unmoved_images_must_be_the_score(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,10 +412,15 @@ def test_new_metrics_on_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("cka", {"needs": "kernels"}, "unknown need 'kernels'; allowed: lists, moments"),
         ("ridge", {"null": NoNull(" ")}, "has no null and gives no reason"),
-        ("mutual_knn", {"null": Permutations(lambda a, b: lambda order: order)}, "on lists cannot declare null.stat"),
+        (
+            "mutual_knn",
+            {"null": Permutations(lambda a, b, eps: lambda order: order)},
+            "on lists cannot declare null.stat",
+        ),
         ("cka", {"null": Permutations(exact=mutual_knn_moments)}, "on moments cannot declare null.exact"),
         ("cka", {"backward": True, "scaled": True}, "on moments cannot declare scaled, backward"),
         ("svcca", {"error": lambda a, b: 0.0}, "on factors cannot declare error"),
+        ("cknna_biased", {"minimum_k": 1}, "includes the image itself, so minimum_k is at least 2"),
     ],
 )
 def test_declarations_that_contradict_themselves_are_refused(name: str, changes: dict[str, Any], message: str) -> None:
