@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def concepts(name: str, dataset: Dataset, source: SourceFile, manifest_path: Path, spec_path: Path) -> None:
     """Write the manifest and dataset.json. Labels are ids, captions words, descriptions definitions.
 
-    Raises ManifestError that names the file where it is absent, another one, or not a list of concepts.
+    Raises StoreError that names the file where it is absent, another one, or not a list of concepts.
     """
     sha256 = verified(Path(source.path), source.sha256)
     found = read_concepts(Path(source.path))

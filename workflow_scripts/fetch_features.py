@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 from torch.hub import download_url_to_file
 
 from diffalign import logs
-from diffalign.io.atomic import write_json
+from diffalign.io.headers import FileKind
 from diffalign.provenance import file_sha256
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-FORMAT = 1
+KIND = FileKind("a record of a download", 1)
 
 
 def fetch_features(url: str, sha256: str | None, path: Path, record: Path) -> None:
@@ -29,11 +29,11 @@ def fetch_features(url: str, sha256: str | None, path: Path, record: Path) -> No
         raise ValueError(
             f"{url}: cannot be downloaded ({error}); download it elsewhere and name it as the model's features.path"
         ) from error
-    found = file_sha256(path)
-    if sha256 is not None and found != sha256:
+    digest = file_sha256(path)
+    if sha256 is not None and digest != sha256:
         path.unlink()
-        raise ValueError(f"{url}: has the sha256 {found}; expected {sha256} (features.sha256)")
-    write_json(record, {"format": FORMAT, "url": url, "sha256": found, "bytes": path.stat().st_size})
+        raise ValueError(f"{url}: has the sha256 {digest}; expected {sha256} (features.sha256)")
+    KIND.write_json(record, url=url, sha256=digest, bytes=path.stat().st_size)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from PIL import Image
 from diffalign import figures, logs
 from diffalign.alignment.per_image import PerImage, extremes, per_image
 from diffalign.io import recipes, sides
-from diffalign.io.feature_files import StoreError
+from diffalign.io.headers import StoreError
 from diffalign.offenders import first_five
 
 if TYPE_CHECKING:

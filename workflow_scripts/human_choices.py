@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def human_choices(concepts: SourceFile, triplets: TripletFile, dimensions: SourceFile | None, path: Path) -> None:
-    """Read, check and write all of it. Raises ManifestError and TripletError that name the file and what is wrong."""
+    """Read, check and write all of it. Raises StoreError and TripletError that name the file and what is wrong."""
     sources: dict[str, SourceFile | TripletFile | None]
     sources = {"concepts": concepts, "triplets": triplets, "dimensions": dimensions}
     facts: dict[str, Any] = {

@@ -11,7 +11,8 @@ from diffalign.human.odd_one_out import compared
 from diffalign.human.similarities import Rsa, read_similarities, rsa
 from diffalign.io import tables
 from diffalign.io.atomic import write_json
-from diffalign.io.feature_files import StoreError, read_bundle
+from diffalign.io.feature_files import read_bundle
+from diffalign.io.headers import StoreError
 from diffalign.offenders import first_five
 from diffalign.provenance import file_sha256
 from diffalign.randomness import keyed

@@ -10,7 +10,8 @@ from diffalign.alignment import per_image as images
 from diffalign.alignment.metrics import Score
 from diffalign.io import recipes, sides
 from diffalign.io.atomic import replacing, write_json
-from diffalign.io.manifest import ManifestError, read_manifest
+from diffalign.io.headers import StoreError
+from diffalign.io.manifest import read_manifest
 from diffalign.offenders import first_five
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def per_image(
     in_degree_b, similarity_a, similarity_b (`alignment.per_image` says what they are), and same_label_a, same_label_b,
     same_label_shared: the share of the neighbours under A, under B and of the shared ones that have the image's label.
     manifest: of the images; None for data sets without. Raises StoreError where the two sides have other images,
-    ManifestError where the manifest lacks some.
+    StoreError where the manifest lacks some.
     """
     setting = recipes.read_settings(settings)
     # nothing is drawn here
@@ -58,13 +59,13 @@ def per_image(
 
 
 def labels_of(names: tuple[str, ...], manifest: Path | None) -> list[str]:
-    """The label of every image; '' without a manifest. Raises ManifestError that names the first five it lacks."""
+    """The label of every image; '' without a manifest. Raises StoreError that names the first five it lacks."""
     if manifest is None:
         return [""] * len(names)
     labels = {image.name: image.label for image in read_manifest(manifest)}
     missing = [name for name in names if name not in labels]
     if missing:
-        raise ManifestError(f"{manifest}: lacks {len(missing)} of {len(names)} images, first: {first_five(missing)}")
+        raise StoreError(f"{manifest}: lacks {len(missing)} of {len(names)} images, first: {first_five(missing)}")
     return [labels[name] for name in names]
 
 

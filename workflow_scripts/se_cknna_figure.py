@@ -1,6 +1,5 @@
 """CKNNA from clean to noisy images, for every pair of models, and how each model holds against the transforms."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from diffalign import figures, logs
 from diffalign.conditions import CLEAN, parse_condition
-from diffalign.io.recipe_header import is_miniature
+from diffalign.io.score_recipes import is_miniature, read_recipe
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -27,7 +26,7 @@ def se_cknna_figure(recipes: Sequence[Path], outputs: Sequence[Path]) -> None:
     on transformed ones.
     """
     figures.styled()
-    read = [json.loads(path.read_text(encoding="utf-8")) for path in recipes]
+    read = [read_recipe(path) for path in recipes]
     axis = Axis([name for recipe in read for name in recipe["conditions"]])
     figure, (left, right) = plt.subplots(1, 2, figsize=(2.4 + 0.62 * 2 * max(5, axis.width), 4.2), layout="constrained")
     for number, recipe in enumerate(read):

@@ -25,7 +25,7 @@ from diffalign.alignment.nulls import NullMoments
 from diffalign.io import tables
 from diffalign.io.calibration_files import Selection, StoredCalibration, read_calibration, write_calibration
 from diffalign.io.matrices import read_matrices
-from diffalign.io.recipe_header import FORMAT
+from diffalign.io.score_recipes import KIND
 from layer_maps_figure import layer_maps_figure
 from model_maps_figure import largest, model_maps_figure, reason
 from null_histograms_figure import drawable, not_drawn, null_histograms_figure
@@ -76,7 +76,7 @@ def write(tmp_path: Path) -> Callable[..., Pair]:
             }
 
         recipe = {
-            "format": FORMAT,
+            "format": KIND.format,
             "metric": metric,
             "dataset": "images",
             "condition": "clean",

@@ -6,6 +6,7 @@ from PIL import Image
 
 from diffalign import randomness
 from diffalign.io import manifest
+from diffalign.io.headers import StoreError
 from diffalign.stimuli import captions, folders, photographs, squares
 from diffalign.stimuli.squares import ImageError
 
@@ -160,7 +161,7 @@ def test_manifests_are_sorted_and_read_back(tmp_path: Path) -> None:
 
 
 def test_manifests_that_cannot_be_trusted(tmp_path: Path) -> None:
-    with pytest.raises(manifest.ManifestError, match="1 names stand more than once, first: a$"):
+    with pytest.raises(StoreError, match="1 names stand more than once, first: a$"):
         manifest.print_manifest(rows("a", "a"))
     path = tmp_path / "manifest.tsv"
     head, row, other = manifest.print_manifest(rows("a", "b")).splitlines()
@@ -171,7 +172,7 @@ def test_manifests_that_cannot_be_trusted(tmp_path: Path) -> None:
         (f"{head}\n{other}\n{row}\n", "not sorted"),
     ):
         path.write_text(text)
-        with pytest.raises(manifest.ManifestError, match=message):
+        with pytest.raises(StoreError, match=message):
             manifest.read_manifest(path)
 
 

@@ -12,10 +12,11 @@ from typing import Any
 
 from diffalign.io.atomic import make_empty, write_json
 from diffalign.io.checkpoint_errors import CheckpointError
+from diffalign.io.headers import FileKind
 from diffalign.logs import TerminalBar, log, progress
 from diffalign.provenance import file_sha256
 
-RECORD_FORMAT = 1
+RECORD = FileKind("a record of weights", 1)
 
 
 def describe(record: Path, folder: Path, origin: Mapping[str, Any], may_be_empty: bool = False) -> None:
@@ -28,7 +29,7 @@ def describe(record: Path, folder: Path, origin: Mapping[str, Any], may_be_empty
         raise CheckpointError(f"{folder}: the checkpoint has no files")
     _check_shards(folder)
     digests = _digests(folder, files)
-    write_json(record, {"format": RECORD_FORMAT, **origin, "sha256": digests})
+    RECORD.write_json(record, **origin, sha256=digests)
 
 
 def _digests(folder: Path, files: Sequence[Path]) -> dict[str, str]:
@@ -86,11 +87,8 @@ def _is_verified(seen: Path, state: Mapping[str, Any]) -> bool:
 
 
 def read_record(record: Path) -> dict[str, Any]:
-    """Read weights.json. Raises CheckpointError for another format."""
-    content: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-    if content.get("format") != RECORD_FORMAT:
-        raise CheckpointError(f"{record}: format {content.get('format')!r} is not known here; delete it and rerun")
-    return content
+    """Read weights.json. Raises StoreError for another format."""
+    return RECORD.read_json(record)
 
 
 # names of files that hold weights; the rest of a checkpoint is its configuration

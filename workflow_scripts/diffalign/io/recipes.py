@@ -1,6 +1,6 @@
 """The recipe beside every score: all that a reader needs to know where a number came from.
 
-Its schema is schemas/recipe.schema.yaml, versioned by `FORMAT`.
+Its schema is schemas/recipe.schema.yaml, versioned by `score_recipes.KIND`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from diffalign.alignment.settings import Preparation
 from diffalign.conditions import CLEAN
 from diffalign.io.neighbor_files import NeighborFile
 from diffalign.io.prepared_features import preparation_settings
-from diffalign.io.recipe_header import FORMAT
+from diffalign.io.score_recipes import KIND
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def matrix_recipe(
 def _common(metric: str, a: NeighborFile, b: NeighborFile, settings: Settings, where: Where) -> dict[str, Any]:
     chance = METRICS[metric].chance
     return {
-        "format": FORMAT,
+        "format": KIND.format,
         "diffalign": __version__,
         "metric": metric,
         "dataset": where.dataset,

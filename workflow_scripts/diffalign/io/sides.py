@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from diffalign.alignment.metrics import METRICS, Layer
 from diffalign.alignment.regression import FOLDS
 from diffalign.alignment.settings import Preparation
-from diffalign.io import factor_files, feature_files, neighbor_files
+from diffalign.io import factor_files, neighbor_files
+from diffalign.io.headers import check_same_names
 from diffalign.io.prepared_features import preparation_of, prepared_rows
 from diffalign.randomness import dealt
 
@@ -112,7 +113,7 @@ def read_sides(a: Files, b: Files, seed: int) -> tuple[Side, Side]:
     """
     found = [Side(neighbor_files.read_neighbors(files.neighbors), files, seed) for files in (a, b)]
     first, second = (side.lists for side in found)
-    feature_files.check_same_names(first.names, second.names, first.path, second.path)
+    check_same_names(first.names, second.names, first.path, second.path)
     prepared = [{key: value for key, value in side.settings.items() if key != "bounds"} for side in (first, second)]
     if prepared[0] != prepared[1]:
         raise ValueError(f"{first.path} and {second.path} were prepared differently: {prepared[0]} and {prepared[1]}")
