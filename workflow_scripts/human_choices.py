@@ -11,7 +11,7 @@ from diffalign.human.ceilings import ceilings
 from diffalign.human.triplets import distinct, read_triplets
 from diffalign.io.human_files import ordered, write_people
 from diffalign.specs import SourceFile, TripletFile
-from diffalign.stimuli.things import read_concepts, verified
+from diffalign.stimuli.kinds.things import read_concepts, verified
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -17,7 +17,7 @@ from diffalign.offenders import first_five
 from diffalign.provenance import file_sha256
 from diffalign.randomness import keyed
 from diffalign.specs import SimilarityFile, SourceFile
-from diffalign.stimuli.things import read_concepts, verified
+from diffalign.stimuli.kinds.things import read_concepts, verified
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -9,7 +9,8 @@ from diffalign import logs
 from diffalign.conditions import CLEAN
 from diffalign.io import manifest
 from diffalign.specs import Dataset
-from diffalign.stimuli import tables
+from diffalign.stimuli import kinds
+from diffalign.stimuli.kinds import Supplied
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -27,13 +28,8 @@ def named_texts(
 
     download: of a data set of the hub, its folder and the record of it. Raises TableError.
     """
-    root = download[0] if download else Path(str(dataset.path))
-    rows = [
-        manifest.Image(
-            row.name, row.label, row.label_index, row.caption, "", row.source, "", description=row.description
-        )
-        for row in tables.read_rows(root, dataset.table_columns, *dataset.table_texts, dataset.sample, seed)
-    ]
+    supplied = Supplied(seed, download[0] if download else None)
+    rows = [row.in_manifest() for row in kinds.rows(dataset, supplied).rows]
     made_of = {
         "dataset": name,
         "condition": CLEAN,

@@ -19,7 +19,7 @@ from diffalign.io.headers import StoreError
 from diffalign.io.human_files import layer_of, ordered, read_people, write_people
 from diffalign.io.manifest import read_manifest
 from diffalign.io.transform_files import read_transform, write_transform
-from diffalign.stimuli.things import concept_images, read_concepts, verified
+from diffalign.stimuli.kinds.things import concept_images, read_concepts, verified
 
 HEADER = "Word\tuniqueID\tDefinition (from WordNet, Google, or Wikipedia)\tTop-down Category (manual selection)\n"
 

@@ -17,7 +17,7 @@ from diffalign.io.headers import StoreError
 from diffalign.io.manifest import read_manifest
 from diffalign.specs import Columns, Dataset, Texts
 from diffalign.stimuli.captions import CaptionError
-from diffalign.stimuli.tables import TableError, read_rows
+from diffalign.stimuli.kinds.table import TableError, read_rows
 from images import images
 from named_texts import named_texts
 from texts import texts
