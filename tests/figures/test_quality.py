@@ -33,6 +33,8 @@ def test_the_rank_correlation_is_spearmans_with_ties() -> None:
     x = np.array([1.0, 2, 2, 5, 3, 3])
     y = np.array([0.0, 0, 4, 9, 1, 4])
     assert math.isclose(spearman(x, y), spearmanr(x, y).statistic)
+    # without ties, 1 - 6 Σd² / n(n² - 1)
+    assert math.isclose(spearman(np.array([1.0, 2, 3, 4, 5]), np.array([20.0, 10, 30, 50, 40])), 1 - 6 * 4 / 120)
     assert math.isnan(spearman(x, np.ones(6)))
     assert math.isnan(spearman(x[:2], y[1:3]))
 
