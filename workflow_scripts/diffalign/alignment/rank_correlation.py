@@ -25,8 +25,9 @@ _DEFINED = 0.95
 class RankCorrelation:
     """Spearman's ρ over all models with its interval, and the agreement within families. NaN where undefined.
 
-    within: concordant less discordant pairs of models of the same family, as a share of these pairs: Kendall's τ-a, of
-    which scipy has only τ-b and τ-c, and over all pairs. pairs: how many there are. A correlation that families make between them is not seen within.
+    within: concordant less discordant pairs of models of the same family, as a share of these pairs: Kendall's τ-a,
+    where scipy has only τ-b and τ-c, and over all pairs. pairs: how many there are. A correlation that families make
+    between them is not seen within.
     """
 
     rho: float
