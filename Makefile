@@ -5,13 +5,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV := uv$(shell sed -n 's/^required-version = "\(.*\)"/\1/p' pyproject.toml)
-SOURCES := workflow_scripts tests envs benchmarks
+SOURCES := workflow_scripts tests envs schemas benchmarks
 RULES := Snakefile rules/*.smk
 # nothing is fetched behind a user's back, and no package of the user's own shadows a pinned one
 export HF_HUB_OFFLINE ?= 1
 export PYTHONNOUSERSITE := 1
 
-.PHONY: demo demo-all test test-narrow lint lock rulegraph clean-demo
+.PHONY: demo demo-all test test-narrow lint lock reference rulegraph clean-demo
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffalign needs Python 3.11 or newer; set PYTHON=…")'
@@ -23,7 +23,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 demo: $(VENV)/.installed
 	$(BIN)/snakemake --profile profiles/demo --quiet rules
 	@if [ ! -f demo/report.html ] || \
-	  [ -n "$$(find demo/results/figures demo/results/tables report config.yaml profiles/demo -newer demo/report.html)" ]; then \
+	  [ -n "$$(find demo/results/figures demo/results/tables report config.yaml catalogue profiles/demo -newer demo/report.html)" ]; then \
 	  $(BIN)/snakemake --profile profiles/demo --report report.html --quiet all; fi
 	@echo
 	@echo "The demo is done. Its models are miniatures with random weights: it shows the workflow, not results."
@@ -63,6 +63,10 @@ lock: $(VENV)/.installed
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --no-emit-index-url \
 	  --no-header --no-annotate pyproject.toml --output-file requirements.lock
 	$(BIN)/python envs/derive.py
+
+# after a change of a key of the configuration: its JSON schema and docs/config.md
+reference: $(VENV)/.installed
+	$(BIN)/python schemas/derive.py
 
 # an image model, an autoencoder, a diffusion model and a language model: one node each
 FOUR_MODELS := 'study={models: [dinov2, sdvae, sd3, bloom560m], pairs: all}' 'se_cknna={pairs: [dinov2_vs_sdvae]}'

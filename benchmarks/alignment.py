@@ -1,12 +1,12 @@
-"""Time the metrics beside dense published formulas, in one run, as ratios with peak memory.
+"""Time the metrics and dense published formulas in one run; print ratios and peak memory.
 
 python benchmarks/alignment.py pairs --count 1000 5000      one pair of layers, metric by metric
 python benchmarks/alignment.py grid                         24 x 28 layers, N = 10,000: lists, factors, matrices, nulls
 python benchmarks/alignment.py pair --count 50000           one pair at a large N, every stage
 
-The references are written from the definitions of Huh et al. 2024 as their code computes them: N x N kernels, whole
-argsorts, and the N³ products whose sums alone are used. ``sensible`` is the same without N³ products. Every measurement
-runs in a process of its own; its peak memory is that of the whole process.
+References implement the definitions of Huh et al. 2024 as in their code: N x N kernels, full argsorts, and N³ products
+of which only sums are used. ``sensible`` has no N³ products. Every measurement runs in its own process; peak memory is
+that of the process.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DEPTHS = {"a": 24, "b": 28}
 
 
 def layer(side: str, depth: int, count: int, width: int) -> NDArray[np.float32]:
-    """Features of one layer of a made-up model: both models see the same images, deeper layers less of them."""
+    """Features of one layer of a synthetic model. Both models share the images; deeper layers keep less of them."""
     images = np.random.default_rng(0).standard_normal((count, 64), dtype=np.float32) * np.exp(-np.arange(64) / 20)
     own = np.random.default_rng([1 + (side == "b"), depth])
     mixed = images @ own.standard_normal((64, width)) / 8
@@ -100,8 +100,8 @@ def _published_svcca(a: Any, b: Any) -> float:
     for rows in (a, b):
         standardised = rows - rows.mean(dim=0)
         vectors.append(torch.svd_lowrank(standardised / (standardised.std(dim=0) + 1e-8), q=10)[0].numpy())
-    found = CCA(n_components=10).fit(*vectors).transform(*vectors)
-    return float(np.mean([np.corrcoef(found[0][:, i], found[1][:, i])[0, 1] for i in range(10)]))
+    variates = CCA(n_components=10).fit(*vectors).transform(*vectors)
+    return float(np.mean([np.corrcoef(variates[0][:, i], variates[1][:, i])[0, 1] for i in range(10)]))
 
 
 def _common_length(x: list[int], y: list[int]) -> int:
@@ -142,7 +142,7 @@ def run_reference(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_ours(given: argparse.Namespace) -> dict[str, Any]:
-    """One metric of one pair of layers, everything included: lists, factors, products."""
+    """One metric of one pair of layers, with its lists, factors and products."""
     from diffalign.alignment.arrays import array_layer
     from diffalign.alignment.metrics import Settings, measure_grid
 
@@ -156,7 +156,7 @@ def run_ours(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def write_study(folder: Path, count: int, depths: dict[str, int], widths: dict[str, int]) -> None:
-    """Feature files of both sides as an extraction leaves them, and the settings."""
+    """Write the feature files of both sides, in the format of an extraction, and the settings."""
     from diffalign.io.feature_files import Features, write_features
     from diffalign.provenance import file_sha256
 
@@ -211,7 +211,7 @@ def run_stage(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def in_process(mode: str, given: argparse.Namespace, **options: Any) -> dict[str, Any]:
-    """Run one measurement in a process of its own: what it returns, with its peak memory in GB."""
+    """The result of one measurement, run in its own process, with its peak memory in GB."""
     command = [sys.executable, __file__, mode]
     for key, value in {"threads": given.threads, "memory-mb": given.memory_mb, "k-max": given.k_max, **options}.items():
         command += [f"--{key}", *(map(str, value) if isinstance(value, list | tuple) else [str(value)])]
@@ -265,7 +265,7 @@ def grid(given: argparse.Namespace) -> None:
 
 
 def _beside_references(
-    given: argparse.Namespace, folder: Path, of_lists: float, depths: dict[str, int], count: int
+    given: argparse.Namespace, folder: Path, long_seconds: float, depths: dict[str, int], count: int
 ) -> None:
     """Ratios over the grid: ours with the time of all lists, the reference timed on a few pairs and multiplied.
 
@@ -273,7 +273,7 @@ def _beside_references(
     """
     cells = depths["a"] * depths["b"]
     short = in_process("stage", given, **{"k-max": K}, stage="neighbors", folder=folder)
-    print(f"\nAll lists of {K} neighbours: {short['seconds']:.0f} s; of {given.k_max}: {of_lists:.0f} s")
+    print(f"\nAll lists of {K} neighbours: {short['seconds']:.0f} s; of {given.k_max}: {long_seconds:.0f} s")
     print("\n| metric | published, a pair | sensible, a pair | ours, grid without lists | ", end="")
     print(f"published / ours, lists of {K} | … of {given.k_max} | sensible / ours | largest difference |")
     print("|---|---|---|---|---|---|---|---|")
@@ -288,7 +288,7 @@ def _beside_references(
                 values.append(done["seconds"])
                 difference = max(difference, abs(done["value"] - matrix[at]))
         p, s = (float(np.mean(values)) for values in timed.values())
-        quick, long = (ours["seconds"] + lists for lists in (short["seconds"], of_lists))
+        quick, long = (ours["seconds"] + lists for lists in (short["seconds"], long_seconds))
         ratios = f"{p * cells / quick:.0f} | {p * cells / long:.0f} | {s * cells / quick:.0f}"
         print(
             f"| {metric} | {p:.1f} s | {s:.1f} s | {ours['seconds']:.1f} s | {ratios} | {difference:.1e} |", flush=True

@@ -1,13 +1,14 @@
 """Time extraction: python benchmarks/extraction.py published | overhead | throughput [--device cuda].
 
-published: 24 blocks x 11 noise levels of a narrow SD3 at its real depth, beside one module per pass: each pass encodes
-the images, embeds the prompts, runs the whole transformer and keeps one block. Those passes all do the same work, so a
-sample of them is timed; they run in batches like ours, which the published code does not.
+published: 24 blocks x 11 noise levels of a narrow SD3 at its real depth, compared with one module per pass. Each of
+these passes encodes the images, embeds the prompts, runs the whole transformer and keeps one block. All passes do the
+same work, so a sample of them is timed, with our batch size; the published code has a batch size of 1.
 
-overhead: taps and pooling over the bare forward, on the same batches, alternating; the median of the ratios, of time on
-the clock and of processor time, which other work on the machine disturbs less.
+overhead: taps and pooling relative to the forward pass alone, on the same batches, alternating: medians of the ratios
+of wall time and of processor time, which depends less on other load.
 
-throughput: images a second of SD3-medium and SiT-XL/2 at full size with random weights, beside the bare forward.
+throughput: images per second of SD3-medium and SiT-XL/2 at full size with random weights, and of the forward pass
+alone.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "workflow_scripts"))
 
-from diffalign import models, study
+from diffalign import models
 from diffalign.alignment.metrics import METRICS
+from diffalign.config import study
+from diffalign.config.catalogue import read_catalogue
 from diffalign.devices import choose_device
 from diffalign.extraction.inputs import Batches, NoisyLatents, normalised
 from diffalign.extraction.passes import compile_layers, pooled_features
@@ -45,10 +48,9 @@ BLOCKS = tuple(f"b{block}" for block in range(24))
 
 
 def catalogue() -> Mapping[str, Model]:
-    """The models of config.yaml."""
+    """The models of the catalogue."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
-    schema = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text(encoding="utf-8"))
-    return study.load(config, schema, models.families(), METRICS).models
+    return study.load(config, read_catalogue(ROOT / "catalogue"), models.families(), METRICS).models
 
 
 def miniature(name: str, folder: Path, **widths: Any) -> Model:
@@ -61,7 +63,7 @@ def miniature(name: str, folder: Path, **widths: Any) -> Model:
 
 
 class Clock:
-    """Seconds on the clock and of the processor, with a GPU's work done at both ends."""
+    """Wall and processor seconds. A GPU is synchronised at both ends."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -69,7 +71,7 @@ class Clock:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Add what the block takes."""
+        """Add the time of the block."""
         self._wait()
         wall, processor = time.perf_counter(), time.process_time()
         yield
@@ -106,7 +108,7 @@ class Narrow:
             return taps.run(lambda: self.encoder.forward(batch))["z"].float()
 
     def prompt(self, count: int) -> dict[str, torch.Tensor]:
-        """The empty prompt, embedded so many times."""
+        """The empty prompt, embedded `count` times."""
         texts = [""] * count
         with torch.inference_mode():
             embeds, _, pooled, _ = self.prompter.encode_prompt(
@@ -118,13 +120,13 @@ class Narrow:
         """Images encoded and the prompt embedded once; all blocks of a level from one pass."""
         layers = {block: self.sd3.layers[block] for block in BLOCKS}
         latents = dict(zip(self.names, torch.cat([self.encode(rows) for rows in self.parts]).cpu(), strict=True))
-        told = {key: value.cpu() for key, value in self.prompt(1).items()}
+        embeddings = {key: value.cpu() for key, value in self.prompt(1).items()}
         for level in levels:
-            dataset = NoisyLatents(latents, self._noise(level), "name", 0, told, dict.fromkeys(latents, 0))
+            dataset = NoisyLatents(latents, self._noise(level), "name", 0, embeddings, dict.fromkeys(latents, 0))
             pooled_features(self.nets[level], layers, Batches(dataset, self.batch_size, 0, self.device))
 
     def theirs(self, level: str, block: str) -> None:
-        """One block at one level, with everything before it done again."""
+        """One block at one level. Images and prompt are encoded again."""
         kept: list[torch.Tensor] = []
         net, at = self.nets[level], self._noise(level)
         module = net.module.get_submodule(self.sd3.layers[block])
@@ -137,8 +139,8 @@ class Narrow:
         hook.remove()
 
     def _noise(self, level: str) -> NoiseLevel:
-        found: NoiseLevel = models.family(self.sd3.family).noise_level(self.sd3, self.folder, level)
-        return found
+        noise_level: NoiseLevel = models.family(self.sd3.family).noise_level(self.sd3, self.folder, level)
+        return noise_level
 
 
 def published(given: argparse.Namespace) -> None:
@@ -220,11 +222,11 @@ def inputs(name: str, count: int, text_width: int, device: torch.device) -> dict
     if name == "sit":
         labels = torch.full((count,), 1000, device=device)
         return {"names": names, "latents": torch.randn(count, 4, 32, 32, device=device), "labels": labels}
-    told = {
+    embeddings = {
         "prompt_embeds": torch.randn(count, 333, text_width, device=device),
         "pooled_prompt_embeds": torch.randn(count, 64 if text_width == 64 else 2048, device=device),
     }
-    return {"names": names, "latents": torch.randn(count, 16, 32, 32, device=device), **told}
+    return {"names": names, "latents": torch.randn(count, 16, 32, 32, device=device), **embeddings}
 
 
 def report(name: str, measured: tuple[Clock, Clock, float, float]) -> None:

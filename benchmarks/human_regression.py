@@ -1,4 +1,4 @@
-"""Time ridge regression onto all human dimensions beside scikit-learn's RidgeCV of one at a time, in one run: python
+"""Time ridge regression to all human dimensions and scikit-learn's RidgeCV of one at a time in one run: python
 benchmarks/human_regression.py. Both choose α and predict the objects of one fold; the largest difference is shown.
 """
 

@@ -1,7 +1,7 @@
-"""Time the neighbour search beside a brute force, in one run: python benchmarks/neighbors.py --device cuda.
+"""Time the neighbour search and a brute force in one run: python benchmarks/neighbors.py --device cuda.
 
 The brute force multiplies blocks of rows in float32 on the same device and sorts each row of products whole; its lists
-may differ from exact ones where float32 cannot tell two rows apart. Peak memory is what each side adds to the rows.
+may differ from exact ones where float32 cannot tell two rows apart. Peak memory excludes the rows.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def brute_force(rows: NDArray[np.float32], k: int, queries: range, device: str) 
     import torch
 
     there = torch.from_numpy(rows).to(device)
-    found = []
+    lists = []
     for start in range(queries.start, queries.stop, 256):
         block = torch.arange(start, min(start + 256, queries.stop), device=device)
         products = there[block] @ there.T
         products[torch.arange(len(block), device=device), block] = -torch.inf
-        found.append(products.argsort(dim=1, descending=True, stable=True)[:, :k].clone().cpu().numpy())
-    return np.concatenate(found)
+        lists.append(products.argsort(dim=1, descending=True, stable=True)[:, :k].clone().cpu().numpy())
+    return np.concatenate(lists)
 
 
 def peak_mb(device: str) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Time odd-one-out choices of all layers beside a loop over triplets, in one run: python benchmarks/odd_one_out.py.
+"""Time odd-one-out choices of all layers and a loop over triplets in one run: python benchmarks/odd_one_out.py.
 
 The loop measures three distances a triplet with torch, as the published scripts do; it runs on a sample of the triplets
 of one layer, and its time is scaled up. Both must choose alike on the sample.
@@ -29,15 +29,15 @@ def loop(rows: NDArray[np.float32], objects: NDArray[np.int32]) -> list[int]:
 
     features = torch.from_numpy(rows)
     pairs = list(itertools.combinations(range(3), 2))
-    found = []
+    odd = []
     for triplet in objects:
         parts = torch.stack([features[i] for i in triplet])
         distances = torch.tensor([1 - cosine_similarity(parts[i], parts[j], dim=0) for i, j in pairs])
         if torch.unique(distances).shape[0] == 1:
-            found.append(-1)
+            odd.append(-1)
         else:
-            found.append(({0, 1, 2} - set(pairs[int(torch.argmin(distances))])).pop())
-    return found
+            odd.append(({0, 1, 2} - set(pairs[int(torch.argmin(distances))])).pop())
+    return odd
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What a leak is worth: probes of pure noise, evaluated as published and as here: python benchmarks/probe_leaks.py.
+"""The bias of a leak: probes of pure noise, evaluated as published and as here: python benchmarks/probe_leaks.py.
 
 As published: PCA of all objects, training ended by the fold that is reported, λ and learning rate chosen on it, too.
 Here: objects of a fold are seen by nothing before its accuracy is taken. Features know nothing of the choices, so every
@@ -35,7 +35,7 @@ def leaky(rows: NDArray[np.float32], names: list[str], triplets: Triplets, plan:
     """Accuracy as published, on the folds that ended the training and chose the setting."""
     prepared = preprocess(rows, plan.pca)
     x = prepared.apply(rows)
-    found = []
+    accuracies = []
     for fold, split in enumerate(nested_splits(triplets, names, plan.folds, plan.inner, 0)):
         tested = np.zeros(len(names), bool)
         tested[np.unique(triplets.objects[split.tested])] = True
@@ -48,8 +48,8 @@ def leaky(rows: NDArray[np.float32], names: list[str], triplets: Triplets, plan:
         )
         best = min(fits, key=lambda fit: fit.loss)
         transform = prepared.before(best.weights, best.bias)
-        found.append(odd_one_out(transform.apply(rows), triplets.taken(split.tested), "dot").credit().mean())
-    return float(np.mean(found))
+        accuracies.append(odd_one_out(transform.apply(rows), triplets.taken(split.tested), "dot").credit().mean())
+    return float(np.mean(accuracies))
 
 
 def main() -> None:

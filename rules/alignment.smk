@@ -1,5 +1,5 @@
-# Needs: neighbour lists of two bundles, features and factors where a metric needs them; the settings of all scores.
-# Makes: single scores; layer x layer matrices of all metrics in one job, and their calibration in another.
+# Inputs: neighbour lists of two bundles; features and factors for the metrics that need them; settings of scores.
+# Outputs: single scores; layer x layer matrices of all metrics in one job, and their calibrations in another.
 
 
 use rule recipe as alignment_settings with:
@@ -45,7 +45,7 @@ rule align:
         "../workflow_scripts/align.py"
 
 
-# the short form: the default data set and condition
+# short path: default data set and condition
 use rule align as align_default with:
     output:
         score=paths.DEFAULT_SCORE,

@@ -1,8 +1,7 @@
-# What rules share: the checked study, and the plan that turns it into files. No rules here.
+# Shared by all rules: the checked study, and the plan that maps it to files. No rules here.
 import sys
 from pathlib import Path
 
-import yaml
 from snakemake.exceptions import WorkflowError
 
 ROOT = Path(workflow.current_basedir).parent
@@ -12,31 +11,27 @@ from diffalign import names
 from diffalign.alignment.metrics import METRICS as KNOWN_METRICS
 from diffalign.conditions import CLEAN
 from diffalign.config import study
+from diffalign.config.catalogue import read_catalogue
 from diffalign.models import families
 from diffalign.plan import Plan, paths, targets
 from diffalign.plan.stage import memory
 
 FAMILIES = families()
 try:
-    STUDY = study.load(
-        config,
-        yaml.load((ROOT / "schemas" / "config.schema.yaml").read_text(), yaml.CSafeLoader),
-        FAMILIES,
-        KNOWN_METRICS,
-    )
+    STUDY = study.load(config, read_catalogue(ROOT / "catalogue"), FAMILIES, KNOWN_METRICS)
 except study.ConfigError as error:
     files = " + ".join(str(path) for path in workflow.configfiles)
     raise WorkflowError(f"The configuration ({files}) has {len(error.mistakes)} mistake(s):\n{error}") from None
 
 PLAN = Plan(STUDY, FAMILIES)
 METRICS = PLAN.alignment.metrics
-# a model and variant, and the same with or without a layer
+# model and variant; the same with an optional layer
 TYPED = names.name_pattern(STUDY.models)
 NAME = names.name_pattern(STUDY.models, layer=True)
 
 
 def figure(stem, caption, category, subcategory, **labels):
-    """The files of a figure: a PNG that the report shows, and a PDF beside it."""
+    """Output files of a figure: a PNG, which is in the report, and a PDF."""
     shown = report(
         f"{stem}.png",
         caption=f"../report/{caption}.rst",
@@ -48,7 +43,7 @@ def figure(stem, caption, category, subcategory, **labels):
 
 
 def table(name, label, caption=None):
-    """The files of a table: a TSV that the report shows, and Parquet beside it."""
+    """Output files of a table: a TSV, which is in the report, and a Parquet file."""
     stem = paths.fill(paths.TABLE, table=name)
     shown = report(
         f"{stem}.tsv",

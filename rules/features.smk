@@ -1,5 +1,5 @@
-# Needs: images, or latents and prompts; the checkpoint and the recipe of a bundle (a model with its variant).
-# Makes: one feature file for every layer, from one forward pass; neighbour lists of all of them, and factors.
+# Inputs: images, or latents and prompts; the checkpoint and the recipe of a bundle (model with variant).
+# Outputs: one feature file per layer, from one forward pass; neighbour lists and factors of all layers.
 
 
 rule recipe:
@@ -15,7 +15,7 @@ rule recipe:
         "../workflow_scripts/recipe.py"
 
 
-# with parts, an extraction runs the model on a part of the images, and a merge follows
+# with parts, each extraction runs the model on a part of the images, and a merge follows
 for name, model in PLAN.features.image_models.items():
 
     rule:
@@ -120,7 +120,7 @@ rule neighbors:
 
 if STUDY.alignment.shards > 1:
 
-    # the same search for a part of the images
+    # search for a part of the images
     use rule neighbors as neighbors_part with:
         output:
             temp(paths.NEIGHBOR_PART),
@@ -148,7 +148,7 @@ if STUDY.alignment.shards > 1:
         script:
             "../workflow_scripts/merge_neighbors.py"
 
-    # the whole in one job is not what was asked for
+    # not with parts
     ruleorder: merge_neighbors > neighbors
 
 

@@ -1,5 +1,5 @@
-# Needs: layer x layer matrices, their recipes and their calibrations.
-# Makes: what people look at: heat maps, curves over depth and nulls of every pair, maps of all models, tables.
+# Inputs: layer x layer matrices, their recipes and calibrations.
+# Outputs: heat maps, curves over depth and null histograms of every pair; maps of all models; tables.
 
 
 rule layer_maps_figure:

@@ -1,5 +1,5 @@
-# Needs: human choices about the objects of a data set of kind things; the features of a bundle on it.
-# Makes: odd-one-out accuracies of every layer, probes, regressions onto human dimensions; figures of all models.
+# Inputs: human choices on the objects of a data set of kind things; features of bundles on this data set.
+# Outputs: odd-one-out accuracies of every layer, probes, regressions to human dimensions; figures of all models.
 
 
 rule human_choices:
@@ -155,7 +155,7 @@ rule reduction:
         runtime=240,
     params:
         settings=PLAN.human.settings(**PLAN.human.reduction()),
-        # of the tokens, which are gone when this is done
+        # of the tokens, which are temporary
         layers=PLAN.human.reduced_layers,
         code=PLAN.code("reduction.py"),
     script:
@@ -177,7 +177,7 @@ rule regression:
         mem_mb=PLAN.features.memory(6000 + STUDY.compute.memory_mb, copies=4),
         runtime=120,
     params:
-        settings=PLAN.human.settings(**STUDY.human.regression),
+        settings=PLAN.human.settings(**STUDY.human.regression.plain()),
         code=PLAN.code("regression.py"),
     script:
         "../workflow_scripts/regression.py"
@@ -200,8 +200,8 @@ rule probe:
         mem_mb=PLAN.features.memory(12000, copies=4),
         runtime=720,
     params:
-        **PLAN.human.settings(plan=STUDY.human.probe),
-        # no output, so that it outlives a killed job
+        **PLAN.human.settings(plan=STUDY.human.probe.plain()),
+        # not an output, so that it survives a killed job
         checkpoints=paths.PROBE_CHECKPOINTS,
         code=PLAN.code("probe.py"),
     script:

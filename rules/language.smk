@@ -1,8 +1,8 @@
-# Needs: texts of images (their manifests, files of texts); the checkpoints and recipes of language models; matrices of
-# pairs of a language model and another.
-# Makes: texts by image, the features of every hidden state, both means over tokens and last tokens, from one pass a text;
-# how well each model predicts the texts, and alignment against that. Language models read no image, so their features
-# lie under the condition clean, and all conditions share them.
+# Inputs: texts of images (manifests, text files); checkpoints and recipes of language models; matrices of pairs with a
+# language model.
+# Outputs: texts by image; features of every hidden state, of means over tokens and of last tokens, from one pass per
+# text; bits per byte of each model, and alignment against them. Language models read no images, so their features are
+# stored under the condition clean and shared by all conditions.
 
 
 rule texts:
@@ -53,7 +53,7 @@ for name, model in PLAN.features.language_models.items():
             device=STUDY.compute.device,
             device_map=model.device_map or "",
             batch_size=PLAN.features.batch_size(model),
-            # features of means and of last tokens
+            # mean-pooled and last-token features
             mem_mb=PLAN.features.memory(16000, model, copies=2),
             runtime=720,
         params:

@@ -1,8 +1,7 @@
-# Needs: images, the checkpoints of autoencoders and of text encoders; or latents that were made elsewhere.
-# Makes: latents in a fixed number of shards with the statistics that normalise them, and prompts: texts, embedded, or
-# embeddings that were given.
-# How the work is done (device, batch size, workers) stands in resources, here and in features.smk: no result depends
-# on it, and a changed resource, unlike a changed parameter, reruns nothing.
+# Inputs: images, checkpoints of autoencoders and of text encoders; or precomputed latents.
+# Outputs: latents in a fixed number of shards with their normalisation statistics; prompt embeddings, computed or given.
+# Device, batch size and workers are resources, here and in features.smk: results do not depend on them, and a changed
+# resource, unlike a changed parameter, reruns nothing.
 
 
 rule latents:
@@ -67,7 +66,7 @@ rule prompts:
     input:
         weights=paths.CHECKPOINT,
         record=paths.CHECKPOINT_RECORD,
-        # which image has which text
+        # maps images to texts
         manifest=paths.fill(paths.MANIFEST, condition=CLEAN),
     output:
         paths.PROMPTS,
@@ -93,7 +92,7 @@ rule prompts:
         "../workflow_scripts/prompts.py"
 
 
-# the same texts, embedded by text encoders with the weights that they begin with
+# the same texts, embedded by untrained text encoders
 use rule prompts as prompts_untrained with:
     input:
         weights=paths.UNTRAINED_CHECKPOINT,

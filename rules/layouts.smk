@@ -1,5 +1,5 @@
-# Needs: feature files that were made elsewhere (models of family precomputed); features and matrices of the study.
-# Makes: feature files in the place of an extraction; on request, results in the layouts of other projects.
+# Inputs: precomputed feature files (models of family precomputed); features and matrices of the study.
+# Outputs: feature files in place of an extraction; on request, results in the layouts of other projects.
 
 
 rule fetch_features:
@@ -20,7 +20,7 @@ rule fetch_features:
         "../workflow_scripts/fetch_features.py"
 
 
-# the state of files that lie on this machine, of one data set and condition
+# sizes and modification times of local files of one data set and condition
 use rule recipe as feature_sources with:
     output:
         paths.FEATURE_SOURCES,
@@ -158,7 +158,7 @@ rule export_platonic_alignment:
         "../workflow_scripts/export_alignment.py"
 
 
-# every pair of one side of the study with the other, in one file
+# all pairs between the two sides of the study in one file
 use rule export_platonic_alignment as export_platonic_set with:
     input:
         unpack(PLAN.alignment.of_two_sides),
@@ -169,7 +169,7 @@ use rule export_platonic_alignment as export_platonic_set with:
         paths.log("export_platonic_set", "metric", "dataset", "condition"),
 
 
-# clean and noisy images, rotations and scales, as VFM-VAE keeps them
+# clean and noisy images, rotations and scales in VFM-VAE's layout
 rule export_images:
     input:
         folders=PLAN.layouts.pictures(),

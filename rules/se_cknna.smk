@@ -1,5 +1,5 @@
-# Needs: neighbour lists of two bundles on clean images and under every condition of se_cknna.
-# Makes: the mean of CKNNA over these conditions, with clean beside it; a table and figures of the pairs of the study.
+# Inputs: neighbour lists of two bundles on clean images and under every condition of se_cknna.
+# Outputs: the mean of CKNNA over these conditions, compared with clean; a table and figures of the pairs of the study.
 
 
 rule se_cknna:
@@ -29,7 +29,7 @@ rule se_cknna:
         "../workflow_scripts/se_cknna.py"
 
 
-# the short form: the default data set
+# short path: default data set
 use rule se_cknna as se_cknna_default with:
     output:
         score=paths.DEFAULT_SE_SCORE,

@@ -1,5 +1,5 @@
-# Needs: neighbour lists of two representations; features and images where something is looked at again.
-# Makes: a closer look at single pairs, on request: rows an image, galleries, curves over k and N, other preparations.
+# Inputs: neighbour lists of two representations; features and images where needed.
+# Outputs, on request, of single pairs: tables per image, galleries, curves over k and N, other preparations.
 
 
 rule per_image:
@@ -126,7 +126,7 @@ rule sensitivity_table:
     threads: 8
     resources:
         memory_mb=STUDY.compute.memory_mb,
-        # the layers of a model are held at once where they are clamped together
+        # all layers are in memory where they are clamped together
         mem_mb=PLAN.alignment.memory(4000 + STUDY.compute.memory_mb, all_layers=True),
         runtime=240,
     params:

@@ -1,6 +1,6 @@
-# Needs: the data set's folder, or the photographs that ship with scikit-image and scikit-learn.
-# Makes: square PNG files, a manifest (name, label, caption, sha256) and dataset.json for every data set; the same of
-# rotated and noisy images, made from these.
+# Inputs: the folder of a data set, or the photographs of scikit-image and scikit-learn.
+# Outputs: square PNG files, a manifest (name, label, caption, sha256) and dataset.json of every data set, and of the
+# rotated and noisy images made from these.
 
 
 rule hub_table:

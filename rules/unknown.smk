@@ -1,5 +1,5 @@
-# Needs: a target that no other rule makes. Makes: an error that names the unknown word and the nearest known one.
-# Included last: its pattern leaves out every file that the rules before it make.
+# For targets of no other rule: an error that names the unknown word and the nearest known one.
+# Included last: its pattern excludes the outputs of all other rules.
 from snakemake.io import regex_from_filepattern
 
 OUTPUTS = [str(output) for rule in workflow.rules for output in rule.output]

@@ -1,6 +1,6 @@
-# Needs: the hub, a local folder or file, an installed package, or nothing (miniatures, and models without weights).
-# Makes: a folder with the checkpoint of every model and weights.json, which says what it is (commit, sha256 of all files);
-# of untrained twins the configuration alone, or random weights.
+# Inputs: the hub, a local folder or file, an installed package, or nothing (miniatures, models without weights).
+# Outputs: a folder with the checkpoint of every model, and weights.json with its source (commit, sha256 of all files);
+# for untrained twins, the configuration or random weights.
 
 
 rule weights:

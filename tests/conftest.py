@@ -18,7 +18,7 @@ from filelock import FileLock
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 SMALL = ROOT / "tests" / "small_study.yaml"
-TREE = ("Snakefile", "config.yaml", "rules", "workflow_scripts", "schemas", "envs", "profiles", "report")
+TREE = ("Snakefile", "config.yaml", "catalogue", "rules", "workflow_scripts", "schemas", "envs", "profiles", "report")
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -61,6 +61,14 @@ def _demo_config() -> dict[str, Any]:
     config = read_yaml(ROOT / "config.yaml")
     merge(config, read_yaml(ROOT / "profiles" / "demo" / "study.yaml"))
     return config
+
+
+@cache
+def catalogue() -> dict[str, Any]:
+    """The entries of the catalogue, as they are written."""
+    from diffalign.config.catalogue import read_catalogue
+
+    return read_catalogue(ROOT / "catalogue")
 
 
 def demo_config() -> dict[str, Any]:

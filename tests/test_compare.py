@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from dense_metrics import related
 from test_docs import PAGES
-from test_metrics import related
 
 from compare import parser
 from diffalign.alignment import METRICS, Preparation, measure

@@ -86,7 +86,9 @@ def test_the_single_score_is_the_cell_of_the_matrix(finished: Workflow) -> None:
         for side, layer in (("a", "final"), ("b", "b8"))
     )
     matrix = np.load(folder / "photographs/clean/layers/dinov2_vs_sd3.npy")
-    assert float(np.load(folder / "dinov2_vs_sd3_b8.npy")) == matrix[row, column]
+    # a matrix sums its cells in other pieces
+    near = pytest.approx(matrix[row, column], rel=1e3 * np.finfo(np.float64).eps)
+    assert float(np.load(folder / "dinov2_vs_sd3_b8.npy")) == near
 
 
 def test_the_table_holds_every_score_once_in_both_formats(finished: Workflow) -> None:

@@ -18,7 +18,7 @@ from diffalign.randomness import dealt
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-# groups of images that are left out one after another
+# groups of the jackknife
 GROUPS = 20
 
 
@@ -34,15 +34,15 @@ def align(
 ) -> None:
     """Measure one layer of A against one layer of B; write the score (a 0-d float64 array) and its recipe.
 
-    Raises StoreError that names the first five images where the two sides differ.
+    Raises StoreError, which names the first five images, where the two sides have different images.
     """
     setting, drawing = recipes.read_settings(settings), recipes.read_drawing(calibration_settings)
     a, b = sides.read_sides(*files, drawing.seed)
     pair = a.layer(layers[0]).held(), b.layer(layers[1]).held()
     value = measure_grid([metric], [pair[0]], [pair[1]], setting)[metric]
-    found = score(metric, float(value[0, 0]))
-    if math.isnan(found.value):
-        logs.log.warning("undefined: %s", found.undefined)
+    result = score(metric, float(value[0, 0]))
+    if math.isnan(result.value):
+        logs.log.warning("undefined: %s", result.undefined)
     null = calibration.calibrate(
         {metric: value},
         [pair[0]],
@@ -53,13 +53,13 @@ def align(
         drawing.seed,
         lambda orders, count: logs.progress(orders, count, "permutations"),
     ).get(metric)
-    recipe = recipes.score_recipe(metric, a.lists, b.lists, layers, setting, where, found)
+    recipe = recipes.score_recipe(metric, a.lists, b.lists, layers, setting, where, result)
     recipe["null"] = recipes.null_recipe(null, drawing)
     recipe["interval"] = None
-    if not math.isnan(found.value):
+    if not math.isnan(result.value):
         recipe["interval"] = recipes.interval_recipe(*interval(metric, pair, setting, value, a.names, drawing.seed))
     with replacing(score_path) as temporary:
-        np.save(temporary, np.float64(found.value), allow_pickle=False)
+        np.save(temporary, np.float64(result.value), allow_pickle=False)
     write_json(recipe_path, recipe)
 
 
@@ -71,9 +71,7 @@ def interval(
     names: tuple[str, ...],
     seed: int,
 ) -> tuple[str, intervals.Interval]:
-    """The 95 % interval over images and how it was found: in closed form where there is one, else by leaving out one of
-    20 groups of images at a time.
-    """
+    """The 95 % interval over images and its method: by formula where there is one, else a jackknife of 20 groups."""
     errors = calibration.standard_errors([metric], [pair[0]], [pair[1]], setting)
     if metric in errors:
         method = "dyadic" if METRICS[metric].needs == "lists" else "influence"

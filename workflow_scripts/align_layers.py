@@ -25,10 +25,9 @@ def align_layers(
     seed: int,
     memory_mb: int,
 ) -> None:
-    """Measure every layer of A (rows) against every layer of B (columns); write one matrix and recipe a metric.
+    """Measure every layer of A (rows) against every layer of B (columns); write one matrix and recipe per metric.
 
-    Every layer is prepared once and used for all pairs and metrics. Raises StoreError that names the first five
-    images where the two sides differ.
+    Raises StoreError, which names the first five images, where the two sides have different images.
     """
     setting = recipes.read_settings(settings)
     a, b = sides.read_sides(*files, seed)

@@ -1,4 +1,4 @@
-"""What the matrices of one pair of models are worth: nulls, intervals, layers chosen on half of the images."""
+"""Calibration of the matrices of one pair of models: nulls, intervals, layers chosen on half of the images."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +27,7 @@ def calibrate_layers(
     outputs: Mapping[str, Path],
     memory_mb: int,
 ) -> None:
-    """Write one calibration file a metric. All metrics and pairs of layers share the same permutations of images."""
+    """Write one calibration file per metric. All metrics and pairs of layers share the permutations of images."""
     setting, drawing = recipes.read_settings(settings), recipes.read_drawing(calibration_settings)
     a, b = sides.read_sides(*files, drawing.seed)
     scores = {}
@@ -65,26 +65,28 @@ def calibrate_layers(
 def selections(
     metrics: list[str], a: sides.Side, b: sides.Side, setting: Settings, seed: int, memory_mb: int
 ) -> dict[str, Selection]:
-    """The best pair of layers on one half of the images, and its score on the other, where a score is defined."""
+    """The best pair of layers on one half of the images, and its score on the other half, for metrics with defined
+    scores on both.
+    """
     order = np.array(shuffled(a.names, seed, "halves"))
     halves = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
     grids = []
     for keep in halves:
         half = [[side.layer(alias).restricted(keep, setting.k) for alias in side.layers] for side in (a, b)]
         grids.append(measure_grid(metrics, half[0], half[1], setting, memory_mb * 2**20))
-    found = {}
+    by_metric = {}
     for metric in metrics:
         first, second = (grid[metric] for grid in grids)
         if np.isfinite(first).any() and np.isfinite(second).any():
             at = np.unravel_index(int(np.nanargmax(first)), first.shape)
-            found[metric] = Selection(
+            by_metric[metric] = Selection(
                 layers=(a.layers[at[0]], b.layers[at[1]]),
                 chosen=float(first[at]),
                 reported=float(second[at]),
                 uncorrected=float(np.nanmax(second)),
                 count=len(halves[1]),
             )
-    return found
+    return by_metric
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Two feature files in, a score out: no configuration, no workflow.
+"""The score of two feature files, without configuration and workflow.
 
 .venv/bin/python workflow_scripts/compare.py A.pt B.pt --metric cknna --k 10
 """
@@ -25,51 +25,56 @@ from diffalign.provenance import file_sha256
 
 
 class _OneLine(argparse.ArgumentParser):
-    """Says what is wrong in one line and ends with exit code 2."""
+    """A parser that reports an error in one line and exits with code 2."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"compare: {message} (--help lists the options)\n")
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options."""
-    made = _OneLine(
+    """The command line."""
+    command = _OneLine(
         prog="compare",
         description="The alignment of two feature files. Rows are joined on names.",
-        epilog=f"Layouts: {', '.join(LAYOUTS)}; without --layout-a or --layout-b the file says which.",
+        epilog=f"Layouts: {', '.join(LAYOUTS)}; --layout-a and --layout-b override detection.",
     )
-    made.add_argument("a", type=Path, help="a feature file, or a folder of thingsvision")
-    made.add_argument("b", type=Path, help="the other one")
-    made.add_argument("--metric", default="cknna", metavar="NAME", help=f"one of {', '.join(METRICS)}; default cknna")
-    made.add_argument("--k", type=int, default=10, help="neighbours that the score looks at; default 10")
+    command.add_argument("a", type=Path, help="a feature file, or a folder of thingsvision")
+    command.add_argument("b", type=Path, help="the other one")
+    command.add_argument(
+        "--metric", default="cknna", metavar="NAME", help=f"one of {', '.join(METRICS)}; default cknna"
+    )
+    command.add_argument("--k", type=int, default=10, help="neighbours per image; default 10")
     for side in "ab":
-        made.add_argument(
+        command.add_argument(
             f"--layer-{side}",
             metavar="LAYER",
             help=f"of {side.upper()}: index in a stack, or key in an archive",
         )
-        made.add_argument(
+        command.add_argument(
             f"--names-{side}", metavar="FILE", help=f"of {side.upper()}: one name a line; {ROWS} names rows by number"
         )
-        made.add_argument(f"--layout-{side}", metavar="LAYOUT", default="auto", help=f"of {side.upper()}")
-    made.add_argument("--clamp", type=float, metavar="Q", help="clamp at this quantile of |x|; platonic-rep: 0.95")
-    made.add_argument(
-        "--clamp-rule", choices=CLAMP_RULES, default="exact", help="of all values, or mean of the images'"
+        command.add_argument(f"--layout-{side}", metavar="LAYOUT", default="auto", help=f"of {side.upper()}")
+    command.add_argument("--clamp", type=float, metavar="Q", help="clamp at this quantile of |x|; platonic-rep: 0.95")
+    command.add_argument(
+        "--clamp-rule",
+        choices=CLAMP_RULES,
+        default="exact",
+        help="quantile of all values, or mean over images of the quantile of each; default exact",
     )
-    made.add_argument("--whiten", action="store_true", help="whiten by PCA")
-    made.add_argument("--rbf-sigma", type=float, default=1.0, help="bandwidth of RBF kernels; default 1")
-    made.add_argument("--center", action="store_true", help="subtract the mean of every dimension")
-    made.add_argument(
+    command.add_argument("--whiten", action="store_true", help="whiten by PCA")
+    command.add_argument("--rbf-sigma", type=float, default=1.0, help="bandwidth of RBF kernels; default 1")
+    command.add_argument("--center", action="store_true", help="subtract the mean of every dimension")
+    command.add_argument(
         "--eps", type=float, default=0.0, help="in the denominators of CKNNA and CKA; platonic-rep: 1e-6; default 0"
     )
-    made.add_argument("--json", action="store_true", help="print JSON, the recipe of the score")
-    return made
+    command.add_argument("--json", action="store_true", help="print JSON, the recipe of the score")
+    return command
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
-    """Read both files, join them on names and measure; the score and where it came from, as plain JSON.
+    """Read both files, join them on names and measure. Returns the score and its recipe as JSON values.
 
-    Raises OSError or ValueError that names the file or the option and the first five offenders.
+    Raises OSError or ValueError, which name the file or option and the first five offenders.
     """
     if options.metric not in METRICS:
         raise unknown("metric", options.metric, METRICS)
@@ -84,11 +89,11 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     preparation = Preparation(options.clamp, options.clamp_rule, "layer", options.center, options.whiten)
     for table, path in ((a, options.a), (b, options.b)):
         try:
-            # before the work, and with the name of the file
+            # early, so that the message names the file
             unit_rows(table.values[0], table.names, preparation)
         except FeatureError as error:
             raise FeatureError(f"{path}: {error}") from error
-    found = measure(
+    measured = measure(
         options.metric,
         a.values[0],
         b.values[0],
@@ -102,8 +107,8 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "diffalign": __version__,
         "metric": options.metric,
-        "value": None if math.isnan(found.value) else found.value,
-        "undefined": found.undefined,
+        "value": None if math.isnan(measured.value) else measured.value,
+        "undefined": measured.undefined,
         "n": count,
         "k": options.k,
         "eps": options.eps,
@@ -138,7 +143,7 @@ def _side(table: Table, layer: str | None) -> dict[str, Any]:
 
 
 def printed(result: dict[str, Any]) -> str:
-    """The score for people: metric, value, N and k, the preparation, and a line a file."""
+    """The score as text: metric, value, N and k, the preparation, and one line per file."""
     value = f"undefined: {result['undefined']}" if result["value"] is None else f"{result['value']:.6f}"
     chance = "" if result["chance"] is None else f", chance {result['chance']:.6f}"
     preparation = result["preparation"]
@@ -157,17 +162,17 @@ def printed(result: dict[str, Any]) -> str:
         ", ".join(f"{key} = {setting}" for key, setting in settings.items() if setting is not None) + chance,
     ]
     for side in "ab":
-        made = result[side]
-        layer = "" if made["layer"] is None else f", layer {made['layer']}"
+        source = result[side]
+        layer = "" if source["layer"] is None else f", layer {source['layer']}"
         lines.append(
-            f"{side.upper()}: {made['path']}{layer} ({made['layout']}, {made['width']} wide, {made['dtype']}, "
-            f"names {made['names']}, sha256 {made['sha256'][made['path']][:12]})"
+            f"{side.upper()}: {source['path']}{layer} ({source['layout']}, {source['width']} wide, {source['dtype']}, "
+            f"names {source['names']}, sha256 {source['sha256'][source['path']][:12]})"
         )
     return "\n".join(lines) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the score; the exit code is 2, with one line on stderr, where there is none to print."""
+    """Print the score. The exit code is 2 after an error, which is printed to stderr as one line."""
     options = parser().parse_args(arguments)
     try:
         result = compare(options)

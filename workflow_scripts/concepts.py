@@ -1,4 +1,4 @@
-"""The manifest of a data set of concepts that has no images: names, words and definitions."""
+"""The manifest of a data set of concepts without images: names, words and definitions."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def concepts(name: str, dataset: Dataset, source: SourceFile, manifest_path: Path, spec_path: Path) -> None:
-    """Write the manifest and dataset.json. Labels are ids, captions words, descriptions definitions.
+    """Write the manifest and dataset.json. Labels are uniqueIDs, captions words, descriptions definitions.
 
-    Raises StoreError that names the file where it is absent, another one, or not a list of concepts.
+    Raises StoreError for a file that is missing, has another sha256, or is no list of concepts.
     """
     sha256 = verified(Path(source.path), source.sha256)
     rows = [row.in_manifest() for row in kinds.rows(dataset, Supplied(concepts=source)).rows]
-    made_of = {"dataset": name, "condition": CLEAN, **asdict(dataset), "concepts_sha256": sha256}
-    manifest.write_manifest(manifest_path, spec_path, rows, made_of)
+    spec = {"dataset": name, "condition": CLEAN, **asdict(dataset), "concepts_sha256": sha256}
+    manifest.write_manifest(manifest_path, spec_path, rows, spec)
     logs.log.info("%d concepts, no images", len(rows))
 
 

@@ -1,4 +1,4 @@
-"""What metrics need of every layer of a bundle beside its neighbours, and what is costly to find."""
+"""Singular vectors and kernel sums of every layer of a bundle, which several metrics need."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def factors(neighbors: Path, layers_json: Path, path: Path) -> None:
-    """Write the leading singular vectors of every layer (for SVCCA), and the third-order sums of its kernel (for the
-    null of CKA), of features prepared as for the neighbour lists.
+    """Write the leading singular vectors of every layer (for SVCCA) and the third-order sums of its kernel (for the
+    null of CKA). Features are prepared as for the neighbour lists.
     """
     lists = neighbor_files.read_neighbors(neighbors)
 

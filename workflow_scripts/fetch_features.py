@@ -1,4 +1,4 @@
-"""A file of features that others published: downloaded once, checked against its sha256, which is recorded."""
+"""Download a published file of features, check its sha256 and record it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +16,9 @@ KIND = FileKind("a record of a download", 1)
 
 
 def fetch_features(url: str, sha256: str | None, path: Path, record: Path) -> None:
-    """Download a file and record where it came from, its sha256 and its size in bytes.
+    """Download a file and record its url, sha256 and size in bytes.
 
-    Raises ValueError where its sha256 is not the one that is known, or where it cannot be downloaded, and leaves no
-    file behind.
+    Raises ValueError, and leaves no file, where the download fails or the sha256 is not the expected one.
     """
     logs.log.info("%s: downloading", url)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Choices and dimensions of people, joined to the objects of a data set by name."""
+"""Human choices and dimensions, joined with the objects of a data set by name."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def human_choices(concepts: SourceFile, triplets: TripletFile, dimensions: SourceFile | None, path: Path) -> None:
-    """Read, check and write all of it. Raises StoreError and TripletError that name the file and what is wrong."""
+    """Read, check and write choices and dimensions. Raises StoreError and TripletError, which name the file."""
     sources: dict[str, SourceFile | TripletFile | None]
     sources = {"concepts": concepts, "triplets": triplets, "dimensions": dimensions}
     facts: dict[str, Any] = {
@@ -28,12 +28,12 @@ def human_choices(concepts: SourceFile, triplets: TripletFile, dimensions: Sourc
     }
     listed = read_concepts(Path(concepts.path))
     chosen = read_triplets(Path(triplets.path), len(listed), triplets.first, triplets.odd)
-    found = ceilings(chosen)
+    ceiling = ceilings(chosen)
     facts["choices"] = {
         "choices": len(chosen),
         "distinct_triplets": distinct(chosen),
         "people": None if chosen.people is None else len(np.unique(chosen.people)),
-        "ceilings": None if found is None else asdict(found),
+        "ceilings": None if ceiling is None else asdict(ceiling),
     }
     table = None if dimensions is None else np.load(dimensions.path, allow_pickle=False)
     write_people(path, ordered(listed, chosen, table, facts))

@@ -1,4 +1,4 @@
-"""Representational similarity analysis of every layer of a bundle with what people say of every two objects."""
+"""Representational similarity analysis of every layer of a bundle against human similarities."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ COLUMNS = {"layer": "string", **dict.fromkeys(Rsa.__dataclass_fields__, "float64
 
 @dataclass(frozen=True)
 class Outputs:
-    """A row a layer, and what it was made from."""
+    """Outputs: a table with a row per layer, and its recipe."""
 
     table: Path
     parquet: Path
@@ -37,9 +37,9 @@ class Outputs:
 def human_rsa(
     layers_json: Path, concepts: SourceFile, source: SimilarityFile, distance: str, seed: int, outputs: Outputs
 ) -> None:
-    """Correlate similarities of people with those of every layer, over the objects that people were asked of.
+    """Correlate human similarities with those of every layer, over the objects of the human similarities.
 
-    Raises SimilarityError and StoreError that name the file and what is wrong.
+    Raises SimilarityError and StoreError, which name the file.
     """
     verified(Path(concepts.path), concepts.sha256)
     verified(Path(source.path), source.sha256)

@@ -1,4 +1,4 @@
-"""How well a language model predicts texts, as a file of platonic-rep has it beside features."""
+"""Loss and bits per byte of a language model, from a file of platonic-rep's features."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def import_bits_per_byte(bundle: str, path: Path, output: Path) -> None:
-    """Write the loss, bits per byte and parameters that a file has. Raises FileNotFoundError or StoreError."""
-    measured = platonic.read_quality(path)
+    """Write the loss, bits per byte and number of parameters of a file. Raises FileNotFoundError or StoreError."""
+    quality = platonic.read_quality(path)
     source = {"path": str(path), "layout": "platonic", "sha256": file_sha256(path)}
-    language_files.write_published_quality(output, bundle, measured, source)
+    language_files.write_published_quality(output, bundle, quality, source)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Features that were made elsewhere, checked and put into the place of an extraction."""
+"""Import of precomputed features, in place of an extraction."""
 
 import hashlib
 import json
@@ -27,19 +27,18 @@ def import_features(
     layers_json: Path,
     downloaded: Path | None = None,
 ) -> None:
-    """Read the files of every layer and write one feature file a layer, rows in order of name, and their manifest.
+    """Read the files of every layer; write one feature file per layer, rows in order of name, and their manifest.
 
-    features: alias -> the file to write. downloaded: the file with all layers, of a model that has a url in place of
-    paths. Raises FileNotFoundError or StoreError that names the file and the first five offenders, before anything is
-    written.
+    features: alias -> file to write. downloaded: file with all layers of a model with a url instead of paths. Raises
+    FileNotFoundError or StoreError, which name the file and the first five offenders, before anything is written.
     """
     content = json.loads(recipe.read_text(encoding="utf-8"))
-    # sizes and times, to notice a change; what was read is recorded below by sha256
+    # the recipe has sizes and times of files, to notice changes; their sha256 are recorded below
     model = Model.from_recipe(content["model"])
     where = precomputed.sources(model, dataset, condition, downloaded)
-    found = precomputed.read(model, where)
-    logs.log.info("%s: %d rows, %d layers", model.name, len(found.names), len(found.values))
-    files = {path for table in found.tables.values() for path in table.files}
+    imported = precomputed.read(model, where)
+    logs.log.info("%s: %d rows, %d layers", model.name, len(imported.names), len(imported.values))
+    files = {path for table in imported.tables.values() for path in table.files}
     digests = {str(path): file_sha256(path) for path in sorted(files)}
     shared = {
         **content,
@@ -52,7 +51,7 @@ def import_features(
             "size": None,
             "seed": None,
             "manifest_sha256": None,
-            "names_sha256": hashlib.sha256("\n".join(found.names).encode()).hexdigest(),
+            "names_sha256": hashlib.sha256("\n".join(imported.names).encode()).hexdigest(),
         },
         "source": {
             alias: {
@@ -62,11 +61,11 @@ def import_features(
                 "dtype": table.dtype,
                 "names": table.names_from,
             }
-            for alias, table in found.tables.items()
+            for alias, table in imported.tables.items()
         },
         "torch": torch.__version__,
     }
-    bundles.write(features, layers_json, found.names, found.values.__getitem__, shared, model.layers)
+    bundles.write(features, layers_json, imported.names, imported.values.__getitem__, shared, model.layers)
 
 
 if __name__ == "__main__":

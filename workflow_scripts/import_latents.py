@@ -1,4 +1,4 @@
-"""Latents that were made elsewhere, joined with the images on names and put into the place of an encoding."""
+"""Import of precomputed latents, in place of an encoding. They are joined with images on names."""
 
 import hashlib
 from collections.abc import Sequence
@@ -31,11 +31,11 @@ def import_latents(
     statistics: Path,
     record: Path,
 ) -> None:
-    """Read the latent of every image, write the shards in order of name, ``latents_stats.pt``, and where they are from.
+    """Read the latent of every image; write shards in order of name, ``latents_stats.pt`` and the record of the source.
 
-    Raises FileNotFoundError or StoreError that names the file and the first five offenders.
+    Raises FileNotFoundError or StoreError, which name the file and the first five offenders.
     """
-    assert model.latents_from is not None  # the config is checked
+    assert model.latents_from is not None  # checked with the configuration
     path, names = model.latents_from.at(dataset, condition)
     draw = Draw(model.posterior, model.seeding, model.seed)
     folder = open_folder(path, model.latents_from.layout, names, draw)
@@ -78,7 +78,7 @@ def _fixed(folder: Folder, model: Model) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _fits(statistics: tuple[torch.Tensor, torch.Tensor], latents: torch.Tensor) -> bool:
-    """Whether mean and std are per channel, or per position, of these latents."""
+    """Whether mean and std have the shape of these latents, per channel or per position."""
     (_, *shape), (_, *inner) = statistics[0].shape, latents.shape
     return shape in ([inner[0], 1, 1], inner)
 

@@ -1,4 +1,4 @@
-"""Parts of a bundle's features as one file a layer."""
+"""Merge the parts of the features of a bundle into one file per layer."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def merge_features(parts: Sequence[Path], features: Mapping[str, Path], layers_json: Path) -> None:
-    """Write what one job would have written. Raises StoreError where parts do not belong together."""
+    """Write the files of a job without parts. Raises StoreError where parts do not belong together."""
     bundles.merge(parts, features, layers_json)
     logs.log.info("%s: %d parts", layers_json, len(parts))
 

@@ -1,4 +1,4 @@
-"""Parts of a bundle's neighbour lists as one file."""
+"""Merge the parts of the neighbour lists of a bundle into one file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def merge_neighbors(parts: Sequence[Path], path: Path) -> None:
-    """Write what one job would have written. Raises StoreError where parts do not belong together."""
+    """Write the file of a job without parts. Raises StoreError where parts do not belong together."""
     merge_parts(parts, path)
     logs.log.info("%s: %d parts", path, len(parts))
 

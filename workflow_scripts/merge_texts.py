@@ -1,4 +1,4 @@
-"""Parts of a language model's features as one job would have written them."""
+"""Merge the parts of the features of a language model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def merge_texts(parts: Sequence[Path], outputs: Outputs, batch_size: int) -> None:
-    """Write both bundles and what the texts say of the model. Raises StoreError where parts do not belong together."""
+    """Write both bundles and the loss of the model. Raises StoreError where parts do not belong together."""
     names, recipe, values = bundles.read_parts(parts)
     parameters = recipe.pop("parameters")
     language_files.write(
@@ -31,9 +31,9 @@ def merge_texts(parts: Sequence[Path], outputs: Outputs, batch_size: int) -> Non
 
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], snakemake.rule):
-        made, layers = snakemake.output, snakemake.params.layers
+        output, layers = snakemake.output, snakemake.params.layers
         merge_texts(
             [Path(part) for part in snakemake.input],
-            outputs_of(made, layers),
+            outputs_of(output, layers),
             snakemake.resources.batch_size,
         )

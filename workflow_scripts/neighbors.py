@@ -1,4 +1,4 @@
-"""Neighbour lists of every layer of a bundle, or a part of them."""
+"""Neighbour lists of every layer of a bundle, or of a part of its images."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Search:
-    """How neighbours are searched; no list depends on it. part: (p, P), the p-th of P ranges of images, p from 0."""
+    """Resources of a search; lists do not depend on them. part: (p, P), part p of P, counted from 0; or None."""
 
     device: str
     memory_mb: int
@@ -30,16 +30,16 @@ class Search:
     part: tuple[int, int] | None = None
 
     def rows(self, count: int) -> range | None:
-        """The rows of this part among `count`; None for all."""
+        """Rows of this part of `count` rows; None for all."""
         return None if self.part is None else part_rows(count, *self.part)
 
 
 def neighbors(layers_json: Path, k_max: int, preparation: Preparation, path: Path, search: Search) -> None:
-    """Prepare the features of every layer and write the nearest `k_max` neighbours of each image.
+    """Prepare the features of every layer and write the `k_max` nearest neighbours of each image, at most N - 1.
 
-    Lists are cut to N - 1. A part prepares the features of all images and searches for its own. Raises StoreError or
-    FeatureError that names the file and the first five images where features are NaN, infinite or zero, or where layers
-    disagree about the images; ValueError for a device that is not there.
+    A part prepares the features of all images and searches the neighbours of its own. Raises StoreError or
+    FeatureError, which name the file and the first five images, where features are NaN, infinite or zero, or where
+    layers have different images; ValueError for a missing device.
     """
     bundle = feature_files.read_bundle(layers_json)
     gpu = choose_gpu(search.device)
@@ -61,7 +61,7 @@ def neighbors(layers_json: Path, k_max: int, preparation: Preparation, path: Pat
             except FeatureError as error:
                 raise FeatureError(f"{source}: {error}") from error
             del features
-            found = nearest_neighbors(
+            lists = nearest_neighbors(
                 rows,
                 min(k_max, len(names) - 1),
                 search.rows(len(names)),
@@ -69,7 +69,7 @@ def neighbors(layers_json: Path, k_max: int, preparation: Preparation, path: Pat
                 threads=search.threads,
                 device=gpu,
             )
-            file.add(alias, found)
+            file.add(alias, lists)
         settings = {
             **preparation_settings(preparation),
             "k_max": min(k_max, len(names) - 1),

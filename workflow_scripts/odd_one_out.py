@@ -1,4 +1,4 @@
-"""Odd-one-out accuracy of every layer of a bundle on choices of people."""
+"""Odd-one-out accuracy of every layer of a bundle on human choices."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """How choices are predicted; see schemas/config.schema.yaml."""
+    """Settings of predictions; see schemas/config.schema.yaml."""
 
     distance: str
     ties: str
@@ -57,7 +57,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Outputs:
-    """A row a layer, what it was made from, and the choices themselves."""
+    """Outputs: a table with a row per layer, its recipe, and the choices."""
 
     table: Path
     parquet: Path
@@ -74,7 +74,7 @@ def odd_one_out(
 ) -> None:
     """Predict every choice by every layer and write accuracies, intervals and likelihoods.
 
-    layers: with their names, rows in the order of people's objects.
+    layers: names and features, rows in the order of the objects of the human choices.
     """
     triplets = people.triplets
     rows: list[dict[str, Any]] = []
@@ -85,7 +85,7 @@ def odd_one_out(
         values = features.values if settings.pca is None else principal_components(features.values, settings.pca)
         similarities, sizes = pair_similarities(values, triplets, settings.distance, memory_mb)
         choices = Choices(closest_pairs(triplets.objects, similarities, sizes))
-        said = likelihood(similarities)
+        fit = likelihood(similarities)
         credit = choices.credit(settings.ties)
         gained.append(credit.astype(np.float32))
         closest.append(choices.closest)
@@ -98,9 +98,9 @@ def odd_one_out(
                 "tie_rate": choices.tie_rate,
                 "fair": choices.credit("fair").mean(),
                 "published": choices.credit("published").mean(),
-                "nll": said.nll,
-                "nll_fitted": said.fitted,
-                "temperature": said.temperature,
+                "nll": fit.nll,
+                "nll_fitted": fit.fitted,
+                "temperature": fit.temperature,
                 "choices": len(triplets),
             }
         )
@@ -135,9 +135,9 @@ def odd_one_out(
 
 @dataclass(frozen=True)
 class Combined:
-    """Layers whose features stand beside each other as those of one, and a transform that they then go through.
+    """A layer of concatenated features of several layers, optionally transformed.
 
-    of: (layers.json, layer). transform: its file, or None. keys: where it is in a .pkl.
+    of: (layers.json, layer) of each. transform: file of the transform, or None. keys: path of the transform in a .pkl.
     """
 
     name: str
@@ -146,19 +146,20 @@ class Combined:
     keys: tuple[str, ...]
 
     def read(self, people: People) -> tuple[str, Features]:
-        """The features as one layer. Raises StoreError for other objects, TransformError where a width does not fit."""
+        """Name and features. Raises StoreError for different objects, TransformError for another width."""
         parts = [human_files.layer_of(read_bundle(path), layer, people) for path, layer in self.of]
         values: NDArray[np.floating] = np.concatenate([part.values for part in parts], axis=1)
-        made: dict[str, Any] = {"bundle": self.name, "of": [part.recipe for part in parts], "transform": None}
+        recipe: dict[str, Any] = {"bundle": self.name, "of": [part.recipe for part in parts], "transform": None}
         if self.transform is not None:
             values = read_transform(self.transform, self.keys).apply(values)
-            made["transform"] = {"path": str(self.transform), "sha256": file_sha256(self.transform)}
-        return self.name, Features(np.asarray(values, np.float32), people.names, made)
+            recipe["transform"] = {"path": str(self.transform), "sha256": file_sha256(self.transform)}
+        return self.name, Features(np.asarray(values, np.float32), people.names, recipe)
 
 
 def _add_intervals(rows: list[dict[str, Any]], gained: NDArray[np.floating], triplets: Triplets, seed: int) -> str:
-    """Fill in bounds and standard errors over triplets, and over people where they are known; the method of the bounds
-    over triplets.
+    """Add bounds and standard errors over triplets, and over people where they are known, to the rows of a table.
+
+    Returns the method of the bounds over triplets.
     """
     over = clustered(gained, triplets.groups, seed)
     people = None if triplets.people is None else clustered(gained, triplets.people, seed)

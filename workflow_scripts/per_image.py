@@ -1,4 +1,4 @@
-"""One row an image: how far two representations agree about its neighbours."""
+"""Agreement of two representations on the neighbours of each image, one row per image."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,18 +27,17 @@ def per_image(
     table: Path,
     recipe: Path,
 ) -> None:
-    """Write a table with one row an image, and the recipe of the mutual kNN that its column `overlap` averages to.
+    """Write a table with one row per image, and the recipe of mutual kNN, which is the mean of its column `overlap`.
 
-    Columns: name, label ('' where there is none), shared, overlap, reciprocal, is_nearest_shared, in_degree_a,
-    in_degree_b, similarity_a, similarity_b (`alignment.per_image` says what they are), and same_label_a, same_label_b,
-    same_label_shared: the share of the neighbours under A, under B and of the shared ones that have the image's label.
-    manifest: of the images; None for data sets without. Raises StoreError where the two sides have other images,
-    StoreError where the manifest lacks some.
+    Columns: name, label ('' without one); shared, overlap, reciprocal, is_nearest_shared, in_degree_a, in_degree_b,
+    similarity_a, similarity_b as in `alignment.per_image`; same_label_a, same_label_b, same_label_shared: share of the
+    neighbours under A, under B and of the shared ones with the label of the image. manifest: of the images; None for
+    data sets without one. Raises StoreError where the two sides have different images, or the manifest lacks some.
     """
     setting = recipes.read_settings(settings)
-    # nothing is drawn here
+    # the seed of folds, which are not used
     a, b = sides.read_sides(*files, seed=0)
-    found = images.per_image(a.lists.layer(layers[0]), b.lists.layer(layers[1]), setting.k)
+    compared = images.per_image(a.lists.layer(layers[0]), b.lists.layer(layers[1]), setting.k)
     labels = labels_of(a.names, manifest)
     columns = ("shared", "overlap", "reciprocal", "is_nearest_shared")
     sided = ("in_degree_a", "in_degree_b", "similarity_a", "similarity_b")
@@ -46,20 +45,20 @@ def per_image(
         {
             "name": list(a.names),
             "label": labels,
-            **{column: getattr(found, column) for column in (*columns, *sided)},
-            "same_label_a": images.same_label(found.neighbors_a, labels),
-            "same_label_b": images.same_label(found.neighbors_b, labels),
-            "same_label_shared": images.same_label(found.neighbors_a, labels, found.is_shared_a),
+            **{column: getattr(compared, column) for column in (*columns, *sided)},
+            "same_label_a": images.same_label(compared.neighbors_a, labels),
+            "same_label_b": images.same_label(compared.neighbors_b, labels),
+            "same_label_shared": images.same_label(compared.neighbors_a, labels, compared.is_shared_a),
         }
     )
     with replacing(table) as temporary:
         frame.to_parquet(temporary, index=False)
-    mean = Score(found.shared.sum() / found.is_shared_a.size)
+    mean = Score(compared.shared.sum() / compared.is_shared_a.size)
     write_json(recipe, recipes.score_recipe("mutual_knn", a.lists, b.lists, layers, setting, where, mean))
 
 
 def labels_of(names: tuple[str, ...], manifest: Path | None) -> list[str]:
-    """The label of every image; '' without a manifest. Raises StoreError that names the first five it lacks."""
+    """The label of every image; '' without a manifest. Raises StoreError, which names the first five missing."""
     if manifest is None:
         return [""] * len(names)
     labels = {image.name: image.label for image in read_manifest(manifest)}

@@ -1,4 +1,4 @@
-"""Linear maps of every layer of a bundle, trained on choices of people, before and after on objects never seen."""
+"""Linear probes of every layer of a bundle, trained on human choices and tested on held-out objects."""
 
 import shutil
 from dataclasses import asdict, dataclass
@@ -34,7 +34,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Outputs:
-    """A row a layer, what it was made from, and a folder with the transform of every layer and fold."""
+    """Outputs: a table with a row per layer, its recipe, and a folder with the transform of every layer and fold."""
 
     table: Path
     parquet: Path
@@ -55,8 +55,8 @@ def probe_layers(
 ) -> None:
     """Probe all layers at once and write accuracies before and after, gains, and the transforms.
 
-    checkpoints: a folder to go on from after a crash; removed in the end. Raises TripletError where a fold holds no
-    triplet, StoreError where features and people know other objects.
+    checkpoints: folder from which a killed run resumes; removed at the end. Raises TripletError where a fold has no
+    triplet, StoreError where features and human choices have different objects.
     """
     people = human_files.read_people(people_path)
     features = dict(human_files.layers_of(layers_json, people))
@@ -66,26 +66,26 @@ def probe_layers(
     def checkpoint_file(name: str) -> TrainingCheckpoint:
         return TrainingCheckpoint(checkpoints / name)
 
-    found = probe(values, people.names, people.triplets, plan, seed, on, distance, ties, checkpoint_file)
-    tested = next(iter(found.values())).tested
+    probes = probe(values, people.names, people.triplets, plan, seed, on, distance, ties, checkpoint_file)
+    tested = next(iter(probes.values())).tested
     groups = people.triplets.groups[tested]
     over = {
-        what: clustered(np.stack([_credit(each, what) for each in found.values()]), groups, seed)
+        what: clustered(np.stack([_credit(each, what) for each in probes.values()]), groups, seed)
         for what in ("before", "after", "gain")
     }
     rows = []
-    for i, (layer, each) in enumerate(found.items()):
+    for i, (layer, each) in enumerate(probes.items()):
         row: dict[str, Any] = {"layer": layer, "choices": int(tested.sum())}
         row["distinct_triplets"] = distinct(people.triplets, tested)
         for what, interval in over.items():
             row |= {what: interval.means[i], f"{what}_low": interval.low[i], f"{what}_high": interval.high[i]}
-        # one a fold
+        # one per fold
         row["regularisation"] = " ".join(f"{setting.regularisation:g}" for setting in each.chosen)
         row["learning_rate"] = " ".join(f"{setting.learning_rate:g}" for setting in each.chosen)
         rows.append(row)
         logs.log.info("%s: %.4f before, %.4f after", layer, row["before"], row["after"])
     make_empty(outputs.transforms)
-    for layer, each in found.items():
+    for layer, each in probes.items():
         for fold, transform in enumerate(each.transforms):
             write_transform(outputs.transforms / layer / f"fold{fold}.npz", transform)
     shared = next(iter(features.values())).shared
@@ -101,7 +101,8 @@ def probe_layers(
             "device": str(on),
             "chance": CHANCE,
             "layers": {
-                layer: {"losses": each.losses.tolist(), "epochs": each.epochs.tolist()} for layer, each in found.items()
+                layer: {"losses": each.losses.tolist(), "epochs": each.epochs.tolist()}
+                for layer, each in probes.items()
             },
             "people": people.facts,
             "features": shared,

@@ -1,4 +1,4 @@
-"""What results depend on, as an input of the jobs that make them: the recipe of a bundle, or settings of a stage."""
+"""The recipe of a bundle, or the settings of a stage, as an input file of the jobs that depend on it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
 
 def recipe(content: Mapping[str, Any], path: Path) -> None:
-    """Write the recipe as JSON. It is a file, not a parameter: a job that gains an output loses Snakemake's record of
-    its parameters, and with it every later change of them.
+    """Write the recipe as JSON.
+
+    It is a file, not a parameter: Snakemake drops its record of the parameters of a job that gains an output, and would
+    then miss changes.
     """
     write_json(path, content)
 

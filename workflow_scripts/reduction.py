@@ -1,4 +1,4 @@
-"""Odd-one-out accuracy of tokens pooled, not pooled, and reduced to principal components."""
+"""Odd-one-out accuracy of tokens: pooled, unpooled, and reduced to principal components."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -32,7 +32,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What is compared; see schemas/config.schema.yaml."""
+    """Settings of predictions; see schemas/config.schema.yaml."""
 
     poolings: tuple[str, ...]
     components: tuple[int, ...]
@@ -44,7 +44,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Outputs:
-    """A row a layer, pooling and number of components, and what it was made from."""
+    """Outputs: a table with a row per layer, pooling and number of components, and its recipe."""
 
     table: Path
     parquet: Path
@@ -52,17 +52,16 @@ class Outputs:
 
 
 def reduction(folder: Path, people_path: Path, settings: Settings, memory_mb: int, outputs: Outputs) -> None:
-    """Predict choices by every pooling of every layer, as it is and by its principal components, and write accuracies.
+    """Predict choices by every pooling of every layer, with and without PCA, and write accuracies.
 
-    folder: un-pooled tokens, of which a block is in memory at a time. Raises StoreError where tokens and people know
-    other objects.
+    folder: unpooled tokens, read in blocks. Raises StoreError where tokens and human choices have different objects.
     """
-    people, found = human_files.read_people(people_path), read_tokens(folder)
-    check_same_names(people.names, found.names, people_path, folder)
+    people, unpooled = human_files.read_people(people_path), read_tokens(folder)
+    check_same_names(people.names, unpooled.names, people_path, folder)
     triplets = published_sample(people.triplets, settings.triplets)
     rows: list[dict[str, Any]] = []
     gained = []
-    for layer, tokens in found.layers.items():
+    for layer, tokens in unpooled.layers.items():
         for pooling in settings.poolings:
             for what, dimensions, choices in _choices(tokens, pooling, triplets, settings, memory_mb):
                 credit = choices.credit(settings.ties)
@@ -78,14 +77,14 @@ def reduction(folder: Path, people_path: Path, settings: Settings, memory_mb: in
         outputs.recipe,
         {
             "format": 1,
-            "bundle": found.recipe["bundle"],
+            "bundle": unpooled.recipe["bundle"],
             **asdict(settings),
             "chance": CHANCE,
             "choices": {"choices": len(triplets), "distinct_triplets": distinct(triplets)},
-            "shapes": {layer: list(tokens.shape) for layer, tokens in found.layers.items()},
+            "shapes": {layer: list(tokens.shape) for layer, tokens in unpooled.layers.items()},
             "fitted": "principal components to all objects, as published; they see no choice",
             "people": people.facts,
-            "features": found.recipe,
+            "features": unpooled.recipe,
         },
     )
     tables.write(tables.frame(rows, COLUMNS), outputs.table, outputs.parquet)
@@ -94,9 +93,9 @@ def reduction(folder: Path, people_path: Path, settings: Settings, memory_mb: in
 def _choices(
     tokens: NDArray[np.float32], pooling: str, triplets: Triplets, settings: Settings, memory_mb: int
 ) -> Iterator[tuple[str, int, Choices]]:
-    """What is predicted from: ``none`` or ``pca``, the number of dimensions, and the choices.
+    """Reduction (``none`` or ``pca``), number of dimensions, and choices of each set of features.
 
-    Numbers of components that there are not are left out; all of them come last.
+    Numbers of components above the rank are replaced by all components, which come last.
     """
     if pooling == "none":
         flat = products(tokens.reshape(len(tokens), -1), memory_mb)

@@ -1,4 +1,4 @@
-"""Human dimensions predicted from every layer of a bundle, on objects left out, and choices predicted from them."""
+"""Human dimensions predicted from every layer of a bundle by cross-validation, and choices predicted from these."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """How dimensions are predicted; see schemas/config.schema.yaml."""
+    """Settings of predictions; see schemas/config.schema.yaml."""
 
     folds: int
     alphas: tuple[float, ...]
@@ -44,7 +44,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Outputs:
-    """A row a layer and dimension, what it was made from, and the predictions."""
+    """Outputs: a table with a row per layer and dimension, its recipe, and the predictions."""
 
     table: Path
     parquet: Path
@@ -53,9 +53,9 @@ class Outputs:
 
 
 def regression(layers_json: Path, people_path: Path, settings: Settings, memory_mb: int, outputs: Outputs) -> None:
-    """Predict every dimension by every layer and write R², and how well the predictions predict choices.
+    """Predict every dimension by every layer; write R², and the odd-one-out accuracy of the predictions.
 
-    Raises StoreError where features and people know other objects, or people have no dimensions.
+    Raises StoreError where features and human choices have different objects, or there are no dimensions.
     """
     people = human_files.read_people(people_path)
     if people.dimensions is None:
@@ -67,11 +67,11 @@ def regression(layers_json: Path, people_path: Path, settings: Settings, memory_
     for layer, features in human_files.layers_of(layers_json, people):
         recipe = features.shared
         predicted = cross_predicted(features.values, people.dimensions, folds, settings.alphas)
-        found = explained(people.dimensions, predicted, keyed(settings.seed, "bootstrap", "objects"))
-        # a target that does not vary within some fold has no score there
-        within = np.nanmean(found.per_fold, axis=0)
+        r2 = explained(people.dimensions, predicted, keyed(settings.seed, "bootstrap", "objects"))
+        # NaN in folds where the target is constant
+        within = np.nanmean(r2.per_fold, axis=0)
         alphas = np.median(predicted.alphas, axis=0)
-        columns = zip(found.values, found.low, found.high, within, alphas, strict=True)
+        columns = zip(r2.values, r2.low, r2.high, within, alphas, strict=True)
         rows += [
             dict(zip(COLUMNS, (layer, dimension, *values), strict=True)) for dimension, values in enumerate(columns)
         ]
@@ -79,7 +79,7 @@ def regression(layers_json: Path, people_path: Path, settings: Settings, memory_
         gained.append(choices.credit(settings.ties).astype(np.float32))
         predictions.append(predicted.values.astype(np.float32))
         layers.append(layer)
-        logs.log.info("%s: median R² %.3f", layer, float(np.median(found.values)))
+        logs.log.info("%s: median R² %.3f", layer, float(np.median(r2.values)))
     arrays: dict[str, Any] = {
         "predictions": np.stack(predictions),
         "names": people.names,
@@ -105,8 +105,8 @@ def regression(layers_json: Path, people_path: Path, settings: Settings, memory_
 def _choices(
     layers: list[str], gained: NDArray[np.floating], triplets: Triplets, folds: NDArray[np.int64], seed: int
 ) -> dict[str, dict[str, float | int | None]]:
-    """Odd-one-out accuracy of the predictions of each layer: on all triplets, and on those wholly inside of one fold,
-    whose predictions come from one regression.
+    """Odd-one-out accuracy of the predictions of each layer: on all triplets, and on those within one fold, whose
+    predictions come from the same regression.
     """
     over = clustered(gained, triplets.groups, seed)
     inside = (folds[triplets.objects] == folds[triplets.objects[:, :1]]).all(axis=1)

@@ -1,4 +1,4 @@
-"""SE-CKNNA of one pair of representations: CKNNA under every condition, the mean, clean beside it, and the recipe."""
+"""SE-CKNNA of one pair of representations: the mean of CKNNA over conditions, and its recipe."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -28,22 +28,22 @@ def se_cknna(
     score_path: Path,
     recipe_path: Path,
 ) -> None:
-    """Write the mean over conditions (a 0-d float64 array) and its recipe, which holds all that was measured.
+    """Write the mean over conditions (a 0-d float64 array) and its recipe with the scores of all conditions.
 
-    files: condition -> neighbour lists of A and of B, clean first. asked: ``reference`` and ``mean_over``; under
-    reference ``clean`` B has clean images everywhere, and no robustness of its own. Raises StoreError that names the
-    first five images where two files are of other images.
+    files: condition -> neighbour lists of A and of B, clean first. asked: ``reference`` and ``mean_over``. With
+    reference ``clean``, B has clean images under all conditions and no robustness. Raises StoreError, which names the
+    first five images, where two files have different images.
     """
     setting, drawing = recipes.read_settings(settings), recipes.read_drawing(calibration_settings)
     read = {
         condition: sides.read_sides(sides.Files(a), sides.Files(b), drawing.seed) for condition, (a, b) in files.items()
     }
     for a, _ in files.values():
-        # all conditions are of the same images, which were prepared alike
+        # raises unless all conditions have the same images and preparation
         sides.read_sides(sides.Files(files[CLEAN][0]), sides.Files(a), drawing.seed)
     pairs = {condition: (a.layer(layers[0]).held(), b.layer(layers[1]).held()) for condition, (a, b) in read.items()}
     clean = pairs.pop(CLEAN)
-    found = semantic.semantic_equivariance(
+    result = semantic.semantic_equivariance(
         clean,
         pairs,
         setting,
@@ -56,11 +56,11 @@ def se_cknna(
     if asked["reference"] == "same":
         robust["b"] = semantic.under_conditions({name: (clean[1], pair[1]) for name, pair in pairs.items()}, setting)
     lists = {condition: (a.lists, b.lists) for condition, (a, b) in read.items()}
-    recipe = recipes.semantic_equivariance_recipe(lists, layers, setting, dataset, asked, found, robust, drawing)
-    if math.isnan(found.transformed.mean.value):
+    recipe = recipes.semantic_equivariance_recipe(lists, layers, setting, dataset, asked, result, robust, drawing)
+    if math.isnan(result.transformed.mean.value):
         logs.log.warning("undefined: %s", recipe["undefined"])
     with replacing(score_path) as temporary:
-        np.save(temporary, np.float64(found.transformed.mean.value), allow_pickle=False)
+        np.save(temporary, np.float64(result.transformed.mean.value), allow_pickle=False)
     write_json(recipe_path, recipe)
 
 

@@ -12,8 +12,8 @@ from diffalign.alignment.calibration import standard_errors
 from diffalign.alignment.graphs import EdgeIndex, KnnGraphs, knn_graphs
 from diffalign.alignment.intervals import around, jackknife
 from diffalign.alignment.metrics import Layer, NeighborScores, Settings, measure_grid
+from diffalign.alignment.metrics.on_lists import hsic_shares
 from diffalign.alignment.moments import Moments, cka, cka_error, moments, unbiased_cka
-from diffalign.alignment.neighbor_metrics import hsic_shares
 from diffalign.alignment.preparation import unit_rows
 from diffalign.alignment.search.exact import Neighbors, nearest_neighbors
 from diffalign.randomness import dealt, shuffled

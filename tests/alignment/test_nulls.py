@@ -1,5 +1,5 @@
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +9,9 @@ from scipy.stats import pearson3, skew
 
 from diffalign.alignment import METRICS
 from diffalign.alignment.arrays import array_layer, rows_layer
-from diffalign.alignment.calibration import calibrate
-from diffalign.alignment.graphs import knn_graphs
+from diffalign.alignment.calibration import Calibration, calibrate
+from diffalign.alignment.factors import leading_vectors
+from diffalign.alignment.graphs import Matches, knn_graphs
 from diffalign.alignment.metrics import (
     BothSides,
     ClosedForm,
@@ -21,6 +22,9 @@ from diffalign.alignment.metrics import (
     Permutations,
     Settings,
     measure_grid,
+    on_factors,
+    on_lists,
+    registry,
 )
 from diffalign.alignment.moments import Moments, cka, moments, rsa_pearson, standardised, unbiased_cka
 from diffalign.alignment.nulls import (
@@ -241,6 +245,8 @@ def test_every_metric_declares_a_null_or_says_why_it_has_none() -> None:
         assert not isinstance(metric.null, NoNull) or len(metric.null.reason) > 20
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'null'"):
         Metric(lambda a, b, eps: 1.0, "mine", "moments", symmetric=True, lowest=0, highest=float)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="the metric 'Procrustes' declares no null: give Permutations, ClosedForm or"):
+        replace(METRICS["procrustes"], null=None)  # type: ignore[arg-type]
 
 
 def layers_of(count: int, widths: tuple[int, ...], seed: int) -> list[Layer]:
@@ -295,20 +301,114 @@ def test_a_new_closed_form_is_used_and_a_wrong_one_refused(monkeypatch: pytest.M
     monkeypatch.setitem(METRICS, "procrustes", replace(METRICS["procrustes"], null=one_cell))
     with pytest.raises(ValueError, match=r"procrustes: the null has shape \(1, 1\), the scores \(2, 1\)"):
         calibrate(scores, a, b, Settings(k=3), 19, 0.05, 0)
+    with pytest.raises(ValueError, match=r"moments of a null have the shapes \(2, 1\), \(1, 1\); expected the same"):
+        NullMoments(np.zeros((2, 1)), np.ones((1, 1)))
 
 
-def test_a_null_that_is_undefined_where_the_score_is_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(a: Any, b: Any) -> Any:
-        return lambda order: np.full((len(a), len(b)), np.nan)
-
-    a, b = layers_of(20, (6,), 0), layers_of(20, (6,), 5)
+@pytest.mark.parametrize(("mean", "sd", "skewness"), [(np.nan, 1, 0), (0, np.inf, 0), (0, 1, np.nan)])
+def test_a_closed_form_that_is_undefined_where_the_score_is_not_is_refused(
+    mean: float, sd: float, skewness: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the first layer has a null without variance, which is defined
+    moments_of = NullMoments(*(np.array([[0.0], [value]]) for value in (mean, sd, skewness)))
+    assert np.isnan(moments_of.p(np.ones((2, 1)))[0, 0])
+    a, b = layers_of(20, (6, 8), 0), layers_of(20, (6,), 5)
     scores = measure_grid(["procrustes"], a, b, Settings(k=3))
-    monkeypatch.setitem(METRICS, "procrustes", replace(METRICS["procrustes"], null=Permutations(broken)))
+    monkeypatch.setitem(METRICS, "procrustes", replace(METRICS["procrustes"], null=ClosedForm(lambda _: moments_of)))
+    with pytest.raises(ValueError, match="procrustes: the null is undefined for layers 1 and 0, although the score is"):
+        calibrate(scores, a, b, Settings(k=3), 19, 0.05, 0)
+    undefined = {"procrustes": np.array([[0.5], [np.nan]])}
+    assert np.isnan(calibrate(undefined, a, b, Settings(k=3), 19, 0.05, 0)["procrustes"].p[1, 0])
+
+
+def permuted_procrustes(
+    monkeypatch: pytest.MonkeyPatch, under: Callable[[np.ndarray, np.ndarray], Any]
+) -> Callable[[], Calibration]:
+    """The calibration of a metric whose statistic is a function of an order and of the observed scores (1, 2)."""
+    a, b = layers_of(20, (6,), 0), layers_of(20, (6, 8), 5)
+    scores = measure_grid(["procrustes"], a, b, Settings(k=3))
+    null = Permutations(lambda a, b: lambda order: under(order, scores["procrustes"]))
+    monkeypatch.setitem(METRICS, "procrustes", replace(METRICS["procrustes"], null=null))
+    return lambda: calibrate(scores, a, b, Settings(k=3), 19, 0.05, 0)["procrustes"]
+
+
+def unmoved(order: np.ndarray) -> bool:
+    return bool((order == np.arange(len(order))).all())
+
+
+def test_a_statistic_that_is_undefined_where_the_score_is_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    calibrated = permuted_procrustes(monkeypatch, lambda order, s: s if unmoved(order) else np.full_like(s, np.nan))
     with pytest.raises(ValueError, match="procrustes: the null is undefined for layers 0 and 0, although the score is"):
-        calibrate(scores, a, b, Settings(k=3), 19, 0.05, 0)
-    monkeypatch.setitem(METRICS, "procrustes", replace(METRICS["procrustes"], null=None))
-    with pytest.raises(TypeError, match="the metric 'procrustes' declares no null"):
-        calibrate(scores, a, b, Settings(k=3), 19, 0.05, 0)
+        calibrated()
+
+
+@pytest.mark.parametrize("wrong", [lambda s: s[:, :1], lambda s: s[0], lambda s: np.float64(0.5)])
+def test_a_statistic_of_another_shape_is_refused(
+    wrong: Callable[[np.ndarray], np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match=r"procrustes: the null has shape .*, the scores \(1, 2\)"):
+        permuted_procrustes(monkeypatch, lambda order, s: wrong(s))()
+    with pytest.raises(ValueError, match=r"procrustes: the null has shape .*, the scores \(1, 2\)"):
+        permuted_procrustes(monkeypatch, lambda order, s: s if unmoved(order) else wrong(s))()
+
+
+def test_a_statistic_of_unmoved_images_must_be_the_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"procrustes: the statistic of unmoved images is 1\.\d+ for layers 0 and 0"):
+        permuted_procrustes(monkeypatch, lambda order, s: s + 1)()
+    with pytest.raises(ValueError, match="procrustes: the statistic of unmoved images is nan for layers 0 and 1"):
+        permuted_procrustes(monkeypatch, lambda order, s: np.where([[True, False]], s, np.nan))()
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_new_metric_on_factors_needs_no_statistic(stored: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = layers_of(40, (12, 20), 0), layers_of(40, (16,), 7)
+    if stored:
+        a, b = ([replace(x, factors=lambda x=x: leading_vectors(x.rows())) for x in side] for side in (a, b))
+    monkeypatch.setitem(METRICS, "mine", replace(METRICS["svcca"], null=Permutations()))
+    scores = measure_grid(["svcca", "mine"], a, b, Settings(k=5))
+    found = calibrate(scores, a, b, Settings(k=5), 19, 0.05, 0)
+    np.testing.assert_allclose(found["mine"].p, found["svcca"].p)
+    np.testing.assert_allclose(found["mine"].mean, found["svcca"].mean, rtol=1e-9)
+
+
+def test_new_metrics_on_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function of mutual kNN that rises with it has its p-values; a closed form has graphs of k neighbours."""
+
+    def jaccard(shared: Matches) -> np.ndarray:
+        both = shared.per_pair()
+        return both / (2 * shared.count * shared.k - both)
+
+    closed = ClosedForm(lambda sides: mutual_knn_moments(*sides.graphs))
+    monkeypatch.setitem(METRICS, "jaccard", Metric(jaccard, "J", "lists", True, 0, lambda k: 1, Permutations()))
+    monkeypatch.setitem(METRICS, "closed", replace(METRICS["mutual_knn"], null=closed))
+    a, b = layers_of(40, (12, 20), 0), layers_of(40, (16,), 7)
+    scores = measure_grid(["mutual_knn", "jaccard", "closed"], a, b, Settings(k=3))
+    found = calibrate(scores, a, b, Settings(k=3), 39, 0.05, 0)
+    np.testing.assert_allclose(found["jaccard"].p, found["mutual_knn"].p)
+    np.testing.assert_allclose(found["closed"].z, found["mutual_knn"].z)
+    with pytest.raises(NotImplementedError, match="lists are relabelled as edges"):
+        a[0].relabelled(np.arange(40)).lists()
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("cka", {"needs": "kernels"}, "unknown need 'kernels'; allowed: lists, moments"),
+        ("ridge", {"null": NoNull(" ")}, "has no null and gives no reason"),
+        ("mutual_knn", {"null": Permutations(lambda a, b: lambda order: order)}, "on lists cannot declare null.stat"),
+        ("cka", {"null": Permutations(exact=mutual_knn_moments)}, "on moments cannot declare null.exact"),
+        ("cka", {"backward": True, "scaled": True}, "on moments cannot declare scaled, backward"),
+        ("svcca", {"error": lambda a, b: 0.0}, "on factors cannot declare error"),
+    ],
+)
+def test_declarations_that_contradict_themselves_are_refused(name: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(METRICS[name], **changes)
+
+
+def test_a_name_that_two_modules_declare_is_refused() -> None:
+    with pytest.raises(ValueError, match="on_factors declares metrics that another module has declared: svcca"):
+        registry._declared((on_lists, on_factors, on_factors))
 
 
 def test_a_score_outside_of_its_range_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

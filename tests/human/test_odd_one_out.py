@@ -44,7 +44,7 @@ def test_human_dimensions_predict_human_choices_as_published(
 def test_likelihood_of_human_choices(people: Triplets, vice: np.ndarray) -> None:
     similarities, _ = pair_similarities(vice, people, "dot")
     found = likelihood(similarities)
-    assert round(found.nll, 5) == 0.83652
+    assert found.nll == pytest.approx(0.83652, abs=5e-6)
     assert found.fitted < found.nll
     # the fit is where the slope vanishes: no temperature nearby is better
     for factor in (0.99, 1.01):
@@ -62,8 +62,8 @@ def test_a_representation_that_knows_nothing_has_an_infinite_temperature() -> No
 def test_human_ceilings(people: Triplets) -> None:
     found = ceilings(people)
     assert found is not None
-    assert round(found.majority, 5) == 0.67221
-    assert round(found.leave_one_out, 5) == 0.64379
+    assert found.majority == pytest.approx(0.67221, abs=5e-6)
+    assert found.leave_one_out == pytest.approx(0.64379, abs=5e-6)
     assert (found.triplets, found.choices) == (1000, 20000)
     assert ceilings(people.taken(np.array([0, 1]))) is None
     distinct_triplets, counts = votes(people)
@@ -84,8 +84,9 @@ def test_intervals_over_triplets_and_people(people: Triplets, vice: np.ndarray) 
     assert people.people is not None
     assert both_ways(gained, people.groups, people.people)[0] > max(by_triplet.errors[0], by_person.errors[0])
     # the draws are keyed by the seed, and shared by all layers
-    assert np.array_equal(clustered(gained[:1], people.groups, seed=0).low, by_triplet.low[:1])
-    assert not np.array_equal(clustered(gained[:1], people.groups, seed=1).low, by_triplet.low[:1])
+    alone, other = (clustered(gained[:1], people.groups, seed=seed).low for seed in (0, 1))
+    np.testing.assert_allclose(alone, by_triplet.low[:1], rtol=1e3 * np.finfo(np.float64).eps)
+    assert not np.allclose(other, by_triplet.low[:1], rtol=1e-6)
 
 
 def test_many_clusters_have_the_error_of_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +202,7 @@ def test_numbers_are_separated_by_commas_or_white_space(tmp_path: Path, text: st
         ("0 1 2\n", 2, "last", "numbered from 0 or from 1, not from 2"),
         ("0 1 2\n", 0, "column", r"holds a table \(1, 3\); with odd: column expected 4 or 5 columns"),
         ("1 2 3 1\n", 1, "last", r"with odd: last expected 3 columns"),
-        ("1 2 3 4\n", 1, "column", "row 0 says that 4 is the odd one; expected 1, 2 or 3"),
+        ("1 2 3 4\n", 1, "column", "row 0 has the odd one at 4; expected 1, 2 or 3"),
         ("0 1 1.5\n", 0, "last", "expected whole numbers"),
         ("a b c\n", 0, "last", "expected whole numbers"),
     ],

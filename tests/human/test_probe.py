@@ -211,7 +211,7 @@ def test_training_that_was_killed_goes_on(
     assert epochs == [5, 6]
     assert np.array_equal(resumed.weights, whole.weights)
     assert resumed.losses == whole.losses
-    # of another training, it is not gone on with
+    # a checkpoint with another key is ignored
     epochs.clear()
     train(*given, Checkpoint(TrainingCheckpoint(tmp_path / "fold.pt"), {"layer": "b1"}))
     assert epochs == [1, 2, 3, 4, 5, 6]
@@ -224,7 +224,7 @@ def test_a_loss_that_explodes_is_an_error(planted: tuple[dict[str, np.ndarray], 
         probe(layers, named(240), triplets, plan, 0, CPU)
     with pytest.raises(ValueError, match="unknown optimizer 'lion'; allowed: adam, adamw, sgd"):
         Schedule(optimizer="lion")
-    with pytest.raises(ValueError, match="nothing to probe"):
+    with pytest.raises(ValueError, match="cannot be standardised"):
         preprocess(np.ones((5, 3)), None)
 
 

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, Workflow, copy_tree
+from dense_metrics import dense_cknna, unit
 from test_figures import check_pictures
-from test_metrics import dense_cknna, unit
 
 from diffalign.io import language_files
 from diffalign.io.headers import StoreError

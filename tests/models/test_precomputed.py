@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, Workflow, copy_tree
-from test_metrics import dense_cknna, unit
+from dense_metrics import dense_cknna, unit
 
 from diffalign.io import feature_files
 from diffalign.io.layouts import platonic
@@ -103,7 +103,9 @@ def test_planted_features_meet_on_their_names(imported: Workflow) -> None:
     # right's b1 is left's b0, turned: the same neighbours, whatever the order of the rows
     assert matrix.values[0, 1] == pytest.approx(1, abs=1e-5)
     assert np.abs(matrix.values[[0, 1, 1], [0, 0, 1]]).max() < 0.5
-    assert float(np.load(work / SCORE)) == matrix.values[0, 1]
+    # a matrix sums its cells in other pieces
+    near = pytest.approx(matrix.values[0, 1], rel=1e3 * np.finfo(np.float64).eps)
+    assert float(np.load(work / SCORE)) == near
     assert not matrix.miniature
     assert not (work / "results/images").exists()
     assert not (work / "resources").exists()

@@ -12,13 +12,13 @@ import pytest
 import timm
 import torch
 import transformers
-import yaml
-from conftest import ROOT
+from conftest import ROOT, catalogue
 from safetensors.torch import load_file, save_file
 from test_study import load, mistakes
 from torch import Tensor, nn
 
 from diffalign import models
+from diffalign.config.catalogue import resolve
 from diffalign.extraction.passes import pooled_features
 from diffalign.extraction.taps import find_module
 from diffalign.io.checkpoint_errors import CheckpointError
@@ -28,7 +28,7 @@ from diffalign.specs import ImageInput, Model, Weights
 
 CPU = torch.device("cpu")
 STUDY = load()
-CATALOGUE: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())["models"]
+CATALOGUE: dict[str, Any] = resolve(catalogue(), {}, None, [])
 TIMM = [name for name, entry in CATALOGUE.items() if entry["family"] == "timm_vision"]
 
 

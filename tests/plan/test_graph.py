@@ -274,7 +274,7 @@ def edit(workflow: Workflow, module: str, old: str, new: str) -> None:
 
 
 def test_a_changed_constant_of_a_metric_reruns_scores_and_what_hangs_on_them(copied: Workflow) -> None:
-    edit(copied, "alignment/neighbor_metrics.py", "return ", "return 1.0 * ")
+    edit(copied, "alignment/metrics/on_lists.py", "return shared.per_pair() /", "return 1.0 * shared.per_pair() /")
     jobs = copied.plan().jobs()
     # rows an image and galleries are made from lists alone
     of_lists = ("per_image", "gallery_figure")
@@ -290,7 +290,7 @@ def test_a_changed_constant_of_a_metric_reruns_scores_and_what_hangs_on_them(cop
     [
         [("specs.py", '"""How the work is done; no result depends on it."""', '"""How the work is done."""')],
         [("alignment/search/exact.py", "# above so many candidates", "# beyond so many candidates")],
-        [("config/study.py", "_OF_A_FOLDER = (", "_UNUSED = 1\n_OF_A_FOLDER = (")],
+        [("config/model_checks.py", "_DRAWN = (", "_UNUSED = 1\n_DRAWN = (")],
         [("plan/paths.py", "def fill(", "UNUSED = 1\n\n\ndef fill(")],
         # an option of models that another family will read
         [
@@ -298,7 +298,13 @@ def test_a_changed_constant_of_a_metric_reruns_scores_and_what_hangs_on_them(cop
                 "specs.py",
                 "    series: str | None = None\n",
                 "    series: str | None = None\n    texture: str | None = None\n",
-            )
+            ),
+            (
+                "config/models.py",
+                "    series: Text | None",
+                '    texture: Text | None = Field(None, description="What it sees.")\n    series: Text | None',
+            ),
+            ("config/models.py", '*("series", ', '*("series", "texture", '),
         ],
         [("alignment/metrics/on_lists.py", "def knn_chance", "def unused() -> int:\n    return 1\n\n\ndef knn_chance")],
     ],
@@ -631,7 +637,7 @@ def test_other_texts_embed_prompts_again_and_make_no_image(finished: Workflow, t
         ("results/prompts/photographs/dinov2-uncond.safetensors", "dinov2 has no variant 'uncond'"),
         ("results/prompts/photographs/sd3-labl.safetensors", "sd3 has no variant 'labl'; did you mean 'label'?"),
         ("results/features/photographs/clean/sd1-textlast-label/mid.pt", "sd1 has no layer 'mid'; it has text"),
-        ("results/cknna/dinov2_vs_sd1-textlast.npy", "textlast is followed by what is read: label, caption"),
+        ("results/cknna/dinov2_vs_sd1-textlast.npy", "textlast is followed by a text: label, caption"),
         ("resources/weights/dinov22/weights.json", "unknown model 'dinov22'; did you mean 'dinov2'?"),
     ],
 )

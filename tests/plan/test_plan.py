@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 import pytest
-from conftest import ROOT, merge, read_yaml
+from conftest import ROOT, catalogue, merge, read_yaml
 from test_study import load
 
 from diffalign.models import families
@@ -68,4 +68,4 @@ def load_config(config: dict[str, Any]) -> Any:
     from diffalign.alignment.metrics import METRICS
     from diffalign.config import study
 
-    return study.load(config, read_yaml(ROOT / "schemas" / "config.schema.yaml"), families(), METRICS)
+    return study.load(config, catalogue(), families(), METRICS)

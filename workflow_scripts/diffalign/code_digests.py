@@ -1,4 +1,4 @@
-"""Digests of code: what a result depends on beside its inputs and parameters."""
+"""Digests of the code that a result depends on."""
 
 from __future__ import annotations
 
@@ -14,30 +14,28 @@ _PACKAGE = _ROOT.name
 
 
 def code_digest(files: Iterable[Path]) -> str:
-    """A digest of the code that runs when source files run: their own, and what they use of this package.
+    """A digest of source files and of the code of this package that they use.
 
-    As a rule's parameter it reruns the rule when that code has changed. It is taken from syntax trees, so nothing is
-    executed and nothing heavy is loaded. Comments, docstrings, type annotations and imports for typing alone change
-    nothing.
+    As a parameter of a rule, it reruns the rule after a change of that code. It is computed from syntax trees, so no
+    code is executed. It does not depend on comments, docstrings, type annotations and imports for typing.
 
-    Of a module that is imported, the statements that run on import count, and those definitions that counted code of
-    any module mentions by name. Of the records of `specs`, whose values recipes hold, each field and method counts for
-    itself. A module that is imported by a name known only when the code runs, as families of models are, must be given
-    as a file.
+    Of an imported module, it includes the statements that run on import, and the definitions whose names occur in
+    included code of any module. Records of `specs` are included by field and method, since recipes hold their values.
+    Modules whose names are known only at run time, such as families of models, must be given as files.
     """
     parts = sorted({piece.digest for pieces in _used(files).values() for piece in pieces})
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def modules_of(files: Iterable[Path]) -> set[Path]:
-    """The files whose code `code_digest` counts."""
+    """The files whose code `code_digest` includes."""
     return {path for path, pieces in _used(files).items() if pieces}
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """A statement of a module. names: what it binds. mentions: identifiers in it. imports: modules of this package that
-    it imports when it runs. always: whether it counts without being mentioned.
+    """A statement of a module. names: identifiers that it binds. mentions: identifiers that occur in it. imports:
+    modules of this package that it imports when it runs. always: whether it is included without being mentioned.
     """
 
     digest: str
@@ -48,10 +46,10 @@ class _Piece:
 
 
 def _used(files: Iterable[Path]) -> dict[Path, list[_Piece]]:
-    """Module -> the pieces of it that count, beginning with all of these files."""
+    """Module -> its included pieces. These files are included as a whole."""
     roots = {path.resolve() for path in files}
     used: dict[Path, list[_Piece]] = {}
-    # name -> pieces that count as soon as it is mentioned
+    # name -> pieces to include once it is mentioned
     waiting: dict[str, list[tuple[Path, _Piece]]] = {}
     counted: set[tuple[Path, _Piece]] = set()
     mentioned: set[str] = set()
@@ -85,7 +83,7 @@ def _used(files: Iterable[Path]) -> dict[Path, list[_Piece]]:
 
 @dataclass(frozen=True)
 class _Module:
-    """What a file imports when it is imported, and its statements."""
+    """The imports of a file at import time, and its statements."""
 
     imports: tuple[Path, ...]
     pieces: tuple[_Piece, ...]
@@ -112,14 +110,14 @@ def _module(path: Path) -> _Module:
             names = [node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
             pieces.append(_piece(statement, names))
         else:
-            # what runs on import, such as an if or a try, imports at once
+            # other statements, such as if and try, run on import
             pieces.append(_piece(statement, [], always=True))
     files = dict.fromkeys(file for name in imports for file in _files_of(name))
     return _Module(tuple(files), tuple(pieces))
 
 
 def _members(record: ast.ClassDef) -> Iterator[_Piece]:
-    """The class without its body, and every field and method for itself."""
+    """Pieces of a record: the class without its body, then every field and method."""
     bare = ast.ClassDef(record.name, record.bases, record.keywords, [ast.Pass()], record.decorator_list)
     yield _piece(bare, [record.name])
     for statement in _without_docstring(record.body):
@@ -142,12 +140,12 @@ def _piece(statement: ast.stmt, names: Iterable[str], always: bool = False, of: 
     return _Piece(digest, bound, frozenset(mentions), tuple(dict.fromkeys(imports)), always)
 
 
-# parts of a tree that change no result: annotations are never evaluated
+# fields of a tree that do not affect results
 _SILENT = {"annotation", "returns", "type_comment", "kind", "ctx", "type_params", "type_ignores"}
 
 
 def _flatten(node: ast.AST, parts: list[str], mentions: set[str], imports: list[str]) -> None:
-    """Append what a tree says, without docstrings and annotations, and collect identifiers and imports in it."""
+    """Append the content of a tree, without docstrings and annotations, and collect its identifiers and imports."""
     parts.append(type(node).__name__)
     if isinstance(node, ast.Import | ast.ImportFrom):
         imports.extend(_imported(node))
@@ -201,12 +199,12 @@ def _is_for_typing(node: ast.AST) -> bool:
     )
 
 
-# decorators that keep no list of what they decorate
+# decorators that do not register the definition
 _PURE = {"cache", "cached_property", "contextmanager", "dataclass", "lru_cache", "njit", "overload", "total_ordering"}
 
 
 def _registers(definition: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> bool:
-    """Whether a definition may have an effect without being mentioned: a decorator may register it."""
+    """Whether a decorator may register a definition, which then has an effect without being mentioned."""
     for decorator in definition.decorator_list:
         called = decorator.func if isinstance(decorator, ast.Call) else decorator
         name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
@@ -216,7 +214,7 @@ def _registers(definition: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 def _imported(statement: ast.Import | ast.ImportFrom) -> Iterator[str]:
-    """Dotted names of this package that an import names: modules, or something in them."""
+    """Dotted names of this package in an import: of modules or of their members."""
     if isinstance(statement, ast.Import):
         names = [alias.name for alias in statement.names]
     else:
@@ -227,9 +225,9 @@ def _imported(statement: ast.Import | ast.ImportFrom) -> Iterator[str]:
 
 @cache
 def _files_of(name: str) -> tuple[Path, ...]:
-    """The file of a module and the ``__init__`` of every package around it, which run first."""
+    """The file of a module and the ``__init__`` files of its packages, which run first."""
     steps = name.split(".")[1:]
-    found = [_ROOT.joinpath(*steps[:count], "__init__.py") for count in range(len(steps) + 1)]
+    files = [_ROOT.joinpath(*steps[:count], "__init__.py") for count in range(len(steps) + 1)]
     if steps:
-        found.append(_ROOT.joinpath(*steps).with_suffix(".py"))
-    return tuple(path.resolve() for path in found if path.is_file())
+        files.append(_ROOT.joinpath(*steps).with_suffix(".py"))
+    return tuple(path.resolve() for path in files if path.is_file())

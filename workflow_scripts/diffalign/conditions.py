@@ -1,12 +1,12 @@
-"""The grammar of conditions: the one module that takes their names apart.
+"""The grammar of conditions. No other module parses their names.
 
-    clean          the images as they are
-    equivariance   one rotation and one scale an image
+    clean          unchanged images
+    equivariance   one rotation and one scale per image
     noise_0.050    Gaussian noise of this standard deviation, in units of the range of pixels
-    rotate_90      every image turned by so many degrees, counter-clockwise
-    scale_0.500    every input of this share of its side
+    rotate_90      rotation in degrees, counter-clockwise
+    scale_0.500    side of the input, as a share of the full side
 
-Numbers have three decimals, degrees none, so that a condition has one name.
+Numbers have three decimals and degrees none, so that each condition has one name.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ _NAME = re.compile(
 
 
 class UnknownCondition(ValueError):
-    """A word that is no condition."""
+    """A word is no condition."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What is done to every image. sigma: of noise, in (0, 1]. rotation: degrees counter-clockwise. scale: share of the
-    side of a model's input. Rotation and scale are None under ``equivariance``, where every image has its own.
+    """The transform of all images of a condition.
+
+    sigma: standard deviation of the noise, in (0, 1]; 0 without noise. rotation: degrees counter-clockwise. scale:
+    share of the side of a model's input. rotation and scale are None for ``equivariance``, where each image has its
+    own.
     """
 
     name: str
@@ -41,12 +44,12 @@ class Condition:
 
     @property
     def is_scaled(self) -> bool:
-        """Whether models see smaller inputs."""
+        """Whether inputs of models are smaller."""
         return self.scale != 1.0
 
 
 def parse_condition(name: str) -> Condition:
-    """Take a name apart. Raises UnknownCondition."""
+    """Parse a name. Raises UnknownCondition."""
     match = _NAME.fullmatch(name)
     if match is None:
         raise UnknownCondition(
@@ -66,7 +69,7 @@ def parse_condition(name: str) -> Condition:
 
 
 def is_condition(name: str) -> bool:
-    """Whether a word is a condition, of the study or not."""
+    """Whether a word is a condition. It need not be part of the study."""
     try:
         parse_condition(name)
     except UnknownCondition:
@@ -75,10 +78,10 @@ def is_condition(name: str) -> bool:
 
 
 def separate_transforms(names: Iterable[str]) -> tuple[str, ...]:
-    """The same conditions with every rotation and every scale by itself in the place of ``equivariance``."""
+    """The conditions, with ``equivariance`` replaced by one condition for each rotation and for each scale."""
     turns = [f"rotate_{degrees}" for degrees in ROTATIONS if degrees]
     shares = [f"scale_{scale:.3f}" for scale in SCALES if scale != 1]
-    found: list[str] = []
+    separate: list[str] = []
     for name in names:
-        found.extend([*turns, *shares] if name == EQUIVARIANCE else [name])
-    return tuple(dict.fromkeys(found))
+        separate.extend([*turns, *shares] if name == EQUIVARIANCE else [name])
+    return tuple(dict.fromkeys(separate))

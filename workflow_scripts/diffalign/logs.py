@@ -1,4 +1,4 @@
-"""Logs of jobs: everything goes to a file; progress and the one-line reason of a failure go to the terminal."""
+"""Logs of jobs. All output goes to a file; progress and a one-line reason of a failure go to the terminal."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _LOG_EVERY_SECONDS = 10.0
 def attached(path: str | Path, job: str) -> Iterator[None]:
     """Run a job with logging, stdout and stderr in the file `path`.
 
-    An exception ends the process with exit code 1: its traceback goes to the log and one line,
-    ``job: reason``, to the terminal.
+    An exception ends the process with exit code 1. Its traceback goes to the log, the line ``job: reason`` to the
+    terminal.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def attached(path: str | Path, job: str) -> Iterator[None]:
 
 
 class TerminalBar(tqdm):  # type: ignore[type-arg]
-    """A bar on the terminal, where there is one, whatever stderr has been redirected to."""
+    """A progress bar on the terminal, even if stderr is redirected. It is hidden where there is no terminal."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         options.pop("name", None)
@@ -58,7 +58,7 @@ class TerminalBar(tqdm):  # type: ignore[type-arg]
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Yield the items with a bar on the terminal, or, where there is none, a count in the log every ten seconds."""
+    """Yield the items, with a bar on the terminal and a count in the log every ten seconds."""
     bar = TerminalBar(total=total, desc=what, leave=False)
     last = time.monotonic()
     with bar:

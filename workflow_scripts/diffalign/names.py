@@ -1,18 +1,17 @@
-"""The grammar of names: the one module that takes representation names apart and puts them together.
+"""The grammar of representation names. No other module parses or builds them.
 
     model[-noise][-conditioning][-cosine][-shared][-drawsN][-untrained][-last][_layer]
 
     dinov2   dinov2_b5   sd3_b8   sd3-t0.5_b8   sd3-s20-label_b8   sd3-t0.5-caption-shared-draws4_b8
     dinov2-untrained_b5   minilm-description-last_h6
 
-    model-textlast-conditioning[-untrained]      a text encoder's last token, without an image: sd1-textlast-caption
-    model-embedding                              an embedding that was given, alone: sd1-optim; as the prompt:
-    sd1-s20-optim
+    model-textlast-conditioning[-untrained]      last token of the text encoder, without an image: sd1-textlast-caption
+    model-embedding                              a given embedding, without an image: sd1-optim; as a prompt:
+                                                 sd1-s20-optim
 
-A *typed* name may leave defaults out. A *bundle* (model and variant, without a layer) is canonical: the
-noise level is always spelled, without trailing zeros, and the default conditioning never is. Files of
-features and neighbours are named by bundles, so nothing is extracted twice. Representations of text or of a given
-embedding alone have no noise level, and `text` is their only layer.
+A *typed* name may omit defaults. A *bundle* (model and variant, without a layer) is canonical: it always has the noise
+level, without trailing zeros, and never the default conditioning. Files of features and neighbours are named by
+bundles, so nothing is extracted twice. Representations without an image have no noise level and only the layer `text`.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from dataclasses import dataclass
 
 LAYER = r"[a-z0-9.]+"
 SEPARATOR = "_vs_"
-# what alone stands for a representation without an image, and its only layer
+# marks a representation without an image, and its only layer
 TEXT = "textlast"
 TEXT_LAYERS = ("text",)
 CONDITIONINGS = ("uncond", "label", "caption", "description", "caption2", TEXT)
-# in the order in which they stand in names; draws is followed by a number
+# in the order of names; draws is followed by a number
 OPTIONS = ("cosine", "shared", "draws", "untrained", "last")
-# of a language model: its last token in place of the mean over tokens
+# the last token of a language model instead of the mean over tokens
 LAST = "last"
 _DRAWS = r"draws(?:[2-9]|[1-9][0-9])"
 _AS_PROMPT = "as the prompt it follows a noise level"
@@ -39,17 +38,17 @@ _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 class UnknownName(ValueError):
-    """A name that the study does not know; the message offers the nearest one it does."""
+    """A name is unknown. The message offers the nearest known one."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What may follow a model's name.
+    """The variants and layers of a model.
 
-    layers: aliases in order of depth. default_layer: one of them. noise: the default noise level
-    (``t0.5``), or None for a model without a noise axis. conditionings: allowed words, the first is
-    the default; empty for a model that takes no conditioning. texts: those of them that may follow
-    ``textlast``. embeddings: words of given embeddings. options: those of OPTIONS that the model takes.
+    layers: aliases in order of depth. default_layer: one of them. noise: default noise level (``t0.5``); None for a
+    model without noise levels. conditionings: allowed words, the first is the default; empty for a model without
+    conditioning. texts: conditionings that may follow ``textlast``. embeddings: words of given embeddings. options:
+    the subset of OPTIONS that the model has.
     """
 
     layers: tuple[str, ...]
@@ -62,17 +61,17 @@ class Vocabulary:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Every word of a variant but noise levels."""
+        """All words of variants, without noise levels."""
         text = (TEXT,) if self.texts else ()
         return (*self.conditionings, *self.embeddings, *text, *(o if o != "draws" else "draws4" for o in self.options))
 
 
 @dataclass(frozen=True)
 class Representation:
-    """One representation with every default filled in; layer is None where all layers are meant.
+    """A representation with all defaults filled in. layer: None means all layers.
 
-    text: whether it is of a text or a given embedding alone; noise is None then. options: canonical, ``draws`` with
-    its number.
+    text: whether it is a text or a given embedding without an image; noise is None then. options: canonical words,
+    ``draws`` with its number.
     """
 
     model: str
@@ -84,11 +83,11 @@ class Representation:
 
     @property
     def draws(self) -> int:
-        """How many draws of noise are averaged."""
+        """Number of noise draws that are averaged."""
         return next((int(option.removeprefix("draws")) for option in self.options if option.startswith("draws")), 1)
 
     def bundle(self, vocabulary: Vocabulary) -> str:
-        """The canonical name of model and variant, as it stands in file names."""
+        """The canonical name of model and variant, as in file names."""
         parts = [self.model]
         if self.noise is not None:
             parts.append(self.noise)
@@ -99,16 +98,16 @@ class Representation:
         return "-".join([*parts, *self.options])
 
     def layers(self, vocabulary: Vocabulary) -> tuple[str, ...]:
-        """Its layers in order of depth."""
+        """The layers in order of depth."""
         return TEXT_LAYERS if self.text else vocabulary.layers
 
     def default_layer(self, vocabulary: Vocabulary) -> str:
-        """The layer that its name means where none is given."""
+        """The layer of a name without one."""
         return TEXT_LAYERS[0] if self.text else vocabulary.default_layer
 
 
 def nearest(word: object, allowed: Iterable[str]) -> str:
-    """``; did you mean 'cknna'?`` or, where nothing is near, the list of allowed words."""
+    """``; did you mean 'cknna'?``, or the list of allowed words where none is similar."""
     words = [str(a) for a in allowed]
     near = difflib.get_close_matches(str(word), words, n=1, cutoff=0.6)
     if near:
@@ -117,7 +116,7 @@ def nearest(word: object, allowed: Iterable[str]) -> str:
 
 
 def unknown(what: str, word: object, allowed: Iterable[str]) -> UnknownName:
-    """The error for an unknown word, in the one form that all of them take."""
+    """The error for an unknown word. All such messages have this form."""
     return UnknownName(f"unknown {what} '{word}'{nearest(word, allowed)}")
 
 
@@ -135,7 +134,7 @@ def canonical_noise(text: str) -> str:
 
 
 def parse_representation(text: str, catalogue: Mapping[str, Vocabulary]) -> Representation:
-    """Take a typed name apart; the layer is None if the name has none.
+    """Parse a typed name. The layer is None if the name has none.
 
     Raises UnknownName, with the nearest known word, for an unknown model, variant or layer.
     """
@@ -144,12 +143,12 @@ def parse_representation(text: str, catalogue: Mapping[str, Vocabulary]) -> Repr
     if model not in catalogue:
         raise unknown("model", model, catalogue)
     vocabulary = catalogue[model]
-    found = _sorted_variant(text, model, variant, vocabulary)
-    noise, conditioning = found.get("noise level"), found.get("conditioning")
-    options = tuple(found[option] for option in OPTIONS if option in found)
-    alone = TEXT in found or (conditioning in vocabulary.embeddings and noise is None)
+    parts = _sorted_variant(text, model, variant, vocabulary)
+    noise, conditioning = parts.get("noise level"), parts.get("conditioning")
+    options = tuple(parts[option] for option in OPTIONS if option in parts)
+    alone = TEXT in parts or (conditioning in vocabulary.embeddings and noise is None)
     if alone:
-        _check_alone(text, found, vocabulary)
+        _check_alone(text, parts, vocabulary)
     representation = Representation(
         model,
         None if alone else vocabulary.noise if noise is None else canonical_noise(noise),
@@ -160,34 +159,34 @@ def parse_representation(text: str, catalogue: Mapping[str, Vocabulary]) -> Repr
     )
     layers = representation.layers(vocabulary)
     if underscore and layer not in layers:
-        hint = f"; {_AS_PROMPT}" if alone and TEXT not in found else ""
+        hint = f"; {_AS_PROMPT}" if alone and TEXT not in parts else ""
         raise UnknownName(f"{head if alone else model} has no layer '{layer}'; it has {listed_layers(layers)}{hint}")
     return representation
 
 
 def model_word(text: str) -> str:
-    """The model that a name or bundle begins with, whether there is such a model or not."""
+    """The model of a name or bundle. It need not exist."""
     return re.split("[-_]", text)[0]
 
 
 def _sorted_variant(text: str, model: str, variant: Sequence[str], vocabulary: Vocabulary) -> dict[str, str]:
-    """Kind of part -> part. Raises UnknownName for an unknown part, two of one kind, and another order than theirs."""
+    """Kind of part -> part. Raises UnknownName for an unknown part, two parts of one kind, and another order."""
     kinds = ("noise level", TEXT, "conditioning", *OPTIONS)
-    found: dict[str, str] = {}
+    parts: dict[str, str] = {}
     for part in variant:
         kind = _kind(text, model, part, vocabulary)
-        if kind in found:
-            raise UnknownName(f"'{text}' gives two {kind}s, '{found[kind]}' and '{part}'")
-        found[kind] = part
-    ordered = [kind for kind in kinds if kind in found]
-    if ordered != list(found):
-        right = "-".join(found[kind] for kind in ordered)
+        if kind in parts:
+            raise UnknownName(f"'{text}' gives two {kind}s, '{parts[kind]}' and '{part}'")
+        parts[kind] = part
+    ordered = [kind for kind in kinds if kind in parts]
+    if ordered != list(parts):
+        right = "-".join(parts[kind] for kind in ordered)
         raise UnknownName(f"'{text}': parts of a variant stand in the order '-{right}'")
-    return found
+    return parts
 
 
 def _kind(text: str, model: str, part: str, vocabulary: Vocabulary) -> str:
-    """What a part of a variant is: a noise level, textlast, a conditioning or one of OPTIONS."""
+    """The kind of a part of a variant: noise level, textlast, conditioning or one of OPTIONS."""
     if re.fullmatch(r"[ts][0-9.]+", part):
         if vocabulary.noise is None:
             raise UnknownName(f"'{text}': {model} has no noise level, so '-{part}' means nothing")
@@ -208,29 +207,29 @@ def _kind(text: str, model: str, part: str, vocabulary: Vocabulary) -> str:
     raise UnknownName(f"'{text}': {model} has no variants, so '-{part}' means nothing")
 
 
-def _check_alone(text: str, found: Mapping[str, str], vocabulary: Vocabulary) -> None:
-    """Raise UnknownName where a representation without an image is given what only one with an image has."""
-    if TEXT not in found:
+def _check_alone(text: str, parts: Mapping[str, str], vocabulary: Vocabulary) -> None:
+    """Raise UnknownName for parts that a representation without an image cannot have."""
+    if TEXT not in parts:
         for option in OPTIONS:
-            if option in found:
-                raise UnknownName(f"'{text}': an embedding alone takes no '-{found[option]}'; {_AS_PROMPT}")
+            if option in parts:
+                raise UnknownName(f"'{text}': an embedding alone takes no '-{parts[option]}'; {_AS_PROMPT}")
         return
-    if "noise level" in found:
-        raise UnknownName(f"'{text}': {TEXT} reads no image, so '-{found['noise level']}' means nothing")
-    if found.get("conditioning") not in vocabulary.texts:
-        raise UnknownName(f"'{text}': {TEXT} is followed by what is read: {', '.join(vocabulary.texts)}")
+    if "noise level" in parts:
+        raise UnknownName(f"'{text}': {TEXT} reads no image, so '-{parts['noise level']}' means nothing")
+    if parts.get("conditioning") not in vocabulary.texts:
+        raise UnknownName(f"'{text}': {TEXT} is followed by a text: {', '.join(vocabulary.texts)}")
     for option in OPTIONS:
-        if option in found and option != "untrained":
-            raise UnknownName(f"'{text}': {TEXT} reads no image, so '-{found[option]}' means nothing")
+        if option in parts and option != "untrained":
+            raise UnknownName(f"'{text}': {TEXT} reads no image, so '-{parts[option]}' means nothing")
 
 
 def is_variant_word(word: str) -> bool:
-    """Whether a word has a meaning of its own in variants, so that no given embedding may be called by it."""
+    """Whether a word is reserved in variants, so that given embeddings cannot have it as a name."""
     return word in (*CONDITIONINGS, *OPTIONS) or re.fullmatch(r"draws[0-9]+|[ts][0-9.]+", word) is not None
 
 
 def parse_pair(text: str, catalogue: Mapping[str, Vocabulary]) -> tuple[Representation, Representation]:
-    """Take ``{a}_vs_{b}`` apart. Raises UnknownName as `parse_representation` does."""
+    """Parse ``{a}_vs_{b}``. Raises UnknownName as `parse_representation` does."""
     a, separator, b = text.partition(SEPARATOR)
     if not separator:
         raise UnknownName(f"'{text}' is no pair: write a_vs_b, for example dinov2_vs_sd3_b8")
@@ -238,19 +237,19 @@ def parse_pair(text: str, catalogue: Mapping[str, Vocabulary]) -> tuple[Represen
 
 
 def print_pair(a: str, b: str) -> str:
-    """``a_vs_b``, the name of a pair of typed names or bundles."""
+    """``a_vs_b``, the name of a pair."""
     return f"{a}{SEPARATOR}{b}"
 
 
 def bundle_pattern(model: str, vocabulary: Vocabulary) -> str:
-    """Regular expression of the canonical bundles of one model that see images, for wildcard constraints."""
+    """Regular expression of the canonical bundles with images of one model, for wildcard constraints."""
     noise = r"-(?:t0(?:\.[0-9]*[1-9])?|t1|s[1-9][0-9]?|s100)" if vocabulary.noise else ""
-    told = _alternatives((*vocabulary.conditionings[1:], *vocabulary.embeddings))
-    return re.escape(model) + noise + told + _options(vocabulary.options)
+    conditioning = _alternatives((*vocabulary.conditionings[1:], *vocabulary.embeddings))
+    return re.escape(model) + noise + conditioning + _options(vocabulary.options)
 
 
 def text_pattern(model: str, vocabulary: Vocabulary) -> str:
-    """Regular expression of the bundles of one model of text or of a given embedding alone; ``(?!)`` for none."""
+    """Regular expression of the bundles without images of one model; ``(?!)`` for none."""
     forms = []
     if vocabulary.texts:
         untrained = tuple(option for option in vocabulary.options if option == "untrained")
@@ -261,9 +260,9 @@ def text_pattern(model: str, vocabulary: Vocabulary) -> str:
 
 
 def name_pattern(models: Iterable[str], layer: bool = False) -> str:
-    """Regular expression of names that begin with one of these models, for wildcard constraints.
+    """Regular expression of names of these models, for wildcard constraints.
 
-    It stands in the pattern of nearly every file, so it leaves the rest of a name to `parse_representation`.
+    The pattern of nearly every file contains it, so it is short: `parse_representation` checks the rest of a name.
     """
     return any_of(models) + r"(?:-[a-z0-9.]+)*" + (f"(?:_{LAYER})?" if layer else "")
 
@@ -275,13 +274,14 @@ def _options(options: Iterable[str]) -> str:
 
 
 def any_of(words: Iterable[str]) -> str:
-    """Regular expression that matches exactly these words, longest first."""
+    """Regular expression of these words, longest first."""
     return "(?:" + "|".join(re.escape(w) for w in sorted(words, key=lambda w: (-len(w), w))) + ")"
 
 
 def any_path(patterns: Iterable[str]) -> str:
-    """Regular expression of what one of these matches: patterns of paths whose last slash is before their file. Files
-    and folders that many share stand in it once, so that it is compiled in no time.
+    """Regular expression of the union of patterns of paths, in which the file follows the last slash.
+
+    Common folders and files occur once in it, so that it compiles fast.
     """
     by_folder: dict[str, dict[str, None]] = {}
     for pattern in patterns:
@@ -298,9 +298,10 @@ def _alternatives(words: tuple[str, ...]) -> str:
 
 
 def expand_layers(layers: Mapping[str, str]) -> dict[str, str]:
-    """``{"b{0..2}": "blocks.{}"}`` -> ``{"b0": "blocks.0", "b1": "blocks.1", "b2": "blocks.2"}``, order kept.
+    """``{"b{0..2}": "blocks.{}"}`` -> ``{"b0": "blocks.0", "b1": "blocks.1", "b2": "blocks.2"}``, in the same order.
 
-    Raises UnknownName for an alias outside [a-z0-9.], an empty range, a range whose path lacks ``{}``; a repetition.
+    Raises UnknownName for an alias outside [a-z0-9.], an empty range, a range whose path lacks ``{}``, and a repeated
+    alias.
     """
     expanded: dict[str, str] = {}
     origin: dict[str, str] = {}
@@ -329,9 +330,9 @@ def expand_layers(layers: Mapping[str, str]) -> dict[str, str]:
 
 
 def resolve_layer(request: int | str, layers: Mapping[str, str], model: str) -> str:
-    """The alias of a layer asked for by number (blocks ``b0``…, negative from the end), alias or module path.
+    """The alias of a layer given by number (blocks ``b0``…, negative from the end), alias or module path.
 
-    Raises UnknownName that lists what exists.
+    Raises UnknownName, which lists the layers.
     """
     blocks = [alias for alias in layers if re.fullmatch(r"b[0-9]+", alias)]
     if isinstance(request, int):
@@ -347,7 +348,7 @@ def resolve_layer(request: int | str, layers: Mapping[str, str], model: str) -> 
 
 
 def take_layers(requests: Iterable[int | str] | None, layers: Mapping[str, str], model: str) -> dict[str, str]:
-    """The requested ones of a model's layers, in order of depth; all of them for None. Raises UnknownName."""
+    """The requested layers of a model, in order of depth; all for None. Raises UnknownName."""
     if requests is None:
         return dict(layers)
     taken = {resolve_layer(request, layers, model) for request in requests}
@@ -355,7 +356,7 @@ def take_layers(requests: Iterable[int | str] | None, layers: Mapping[str, str],
 
 
 def listed_layers(layers: tuple[str, ...]) -> str:
-    """``embed, b0 … b23, final``: runs of numbered layers are shortened."""
+    """``embed, b0 … b23, final``: layers for a message, with consecutive numbers shortened."""
     runs: list[list[str]] = []
     for layer in layers:
         stem, number = _numbered(layer)

@@ -1,4 +1,4 @@
-"""How messages name what is wrong: the first five names, and a mark where there are more."""
+"""Lists of offending names in messages: the first five, and a mark where there are more."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ def first_five(names: Sequence[str]) -> str:
 
 
 def flagged(names: Iterable[str], bad: Iterable[object]) -> list[str]:
-    """The names whose flag is set. Raises ValueError where there is not one flag a name."""
+    """The names whose flag is set. Raises ValueError where the numbers of names and flags differ."""
     return [name for name, is_bad in zip(names, bad, strict=True) if is_bad]

@@ -1,8 +1,8 @@
-"""Ranges of images that jobs share."""
+"""Parts of the images of a job."""
 
 from __future__ import annotations
 
 
 def part_rows(count: int, part: int, parts: int) -> range:
-    """The p-th of P ranges of `count` rows, p from 0; their lengths differ by at most 1."""
+    """Rows of one part, numbered from 0, of `count` rows. Lengths of parts differ by at most 1."""
     return range(count * part // parts, count * (part + 1) // parts)

@@ -1,4 +1,4 @@
-"""What a result was made from: digests of files."""
+"""Digests of files that results depend on."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 
 
 def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file, read in blocks."""
+    """Hexadecimal sha256 of a file, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def folder_digest(folder: Path) -> str | None:
-    """A digest of name, size and time of change of every file below a folder, to notice new ones; None without one.
+    """A digest of the name, size and modification time of every file below a folder; None without a folder.
 
-    Files are not read. As a rule's parameter it reruns the rule when a user's own files have changed.
+    Files are not read. As a parameter of a rule, it reruns the rule after a change of a user's files.
     """
     if not folder.is_dir():
         return None
-    found = []
+    lines = []
     waiting = [str(folder)]
     while waiting:
         with os.scandir(waiting.pop()) as entries:
@@ -31,17 +31,17 @@ def folder_digest(folder: Path) -> str | None:
                 else:
                     status = entry.stat()
                     name = os.path.relpath(entry.path, folder)
-                    found.append(f"{name} {status.st_size} {status.st_mtime_ns}")
-    return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16]
+                    lines.append(f"{name} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
 
 
 def files_digest(paths: Iterable[Path]) -> str:
-    """A digest of path, size and time of change of files and folders, absent ones too; none is read."""
-    found = []
+    """A digest of the path, size and modification time of files and folders. They may be absent, and are not read."""
+    lines = []
     for path in sorted(set(paths)):
         if path.is_file():
             status = path.stat()
-            found.append(f"{path} {status.st_size} {status.st_mtime_ns}")
+            lines.append(f"{path} {status.st_size} {status.st_mtime_ns}")
         else:
-            found.append(f"{path} {folder_digest(path)}")
-    return hashlib.sha256("\n".join(found).encode()).hexdigest()[:16]
+            lines.append(f"{path} {folder_digest(path)}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Randomness keyed by (seed, image name), so that no result depends on order, batches or workers."""
+"""Random draws keyed by (seed, image name), so that results do not depend on order, batches or workers."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ def _digest(seed: int, purpose: str, name: str) -> bytes:
 
 
 def sample(names: Sequence[str], count: int, seed: int) -> list[str]:
-    """`count` of the names: those with the smallest hash of (seed, name).
+    """A sample of `count` names: those with the smallest hash of (seed, name).
 
-    The draw does not depend on the order of names, and a larger sample contains a smaller one.
+    It does not depend on the order of names. Larger samples contain smaller ones.
     """
     return sorted(names, key=lambda name: _digest(seed, "sample", name))[:count]
 
 
 def keyed(seed: int, purpose: str, name: str) -> np.random.Generator:
-    """A generator of its own for (seed, purpose, image name)."""
+    """The generator of (seed, purpose, image name)."""
     key = int.from_bytes(_digest(seed, purpose, name)[:16], "little")
     return np.random.Generator(np.random.Philox(key=key))
 
 
 def shuffled(names: Sequence[str], seed: int, purpose: str) -> list[int]:
-    """Positions of the names in the order of the hash of (seed, purpose, name), whatever order they stand in."""
+    """Positions of the names, sorted by the hash of (seed, purpose, name)."""
     return sorted(range(len(names)), key=lambda i: _digest(seed, purpose, names[i]))
 
 
 def dealt(names: Sequence[str], groups: int, seed: int, purpose: str) -> NDArray[np.int64]:
-    """The group (N,) of every name, 0 … groups - 1: names are dealt out in turn, in the order of `shuffled`."""
-    found = np.empty(len(names), np.int64)
-    found[shuffled(names, seed, purpose)] = np.arange(len(names)) % groups
-    return found
+    """Group (N,) of every name, 0 … groups - 1. Names are dealt out in turn, in the order of `shuffled`."""
+    group_of = np.empty(len(names), np.int64)
+    group_of[shuffled(names, seed, purpose)] = np.arange(len(names)) % groups
+    return group_of
 
 
 def normal(
@@ -47,11 +47,11 @@ def normal(
     """A standard normal float32 array for one image.
 
     seeding: ``name`` keys the draw by (seed, draw, image name). ``constant`` is the rule of the published Stable
-    Diffusion features: a torch generator seeded anew for every image, which draws the posterior sample first and the
-    noise second, so all images share both. draw: ``posterior``, ``noise``, or ``class_token``, its noise, for which no
-    rule is published and which all images share under ``constant``. index: which of several draws; under ``constant``
-    the generator is seeded with seed + 1000 index, as published.
-    Raises ValueError for another rule or draw.
+    Diffusion features: a torch generator is seeded anew for every image and draws the posterior sample first and the
+    noise second, so that all images share both. draw: ``posterior``, ``noise``, or ``class_token`` (noise of the class
+    token; no rule is published, and all images share it under ``constant``). index: number of the draw, for several
+    draws; under ``constant`` the generator is seeded with seed + 1000 index, as published. Raises ValueError for
+    another rule or draw.
     """
     if draw not in DRAWS:
         raise ValueError(f"unknown draw '{draw}'; allowed: {', '.join(DRAWS)}")

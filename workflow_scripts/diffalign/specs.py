@@ -31,8 +31,9 @@ def without_defaults(record: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of a table are called. Each is one, or several of which the first that is not empty counts; name
-    is None where rows are named by their number, image where there are only texts.
+    """Names of the columns of a table: one each, or several of which the first that is not empty counts.
+
+    name: None where rows are named by their number. image: None where there are only texts.
     """
 
     name: str | None = None
@@ -44,15 +45,15 @@ class Columns:
     @property
     def asked(self) -> tuple[str, ...]:
         """Every column, once."""
-        found: list[str] = []
+        columns: list[str] = []
         for value in vars(self).values():
-            found += [] if value is None else [value] if isinstance(value, str) else value
-        return tuple(dict.fromkeys(found))
+            columns += [] if value is None else [value] if isinstance(value, str) else value
+        return tuple(dict.fromkeys(columns))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Where images come from and how they become squares of `size` pixels; see schemas/config.schema.yaml."""
+    """Where images come from and how they become squares of `size` pixels; docs/config.md."""
 
     kind: str
     size: int | None = None
@@ -68,12 +69,12 @@ class Dataset:
 
     @property
     def table_columns(self) -> Columns:
-        """Of kind table, what its columns are called."""
+        """Of kind table, the names of its columns."""
         return Columns(**self.columns)
 
     @property
     def table_texts(self) -> tuple[int, str]:
-        """Of kind table, which text of a cell that holds a list, and what stands before every caption."""
+        """Of kind table, which text of a cell that holds a list, and the text before every caption."""
         return self.caption_index, self.prompt
 
     @property
@@ -92,7 +93,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Texts:
-    """Files of what is said of the images of a data set. files: conditioning -> file. words: file of class names."""
+    """Files of texts of the images of a data set. files: conditioning -> file. words: file of class names."""
 
     files: Mapping[str, str]
     words: str | None
@@ -118,7 +119,7 @@ class TripletFile:
 
 @dataclass(frozen=True)
 class SimilarityFile:
-    """A matrix of how alike people find some objects, and the file of their names. key, names_key: where both are in
+    """A matrix of human similarities of some objects, and the file of their names. key, names_key: where both are in
     MATLAB files. measures: ``dissimilarity`` or ``similarity``.
     """
 
@@ -132,9 +133,9 @@ class SimilarityFile:
 
 @dataclass(frozen=True)
 class ImageInput:
-    """What a model is fed: side in pixels, resampling, and the per-channel mean and std of pixels in [0, 1].
+    """The input of a model: side in pixels, resampling, and the per-channel mean and std of pixels in [0, 1].
 
-    scaled: resampling under conditions that scale inputs, see schemas/config.schema.yaml.
+    scaled: resampling under conditions that scale inputs; docs/config.md.
     """
 
     size: int
@@ -204,25 +205,12 @@ class LatentFiles:
         return filled(self.path), None if self.names is None else filled(self.names)
 
 
-# what a path of feature files may hold
+# words in braces that a path of feature files may hold
 PLACEHOLDERS = ("dataset", "condition", "layer")
-# what conditions a class-conditional model: no class, or that of the image
+# conditionings of a class-conditional model: no class, or that of the image
 LABEL_CONDITIONINGS = ("uncond", "label")
-# what a language model may read of an image
+# texts of an image that a language model may read
 TEXTS_OF_IMAGES = ("label", "caption", "description", "caption2")
-# keys of a model's entry that only some families know, and what they are where nothing is said
-FAMILY_KEYS: Mapping[str, Any] = {
-    "architecture": {},
-    "path": None,
-    "latent_multiplier": 1.0,
-    "class_tokens": None,
-    "tokens": "patches",
-    "interpolate_positions": False,
-    "context": None,
-    "exclude_bos": False,
-    "quantization": None,
-    "device_map": None,
-}
 _OF_LATENTS = ("latent_statistics", "latents_from")
 _NOT_IN_RECIPES = (
     *("default_layer", "noise", "conditionings", "embeddings"),
@@ -276,7 +264,7 @@ class Model:
     @property
     def vocabulary(self) -> Vocabulary:
         """What may follow this model's name."""
-        told = tuple(word for word in self.conditionings if word != names.TEXT)
+        conditionings = tuple(word for word in self.conditionings if word != names.TEXT)
         allowed = {
             "cosine": self.path == "linear",
             "shared": self.latents is not None and self.seeding == "name",
@@ -288,8 +276,8 @@ class Model:
             tuple(self.layers),
             self.default_layer,
             self.noise,
-            told,
-            tuple(word for word in told if word != "uncond") if names.TEXT in self.conditionings else (),
+            conditionings,
+            tuple(word for word in conditionings if word != "uncond") if names.TEXT in self.conditionings else (),
             tuple(self.embeddings),
             tuple(option for option in names.OPTIONS if allowed[option]),
         )

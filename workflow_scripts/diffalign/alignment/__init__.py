@@ -1,7 +1,7 @@
 """Alignment of two representations: preparation, neighbour lists, metrics, nulls and intervals.
 
-What users call is imported when it is asked for, so that a job that searches neighbours loads no metric. Modules and
-scripts of this project import from the modules themselves.
+The public names are imported on first access, so that a job that searches neighbours loads no metric. Modules and
+scripts of this project import from the submodules.
 """
 
 from importlib import import_module

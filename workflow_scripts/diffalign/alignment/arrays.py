@@ -30,13 +30,13 @@ def measure(
     names: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Score:
-    """The alignment of two sets of features of the same images, row by row.
+    """The alignment of two sets of features whose rows are the same images in the same order.
 
     metric: a key of `diffalign.alignment.METRICS`. a, b: (N, D_A) and (N, D_B) arrays, or tensors on any device, of any
-    floating type. preparation: what is done before rows are divided by their norm; nothing by default. names: of the
-    images, for messages and for the folds of ridge regression, which are drawn by (seed, name); row numbers by default.
-    Raises ValueError where N differs, the metric is unknown or k does not fit, FeatureError for rows that are NaN,
-    infinite or zero.
+    floating type. preparation: applied before rows are divided by their norm; none by default. names: of the images,
+    for messages and for the folds of ridge regression, which are drawn by (seed, name); row numbers by default. Raises
+    ValueError where N differs, the metric is unknown or k does not fit, FeatureError for rows that are NaN, infinite or
+    zero.
     """
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS)
@@ -61,13 +61,13 @@ def array_layer(
     seed: int = 0,
     bound: float | None = None,
 ) -> Layer:
-    """Features (N, D) as a layer: prepared at once, lists of k neighbours and folds when a metric needs them."""
+    """Features (N, D) as a layer. They are prepared here; lists of k neighbours and folds are computed on use."""
     rows = unit_rows(features, names, preparation, bound)
     return rows_layer(rows, names, partial(nearest_neighbors, rows, k), seed)
 
 
 def rows_layer(rows: NDArray[np.float32], names: Sequence[str], lists: Callable[[], Neighbors], seed: int = 0) -> Layer:
-    """Prepared rows (N, D) as a layer: lists made once, and folds drawn by (seed, name), when a metric needs them."""
+    """Prepared rows (N, D) as a layer. Lists are computed on first use and kept; folds are drawn by (seed, name)."""
     return Layer(len(rows), cache(lists), lambda: rows, lambda: dealt(names, FOLDS, seed, "folds"))
 
 

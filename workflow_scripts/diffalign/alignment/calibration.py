@@ -1,4 +1,4 @@
-"""From scores and their nulls to what can be claimed: z, p, calibrated scores, the maximum of a grid, many tests."""
+"""Calibration of scores by their nulls: z, p, calibrated scores, the maximum of a grid, false discovery rates."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.alignment import nulls
-from diffalign.alignment.graphs import knn_graphs
 from diffalign.alignment.metrics import (
     METRICS,
     BothSides,
     ClosedForm,
     Layer,
     NeighborScores,
-    NoNull,
     Permutations,
     Settings,
     error_grid,
@@ -30,16 +28,19 @@ from diffalign.alignment.settings import check_draws
 
 Grid = NDArray[np.float64]
 
+# a statistic of unmoved images may differ from the score by so much
+_AGREES = 1e-6
+
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What the scores of a grid are worth, each (L_A, L_B); NaN where the score or its null is undefined.
+    """A calibrated grid. Arrays are (L_A, L_B), NaN where the score or its null is undefined.
 
-    mean, sd: of the null. z: (score - mean) / sd. p: share of the null at or above the score, itself among it.
-    threshold: what a score must exceed at level alpha. calibrated: (score - threshold) / (highest - threshold),
-    clipped to [0, 1]. maxima: the largest score of the grid under each permutation, (K,); empty in closed form.
-    maximum_p, maximum_threshold, maximum_calibrated: the same for the largest score of the grid. skewness: of the null,
-    None where it is not found in closed form.
+    method: ``permutations`` or ``moments``. mean, sd: of the null. z: (score - mean) / sd. p: share of the null and the
+    score that is at or above the score. threshold: the score is significant above it, at level alpha. calibrated:
+    (score - threshold) / (highest - threshold), clipped to [0, 1]. maxima: the largest score of the grid under each
+    permutation, (K,); empty for ``moments``. maximum_p, maximum_threshold, maximum_calibrated: the same for the largest
+    score of the grid. skewness: of the null; None without a formula.
     """
 
     method: str
@@ -57,12 +58,12 @@ class Calibration:
 
 
 def calibrate_by_permutations(scores: Grid, null: NDArray[np.float64], highest: float, alpha: float) -> Calibration:
-    """Calibrate a grid (L_A, L_B) by its null (K, L_A, L_B), K relabellings that all cells share.
+    """Calibrate a grid (L_A, L_B) by its null (K, L_A, L_B), from K relabellings shared by all cells.
 
     arXiv 2602.14486: the threshold is the ceil((1 - alpha)(K + 1))-th smallest of the score and its null together, and
-    p = (1 + #{null >= score}) / (K + 1). The maximum of the grid is held against the maxima of the null. highest: the
-    largest score there can be; 1 stands in where it is infinite. Raises ValueError where K is below 1/alpha - 1, for
-    then no score could pass.
+    p = (1 + #{null >= score}) / (K + 1). The maximum of the grid is compared with the maxima of the null. highest: the
+    highest possible score; 1 replaces infinity. Raises ValueError where K is below 1/alpha - 1, since no score could
+    be significant then.
     """
     draws = len(null)
     check_draws(draws, alpha)
@@ -92,16 +93,16 @@ def calibrate_by_permutations(scores: Grid, null: NDArray[np.float64], highest: 
 
 
 def calibrate_by_moments(scores: Grid, null: NullMoments, highest: float, alpha: float) -> Calibration:
-    """Calibrate a grid (L_A, L_B) by the moments of its null; the maximum by Bonferroni's bound over its cells.
+    """Calibrate a grid (L_A, L_B) by the moments of its null, and its maximum by the Bonferroni bound over cells.
 
-    Without a closed form of the skewness there are a mean, a standard deviation and z, but neither p nor threshold.
+    Without a skewness, p and threshold are NaN.
     """
     undefined = np.isnan(scores) | np.isnan(null.sd)
     mean, sd = (np.where(undefined, np.nan, values) for values in (null.mean, null.sd))
     p, threshold = null.p(scores), null.threshold(alpha)
     cells = int((~undefined).sum())
     maximum_p = maximum_threshold = maximum_calibrated = math.nan
-    if cells and null.skewness is not None:
+    if cells and not np.isnan(p).all():
         maximum_p = min(1.0, cells * float(np.nanmin(p)))
         best = np.unravel_index(int(np.nanargmax(scores)), scores.shape)
         maximum_threshold = float(np.nanmax(null.threshold(alpha / cells)))
@@ -123,7 +124,7 @@ def calibrate_by_moments(scores: Grid, null: NullMoments, highest: float, alpha:
 
 
 def _against(scores: Grid, null: NDArray[np.float64], highest: float, alpha: float) -> tuple[Grid, Grid, Grid]:
-    """Threshold, p and calibrated score."""
+    """Threshold, p and calibrated score of each cell."""
     draws = len(null)
     everything = np.sort(np.concatenate([scores[None], null]), axis=0)
     threshold = everything[math.ceil((1 - alpha) * (draws + 1) - 1e-9) - 1]
@@ -134,7 +135,7 @@ def _against(scores: Grid, null: NDArray[np.float64], highest: float, alpha: flo
 def _calibrated(scores: Grid, threshold: Grid, highest: float) -> Grid:
     top = highest if math.isfinite(highest) else 1.0
     above = _ratio(scores - threshold, np.asarray(top - threshold))
-    # at the top of the range nothing is left to divide by
+    # a threshold at the top of the range leaves nothing to divide by
     return np.clip(np.where(threshold >= top, 0.0, above), 0, 1)
 
 
@@ -143,9 +144,9 @@ def _ratio(numerator: Grid, denominator: Grid) -> Grid:
 
 
 def false_discovery_rates(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """q-values: the smallest false discovery rate at which each test is a discovery (Benjamini and Hochberg 1995).
+    """q-values (T,): the smallest false discovery rate at which each test is rejected (Benjamini and Hochberg 1995).
 
-    p: (T,), NaN where there is no test. Raises ValueError for values outside [0, 1].
+    p: (T,), NaN where no test was made. Raises ValueError for values outside [0, 1].
     """
     from scipy.stats import false_discovery_control
 
@@ -166,41 +167,38 @@ def calibrate(
     seed: int,
     progress: Callable[[Iterable[NDArray[np.intp]], int], Iterable[NDArray[np.intp]]] | None = None,
 ) -> dict[str, Calibration]:
-    """Calibrate the grids (L_A, L_B) of several metrics by the nulls that they declare; all share their permutations.
+    """Calibrate the grids (L_A, L_B) of several metrics by their declared nulls. All share their permutations.
 
-    scores: metric -> observed grid. draws: K permutations, keyed by (seed, number). progress: wraps them. Metrics that
-    declare `NoNull` have no calibration. Raises ValueError where a null is undefined although the score is not,
-    TypeError for a metric that declares none.
+    scores: metric -> observed grid. draws: number K of permutations, keyed by (seed, number). progress: wraps the
+    iteration over permutations. Metrics that declare `NoNull` have no calibration. Raises ValueError where the null of
+    a metric has another shape than its scores, is undefined although the score is not, or where the declared statistic
+    is not the score when no image is relabelled.
     """
-    for name in scores:
-        if not isinstance(METRICS[name].null, Permutations | ClosedForm | NoNull):
-            raise TypeError(f"the metric '{name}' declares no null: give Permutations, ClosedForm or NoNull")
     calibrations: dict[str, Calibration] = {}
+    sides = BothSides(a, b, settings)
     permuted = {name: null for name in scores if isinstance(null := METRICS[name].null, Permutations)}
     if permuted:
         check_draws(draws, alpha)
-        for name, values in _permuted(list(permuted), a, b, settings, draws, seed, progress).items():
+        observed = {name: scores[name] for name in permuted}
+        for name, values in _permuted(observed, a, b, settings, draws, seed, progress).items():
             _check_defined(name, scores[name], values)
-            found = calibrate_by_permutations(scores[name], values, METRICS[name].highest(settings.k), alpha)
+            calibration = calibrate_by_permutations(scores[name], values, METRICS[name].highest(settings.k), alpha)
             exact = permuted[name].exact
             if exact is not None:
-                graphs = [knn_graphs(first_lists(side, settings.k), settings.k) for side in (a, b)]
-                found = _with_moments(found, scores[name], exact(graphs[0], graphs[1]))
-            calibrations[name] = found
-    sides = BothSides(a, b)
+                calibration = _with_moments(
+                    calibration, scores[name], _checked_moments(name, scores[name], exact(*sides.graphs))
+                )
+            calibrations[name] = calibration
     for name in scores:
         closed = METRICS[name].null
         if isinstance(closed, ClosedForm):
-            moments = closed.moments(sides)
-            if moments.mean.shape != scores[name].shape:
-                raise ValueError(f"{name}: the null has shape {moments.mean.shape}, the scores {scores[name].shape}")
-            # these moments are without eps, which makes scores smaller and so p larger
+            moments = _checked_moments(name, scores[name], closed.moments(sides))
             calibrations[name] = calibrate_by_moments(scores[name], moments, METRICS[name].highest(settings.k), alpha)
     return {name: calibrations[name] for name in scores if name in calibrations}
 
 
 def _permuted(
-    names: Sequence[str],
+    observed: Mapping[str, Grid],
     a: Sequence[Layer],
     b: Sequence[Layer],
     settings: Settings,
@@ -208,44 +206,84 @@ def _permuted(
     seed: int,
     progress: Callable[[Iterable[NDArray[np.intp]], int], Iterable[NDArray[np.intp]]] | None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Metric -> (K, L_A, L_B)."""
-    nulls_of = {name: np.full((draws, len(a), len(b)), np.nan) for name in names}
-    of_lists = [name for name in names if METRICS[name].needs == "lists"]
+    """Scores under permutations, metric -> (K, L_A, L_B). observed: metric -> (L_A, L_B)."""
+    # NaN, so that scores that are not filled in are refused
+    permuted = {name: np.full((draws, len(a), len(b)), np.nan) for name in observed}
+    on_lists = [name for name in observed if METRICS[name].uses_k]
     scorer = None
-    if of_lists:
-        scorer = NeighborScores(of_lists, first_lists(a, settings.k), first_lists(b, settings.k), settings.k)
+    if on_lists:
+        scorer = NeighborScores(on_lists, first_lists(a, settings.k), first_lists(b, settings.k), settings.k)
     statistics: dict[str, Callable[[NDArray[np.intp]], Grid]] = {}
-    others: list[str] = []
-    for name in names:
+    measured_again: list[str] = []
+    for name, scores in observed.items():
         null = METRICS[name].null
         if isinstance(null, Permutations) and null.statistic is not None:
             prepared = [[prepare(METRICS[name].needs, layer, settings) for layer in side] for side in (a, b)]
             statistics[name] = null.statistic(prepared[0], prepared[1])
-        elif name not in of_lists:
-            others.append(name)
+            _check_statistic(name, scores, statistics[name](np.arange(a[0].count)))
+        elif name not in on_lists:
+            measured_again.append(name)
     orders: Iterable[NDArray[np.intp]] = nulls.permutations(a[0].count, draws, seed)
     for i, order in enumerate(progress(orders, draws) if progress else orders):
         if scorer is not None:
             for name, values in scorer.scores(settings.eps, order).items():
-                nulls_of[name][i] = values
+                permuted[name][i] = values
         for name, statistic in statistics.items():
-            nulls_of[name][i] = statistic(order)
-        if others:
-            for name, values in measure_grid(others, a, [layer.relabelled(order) for layer in b], settings).items():
-                nulls_of[name][i] = values
-    return nulls_of
+            values = statistic(order)
+            _check_shape(name, observed[name], np.shape(values))
+            permuted[name][i] = values
+        if measured_again:
+            moved = [layer.relabelled(order) for layer in b]
+            for name, values in measure_grid(measured_again, a, moved, settings).items():
+                permuted[name][i] = values
+    return permuted
+
+
+def _check_statistic(name: str, scores: Grid, unmoved: Grid) -> None:
+    """Raise ValueError unless the statistic of the identity is the score."""
+    _check_shape(name, scores, np.shape(unmoved))
+    apart = ~np.isclose(unmoved, scores, rtol=_AGREES, atol=_AGREES, equal_nan=True)
+    if apart.any():
+        row, column = np.argwhere(apart)[0]
+        raise ValueError(
+            f"{name}: the statistic of unmoved images is {unmoved[row, column]:.6g} for layers {row} and {column}, the "
+            f"score {scores[row, column]:.6g}"
+        )
+
+
+def _checked_moments(name: str, scores: Grid, moments: NullMoments) -> NullMoments:
+    """The moments of a null. Raises ValueError for another shape, and where they are undefined although the score is
+    not. A null without variance has no skewness.
+    """
+    _check_shape(name, scores, moments.mean.shape)
+    _check_where(name, scores, np.isfinite(moments.mean))
+    _check_where(name, scores, np.isfinite(moments.sd))
+    if moments.skewness is not None:
+        _check_where(name, scores, (moments.sd == 0) | ~np.isnan(moments.skewness))
+    return moments
 
 
 def _check_defined(name: str, scores: Grid, null: NDArray[np.float64]) -> None:
-    """Raise ValueError where a null is undefined although the score is not."""
-    missing = np.isnan(null).any(axis=0) & ~np.isnan(scores)
+    """Raise ValueError where a null (K, L_A, L_B) is undefined although the score is not."""
+    _check_where(name, scores, np.asarray(np.isfinite(null).all(axis=0)))
+
+
+def _check_where(name: str, scores: Grid, defined: NDArray[np.bool_]) -> None:
+    """Raise ValueError for a score whose null is not defined (L_A, L_B)."""
+    missing = ~defined & ~np.isnan(scores)
     if missing.any():
         row, column = np.argwhere(missing)[0]
         raise ValueError(f"{name}: the null is undefined for layers {row} and {column}, although the score is not")
 
 
+def _check_shape(name: str, scores: Grid, shape: tuple[int, ...]) -> None:
+    """Raise ValueError for a null that has not the shape of the scores."""
+    if shape != scores.shape:
+        raise ValueError(f"{name}: the null has shape {shape}, the scores {scores.shape}")
+
+
 def _with_moments(calibration: Calibration, scores: Grid, exact: NullMoments) -> Calibration:
-    """The mean, standard deviation and z of all N! permutations in place of those of the ones drawn."""
+    """The calibration with the mean, standard deviation and z of all N! permutations in place of those drawn."""
     return replace(calibration, mean=exact.mean, sd=exact.sd, z=_ratio(scores - exact.mean, exact.sd))
 
 
@@ -258,16 +296,16 @@ def standard_errors(
 ) -> dict[str, Grid]:
     """Standard errors over images of every layer of A with every layer of B: metric -> (L_A, L_B).
 
-    Of the metrics that have a closed form: those on lists that declare shares, and linear CKA. Others are left out;
-    `intervals.jackknife` serves single pairs of layers.
+    Only metrics with a formula have one: those on lists that declare shares, and linear CKA. For single pairs of layers
+    `intervals.jackknife` serves the others.
     """
     wanted = list(metrics)
-    found: dict[str, Grid] = {}
-    of_lists = [name for name in wanted if METRICS[name].shares is not None]
-    if of_lists:
-        scorer = NeighborScores(of_lists, first_lists(a, settings.k), first_lists(b, settings.k), settings.k)
-        found |= scorer.errors()
-    of_moments = [name for name in wanted if METRICS[name].error is not None]
-    if of_moments:
-        found |= error_grid(of_moments, a, b, settings, memory)
-    return found
+    errors: dict[str, Grid] = {}
+    on_lists = [name for name in wanted if METRICS[name].shares is not None]
+    if on_lists:
+        scorer = NeighborScores(on_lists, first_lists(a, settings.k), first_lists(b, settings.k), settings.k)
+        errors |= scorer.errors()
+    on_moments = [name for name in wanted if METRICS[name].error is not None]
+    if on_moments:
+        errors |= error_grid(on_moments, a, b, settings, memory)
+    return errors

@@ -1,4 +1,4 @@
-"""How scores of one pair of layers depend on the neighbours that are looked at and on the number of images."""
+"""Scores of one pair of layers as functions of k and of the number of images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from diffalign.randomness import shuffled
 
 @dataclass(frozen=True)
 class Measured:
-    """One score and what its null says of it; NaN where the metric has no null, or the score is undefined."""
+    """One score with its calibration; NaN where the score or its null is undefined."""
 
     score: float
     null_mean: float = math.nan
@@ -36,26 +36,28 @@ def measured(
     seed: int,
     memory: float = 2**30,
 ) -> dict[str, Measured]:
-    """All metrics of one pair of layers with their nulls. draws, alpha, seed: as for `calibration.calibrate`."""
+    """Scores of one pair of layers, calibrated: metric -> `Measured`. draws, alpha, seed: as in `calibrate`."""
     grids = measure_grid(metrics, [a], [b], settings, memory)
     nulls = calibrate(grids, [a], [b], settings, draws, alpha, seed)
-    found = {}
+    by_metric = {}
     for name, grid in grids.items():
         null = nulls.get(name)
         cells = () if null is None else (null.mean, null.sd, null.z, null.p, null.calibrated)
-        found[name] = Measured(*(float(values[0, 0]) for values in (grid, *cells)))
-    return found
+        by_metric[name] = Measured(*(float(values[0, 0]) for values in (grid, *cells)))
+    return by_metric
 
 
 def neighbor_counts(k: int, k_max: int, steps: int = 12) -> list[int]:
-    """From 2 to k_max in about `steps` steps of equal ratio, k among them. Raises ValueError for k above k_max."""
+    """Values of k from 2 to k_max in about `steps` steps of equal ratio, and k itself. Raises ValueError for k outside
+    of this range.
+    """
     if not 2 <= k <= k_max:
         raise ValueError(f"k = {k} lies outside of 2 to k_max = {k_max}")
     return sorted({k, *np.round(np.geomspace(2, k_max, steps)).astype(int).tolist()})
 
 
 def subset_sizes(count: int, k: int) -> list[int]:
-    """N, N/2, N/4 … as long as there are at least 5 k images; N itself always. From small to large."""
+    """Numbers of images …, N/4, N/2, N, ascending: N, and its halves of at least 5 k images."""
     sizes = [count]
     while sizes[-1] // 2 >= max(5 * k, 4):
         sizes.append(sizes[-1] // 2)
@@ -63,5 +65,5 @@ def subset_sizes(count: int, k: int) -> list[int]:
 
 
 def nested_subset(names: Sequence[str], size: int, seed: int) -> NDArray[np.intp]:
-    """Positions of `size` images, ascending, keyed by (seed, name): a larger subset contains a smaller one."""
+    """Positions (size,) of a subset of images, ascending, keyed by (seed, name). Larger subsets hold smaller ones."""
     return np.sort(np.array(shuffled(names, seed, "subset")[:size], dtype=np.intp))

@@ -1,4 +1,4 @@
-"""Metrics that rank or transform all N(N-1)/2 pairs of images: RSA by Spearman correlation, CKA with an RBF kernel."""
+"""Metrics on all N(N-1)/2 pairs of images: RSA by Spearman correlation, CKA with an RBF kernel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _BLOCK_BYTES = 128 * 2**20
-# by so much may float32 products of unit rows differ that are equal
+# largest difference of equal float32 products of unit rows
 _ROUNDING = 2e-6
 
 
@@ -28,9 +28,9 @@ class Ranks:
 
 
 def ranks(rows: NDArray[np.float32]) -> Ranks:
-    """Rank 1 - S_ij of standardised rows (N, D); equal ones share the mean of their ranks.
+    """Ranks of the dissimilarities 1 - S_ij of standardised rows (N, D); ties have their mean rank.
 
-    A layer in which all dissimilarities are equal, but for rounding, has ranks of zero.
+    All ranks are 0 where all dissimilarities are equal, within rounding.
     """
     count = len(rows)
     flat = np.empty(count * (count - 1) // 2, np.float32)
@@ -59,21 +59,21 @@ def rsa(a: Ranks, b: Ranks, eps: float = 0.0) -> float:
     if not a.values.any() or not b.values.any():
         return math.nan
     step = 2**20
-    # float32 products of short stretches, summed in float64
+    # float32 products of short pieces, summed in float64
     parts = (float(a.values[i : i + step] @ b.values[i : i + step]) for i in range(0, len(a.values), step))
     return math.fsum(parts)
 
 
 @dataclass(frozen=True, eq=False)
 class RbfRows:
-    """One layer for an RBF kernel exp(-|x - y|² / 2σ²): rows (N, D) float32 of unit norm, and σ."""
+    """One layer with the RBF kernel exp(-|x - y|² / 2σ²). rows: (N, D) float32 of unit norm. sigma: σ."""
 
     rows: NDArray[np.float32]
     sigma: float
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, with what a block of its kernel takes."""
+        """Bytes held."""
         return self.rows.nbytes
 
 
@@ -81,8 +81,8 @@ class RbfRows:
 class KernelSums:
     """Row sums (L, N), sums of squares (L,) and diagonal entries (L,) of the kernels of L layers.
 
-    A constant is taken off every kernel, which HSIC does not see and float32 sums gain from; the diagonal is kept
-    apart.
+    A constant is subtracted from every kernel: HSIC is invariant to it, and float32 sums become more precise. The
+    diagonal is excluded from the sums and stored.
     """
 
     rows: NDArray[np.float64]
@@ -116,7 +116,7 @@ def rbf_cka(a: Sequence[RbfRows], b: Sequence[RbfRows], unbiased: bool, eps: flo
     for side, sums in ((a, sums_a), (b, sums_b)):
         mixed = np.einsum("ln,ln->l", sums.rows, sums.rows)
         own = _hsic(sums.squares, sums.totals, sums.totals, mixed, sums.diagonal, sums.diagonal, unbiased, sums)
-        # a kernel that varies by what rounding leaves has no scale
+        # a kernel that is constant within rounding has no scale
         noise = sums.mean_square * np.array([(_ROUNDING / layer.sigma**2) ** 2 for layer in side])
         least = noise if unbiased else noise * sums.count**2
         scales.append(np.sqrt(np.where(own > least, own, np.nan)))
@@ -156,7 +156,7 @@ def _hsic(
 def _kernel_sums(a: Sequence[RbfRows], b: Sequence[RbfRows]) -> tuple[NDArray[np.float64], KernelSums, KernelSums]:
     """Σ_ij K_ij L_ij over i ≠ j for all pairs of layers, (L_A, L_B), and the sums of each side.
 
-    Each kernel is evaluated once, a block of rows at a time.
+    Kernels are evaluated once, in blocks of rows.
     """
     layers = [*a, *b]
     counts = sorted({len(layer.rows) for layer in layers})
@@ -176,7 +176,7 @@ def _kernel_sums(a: Sequence[RbfRows], b: Sequence[RbfRows]) -> tuple[NDArray[np
             np.subtract(_rbf(layer, slice(start, stop)), shifts[i], out=blocks[i])
             blocks[i, np.arange(stop - start), np.arange(start, stop)] = 0
         sums[:, start:stop] = blocks.sum(axis=2, dtype=np.float64)
-        # one row at a time: short float32 sums, summed in float64
+        # float32 sums of single rows, added in float64
         for row in range(stop - start):
             products += blocks[: len(a), row] @ blocks[len(a) :, row].T
             squares += np.einsum("ln,ln->l", blocks[:, row], blocks[:, row])
@@ -186,13 +186,13 @@ def _kernel_sums(a: Sequence[RbfRows], b: Sequence[RbfRows]) -> tuple[NDArray[np
 
 
 def _rbf(layer: RbfRows, rows: slice) -> NDArray[np.float32]:
-    """Some rows of the kernel: (rows, N). Rows have unit norm, so |x - y|² = 2 - 2 x·y."""
+    """Rows of the kernel, (rows, N). Features have unit norm, so |x - y|² = 2 - 2 x·y."""
     products = layer.rows[rows] @ layer.rows.T
     return np.asarray(np.exp((products - 1) / np.float32(layer.sigma**2)))
 
 
 def _blocks(rows: NDArray[np.float32]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Products of some rows with all: (first row, (rows, N))."""
+    """Products (rows, N) of blocks of rows with all rows, after the number of the first row of each block."""
     step = max(1, _BLOCK_BYTES // (4 * len(rows)))
     for start in range(0, len(rows), step):
         yield start, rows[start : start + step] @ rows.T

@@ -1,4 +1,4 @@
-"""Standard errors over images of scores that are sums over edges between images."""
+"""Standard errors over images, for scores that are sums over edges between images."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Shares = Callable[[Matches], NDArray[np.float64]]
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """How a score is made up of edges: a sum of shares w of shared edges, relative to sums of its own over all edges.
+    """A score as a sum over edges: shares w of shared edges, relative to the shares α and β of all edges of A and B.
 
-    shares: w of the matches of a pair. backward: edges of A are turned round. scaled: α and β, below, are shares of
-    each layer with itself rather than equal, and `scale` (L_A, L_B) divides w.
+    shares: w of the matches of a pair. backward: edges of A are reversed. scaled: α and β are the shares of each layer
+    matched with itself, and `scale` (L_A, L_B) divides w; otherwise α and β are uniform. See `errors`.
     """
 
     shares: Shares
@@ -35,12 +35,12 @@ class Parts:
 def errors(a: KnnGraphs, b: KnnGraphs, scores: Mapping[str, Parts]) -> dict[str, Grid]:
     """Standard errors of scores of all pairs of layers: name -> (L_A, L_B).
 
-    A score θ is Σ_ij w_ij over shared edges, relative to sums of its own over the edges of A and of B (their number, or
-    HSIC of a layer with itself), so to first order an edge moves it by e_ij = w_ij - θ/2 (α_ij + β_ij) with Σα = Σβ =
-    1. Edges that have an image in common are not independent; all others are. The variance is the sum of e_ij e_kl over
-    such pairs of edges, each counted once: Σ_i (Σ_j e_ij + e_ji)² - ½ Σ_ij (e_ij + e_ji)² (dyadic cluster-robust
-    variance: Fafchamps and Gubert 2007; Aronow, Samii and Assenova 2015). A jackknife lacks the second term, which is
-    as large as the rest where few edges are shared.
+    A score θ is Σ_ij w_ij over shared edges, normalised by sums over the edges of A and of B (their number, or HSIC of
+    a layer with itself). To first order, an edge has the influence e_ij = w_ij - θ/2 (α_ij + β_ij) with Σα = Σβ = 1.
+    Edges with a common image are dependent, all others independent. The variance is the sum of e_ij e_kl over dependent
+    pairs of edges, each counted once: Σ_i (Σ_j e_ij + e_ji)² - ½ Σ_ij (e_ij + e_ji)² (dyadic cluster-robust variance:
+    Fafchamps and Gubert 2007; Aronow, Samii and Assenova 2015). A jackknife lacks the second term, which is as large as
+    the rest where few edges are shared.
     """
     if not scores:
         return {}
@@ -48,7 +48,7 @@ def errors(a: KnnGraphs, b: KnnGraphs, scores: Mapping[str, Parts]) -> dict[str,
         name: [_own_shares(side, parts.shares if parts.scaled else None) for side in (a, b)]
         for name, parts in scores.items()
     }
-    found = {name: np.empty((a.layers, b.layers)) for name in scores}
+    by_name = {name: np.empty((a.layers, b.layers)) for name in scores}
     for part in chunks(a, b, a.count * a.k):
         layers = a[part]
         forward = EdgeIndex(layers).matches(b)
@@ -59,21 +59,24 @@ def errors(a: KnnGraphs, b: KnnGraphs, scores: Mapping[str, Parts]) -> dict[str,
             own_a, own_b = own[name][0][part], own[name][1]
             both = sum(
                 (m.per_pair(own_a.values[m.edges_a] * own_b.values[m.edges_b]) for m in (forward, turned)),
-                start=np.zeros(found[name][part].size),
+                start=np.zeros(by_name[name][part].size),
             )
-            found[name][part] = np.sqrt(_variance(shared, w, own_a, own_b, both))
-    return found
+            by_name[name][part] = np.sqrt(_variance(shared, w, own_a, own_b, both))
+    return by_name
 
 
 class _Own:
-    """Shares α of the edges of each layer: (L N k,), the same with their reverse's added, and sums at images (L, N)."""
+    """Shares α of the edges of L layers.
+
+    values: (L N k,) α. both_ways: (L N k,) α plus that of the reverse edge. at_image: (L, N) sums of α over the edges
+    at each image. squares: (L,) Σ α (α + that of the reverse edge).
+    """
 
     def __init__(
         self, values: NDArray[np.float64], both_ways: NDArray[np.float64], at_image: NDArray[np.float64]
     ) -> None:
         self._values, self._both_ways, self.at_image = values, both_ways, at_image
         self.values, self.both_ways = values.ravel(), both_ways.ravel()
-        # Σ α (α + its reverse)
         self.squares = np.einsum("le,le->l", values, both_ways)
 
     def __getitem__(self, part: slice) -> _Own:
@@ -116,14 +119,14 @@ def _variance(shared: Matches, w: NDArray[np.float64], a: _Own, b: _Own, both: N
         + half**2 * (a.squares[by_a] + b.squares[by_b] + 2 * both)
     )
     variance = images - dyads
-    # few images can leave a difference below zero: what the edges alone account for is kept then
+    # with few images the difference can be negative: keep the term of the edges alone
     return np.asarray(np.where(variance > 0, variance, np.maximum(dyads, 0)).reshape(shared.shape))
 
 
 def influence(a: KnnGraphs, b: KnnGraphs, parts: Parts, eps: float = 0.0) -> sparse.csr_array:
-    """What every edge moves the score of one pair of layers by, to first order: e_ij of `errors`, (N, N).
+    """First-order influence (N, N) of every edge on the score of a single pair of layers: e_ij of `errors`.
 
-    eps: added to the scale of the score. Raises ValueError for several layers.
+    eps: added to the scale of the score. Raises ValueError for more than one layer.
     """
     from scipy import sparse
 
@@ -140,26 +143,26 @@ def influence(a: KnnGraphs, b: KnnGraphs, parts: Parts, eps: float = 0.0) -> spa
         rows.append(np.repeat(np.arange(side.count), side.k))
         columns.append(side.targets.ravel().astype(np.int64))
     where = (np.concatenate(rows), np.concatenate(columns))
-    # edges that stand more than once are added up
+    # repeated edges are summed
     return sparse.coo_array((np.concatenate(values), where), shape=(a.count, a.count)).tocsr()
 
 
 class Covariances:
-    """How scores of the same images vary together: from the influences of all edges on each, as `errors` has it."""
+    """Covariances of scores of the same images, from the influences (N, N) of all edges on each score."""
 
     def __init__(self, influences: Sequence[sparse.csr_array]) -> None:
         both_ways = [edges + edges.T for edges in influences]
         at_image = np.stack([np.asarray(edges.sum(axis=1)) for edges in both_ways])
-        # of edges i -> j and j -> i, each pair once
+        # edges i -> j and j -> i, each pair once
         self._dyads = np.array([[float((x * y).sum()) / 2 for y in both_ways] for x in both_ways])
         self._images = at_image @ at_image.T - self._dyads
 
     def of(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Covariances (M, M) of M sums of scores, each a row of weights (M, C).
+        """Covariances (M, M) of M weighted sums of the C scores, with weights (M, C).
 
-        What the edges alone account for is kept where few images leave a variance below zero.
+        Where few images leave a variance negative, the term of the edges alone is kept.
         """
-        found: NDArray[np.float64] = weights @ self._images @ weights.T
-        if np.linalg.eigvalsh(found).min() <= 0:
-            found = weights @ self._dyads @ weights.T
-        return found
+        covariance: NDArray[np.float64] = weights @ self._images @ weights.T
+        if np.linalg.eigvalsh(covariance).min() <= 0:
+            covariance = weights @ self._dyads @ weights.T
+        return covariance

@@ -29,10 +29,10 @@ class Factors:
 
 
 def leading_vectors(rows: NDArray[np.floating], dimensions: int = SVCCA_DIMENSIONS) -> Factors:
-    """Standardise the columns of (N, D) rows (standard deviation with N - 1, plus 1e-8, as platonic-rep does) and take
-    the leading left singular vectors, by an eigendecomposition of the smaller of the two Gram matrices in float64.
+    """The leading left singular vectors of rows (N, D) with standardised columns.
 
-    A layer of lower rank has fewer vectors.
+    Columns are divided by their standard deviation with N - 1, plus 1e-8, as platonic-rep does. The vectors come from
+    an eigendecomposition of the smaller of the two Gram matrices in float64. A layer of lower rank has fewer vectors.
     """
     double = rows.astype(np.float64)
     double -= double.mean(axis=0)
@@ -44,7 +44,9 @@ def leading_vectors(rows: NDArray[np.floating], dimensions: int = SVCCA_DIMENSIO
 
 
 def _leading(gram: NDArray[np.float64], dimensions: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The largest eigenvalues of a Gram matrix and their vectors, without those that rounding made."""
+    """The largest eigenvalues of a Gram matrix, descending, and their vectors; eigenvalues within rounding of 0 are
+    left out.
+    """
     from scipy.linalg import eigh
 
     values, vectors = eigh(gram, subset_by_index=[max(0, len(gram) - dimensions), len(gram) - 1])
@@ -56,9 +58,8 @@ def _leading(gram: NDArray[np.float64], dimensions: int) -> tuple[NDArray[np.flo
 def svcca(a: Factors, b: Factors, eps: float = 0.0) -> float:
     """Mean canonical correlation of the 10 leading left singular vectors (Raghu et al. 2017), 0 to 1.
 
-    The vectors are orthonormal and centred, so the correlations are the singular values of UᵀV. platonic-rep takes a
-    random low-rank SVD and an iterative CCA instead: its values scatter around the exact one. NaN where a layer has a
-    lower rank.
+    The vectors are orthonormal and centred, so the correlations are the singular values of UᵀV. platonic-rep uses a
+    random low-rank SVD and an iterative CCA, whose values scatter around this one. NaN where a layer has a lower rank.
     """
     if a.count != b.count:
         raise ValueError(f"layers differ: N = {a.count} and {b.count}")

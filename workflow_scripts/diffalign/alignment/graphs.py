@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from diffalign.alignment.search.exact import Neighbors
 
-# one bit for each of the N x N possible edges sorts out nearly all look-ups, as long as it takes no more bytes
+# bytes of the bitmap of all N x N possible edges, which rejects most look-ups; larger bitmaps are not made
 _BITMAP_BYTES = 256 * 2**20
-# shared edges that are held at a time
+# shared edges held at a time
 _MATCHES = 2_000_000
 
 
 class ListsTooShort(ValueError):
-    """Neighbour lists that hold fewer neighbours than are asked for."""
+    """Neighbour lists are shorter than the requested k."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +52,13 @@ class KnnGraphs:
 
     @cached_property
     def reverse(self) -> NDArray[np.int64]:
-        """(L N k,), which edge of the same layer is j -> i for each edge i -> j; -1 where there is none."""
+        """Position (L N k,) of the edge j -> i of the same layer, for each edge i -> j; -1 where there is none."""
         from diffalign.alignment.search.kernels import reverse_edges
 
         return np.asarray(reverse_edges(self.targets))
 
     def self_matches(self) -> Iterator[Matches]:
-        """For each layer, its edges as shared with itself."""
+        """Matches of each layer with itself."""
         return (_with_itself(self[i : i + 1]) for i in range(self.layers))
 
 
@@ -77,10 +77,10 @@ def knn_graphs(layers: Sequence[Neighbors], k: int) -> KnnGraphs:
 
 
 def restricted(lists: Neighbors, keep: NDArray[np.intp], k: int) -> Neighbors:
-    """The k nearest neighbours among some of the images, renumbered in the order of `keep`.
+    """The k nearest neighbours among a subset of images, numbered by position in `keep` (M,).
 
-    They are those that a search among these images would find, since the rest of a list is further away than what it
-    holds. Raises ListsTooShort where fewer than k of a list survive.
+    They equal a search among these images, since images that are not in a list are farther than those in it. Raises
+    ListsTooShort where fewer than k neighbours of a list are in the subset.
     """
     position = np.full(lists.count, -1, np.int32)
     position[keep] = np.arange(len(keep), dtype=np.int32)
@@ -100,12 +100,12 @@ def restricted(lists: Neighbors, keep: NDArray[np.intp], k: int) -> Neighbors:
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """Edges i -> j that a layer of A and a layer of B share, for many pairs of layers at once, in no order.
+    """Edges i -> j shared by a layer of A and a layer of B, for many pairs of layers, in no particular order.
 
-    pairs: (M,) int64, layer of A times L_B plus layer of B. sources, targets: (M,) int64, i and j. weights_a,
-    weights_b: (M,) float64. edges_a, edges_b: (M,) int64, place of each edge among all edges of A and of B (layer,
-    image, rank). Where edges of A were turned round before they were compared (`EdgeIndex.backward`), i and j are those
-    of B.
+    graphs_a: layers of A. shape: (L_A, L_B). count: N. pairs: (M,) int64, layer of A times L_B plus layer of B.
+    sources, targets: (M,) int64, i and j; those of B where edges of A were reversed (`EdgeIndex.backward`). edges_a,
+    edges_b: (M,) int64, position of each edge among all edges of A and of B (layer, image, rank). weights_a, weights_b:
+    (M,) float64, cosine similarities.
     """
 
     graphs_a: KnnGraphs
@@ -122,40 +122,40 @@ class Matches:
 
     @property
     def ranks_a(self) -> NDArray[np.int64]:
-        """Place of each target in A's list."""
+        """Rank of each target in A's list, (M,)."""
         return self.edges_a % self.k
 
     @property
     def ranks_b(self) -> NDArray[np.int64]:
-        """Place of each target in B's list."""
+        """Rank of each target in B's list, (M,)."""
         return self.edges_b % self.k
 
     def reversed_at(self) -> NDArray[np.int64]:
-        """(M,), which match is j -> i in the same pair; -1 where there is none."""
+        """Position (M,) of the match j -> i of the same pair, for each match i -> j; -1 where there is none."""
         # the edge of A that runs the other way must be shared too
         reverse = self.graphs_a.reverse[self.edges_a]
         candidates = np.flatnonzero(reverse >= 0)
         edges = self.graphs_a.targets.size
         layers_b = self.pairs % self.shape[1] * edges
         keys, wanted = layers_b + self.edges_a, (layers_b + reverse)[candidates]
-        found = np.full(len(keys), -1, np.int64)
+        reversed_matches = np.full(len(keys), -1, np.int64)
         if self.shape[1] * edges <= 32 * len(keys):
             where = np.full(self.shape[1] * edges, -1, np.int32)
             where[keys] = np.arange(len(keys), dtype=np.int32)
-            found[candidates] = where[wanted]
+            reversed_matches[candidates] = where[wanted]
         elif len(keys):
             order = np.argsort(keys)
             at = np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)
-            found[candidates] = np.where(keys[order[at]] == wanted, order[at], -1)
-        return found
+            reversed_matches[candidates] = np.where(keys[order[at]] == wanted, order[at], -1)
+        return reversed_matches
 
     def per_pair(self, values: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-        """Sums of a value of each match, or their number: (L_A L_B,)."""
+        """Sums (L_A L_B,) of a value (M,) over the matches of each pair; their number without values."""
         return np.bincount(self.pairs, values, minlength=self.shape[0] * self.shape[1]).astype(np.float64)
 
 
 class EdgeIndex:
-    """The edges of all layers of A, to be looked up by those of B under many relabellings.
+    """An index of the edges of all layers of A, for matching those of B under many relabellings.
 
     backward: index the edges j -> i of A as i -> j.
     """
@@ -164,7 +164,7 @@ class EdgeIndex:
         self.a = a
         sources = np.broadcast_to(np.arange(a.count, dtype=np.int64)[:, None], a.targets.shape)
         keys = (a.targets * np.int64(a.count) + sources if backward else sources * a.count + a.targets).ravel()
-        # edges by key; `starts` says where the layers that have a key begin
+        # edges by key; `starts` is where the layers with a key begin
         self._edges = np.argsort(keys, kind="stable")
         ordered = keys[self._edges]
         first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
@@ -180,7 +180,7 @@ class EdgeIndex:
             self._bitmap[places[first]] = np.bitwise_or.reduceat(bits, first)
 
     def matches(self, b: KnnGraphs, permutation: NDArray[np.intp] | None = None) -> Matches:
-        """The edges that A shares with B, where image i of A stands beside image ``permutation[i]`` of B.
+        """The edges that A shares with B, with image i of A paired with image ``permutation[i]`` of B.
 
         Relabelling needs no new lists: i has the neighbours ``inverse[targets[permutation[i]]]``.
         """
@@ -192,14 +192,14 @@ class EdgeIndex:
         wanted = (np.arange(a.count, dtype=np.int64)[:, None] * a.count + targets).ravel()
         hits, slots = self._find(wanted)
         often = self._starts[slots + 1] - self._starts[slots]
-        # one match for every layer of A that has the edge
+        # one match for every layer of A with the edge
         in_b = np.repeat(hits, often)
         within = np.arange(len(in_b)) - np.repeat(np.cumsum(often) - often, often)
         in_a = self._edges[np.repeat(self._starts[slots], often) + within]
         edges = a.count * a.k
         layer_b, place = np.divmod(in_b, edges)
         at = place // a.k
-        # weights stand where they stood before the relabelling
+        # position of the weight, before the relabelling
         origin = in_b if permutation is None else layer_b * edges + permutation[at] * a.k + in_b % a.k
         return Matches(
             graphs_a=a,
@@ -216,18 +216,18 @@ class EdgeIndex:
         )
 
     def _find(self, wanted: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Which of the wanted keys exist, and where each of these stands among the keys."""
+        """Positions of the wanted keys that exist, and the position of each of these among the keys."""
         candidates = np.arange(len(wanted))
         if self._bitmap is not None:
             bits = self._bitmap[wanted >> 3] >> (wanted & 7).astype(np.uint8)
             candidates = np.flatnonzero(bits & 1)
         slots = np.minimum(np.searchsorted(self._keys, wanted[candidates]), len(self._keys) - 1)
-        found = self._keys[slots] == wanted[candidates]
-        return candidates[found], slots[found]
+        exists = self._keys[slots] == wanted[candidates]
+        return candidates[exists], slots[exists]
 
 
 def chunks(a: KnnGraphs, b: KnnGraphs, expected: float) -> Iterator[slice]:
-    """Layers of A to be matched with all of B at a time, where a pair is expected to share so many edges."""
+    """Layers of A to match with all of B at a time. expected: number of edges that a pair shares."""
     step = max(1, int(_MATCHES / max(1.0, expected * b.layers)))
     for start in range(0, a.layers, step):
         yield slice(start, min(start + step, a.layers))

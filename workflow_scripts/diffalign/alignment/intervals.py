@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# how often intervals hold what they are of
+# coverage of intervals
 LEVEL = 0.95
-# the quantiles that draws are cut at
+# quantiles of draws that bound an interval
 BOUNDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 
 
@@ -28,15 +28,14 @@ def jackknife(
     groups: NDArray[np.int64],
     measured_without: Callable[[NDArray[np.intp]], NDArray[np.float64]],
 ) -> Interval:
-    """The delete-a-group jackknife: leave out one group at a time and measure again.
+    """The delete-a-group jackknife: leave out one group of images at a time and measure again.
 
-    Images are left out, never drawn twice: a repeated image would be its own nearest neighbour. The replicates' spread
-    about their own mean gives the error, sqrt((G-1)/G Σ(θ_g - mean)²), so what a score loses with fewer images, which
-    all replicates lose alike, does not enter; the interval is score ± t_{G-1} error (Kott 2001; Shao and Tu 1995,
-    section 2.3).
+    A bootstrap would repeat images, which would be their own nearest neighbours. The error is the spread of the
+    replicates about their own mean, sqrt((G-1)/G Σ(θ_g - mean)²). It excludes the bias of fewer images, which all
+    replicates share. The interval is score ± t_{G-1} error (Kott 2001; Shao and Tu 1995, section 2.3).
 
-    groups: (N,), the group of every image. measured_without: scores of the images given by position, in the shape of
-    `scores`. Raises ValueError for a single group.
+    groups: (N,), the group of every image. measured_without: takes the positions of the images that are kept and
+    returns their scores, in the shape of `scores`. Raises ValueError for a single group.
     """
     count = int(groups.max()) + 1
     if count < 2:
@@ -47,10 +46,10 @@ def jackknife(
 
 
 def of_ratio(numerator: float, denominator: float, covariance: NDArray[np.float64]) -> tuple[float, float] | None:
-    """The interval of a ratio of two estimates with a covariance (2, 2), after Fieller (1954): all ratios r for which
-    numerator - r denominator is not distinguishable from 0.
+    """The interval of a ratio of two estimates with covariance (2, 2), after Fieller (1954).
 
-    None where the denominator is not: then no ratio can be excluded on one side.
+    It holds all ratios r for which numerator - r denominator does not differ significantly from 0. None where the
+    denominator itself does not: the interval is then unbounded.
     """
     from scipy.stats import norm
 
@@ -65,7 +64,7 @@ def of_ratio(numerator: float, denominator: float, covariance: NDArray[np.float6
 
 
 def around(scores: NDArray[np.float64], error: NDArray[np.float64], freedom: int | None = None) -> Interval:
-    """Scores ± a quantile times the error: of the normal distribution, or of Student's with so many degrees."""
+    """Scores ± quantile x error. freedom: degrees of Student's distribution; None for the normal distribution."""
     from scipy.stats import norm, t
 
     quantile = norm.ppf(BOUNDS[1]) if freedom is None else t.ppf(BOUNDS[1], freedom)

@@ -1,4 +1,4 @@
-"""How alike whole models are, from the largest scores of their pairs: a matrix, its clustering, a map."""
+"""Similarity of whole models, from the largest scores of their pairs: a matrix, its clustering, a map."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ Grid = NDArray[np.float64]
 
 
 def between(pairs: Iterable[tuple[str, str, float]]) -> tuple[list[str], Grid]:
-    """Models in the order they appear, and their similarity (M, M): NaN on the diagonal and where a pair is missing.
+    """Models in order of appearance, and their similarity (M, M), NaN on the diagonal and for missing pairs.
 
-    pairs: (A, B, score). Where both directions of a pair are there, the mean of them stands.
+    pairs: (A, B, score). Pairs in both directions are averaged.
     """
-    found: dict[tuple[str, str], list[float]] = {}
+    scores: dict[tuple[str, str], list[float]] = {}
     models: list[str] = []
     for a, b, value in pairs:
         models += [name for name in (a, b) if name not in models]
         for pair in ((a, b), (b, a)):
-            found.setdefault(pair, []).append(value)
+            scores.setdefault(pair, []).append(value)
     grid = np.full((len(models), len(models)), np.nan)
-    for (a, b), values in found.items():
+    for (a, b), values in scores.items():
         if a != b:
             grid[models.index(a), models.index(b)] = float(np.mean(values))
     return models, grid
 
 
 def two_sides(pairs: Iterable[tuple[str, str]]) -> tuple[list[str], list[str]] | None:
-    """The models that stand first and those that stand second, in the order they appear, where none is both and there
-    are at least three: then pairs within a side were not asked for. Else None.
+    """The first and the second models of all pairs, in order of appearance. None where a model is both, so that pairs
+    within a side exist, and where there are fewer than three models.
     """
     given = list(pairs)
     first, second = (list(dict.fromkeys(side)) for side in zip(*given, strict=True)) if given else ([], [])
@@ -39,7 +39,7 @@ def two_sides(pairs: Iterable[tuple[str, str]]) -> tuple[list[str], list[str]] |
 
 
 def distances(similarity: Grid, highest: float) -> Grid:
-    """1 - similarity / highest, at least 0, with a diagonal of 0; 1 stands in for an infinite `highest`."""
+    """Distances (M, M): 1 - similarity / highest, at least 0, and 0 on the diagonal. 1 replaces an infinite highest."""
     top = highest if math.isfinite(highest) else 1.0
     apart = np.maximum(1 - similarity / top, 0)
     np.fill_diagonal(apart, 0)
@@ -47,7 +47,7 @@ def distances(similarity: Grid, highest: float) -> Grid:
 
 
 def clustering(apart: Grid) -> Grid:
-    """Average linkage of distances (M, M) without NaN, as SciPy holds it: (M - 1, 4), leaves in their best order.
+    """Average linkage (M - 1, 4) of distances (M, M) without NaN, in SciPy's format, with optimal leaf order.
 
     Raises ValueError for fewer than two models.
     """
@@ -58,17 +58,17 @@ def clustering(apart: Grid) -> Grid:
 
 
 def leaves(tree: Grid) -> list[int]:
-    """Models in the order in which a dendrogram has them."""
+    """Models in the order of the leaves of a dendrogram."""
     from scipy.cluster.hierarchy import leaves_list
 
     return [int(i) for i in leaves_list(tree)]
 
 
 def planar_map(apart: Grid) -> tuple[Grid, float]:
-    """Points (M, 2) whose distances are nearest to those given, (M, M) without NaN, and what is lost.
+    """Points (M, 2) that approximate distances (M, M) without NaN, and Kruskal's stress-1 (0 for an exact map).
 
-    Metric multidimensional scaling by SMACOF from the classical solution, turned to its principal axes; the same
-    distances give the same points. The second value is Kruskal's stress-1, 0 where nothing is lost.
+    Metric multidimensional scaling by SMACOF from the classical solution, rotated to its principal axes. The same
+    distances give the same points.
     """
     from scipy.spatial.distance import pdist, squareform
     from sklearn.manifold import MDS
@@ -78,7 +78,7 @@ def planar_map(apart: Grid) -> tuple[Grid, float]:
     points = points - points.mean(axis=0)
     axes = np.linalg.svd(points, full_matrices=False)[2]
     points = points @ axes.T
-    # a mirror image is as good, so the farthest model of each axis lies on its positive side
+    # mirror images are equivalent: the farthest model of each axis lies on its positive side
     farthest = np.abs(points).argmax(axis=0)
     points = points * np.where(points[farthest, [0, 1]] < 0, -1.0, 1.0)
     wanted = squareform(apart, checks=False)

@@ -1,4 +1,4 @@
-"""Metrics that need matrix products of features, but no N x N matrix: CKA, Procrustes, RSA by Pearson correlation."""
+"""Metrics from matrix products of features, without N x N matrices: CKA, Procrustes, RSA by Pearson correlation."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-# rows whose float32 products are summed before they enter a float64 sum
+# rows of one float32 product; products are summed in float64
 _ROWS = 2048
-# what float32 products leave of a difference of equal terms, relative to these
+# relative difference of equal terms after float32 products
 _ROUNDING = 1e-6
-# above this cosine a Procrustes angle needs float64 products: it grows with the root of their error
+# above this cosine a Procrustes angle needs float64 products: its error is the root of theirs
 _NEARLY_EQUAL = 0.999
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """One layer, centred, with the sums that every pair needs.
+    """One centred layer with the sums that are shared by all pairs.
 
-    rows: (N, D) float32 minus its column means, which are taken in float64. squares: (N,) float64, squared norms of
-    these rows. offsets: (N,) float64, product of each with the mean row. self_product: ‖XᵀX‖²_F.
+    rows: (N, D) float32 minus the column means, which are computed in float64. squares: (N,) float64, squared norms of
+    these rows. offsets: (N,) float64, their products with the mean row. self_product: ‖XᵀX‖²_F.
     """
 
     rows: NDArray[np.float32]
@@ -37,7 +37,7 @@ class Moments:
 
     @cached_property
     def profile(self) -> NDArray[np.float64]:
-        """(N,), what each image adds to `self_product`: Σ_j (x_i·x_j)²."""
+        """Contribution of each image to `self_product`, (N,): Σ_j (x_i·x_j)²."""
         gram = _product(self.rows, self.rows).astype(np.float32)
         return np.asarray(np.einsum("nd,nd->n", self.rows @ gram, self.rows), np.float64)
 
@@ -65,7 +65,7 @@ def standardised(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     centred = rows - rows.mean(axis=1, keepdims=True, dtype=np.float64)
     norms = np.linalg.norm(centred, axis=1)
-    # a constant row is centred to what rounding leaves
+    # a centred constant row is not exactly zero
     constant = norms <= 1e-7 * np.linalg.norm(rows, axis=1)
     if constant.any():
         raise ValueError(f"{int(constant.sum())} images have the same value in every dimension: they have no pattern")
@@ -81,8 +81,8 @@ def cka(a: Moments, b: Moments, eps: float = 0.0) -> float:
 def unbiased_cka(a: Moments, b: Moments, eps: float = 0.0) -> float:
     """Linear CKA with unbiased HSIC (Song et al. 2012, eq. 5); 0 on average for independent features.
 
-    The estimator does not see additive terms of rows and columns, so centred features give the same value; the
-    row sums of their kernel without its diagonal are minus the squared norms.
+    The estimator is invariant to terms that depend on the row or on the column alone, so centred features give the same
+    value. The row sums of their kernel without its diagonal are minus the squared norms.
     """
     scale = _self_hsic(a) * _self_hsic(b)
     return unbiased_hsic(_product_norm(a, b), a.squares, b.squares) / (math.sqrt(scale) + eps)
@@ -92,9 +92,9 @@ def cka_error(a: Moments, b: Moments, unbiased: bool) -> float:
     """Standard error of linear CKA over images, from the influence of each image on the three HSICs.
 
     HSIC is quadratic in the images: image i has the influence 2(f_i - mean f) with f_i = Σ_j K_ij L_ij. The sum of
-    their squares counts the variance of second order, 2 Σ_ij h_ij² over pairs of images, twice, so it is taken off
-    once; it is also the least that the variance can be. It is found as if entries of the centred kernels were jointly
-    normal: 2 / (n(n-3)) for independent features, as under permutations, times (1 - CKA²)² for aligned ones.
+    squared influences counts the second-order variance, 2 Σ_ij h_ij² over pairs of images, twice, so it is subtracted
+    once. It is also a lower bound of the variance. It is computed for jointly normal entries of the centred kernels:
+    2 / (n(n-3)) for independent features, as under permutations, times (1 - CKA²)² for aligned ones.
     """
     n = a.count
     parts, off_diagonal = [], []
@@ -114,7 +114,7 @@ def cka_error(a: Moments, b: Moments, unbiased: bool) -> float:
 
 @lru_cache(maxsize=1)
 def _mixed_profile(a: Moments, b: Moments) -> NDArray[np.float64]:
-    """(N,), what each image adds to ‖XᵀY‖²_F: Σ_j (x_i·x_j)(y_i·y_j)."""
+    """Contribution of each image to ‖XᵀY‖²_F, (N,): Σ_j (x_i·x_j)(y_i·y_j)."""
     product = cross_product(a, b).astype(np.float32)
     return np.asarray(np.einsum("nd,nd->n", a.rows @ product, b.rows), np.float64)
 
@@ -122,7 +122,7 @@ def _mixed_profile(a: Moments, b: Moments) -> NDArray[np.float64]:
 def _second_order(score: float, off_diagonal: list[float], scale_a: float, scale_b: float) -> float:
     """E h² of h = kl - score (k² + l²) / 2 for normal k and l.
 
-    off_diagonal: Σ K∘L, Σ K∘K and Σ L∘L of the U-centred kernels, which k and l have as their second moments.
+    off_diagonal: Σ K∘L, Σ K∘K and Σ L∘L of the U-centred kernels, the second moments of k and l.
     """
     cross = off_diagonal[0] / math.sqrt(scale_a * scale_b)
     a, b = off_diagonal[1] / scale_a, off_diagonal[2] / scale_b
@@ -139,7 +139,7 @@ def unbiased_hsic(product: float, squares_a: NDArray[np.float64], squares_b: NDA
 
 
 def _self_hsic(layer: Moments) -> float:
-    """Unbiased HSIC of a layer with itself; NaN where nothing but rounding is left of it."""
+    """Unbiased HSIC of a layer with itself; NaN where it is within rounding of 0."""
     value = unbiased_hsic(layer.self_product, layer.squares, layer.squares)
     return value if value * layer.count * (layer.count - 3) > _ROUNDING * layer.self_product else math.nan
 
@@ -147,8 +147,8 @@ def _self_hsic(layer: Moments) -> float:
 def procrustes(a: Moments, b: Moments, eps: float = 0.0) -> float:
     """1 - 2θ/π with the angular Procrustes distance θ = arccos(‖XᵀY‖_* / (‖X‖_F ‖Y‖_F)) of centred features.
 
-    Williams et al., "Generalized Shape Metrics on Neural Representations" (NeurIPS 2021); turned into a
-    score, 0 to 1, so that more is more alike.
+    Williams et al., "Generalized Shape Metrics on Neural Representations" (NeurIPS 2021); rescaled to a similarity
+    from 0 to 1.
     """
     scale = math.sqrt(float(a.squares.sum() * b.squares.sum()))
     if scale == 0:
@@ -185,7 +185,7 @@ def _dissimilarity_product(a: Moments, b: Moments, product: float) -> float:
     return raw - float(a.squares.sum() * b.squares.sum()) / (n * (n - 1))
 
 
-# metrics of one pair ask for the same product one after another
+# the metrics of a pair use the same product one after another
 @lru_cache(maxsize=1)
 def cross_product(a: Moments, b: Moments) -> NDArray[np.float64]:
     """XᵀY of two centred layers: (D_A, D_B) float64. Raises ValueError where N differs."""
@@ -200,7 +200,7 @@ def _product_norm(a: Moments, b: Moments) -> float:
 
 
 def _product(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
-    """aᵀb: float32 products of blocks of rows, summed in float64."""
+    """aᵀb (D_A, D_B) float64, from float32 products of blocks of rows."""
     total = np.zeros((a.shape[1], b.shape[1]))
     for start in range(0, len(a), _ROWS):
         total += a[start : start + _ROWS].T @ b[start : start + _ROWS]

@@ -1,4 +1,4 @@
-"""What a score would be if the images of one side were shuffled: by permutations, and in closed form.
+"""Nulls of scores under random relabellings of the images of one side: permutations, and moments by formula.
 
 All layers of a pair of models share the same permutations, so that the largest score of a grid has a null as well.
 """
@@ -22,7 +22,7 @@ _BLOCK_BYTES = 64 * 2**20
 
 
 def permutations(count: int, draws: int, seed: int) -> Iterator[NDArray[np.intp]]:
-    """Random orders of the images, the same for every pair of layers and models: each (N,), keyed by (seed, draw)."""
+    """Random orders (N,) of the images, keyed by (seed, draw): every pair of layers and models has the same ones."""
     for draw in range(draws):
         key = hashlib.sha256(f"{seed}\x00permutation\x00{draw}".encode()).digest()[:16]
         generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
@@ -30,18 +30,18 @@ def permutations(count: int, draws: int, seed: int) -> Iterator[NDArray[np.intp]
 
 
 def svcca_under(a: Sequence[Factors], b: Sequence[Factors]) -> Callable[[NDArray[np.intp]], Grid]:
-    """A function from a relabelling (N,) of the images of B to the SVCCA of all pairs of layers, (L_A, L_B)."""
+    """The permutation statistic of SVCCA: a function from an order (N,) of the images of B to scores (L_A, L_B)."""
     r = SVCCA_DIMENSIONS
     full_a, full_b = ([i for i, side in enumerate(layers) if side.vectors.shape[1] == r] for layers in (a, b))
     left = np.concatenate([a[i].vectors for i in full_a], axis=1) if full_a else np.empty((a[0].count, 0))
     right = np.concatenate([b[i].vectors for i in full_b], axis=1) if full_b else np.empty((b[0].count, 0))
 
     def scores(order: NDArray[np.intp]) -> Grid:
-        found = np.full((len(a), len(b)), np.nan)
+        grid = np.full((len(a), len(b)), np.nan)
         if full_a and full_b:
             products = (left.T @ right[order]).reshape(len(full_a), r, len(full_b), r).swapaxes(1, 2)
-            found[np.ix_(full_a, full_b)] = np.linalg.svd(products, compute_uv=False).mean(axis=-1)
-        return found
+            grid[np.ix_(full_a, full_b)] = np.linalg.svd(products, compute_uv=False).mean(axis=-1)
+        return grid
 
     return scores
 
@@ -50,36 +50,47 @@ def svcca_under(a: Sequence[Factors], b: Sequence[Factors]) -> Callable[[NDArray
 class NullMoments:
     """Mean, standard deviation and skewness of scores over all N! permutations, each (L_A, L_B).
 
-    skewness: None where it has no closed form; then there is no p-value either.
+    skewness: None without a formula. p-values and thresholds are NaN without a skewness, and where the null has no
+    variance. Raises ValueError for moments of different shapes.
     """
 
     mean: Grid
     sd: Grid
     skewness: Grid | None = None
 
+    def __post_init__(self) -> None:
+        shapes = [moment.shape for moment in (self.mean, self.sd, self.skewness) if moment is not None]
+        if len(set(shapes)) > 1:
+            raise ValueError(f"moments of a null have the shapes {', '.join(map(str, shapes))}; expected the same")
+
     def p(self, scores: Grid) -> Grid:
-        """Upper tail probabilities by a Pearson type III distribution with these moments (Josse et al. 2008)."""
+        """Upper tail probabilities of scores under a Pearson type III distribution (Josse et al. 2008)."""
         if self.skewness is None:
             return np.full_like(scores, np.nan)
         from scipy.stats import pearson3
 
-        return np.asarray(pearson3.sf(scores, self.skewness, loc=self.mean, scale=self.sd))
+        return np.asarray(pearson3.sf(scores, self.skewness, loc=self.mean, scale=self._spread))
 
     def threshold(self, alpha: float) -> Grid:
-        """The score that a share alpha of the null exceeds."""
+        """The score that is exceeded with probability alpha under a Pearson type III distribution."""
         if self.skewness is None:
             return np.full_like(self.mean, np.nan)
         from scipy.stats import pearson3
 
-        return np.asarray(pearson3.isf(alpha, self.skewness, loc=self.mean, scale=self.sd))
+        return np.asarray(pearson3.isf(alpha, self.skewness, loc=self.mean, scale=self._spread))
+
+    @property
+    def _spread(self) -> Grid:
+        """The standard deviation, NaN without variance: rounding would be divided by 0."""
+        return np.where(self.sd > 0, self.sd, np.nan)
 
 
 def mutual_knn_moments(a: KnnGraphs, b: KnnGraphs) -> NullMoments:
     """Exact mean and variance of mutual kNN: Mantel's moments (1967) for directed graphs.
 
-    Z = Σ_ij A_ij B_π(i)π(j) with two edges the same, reversed, sharing a source, a target, chained or disjoint; each
-    class enters as the product of both sides' sums over the number of its index tuples. Hypergeometric moments are too
-    narrow where a graph has hubs.
+    Z = Σ_ij A_ij B_π(i)π(j). E[Z²] sums over pairs of edges, which are equal, reversed, share a source or a target,
+    form a chain or are disjoint. Each class contributes the product of both sides' counts over the number of its index
+    tuples. Hypergeometric moments, which ignore hubs, are too narrow.
     """
     n, k = a.count, a.k
     sums = []
@@ -103,7 +114,7 @@ def mutual_knn_moments(a: KnnGraphs, b: KnnGraphs) -> NullMoments:
 
 
 def _reciprocal(targets: NDArray[np.int32]) -> int:
-    """Number of edges whose reverse is an edge too."""
+    """Number of edges (N, k) whose reverse is an edge."""
     n = len(targets)
     sources = np.repeat(np.arange(n, dtype=np.int64), targets.shape[1])
     flat = targets.ravel().astype(np.int64)
@@ -122,7 +133,7 @@ class KernelCubes:
 
 
 def kernel_cubes(layer: Moments) -> KernelCubes:
-    """One pass over blocks of the kernel, and products of D x D matrices.
+    """`KernelCubes` from one pass over blocks of the kernel, and from products of D x D matrices.
 
     With x the centred rows and s their squared norms, K̃_ij = x_i·x_j + (s_i + s_j)/(n-2) - Σs/((n-1)(n-2)) off the
     diagonal: zero row sums. It is a matrix of rank D + 2 less its diagonal Δ, so tr(K̃³) = tr M³ - 3 tr M²Δ + 2 tr Δ³.
@@ -136,7 +147,7 @@ def kernel_cubes(layer: Moments) -> KernelCubes:
     cubes = 0.0
     for start in range(0, n, step):
         stop = min(start + step, n)
-        # the kernel is symmetric: what lies right of the diagonal block counts twice
+        # the kernel is symmetric: entries right of the diagonal block count twice
         block = rows[start:stop] @ rows[start:].T
         block += shifts[start:stop, None]
         block += shifts[start:]
@@ -180,7 +191,7 @@ def cka_moments(
     """Moments of biased linear CKA, the RV coefficient (Kazi-Aoual et al. 1995), split into two uncorrelated parts.
 
     With s and t the squared norms of the centred rows, ‖XᵀPY‖² = <K̃, L̃_π> + n/(n-2) Σ s_i t_π(i) + a constant. The
-    third moment takes that of the first part, by far the larger one, and of the second; their mixed terms are left out.
+    third moment is that of the first part, by far the larger one, plus that of the second, without mixed terms.
     """
     n = a[0].count
     norms = np.sqrt(np.outer([m.self_product for m in a], [m.self_product for m in b]))
@@ -206,12 +217,13 @@ def cka_moments(
 def _third_moment(n: int, a: Sequence[KernelCubes], b: Sequence[KernelCubes]) -> Grid:
     """E[Z³] of Z = Σ_{i≠j} A_ij B_π(i)π(j) for symmetric matrices with zero diagonals and zero row sums: (L_A, L_B).
 
-    Three edges form one of eight multigraphs. Zero row sums turn the sum over the places of each into a multiple of
-    T = Σ_{i<j} A_ij³ plus one of R = tr(A³); it enters as the product of both sides over the number of places.
+    Three edges form one of eight multigraphs. With zero row sums, the sum over all placements of a multigraph is a
+    multiple of T = Σ_{i<j} A_ij³ plus one of R = tr(A³). It contributes the product of both sides over the number of
+    placements.
     """
     pairs = n * (n - 1) / 2
     four = n * (n - 1) * (n - 2) * (n - 3)
-    # coefficients of T and R, and the number of ordered places
+    # coefficients of T and R, and the number of placements
     graphs = [
         (1, 0, pairs),  # one edge three times
         (-6, 0, 3 * pairs * 2 * (n - 2)),  # twice, and one that touches it
@@ -242,7 +254,7 @@ def rsa_pearson_moments(a: Sequence[Moments], b: Sequence[Moments]) -> NullMomen
         for m in side:
             rows = -m.squares + (n - 2) * m.offsets
             rows = rows - rows.mean()
-            # of the matrix less its mean: sum of squares, and of squared row sums
+            # sums of the matrix minus its mean: squares, and squared row sums
             raw = m.self_product - float(m.squares @ m.squares) - 4 * float(m.squares @ m.offsets)
             square = raw + 2 * (n - 2) * float(m.offsets @ m.offsets) - float(m.squares.sum()) ** 2 / (n * (n - 1))
             values.append(float(rows @ rows) / square if square > 0 else np.nan)

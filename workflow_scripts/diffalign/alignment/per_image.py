@@ -1,4 +1,4 @@
-"""What each image adds to the alignment of one pair of layers, from their neighbour lists alone."""
+"""Contribution of each image to the alignment of one pair of layers, from their neighbour lists."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from diffalign.alignment.search.exact import Neighbors
 
 @dataclass(frozen=True, eq=False)
 class PerImage:
-    """One entry an image, (N,); masks and lists are (N, k).
+    """Values per image, (N,); lists and masks are (N, k).
 
-    neighbors_a, neighbors_b: int32, the k nearest in order of similarity. is_shared_a, is_shared_b: which of them are
-    among those of the other layer. shared: how many are; overlap: shared / k, whose mean is mutual kNN. reciprocal: of
-    the shared neighbours, the share that have this image as a shared neighbour in turn; NaN where none is shared.
-    is_nearest_shared: whether both layers have the same nearest neighbour. in_degree_a, in_degree_b: how many lists the
-    image stands in. similarity_a, similarity_b: mean cosine similarity to its neighbours.
+    neighbors_a, neighbors_b: int32, the k nearest in order of similarity. is_shared_a, is_shared_b: whether each of
+    them is a neighbour in the other layer. shared: number of shared neighbours. overlap: shared / k, whose mean is
+    mutual kNN. reciprocal: share of the shared neighbours that share this image in turn; NaN where shared is 0.
+    is_nearest_shared: whether both layers have the same nearest neighbour. in_degree_a, in_degree_b: number of lists
+    that contain the image. similarity_a, similarity_b: mean cosine similarity to its neighbours.
     """
 
     neighbors_a: NDArray[np.int32]
@@ -38,7 +38,7 @@ class PerImage:
 
 
 def per_image(a: Neighbors, b: Neighbors, k: int) -> PerImage:
-    """Compare the first k neighbours of every image. Raises ValueError where N differs or the lists are too short."""
+    """Compare the first k neighbours of every image. Raises ValueError where N differs or lists are shorter than k."""
     graphs = knn_graphs([a], k), knn_graphs([b], k)
     check_pair(*graphs)
     matches = EdgeIndex(graphs[0]).matches(graphs[1])
@@ -69,9 +69,9 @@ def per_image(a: Neighbors, b: Neighbors, k: int) -> PerImage:
 def same_label(
     neighbors: NDArray[np.int32], labels: Sequence[str], counted: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float64]:
-    """The share of each image's neighbours (N, k) that have its label, (N,).
+    """Share (N,) of each image's neighbours (N, k) with the same label.
 
-    counted: (N, k), which neighbours count; all of them without. NaN where none counts, or the image has no label ('').
+    counted: (N, k), neighbours to count; None for all. NaN where none counts, or the image has no label ('').
     """
     words = np.asarray(labels, dtype=object)
     among = np.ones(neighbors.shape, np.bool_) if counted is None else counted
@@ -80,14 +80,14 @@ def same_label(
 
 
 def extremes(overlap: NDArray[np.float64], names: Sequence[str], number: int) -> dict[str, list[int]]:
-    """``most``, ``median`` and ``least`` aligned images, `number` of each: positions by overlap, ties by name.
+    """Positions of the ``most``, ``median`` and ``least`` aligned images by overlap, `number` of each; ties by name.
 
-    No image stands twice: the most aligned are taken first, then the least; small sets leave fewer for the median.
+    The three are disjoint: the most aligned are taken first, then the least, so small sets leave fewer for the median.
     """
     most = sorted(range(len(names)), key=lambda i: (-overlap[i], names[i]))[:number]
     rising = [i for i in sorted(range(len(names)), key=lambda i: (overlap[i], names[i])) if i not in most]
     least, between = rising[:number], rising[number:]
-    # the centre of all images lies where as many stand below it as above
+    # centred on the median of all images
     start = max(0, min(len(names) // 2 - len(least) - number // 2, len(between) - number))
     return {"most": most, "median": between[start : start + number], "least": least}
 

@@ -1,4 +1,4 @@
-"""What is done to features before they are compared: clamp, centre, whiten, normalise."""
+"""Preparation of features: clamp, centre, whiten, normalise."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from diffalign.offenders import first_five, flagged
 
 
 class FeatureError(ValueError):
-    """Features that cannot be compared; the message names the first five offending images."""
+    """Features cannot be compared. The message names the first five offending images."""
 
 
 def clamp_bound(layers: Sequence[NDArray[np.floating]], quantile: float, rule: str) -> float:
-    """Q, the magnitude to clamp at, of layers (N, D) taken together.
+    """The magnitude Q to clamp at, pooled over layers (N, D).
 
     ``exact``: the value at index ``int(quantile * numel)`` of the sorted |x|. ``per_image``: the mean over images of
     ``torch.quantile(|x|, q)``, which interpolates linearly.
@@ -37,11 +37,11 @@ def unit_rows(
     preparation: Preparation | None = None,
     bound: float | None = None,
 ) -> NDArray[np.float32]:
-    """Rows ready for cosine similarity: clamped, centred, whitened as asked for, then divided by their L2 norm.
+    """Rows (N, D) for cosine similarity: clamped, whitened, centred as the preparation says, then of unit L2 norm.
 
-    features: (N, D) of any floating type. bound: what to clamp at, where it is known already (or pooled over layers).
-    Sums are taken in float64; the result is float32. Raises FeatureError where a row is NaN, infinite or zero, and
-    where there are too few images to whiten; ValueError where a pooled bound is missing.
+    features: (N, D) of any floating type. bound: magnitude to clamp at, where it is known or pooled over layers. Sums
+    are in float64; the result is float32. Raises FeatureError where a row is NaN, infinite or zero and where there are
+    too few images to whiten, ValueError where a pooled bound is missing.
     """
     preparation = preparation or Preparation()
     if features.ndim != 2 or not features.size:
@@ -62,7 +62,7 @@ def unit_rows(
     if preparation.center:
         double -= double.mean(axis=0)
     norms = np.sqrt(np.einsum("nd,nd->n", double, double))
-    # what is left of equal rows after centring is rounding
+    # centred equal rows are not exactly zero
     scale = np.sqrt(np.einsum("nd,nd->n", prepared, prepared, dtype=np.float64))
     _refuse(norms <= 1e-7 * scale, names, "features of zero norm, which have no direction")
     double /= norms[:, None]
@@ -72,7 +72,7 @@ def unit_rows(
 def whitened(features: NDArray[np.floating]) -> NDArray[np.float64]:
     """Centred scores on all principal components, each of unit variance: (N, r) float64, r the rank.
 
-    Raises FeatureError unless there are more images than dimensions: else all images would be equally far apart.
+    Raises FeatureError unless N > D + 1: with fewer images, all would be equally far apart.
     """
     count, width = features.shape
     if count <= width + 1:

@@ -1,4 +1,4 @@
-"""Linear predictivity: how well ridge regression predicts one representation from another, on images left out."""
+"""Linear predictivity: cross-validated R² of ridge regression from one representation to another."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 FOLDS = 5
+# a fit with a smaller share of degrees of freedom leaves residuals within rounding of the float32 products
+_LEAST_FREEDOM = 1e-3
 # penalties as multiples of the mean eigenvalue of the training part
 _PENALTIES = np.logspace(-8, 3, 23)
 
@@ -24,7 +26,7 @@ class Factorisation:
 
 @dataclass(frozen=True, eq=False)
 class FoldedRows:
-    """One layer for cross-validated regression: rows (N, D) float32 minus their mean, and the fold (N,) of each."""
+    """One layer for cross-validated regression. rows: (N, D) float32 minus their mean. folds: (N,), of each image."""
 
     rows: NDArray[np.float32]
     folds: NDArray[np.int64]
@@ -41,19 +43,19 @@ class FoldedRows:
 
     @cached_property
     def means(self) -> NDArray[np.float64]:
-        """Mean of the rows outside of each fold: (FOLDS, D)."""
+        """Means (FOLDS, D) of the training rows of each fold."""
         sums = np.stack([part.sum(axis=0, dtype=np.float64) for part in self.parts])
         counts = np.array([len(part) for part in self.parts])
         return np.asarray((sums.sum(axis=0) - sums) / (counts.sum() - counts)[:, None])
 
     @cached_property
     def factorisations(self) -> tuple[Factorisation, ...]:
-        """One for the rows outside of each fold, shared by all that is predicted from this layer."""
+        """Factorisation of the training rows of each fold, shared by all layers predicted from this one."""
         return tuple(_factorise(self.rows[self.folds != fold] - self.means[fold]) for fold in range(FOLDS))
 
 
 def folded_rows(rows: NDArray[np.float32], folds: NDArray[np.int64]) -> FoldedRows:
-    """Centre rows (N, D), so that float32 products lose nothing to a common offset.
+    """Centre rows (N, D): a common offset would cost float32 products precision.
 
     Raises ValueError where a fold has fewer than two images.
     """
@@ -72,11 +74,11 @@ def _factorise(x: NDArray[np.float64]) -> Factorisation:
 
 
 def ridge(a: FoldedRows, b: FoldedRows, eps: float = 0.0) -> float:
-    """R² of predicting B from A by ridge regression, on images left out in 5 folds: at most 1, 0 or less by chance.
+    """R² of predicting B from A by ridge regression with 5-fold cross-validation: at most 1, and 0 or less by chance.
 
-    1 - Σ|y - ŷ|² / Σ|y - mean of the training part|², summed over dimensions and folds, so that each dimension of B
-    counts by its variance. Each fold takes the penalty that generalised cross-validation (Golub, Heath and Wahba 1979)
-    prefers on its training part, the same for all dimensions. Raises ValueError where N or folds differ.
+    1 - Σ|y - ŷ|² / Σ|y - mean of the training part|², summed over dimensions and folds, so that each dimension of B is
+    weighted by its variance. Each fold has one penalty for all dimensions, selected on its training part by generalised
+    cross-validation (Golub, Heath and Wahba 1979). Raises ValueError where N or folds differ.
     """
     if len(a.rows) != len(b.rows) or not np.array_equal(a.folds, b.folds):
         raise ValueError(f"layers differ: N = {len(a.rows)} and {len(b.rows)}, or their folds")
@@ -88,7 +90,7 @@ def ridge(a: FoldedRows, b: FoldedRows, eps: float = 0.0) -> float:
         count = len(a.rows) - len(x)
         mean_x, mean_y = a.means[fold], b.means[fold]
         part = a.factorisations[fold]
-        # of the training part, centred: all images less this fold, less the means
+        # centred training part: all images minus this fold, minus the means
         projected = part.directions.T @ (everything - products[fold] - count * np.outer(mean_x, mean_y))
         training = sum(squares) - squares[fold] - count * float(mean_y @ mean_y)
         penalty = _best_penalty(part.eigenvalues, np.square(projected).sum(axis=1), training, count)
@@ -101,10 +103,11 @@ def ridge(a: FoldedRows, b: FoldedRows, eps: float = 0.0) -> float:
 
 
 def _best_penalty(e: NDArray[np.float64], projections: NDArray[np.float64], total: float, count: int) -> float:
-    """The penalty λ that minimises RSS(λ) / (1 - df(λ) / n)².
+    """The penalty λ that minimises RSS(λ) / (1 - df(λ) / n)², among those with 1 - df / n above `_LEAST_FREEDOM`.
 
-    e: (r,) eigenvalues of XᵀX. projections: (r,), squared norms of the rows of VᵀXᵀY. total: |Y|². Along a direction
-    the fit takes the share s = e / (e + λ), so RSS = |Y|² - Σ (2s - s²) p / e and df = 1 + Σ s.
+    e: (r,) eigenvalues of XᵀX. projections: (r,), squared norms of the rows of VᵀXᵀY. total: |Y|². count: n. The fit
+    shrinks a direction by s = e / (e + λ), so RSS = |Y|² - Σ (2s - s²) p / e and df = 1 + Σ s. With at least as many
+    dimensions as images, both RSS and 1 - df / n approach 0 with λ: rounding would then select the penalty.
     """
     if not len(e):
         return 0.0
@@ -112,6 +115,6 @@ def _best_penalty(e: NDArray[np.float64], projections: NDArray[np.float64], tota
     share = e / (e + penalties[:, None])
     residual = np.maximum(total - ((2 * share - share**2) * (projections / e)).sum(axis=1), 0)
     freedom = 1 - (1 + share.sum(axis=1)) / count
-    # where a fit has as many parameters as images, nothing is left to judge it by
-    criterion = np.where(freedom > 1e-6, residual / np.maximum(freedom, 1e-6) ** 2, np.inf)
+    judged = freedom > _LEAST_FREEDOM
+    criterion = np.divide(residual, freedom**2, out=np.full_like(residual, np.inf), where=judged)
     return float(penalties[np.argmin(criterion)])

@@ -1,7 +1,7 @@
-"""SE-CKNNA: the mean of CKNNA over transformed images, beside clean ones, with intervals over images.
+"""SE-CKNNA: the mean of CKNNA over transformed images, compared with clean images, with intervals over images.
 
-All conditions are of the same images, so their scores vary together: errors are those of the mean and of the change
-themselves, from what every edge between two images adds to all scores (`dyadic`).
+All conditions show the same images, so their scores are correlated. Errors of the mean and of the change follow from
+the influence of every edge on all scores (`dyadic`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Pair = tuple[Layer, Layer]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its standard error and 95 % interval over images; NaN where there is none."""
+    """A value with its standard error and 95 % interval over images; NaN where undefined."""
 
     value: float
     error: float = math.nan
@@ -45,8 +45,9 @@ class UnderConditions:
 class SemanticEquivariance:
     """The alignment of two layers on transformed images.
 
-    clean: on clean images; no part of the mean. change: mean - clean. relative: change / clean; its interval is NaN
-    where clean cannot be told from 0, and it has no standard error. null: of the mean; None where that is undefined.
+    clean: score on clean images, not part of the mean. change: mean - clean. relative: change / clean, without a
+    standard error; its interval is NaN where clean does not differ significantly from 0. null: calibration of the mean;
+    None where the mean is undefined.
     """
 
     transformed: UnderConditions
@@ -57,7 +58,7 @@ class SemanticEquivariance:
 
 
 class _Scores:
-    """Scores of pairs of layers that are all of the same images."""
+    """CKNNA of several pairs of layers of the same images."""
 
     def __init__(self, pairs: Mapping[str, Pair], settings: Settings) -> None:
         self.names = list(pairs)
@@ -72,35 +73,35 @@ class _Scores:
             self._covariances = Covariances([scorer.influence(METRIC, settings.eps) for scorer in self.scorers])
 
     def under(self, order: NDArray[np.intp] | None) -> NDArray[np.float64]:
-        """All scores, (C,), with the images of the second layers relabelled."""
+        """All scores (C,), with the images of the second layers relabelled."""
         return np.array([float(scorer.scores(self.eps, order)[METRIC][0, 0]) for scorer in self.scorers])
 
     def covariance(self, *weights: NDArray[np.float64]) -> NDArray[np.float64] | None:
-        """Covariances of sums of scores; None where a score is undefined."""
+        """Covariances of weighted sums of scores; None where a score is undefined."""
         return None if self._covariances is None else self._covariances.of(np.stack(weights))
 
     def estimate(self, weights: NDArray[np.float64]) -> Estimate:
-        """A sum of scores, each with a weight."""
-        # 0 x NaN is none of the sum's business
+        """The weighted sum of the scores."""
+        # undefined scores of weight 0 do not count
         value = float(weights[weights != 0] @ self.values[weights != 0])
         covariance = self.covariance(weights)
         if covariance is None:
             return Estimate(value)
         error = np.sqrt(np.maximum(covariance[:1, :1], 0))
-        found = around(np.array([[value]]), error)
-        return Estimate(value, float(error[0, 0]), float(found.low[0, 0]), float(found.high[0, 0]))
+        interval = around(np.array([[value]]), error)
+        return Estimate(value, float(error[0, 0]), float(interval.low[0, 0]), float(interval.high[0, 0]))
 
     def mean_of(self, names: Iterable[str]) -> NDArray[np.float64]:
-        """Weights of the mean of some scores."""
+        """Weights (C,) of the mean of some scores."""
         chosen = np.isin(self.names, list(names))
         return np.asarray(chosen / chosen.sum(), np.float64)
 
 
 def under_conditions(pairs: Mapping[str, Pair], settings: Settings) -> UnderConditions:
-    """CKNNA of each condition's pair of layers, and the mean.
+    """CKNNA of the pair of layers of each condition, and the mean.
 
-    With a layer on clean images as the first of every pair and the same layer on transformed ones as the second, it is
-    the robustness of that layer.
+    With a layer on clean images as the first of every pair and the same layer on transformed images as the second, this
+    is the robustness of the layer.
     """
     return _under_conditions(_Scores(pairs, settings), pairs)
 
@@ -116,28 +117,32 @@ def semantic_equivariance(
 ) -> SemanticEquivariance:
     """Measure two layers on clean images and under every condition.
 
-    transformed: condition -> both layers; all are of the same images in the same order. draws: relabellings of images
-    that the null of the mean is made of, shared by all conditions and keyed by (seed, number). progress: wraps them.
+    clean, transformed: both layers; those of all conditions have the same images in the same order. draws: number of
+    relabellings in the null of the mean, shared by all conditions and keyed by (seed, number). progress: wraps the
+    iteration over relabellings.
     """
     scores = _Scores({"": clean, **transformed}, settings)
     mean, alone = scores.mean_of(transformed), scores.mean_of([""])
-    found = _under_conditions(scores, transformed)
+    of_transformed = _under_conditions(scores, transformed)
     of_clean = scores.estimate(alone)
-    relative = Estimate(found.mean.value / of_clean.value - 1 if of_clean.value else math.nan)
+    relative = Estimate(of_transformed.mean.value / of_clean.value - 1 if of_clean.value else math.nan)
     covariance = scores.covariance(mean, alone)
-    if covariance is not None and (bounds := of_ratio(found.mean.value, of_clean.value, covariance)) is not None:
+    if (
+        covariance is not None
+        and (bounds := of_ratio(of_transformed.mean.value, of_clean.value, covariance)) is not None
+    ):
         relative = Estimate(relative.value, math.nan, bounds[0] - 1, bounds[1] - 1)
     null = None
-    if not math.isnan(found.mean.value):
+    if not math.isnan(of_transformed.mean.value):
         orders: Iterable[NDArray[np.intp]] = nulls.permutations(clean[0].count, draws, seed)
         drawn = [float(scores.under(order)[1:].mean()) for order in (progress(orders, draws) if progress else orders)]
         null = calibrate_by_permutations(
-            np.array([[found.mean.value]]),
+            np.array([[of_transformed.mean.value]]),
             np.array(drawn)[:, None, None],
             METRICS[METRIC].highest(settings.k),
             alpha,
         )
-    return SemanticEquivariance(found, of_clean, scores.estimate(mean - alone), relative, null)
+    return SemanticEquivariance(of_transformed, of_clean, scores.estimate(mean - alone), relative, null)
 
 
 def _under_conditions(scores: _Scores, names: Iterable[str]) -> UnderConditions:

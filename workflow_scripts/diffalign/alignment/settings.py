@@ -1,4 +1,6 @@
-"""What a study may choose of an alignment. Apart from the code that does it, so that features do not depend on that."""
+"""Settings of alignments that a study chooses. They have a module of their own, so that features do not depend on the
+alignment code.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,13 @@ CLAMP_OVER = ("layer", "model")
 
 @dataclass(frozen=True)
 class Preparation:
-    """Named options, applied in this order; rows are divided by their L2 norm in the end.
+    """Preparation of features, applied in the order of the fields; rows are then divided by their L2 norm.
 
-    clamp: quantile of |x| to clamp features at, or None. clamp_rule: ``exact``, the value at index int(q · numel) of
-    all sorted |x| (platonic-rep's ``--precise``, VFM-VAE); ``per_image``, the mean over images of the quantile of each
-    (platonic-rep's command line). clamp_over: whether |x| is of one ``layer`` or of all layers of the ``model``, as
-    where layers are one N x L x D tensor. center: subtract the mean of every dimension. whiten: PCA whitening, which
-    centres too.
+    clamp: quantile of |x| at which features are clamped, or None. clamp_rule: ``exact``, the value at index
+    int(q · numel) of all sorted |x| (platonic-rep's ``--precise``, VFM-VAE); ``per_image``, the mean over images of the
+    quantile of each (platonic-rep's command line). clamp_over: ``layer``, the quantile is of one layer; ``model``, of
+    all layers together, as for one N x L x D tensor. center: subtract the mean of each dimension. whiten: PCA
+    whitening, which includes centring. Raises ValueError for unknown options and for a quantile outside (0, 1].
     """
 
     clamp: float | None = None
@@ -34,18 +36,18 @@ class Preparation:
             raise ValueError(f"clamp {self.clamp}: a quantile is above 0 and at most 1")
 
 
-# what the published scripts do to features, beside dividing rows by their norm
+# preparations of the published scripts
 PARITY = {
-    # measure_alignment.py without --precise: layers of one width are one tensor, whose quantiles are pooled
+    # measure_alignment.py without --precise: layers of equal width form one tensor with pooled quantiles
     "platonic": Preparation(clamp=0.95, clamp_rule="per_image", clamp_over="model"),
     "vfm-vae": Preparation(clamp=0.95, clamp_rule="exact", clamp_over="layer"),
 }
-# added to denominators by both
+# both add this to denominators
 PARITY_EPS = 1e-6
 
 
 def check_draws(draws: int, alpha: float) -> None:
-    """Raise ValueError where so few permutations can reject nothing at level alpha."""
+    """Raise ValueError for fewer permutations than a rejection at level alpha needs."""
     needed = math.ceil(1 / alpha - 1 - 1e-9)
     if draws < needed:
         raise ValueError(

@@ -1,6 +1,4 @@
-"""What people can be predicted by: themselves. And intervals, where choices on one triplet or of one person go
-together.
-"""
+"""Ceilings of predictions of human choices; intervals for choices correlated within triplets or people."""
 
 from __future__ import annotations
 
@@ -14,18 +12,18 @@ from diffalign.human.triplets import Triplets
 from diffalign.randomness import keyed
 
 _DRAWS = 10_000
-# beyond so many clusters a bootstrap tells nothing that the standard error does not
+# with more clusters, a bootstrap is no better than the linearised standard error
 _MOST_CLUSTERS = 20_000
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """How well people predict people on triplets that several have judged; of these triplets only.
+    """Accuracy of people in predicting people, on the triplets that were judged at least twice.
 
-    majority: mean over triplets of the share of the most frequent choice, what the best predictor of this sample
-    reaches (biased upward: it has seen the choices). leave_one_out: share of the choices that equal the most frequent
-    choice of the others on the same triplet (biased downward). triplets: how many were judged at least twice; choices:
-    on these.
+    majority: mean over triplets of the share of the most frequent choice. It is the highest accuracy on this sample,
+    biased upward, since it has seen the choices. leave_one_out: share of the choices that equal the most frequent
+    choice of the others on the same triplet, biased downward. triplets: number of triplets judged at least twice.
+    choices: number of choices on these.
     """
 
     majority: float
@@ -35,17 +33,17 @@ class Ceilings:
 
 
 def votes(triplets: Triplets) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Every distinct triplet (G, 3), objects ascending, and how many found each of its objects odd, (G, 3)."""
+    """Distinct triplets (G, 3), objects ascending, and the number of choices of each object as the odd one (G, 3)."""
     groups = triplets.groups
     ascending = np.sort(triplets.objects, axis=1)
     chosen = (ascending == triplets.objects[:, 2:]).argmax(axis=1)
     distinct, first = np.unique(groups, return_index=True)
-    found = np.bincount(groups * 3 + chosen, minlength=3 * len(distinct))
-    return ascending[first], found.reshape(len(distinct), 3)
+    counts = np.bincount(groups * 3 + chosen, minlength=3 * len(distinct))
+    return ascending[first], counts.reshape(len(distinct), 3)
 
 
 def ceilings(triplets: Triplets) -> Ceilings | None:
-    """The ceilings, or None where no triplet was judged twice. Ties of the others count 1/m, as everywhere."""
+    """The ceilings; None where no triplet was judged twice. Ties of m choices count 1/m."""
     counts = votes(triplets)[1]
     counts = counts[counts.sum(axis=1) > 1]
     if not len(counts):
@@ -67,7 +65,7 @@ def ceilings(triplets: Triplets) -> Ceilings | None:
 
 @dataclass(frozen=True, eq=False)
 class Intervals:
-    """Means (L,) of credit with their standard errors and 95 % bounds; method: ``bootstrap`` or ``sandwich``."""
+    """Means (L,) of credit with standard errors and 95 % bounds. method: ``bootstrap`` or ``sandwich``."""
 
     means: NDArray[np.float64]
     errors: NDArray[np.float64]
@@ -78,15 +76,15 @@ class Intervals:
 
 
 def clustered(gained: NDArray[np.floating], clusters: NDArray[np.int64] | None, seed: int) -> Intervals:
-    """Intervals of the mean credit of L layers, gained (L, T), where choices of one cluster (T,) go together.
+    """Intervals of the mean credit of L layers, from credit (L, T) that is correlated within clusters of choices.
 
-    clusters: the triplet or the person of each choice; None: every choice by itself. Clusters are drawn with
-    replacement, the same draws for all layers; the standard error is that of the draws. Beyond 20,000 clusters it is
-    the linearised one (a sandwich) instead, and bounds are normal. Raises ValueError for fewer than two clusters.
+    clusters: (T,) the triplet or the person of each choice; None for independent choices. Clusters are drawn with
+    replacement, the same draws for all layers, which give the standard error and the bounds. Beyond 20,000 clusters,
+    the standard error is linearised (a sandwich) and bounds are normal. Raises ValueError for fewer than two clusters.
     """
     sums, sizes = _by_cluster(gained, clusters)
     if len(sizes) < 2:
-        raise ValueError("one cluster says nothing of how choices vary; at least two are needed")
+        raise ValueError("a single cluster has no variance between clusters; at least two are needed")
     means = sums.sum(axis=1) / sizes.sum()
     if len(sizes) > _MOST_CLUSTERS:
         errors = _linearised(sums, sizes, means)
@@ -104,9 +102,9 @@ def clustered(gained: NDArray[np.floating], clusters: NDArray[np.int64] | None, 
 def both_ways(
     gained: NDArray[np.floating], triplets: NDArray[np.int64], people: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Standard errors (L,) where choices on one triplet go together and those of one person, too.
+    """Standard errors (L,) for choices that are correlated within triplets and within people.
 
-    V(triplet) + V(person) - V(both), linearised (Cameron, Gelbach and Miller 2011).
+    The variance is V(triplet) + V(person) - V(both), linearised (Cameron, Gelbach and Miller 2011).
     """
     both = np.unique(triplets * (int(people.max()) + 1) + people, return_inverse=True)[1].astype(np.int64)
     variances = []
@@ -119,7 +117,7 @@ def both_ways(
 def _by_cluster(
     gained: NDArray[np.floating], clusters: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sums of credit (L, C) and numbers of choices (C,) of every cluster."""
+    """Sums of credit (L, C) and numbers of choices (C,) of C clusters."""
     if clusters is None:
         return np.asarray(gained, np.float64), np.ones(gained.shape[1])
     index = np.unique(clusters, return_inverse=True)[1]

@@ -1,4 +1,4 @@
-"""Where a training goes on after it was killed."""
+"""Checkpoints of a training that was killed."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ if TYPE_CHECKING:
 
 
 class CheckpointFile(Protocol):
-    """A file that keeps the state of a training."""
+    """A file with the state of a training."""
 
     def read(self, device: torch.device) -> Mapping[str, Any] | None:
-        """What was written last; None where nothing was."""
+        """The last state; None where there is none."""
 
     def write(self, content: Mapping[str, Any]) -> None:
-        """Write the state, in place of the last one."""
+        """Replace the state."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a training goes on after it was killed. key: identifies the run; one with another key is ignored."""
+    """The checkpoint of a training.
+
+    key: identifies the run; a checkpoint with another key is ignored. every: number of epochs between checkpoints.
+    """
 
     file: CheckpointFile
     key: Mapping[str, Any]

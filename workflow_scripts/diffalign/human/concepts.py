@@ -1,4 +1,4 @@
-"""The objects of THINGS, which people chose among."""
+"""The objects of THINGS."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Odd-one-out: the pair of a triplet that a representation finds most similar leaves the odd one; people chose one,
-too.
+"""Odd-one-out choices of representations, compared with those of people.
 
-Similarities of all pairs of objects come from one product of matrices a layer, of which triplets are looked up.
+A representation chooses the object that is left by the most similar pair of a triplet. Similarities of all pairs of
+objects come from one matrix product per layer; triplets are looked up in it.
 """
 
 from __future__ import annotations
@@ -20,33 +20,32 @@ DISTANCES = ("cosine", "euclidean", "dot", "correlation")
 TIES = ("fair", "published")
 CHANCE = 1 / 3
 _MEMORY_MB = 1000
-# how many pairs a code of `closest_pairs` has, and the odd one of its first pair; -1 where all three are equal
+# number of pairs in a code of `closest_pairs`, and the odd one of its first pair; -1 where all three are equal
 _PAIRS = np.array([0, 1, 1, 2, 1, 2, 2, 3], np.int8)
 _ODD = np.array([-1, 2, 1, 2, 0, 2, 1, -1], np.int8)
 
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """What a layer does on T triplets. closest: (T,) uint8, which pairs are the most similar, as `closest_pairs`."""
+    """Choices of a layer on T triplets. closest: (T,) uint8, codes of the most similar pairs (`closest_pairs`)."""
 
     closest: NDArray[np.uint8]
 
     @property
     def odd(self) -> NDArray[np.int8]:
-        """(T,) the position of the odd one by the published rule: the first of equal distances; -1 if all are equal."""
+        """Position (T,) of the odd one by the published rule: the first of equal pairs; -1 if all three are equal."""
         return _ODD[self.closest]
 
     @property
     def tie_rate(self) -> float:
-        """Share of triplets in which two or three pairs are the most similar."""
+        """Share of triplets in which two or three pairs tie for the most similar."""
         return float((_PAIRS[self.closest] > 1).mean())
 
     def credit(self, ties: str = "fair") -> NDArray[np.float64]:
-        """(T,) the share of each choice that is predicted; the odd one stands last.
+        """Credit (T,) for predicting the human choice, which is the last object of a triplet.
 
-        ties: ``fair``, 1/m where the right pair is one of m equal ones; ``published``, the rule of human_alignment,
-        which gives a tie of two to the pair that stands first, and nothing where all three are equal.
-        Raises ValueError for another rule.
+        ties: ``fair``, 1/m where the right pair is one of m tied pairs; ``published``, the rule of human_alignment: a
+        tie of two goes to the first pair, a tie of three has no credit. Raises ValueError for another rule.
         """
         if ties == "fair":
             return np.asarray(np.where(self.closest & 1, 1.0 / np.maximum(_PAIRS[self.closest], 1), 0.0))
@@ -56,10 +55,11 @@ class Choices:
 
 
 def compared(rows: NDArray[np.floating], distance: str) -> NDArray[np.float64]:
-    """Rows (N, D) whose dot products decide: of norm 1 for ``cosine``, less the mean of each row before that for
-    ``correlation``, less the mean of all rows for ``euclidean``, which that does not change.
+    """Rows (N, D) float64 whose dot products are compared.
 
-    A row of zeros has similarity 0 to all, as in torch. Raises ValueError for another distance, NaN and infinity.
+    ``cosine``: rows of norm 1. ``correlation``: rows minus their own mean, then of norm 1. ``euclidean``: rows minus
+    the mean row, which leaves distances unchanged. ``dot``: rows as they are. A row of zeros has similarity 0 to all,
+    as in torch. Raises ValueError for another distance, NaN and infinity.
     """
     if distance not in DISTANCES:
         raise ValueError(f"unknown distance '{distance}'; allowed: {', '.join(DISTANCES)}")
@@ -77,36 +77,35 @@ def compared(rows: NDArray[np.floating], distance: str) -> NDArray[np.float64]:
 def pair_similarities(
     rows: NDArray[np.floating], triplets: Triplets, distance: str = "cosine", memory_mb: int = _MEMORY_MB
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Similarities (T, 3) of the pairs (0, 1), (0, 2), (1, 2) of each triplet, and the squared norms (N,) compared.
+    """Similarities (T, 3) of the pairs (0, 1), (0, 2), (1, 2) of each triplet, and squared norms (N,) of the rows.
 
-    rows: (N, D). ``euclidean`` gives minus the squared distance. memory_mb: for a block of similarities between objects
-    at a time; the result does not depend on it but for rounding far below a tie. Raises ValueError where rows and
-    objects differ in number.
+    rows: (N, D). ``euclidean``: minus the squared distance. memory_mb: for a block of similarities between objects; it
+    changes results by rounding, far less than a tie. Raises ValueError where the number of rows is not that of objects.
     """
     if len(rows) != triplets.count:
         raise ValueError(f"{len(rows)} rows of features for {triplets.count} objects")
     x = compared(rows, distance)
     sizes = np.einsum("nd,nd->n", x, x)
-    found = np.empty((len(triplets), 3))
+    similarities = np.empty((len(triplets), 3))
     for start, products in _blocks(x, memory_mb):
         block = (
             2 * products - sizes - sizes[start : start + len(products), None] if distance == "euclidean" else products
         )
-        gather(triplets.objects, block, start, found)
-    return found, sizes
+        gather(triplets.objects, block, start, similarities)
+    return similarities, sizes
 
 
 def similarities_of_products(
-    found: Products, triplets: Triplets, distance: str = "cosine"
+    products: Products, triplets: Triplets, distance: str = "cosine"
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """As `pair_similarities`, from the products of rows alone. Raises ValueError for another distance or number."""
+    """The results of `pair_similarities`, from products of rows. Raises ValueError for another distance or number."""
     if distance not in DISTANCES:
         raise ValueError(f"unknown distance '{distance}'; allowed: {', '.join(DISTANCES)}")
-    if len(found.sums) != triplets.count:
-        raise ValueError(f"{len(found.sums)} rows of features for {triplets.count} objects")
-    x = found.centred if distance == "euclidean" else found.plain
+    if len(products.sums) != triplets.count:
+        raise ValueError(f"{len(products.sums)} rows of features for {triplets.count} objects")
+    x = products.centred if distance == "euclidean" else products.plain
     if distance == "correlation":
-        x = x - np.outer(found.sums, found.sums) / found.width
+        x = x - np.outer(products.sums, products.sums) / products.width
     if distance in ("cosine", "correlation"):
         norms = np.sqrt(np.maximum(np.diag(x), 0))
         norms = np.where(norms > 0, norms, 1)
@@ -122,7 +121,7 @@ def similarities_of_products(
 def odd_one_out(
     rows: NDArray[np.floating], triplets: Triplets, distance: str = "cosine", memory_mb: int = _MEMORY_MB
 ) -> Choices:
-    """The pairs of each triplet that rows (N, D) find most similar. Raises ValueError as `pair_similarities`."""
+    """Choices of rows (N, D) on every triplet. Raises ValueError as `pair_similarities`."""
     similarities, sizes = pair_similarities(rows, triplets, distance, memory_mb)
     return Choices(closest_pairs(triplets.objects, similarities, sizes))
 
@@ -130,7 +129,7 @@ def odd_one_out(
 def _blocks(x: NDArray[np.float64], memory_mb: int) -> Iterator[tuple[int, NDArray[np.float64]]]:
     size = max(1, int(memory_mb * 2**20 / (8 * len(x))))
     if size >= len(x):
-        # a product with itself takes half of the work
+        # half of the work, by symmetry
         yield 0, x @ x.T
         return
     for start in range(0, len(x), size):
@@ -139,9 +138,10 @@ def _blocks(x: NDArray[np.float64], memory_mb: int) -> Iterator[tuple[int, NDArr
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Softmax over the three pairs. nll: mean of -log p of the pair that people left, nats, at temperature 1.
+    """Likelihood of human choices under a softmax over the three pairs.
 
-    fitted: the same at the temperature that makes it smallest; inf is a temperature at which all pairs are alike.
+    nll: mean of -log p of the pair that people left, in nats, at temperature 1. fitted: the same at the best
+    temperature. temperature: the best one; inf means that all pairs are equally likely.
     """
 
     nll: float
@@ -150,9 +150,10 @@ class Likelihood:
 
 
 def likelihood(similarities: NDArray[np.float64]) -> Likelihood:
-    """Of people's choices under softmax(similarity / temperature), similarities (T, 3) with the right pair first.
+    """Likelihood of human choices under softmax(similarity / temperature).
 
-    The temperature is fitted to these very choices; in 1 / temperature the criterion is convex.
+    similarities: (T, 3), the pair that people left first. The temperature is fitted to the same choices, by Newton's
+    method: the criterion is convex in 1 / temperature.
     """
     margins = similarities[:, 1:] - similarities[:, :1]
 
@@ -186,9 +187,7 @@ def likelihood(similarities: NDArray[np.float64]) -> Likelihood:
 
 
 def per_object(gained: NDArray[np.float64], triplets: Triplets) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Mean credit gained (T,) on the choices that an object is part of, (N,), NaN where there is none; their number
-    (N,).
-    """
+    """Mean credit (N,) of the choices with each object, NaN without a choice, and their number (N,). gained: (T,)."""
     counts = np.bincount(triplets.objects.ravel(), minlength=triplets.count)
     sums = np.bincount(triplets.objects.ravel(), np.repeat(gained, 3), triplets.count)
     return np.divide(sums, counts, out=np.full(triplets.count, np.nan), where=counts > 0), counts
@@ -197,7 +196,7 @@ def per_object(gained: NDArray[np.float64], triplets: Triplets) -> tuple[NDArray
 def per_category(
     gained: NDArray[np.float64], triplets: Triplets, members: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The same for categories of objects, members (C, N): mean credit (C,) of the choices with at least one member."""
+    """Mean credit (C,) and number (C,) of the choices with at least one member of each category. members: (C, N)."""
     parts = [members[c][triplets.objects].any(axis=1) for c in range(len(members))]
     counts = np.array([int(part.sum()) for part in parts])
     means = np.array([gained[part].mean() if part.any() else np.nan for part in parts])

@@ -1,7 +1,7 @@
-"""The linear probe of human_alignment: a linear map of features that is trained on choices of people.
+"""The linear probe of human_alignment: a linear map of features, trained on human choices.
 
-Objects are split twice: those that an accuracy is taken on are seen by nothing else, and those that end the training
-are apart from those that it is on. Standardisation and PCA are part of what is fitted.
+Objects are split twice: test objects are used for accuracy only, and of the others, the objects for early stopping are
+disjoint from those for training. Standardisation and PCA are fitted to training objects.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ _BLOCK_BYTES = 2**30
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a probe is trained; the defaults are the published ones of diffusion models.
+    """Training of a probe. Defaults are those published for diffusion models.
 
-    Weights (D, D) begin as normal draws of std `initial`, a bias as `initial`. Training ends when the loss on the
-    objects held apart for it has not fallen by `min_delta` for `patience` epochs, but not before `min_epochs`; the
-    weights of the best epoch are kept, where the published code keeps the last. sgd has a momentum of 0.9.
+    Weights (D, D) start from normal draws of std `initial`, biases from `initial`. Training stops after `patience`
+    epochs in which the loss on the stopping objects has not fallen by `min_delta`, but not before `min_epochs`. The
+    weights of the best epoch are kept; the published code keeps the last. sgd has a momentum of 0.9. Raises ValueError
+    for an unknown optimizer.
     """
 
     optimizer: str = "adam"
@@ -59,19 +60,19 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a grid is over: λ, the weight of the Frobenius norm, and the learning rate."""
+    """A setting of the grid: λ, the weight of the Frobenius norm, and the learning rate."""
 
     regularisation: float = 1e-3
     learning_rate: float = 1e-4
 
 
 def grid(regularisations: Sequence[float], learning_rates: Sequence[float]) -> tuple[Setting, ...]:
-    """Every λ with every learning rate."""
+    """All combinations of λ and learning rate."""
     return tuple(Setting(*pair) for pair in itertools.product(regularisations, learning_rates))
 
 
 def cross_entropy(rows: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
-    """The published loss of P probes, (P,): mean of -log softmax of the first of a triplet's three dot products.
+    """The published loss (P,) of P probes: mean of -log softmax of the first of the three dot products of a triplet.
 
     rows: (P, B, 3, D), the odd one last. weights: (P, D, E). bias: (P, E).
     """
@@ -88,16 +89,16 @@ def cross_entropy(rows: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def penalty(weights: Tensor) -> Tensor:
-    """The Frobenius norm of each of P matrices (P, D, E): (P,). It is not squared."""
+    """The Frobenius norms (P,), not squared, of P matrices (P, D, E)."""
     norms: Tensor = weights.flatten(1).norm(dim=1)
     return norms
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One outer fold. trained, stopped, tested: (T,) triplets to fit on, to end the training by, and to report on.
+    """One outer fold. trained, stopped, tested: masks (T,) of the triplets for training, early stopping and accuracy.
 
-    objects: (N,) those that the fit may see; preprocessing is fitted on them.
+    objects: mask (N,) of the training objects, to which preprocessing is fitted.
     """
 
     trained: NDArray[np.bool_]
@@ -107,15 +108,15 @@ class Split:
 
 
 def nested_splits(triplets: Triplets, names: Sequence[str], folds: int, inner: int, seed: int) -> list[Split]:
-    """Object-disjoint splits: objects are dealt to `folds` by (seed, name); of those outside of a fold, one in `inner`
-    parts ends the training. Triplets with objects in two parts are in none.
+    """Object-disjoint splits, one per fold. Objects are dealt to `folds` by (seed, name); one in `inner` of the objects
+    outside of a fold is for early stopping. Triplets with objects of different parts are left out.
 
     Raises TripletError where a part holds no triplet.
     """
     if len(names) != triplets.count:
         raise ValueError(f"{len(names)} names for {triplets.count} objects")
     outer = dealt(names, folds, seed, "folds")
-    found = []
+    splits = []
     for fold in range(folds):
         rest = np.flatnonzero(outer != fold)
         stops = np.zeros(len(names), bool)
@@ -129,14 +130,16 @@ def nested_splits(triplets: Triplets, names: Sequence[str], folds: int, inner: i
                     f"{triplets.where}: no triplet lies wholly among the {int(objects.sum())} objects {what} of fold "
                     f"{fold} of {folds}; take fewer folds or more triplets"
                 )
-        found.append(Split(masks[0], masks[1], masks[2], seen))
-    return found
+        splits.append(Split(masks[0], masks[1], masks[2], seen))
+    return splits
 
 
 @dataclass(frozen=True, eq=False)
 class Preprocessing:
-    """What features go through before the map: one scalar mean and std; then components: directions (D, E), and what
-    the mean of the features is in them (E,), which is taken off.
+    """Preprocessing of features before the map.
+
+    mean, std: scalars for standardisation. components: directions (D, E) of PCA, and the mean features (E,) in these
+    directions, which are subtracted; None without PCA.
     """
 
     mean: float
@@ -144,7 +147,7 @@ class Preprocessing:
     components: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
 
     def apply(self, rows: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Rows (N, D) → (N, E) float32."""
+        """Preprocessed rows (N, E) float32 of rows (N, D)."""
         x = (np.asarray(rows, np.float64) - self.mean) / self.std
         if self.components is not None:
             directions, shift = self.components
@@ -152,7 +155,7 @@ class Preprocessing:
         return np.asarray(x, np.float32)
 
     def before(self, weights: NDArray[np.floating], bias: NDArray[np.floating] | None) -> Transform:
-        """The map x ↦ x @ weights + bias after this, as one transform of gLocal's layout."""
+        """This preprocessing and the map x ↦ x @ weights + bias, as one transform in gLocal's layout."""
         if self.components is not None:
             directions, shift = self.components
             moved = shift @ weights
@@ -163,14 +166,14 @@ class Preprocessing:
 
 
 def preprocess(rows: NDArray[np.floating], pca: int | None) -> Preprocessing:
-    """Fit to the rows (N, D) of the objects that may be seen. pca: how many components to keep; all where fewer exist.
+    """Fit preprocessing to the rows (N, D) of the training objects. pca: number of components, at most the rank.
 
     Raises ValueError where all features are equal.
     """
     x = np.asarray(rows, np.float64)
     mean, std = float(x.mean()), float(x.std())
     if not std > 0:
-        raise ValueError("all features of the training objects are equal; there is nothing to probe")
+        raise ValueError("all features of the training objects are equal, so they cannot be standardised")
     if pca is None:
         return Preprocessing(mean, std)
     x = (x - mean) / std
@@ -183,7 +186,9 @@ def preprocess(rows: NDArray[np.floating], pca: int | None) -> Preprocessing:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """One probe of one fold: its map (D, E) and bias of the best epoch, epochs from 1, and the losses that end it."""
+    """A trained probe of one fold. weights: (D, E), bias: (E,), epoch: of the best epoch, counted from 1. losses: of
+    each epoch, on the stopping objects.
+    """
 
     weights: NDArray[np.float32]
     bias: NDArray[np.float32] | None
@@ -192,13 +197,13 @@ class Fitted:
 
     @property
     def loss(self) -> float:
-        """Of the best epoch, on the objects that ended the training."""
+        """Loss of the best epoch, on the stopping objects."""
         return self.losses[self.epoch - 1]
 
 
 @dataclass
 class _Run:
-    """What changes while probes are trained, and is checkpointed."""
+    """State of a training of several probes, which checkpoints hold."""
 
     weights: list[Tensor]
     biases: list[Tensor]
@@ -222,17 +227,17 @@ def train(
     device: torch.device,
     checkpoint: Checkpoint | None = None,
 ) -> list[Fitted]:
-    """Train P probes at once on the triplets of one split; all see the same batches, in an order keyed by (seed,
+    """Train P probes at once on the triplets of one split. All share the batches, whose order is keyed by (seed,
     order).
 
-    rows: P arrays (N, E) of one width, preprocessed; the same array may stand several times. settings, initial: one a
-    probe. Each probe is clipped, regularised and stopped by itself, as if it were alone.
+    rows: P preprocessed arrays (N, E) of equal width; arrays may repeat. settings, initial: one per probe. Each probe
+    is clipped, regularised and stopped independently of the others.
     """
     import torch
 
     objects = torch.from_numpy(triplets.objects.astype(np.int64))
     trained, stopped = objects[torch.from_numpy(split.trained)], objects[torch.from_numpy(split.stopped)]
-    # arrays that stand several times are held once
+    # repeated arrays are held once
     kept: dict[int, int] = {}
     place = [kept.setdefault(id(each), len(kept)) for each in rows]
     every = {id(each): each for each in rows}
@@ -298,7 +303,7 @@ def _losses(
 
 
 def _judge(held: Tensor, place: Sequence[int], stopped: Tensor, run: _Run, schedule: Schedule) -> None:
-    """Note the losses on the objects that end the training, keep what is best, and end probes that no longer gain."""
+    """Record the losses on the stopping objects, keep the best weights, and stop probes that no longer improve."""
     import torch
 
     active = [p for p, done in enumerate(run.done) if not done]
@@ -337,7 +342,7 @@ def _save(checkpoint: Checkpoint, run: _Run, optimizer: torch.optim.Optimizer) -
 
 
 def _resume(checkpoint: Checkpoint, run: _Run, optimizer: torch.optim.Optimizer) -> None:
-    """Go on where a checkpoint of the same training ended; begin anew without one."""
+    """Restore the state of a checkpoint with the same key; without one, the run starts anew."""
     import torch
 
     content = checkpoint.file.read(run.weights[0].device)
@@ -345,7 +350,7 @@ def _resume(checkpoint: Checkpoint, run: _Run, optimizer: torch.optim.Optimizer)
         return
     key = json.dumps(checkpoint.key, sort_keys=True)
     if content["format"] != _CHECKPOINT_FORMAT or content.get("key") != key:
-        logs.log.info("%s is of another training; beginning anew", checkpoint.file)
+        logs.log.info("%s has another key; starting anew", checkpoint.file)
         return
     with torch.no_grad():
         for own, saved in zip([*run.weights, *run.biases], [*content["weights"], *content["biases"]], strict=True):
@@ -358,10 +363,11 @@ def _resume(checkpoint: Checkpoint, run: _Run, optimizer: torch.optim.Optimizer)
 
 @dataclass(frozen=True, eq=False)
 class Probed:
-    """A layer after probing. transforms: one a fold, of the setting whose loss was the smallest where training ended.
+    """A probed layer. transforms, chosen: transform and setting of each fold, with the smallest loss for early
+    stopping.
 
-    chosen, losses (F, G), epochs (F, G): of each fold and setting. tested: (T,) triplets that some fold reports on.
-    before, after: credit on these, by the distance asked for and by the dot product of what the fold's transform gives.
+    losses, epochs: (F, G), of each fold and setting. tested: mask (T,) of the triplets that are tested in a fold.
+    before, after: credit on these, by the distance of the features and by the dot product of the transformed features.
     """
 
     transforms: tuple[Transform, ...]
@@ -375,8 +381,8 @@ class Probed:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is probed: folds over objects, parts of the rest of which one ends the training, PCA, the grid, the
-    schedule.
+    """The plan of a probe. folds: outer folds of objects. inner: one in so many of the other objects is for early
+    stopping. pca: number of components, or None. settings: the grid.
     """
 
     folds: int = 3
@@ -397,10 +403,10 @@ def probe(
     ties: str = "fair",
     checkpoints: Callable[[str], CheckpointFile] | None = None,
 ) -> dict[str, Probed]:
-    """Probe every layer, layer -> (N, D), rows in order of `names`; those of one width are trained together.
+    """Probe every layer. Layers of equal width are trained together.
 
-    distance, ties: of the accuracy before, and ties of that after. checkpoints: file of a name, to go on
-    from after a crash.
+    layers: layer -> (N, D), rows in order of `names`. distance: of the features before the transform. ties: rule of
+    `Choices.credit`. checkpoints: the checkpoint file of a name, from which a killed training resumes.
     """
     splits = nested_splits(triplets, names, plan.folds, plan.inner, seed)
     fits: dict[str, list[list[tuple[Preprocessing, Fitted]]]] = {layer: [] for layer in layers}
@@ -411,16 +417,16 @@ def probe(
             logs.log.info("fold %d of %d: %s", fold + 1, plan.folds, ", ".join(group))
             checkpoint = None
             if checkpoints is not None:
-                of = {
+                key = {
                     "data": _digest([triplets.objects, *(rows[layer] for layer in group)]),
                     "layers": list(group),
                     "fold": fold,
                     "plan": asdict(plan),
                     "seed": seed,
                 }
-                checkpoint = Checkpoint(checkpoints(f"{fold}-{group[0]}.pt"), of)
+                checkpoint = Checkpoint(checkpoints(f"{fold}-{group[0]}.pt"), key)
             jobs = [(layer, setting) for layer in group for setting in plan.settings]
-            found = train(
+            fitted = train(
                 [rows[layer] for layer, _ in jobs],
                 triplets,
                 split,
@@ -434,28 +440,28 @@ def probe(
             )
             for layer in group:
                 fits[layer].append(
-                    [(prepared[layer], fit) for (own, _), fit in zip(jobs, found, strict=True) if own == layer]
+                    [(prepared[layer], fit) for (own, _), fit in zip(jobs, fitted, strict=True) if own == layer]
                 )
     return {layer: _report(layers[layer], triplets, splits, fits[layer], plan, distance, ties) for layer in layers}
 
 
 def _digest(arrays: Sequence[NDArray[Any]]) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for array in arrays:
-        found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _groups(rows: Mapping[str, NDArray[np.float32]], settings: int) -> list[tuple[str, ...]]:
-    """Layers that are trained together: of one width, as many as fit in memory with their gradients and moments."""
+    """Groups of layers to train together: of equal width, as many as fit in memory with gradients and moments."""
     by_width: dict[int, list[str]] = {}
     for layer, values in rows.items():
         by_width.setdefault(values.shape[1], []).append(layer)
-    found = []
+    groups = []
     for width, same in by_width.items():
         size = max(1, _BLOCK_BYTES // (5 * 4 * width * width * settings))
-        found += [tuple(same[i : i + size]) for i in range(0, len(same), size)]
-    return found
+        groups += [tuple(same[i : i + size]) for i in range(0, len(same), size)]
+    return groups
 
 
 def _initial(layer: str, fold: int, width: int, schedule: Schedule, seed: int) -> NDArray[np.float32]:

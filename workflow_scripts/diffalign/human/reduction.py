@@ -1,4 +1,4 @@
-"""Fewer dimensions before choices are predicted, without a look at choices; and all that is asked of wide rows."""
+"""Dimensionality reduction before odd-one-out choices, fitted without choices; products of very wide rows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ POOLINGS = ("mean", "max", "none")
 
 @dataclass(frozen=True, eq=False)
 class Products:
-    """What similarities and principal components of rows (N, D) need of them, D of any size.
+    """Products of rows (N, D) of any width, enough for similarities and principal components.
 
-    centred: (N, N) products of rows less their mean. with_mean: (N,) products of rows with it. mean: its squared norm.
-    sums: (N,) of every row. width: D.
+    centred: (N, N) products of rows minus the mean row. with_mean: (N,) products of the rows, not centred, with the
+    mean row. mean: squared norm of the mean row. sums: (N,) sum of each row. width: D.
     """
 
     centred: NDArray[np.float64]
@@ -26,12 +26,12 @@ class Products:
 
     @property
     def plain(self) -> NDArray[np.float64]:
-        """(N, N) products of the rows as they are."""
+        """Products (N, N) of the rows without centring."""
         return self.centred + self.with_mean[:, None] + self.with_mean - self.mean
 
 
 def products(rows: NDArray[np.floating], memory_mb: int) -> Products:
-    """Of rows (N, D) that need not fit into memory, in float64, over blocks of columns of so many MB."""
+    """Products in float64 of rows (N, D) that may exceed memory. memory_mb: size of a block of columns."""
     count, width = rows.shape
     size = max(1, int(memory_mb * 2**20 / (3 * 8 * count)))
     centred, with_mean, sums, mean = np.zeros((count, count)), np.zeros(count), np.zeros(count), 0.0
@@ -47,20 +47,20 @@ def products(rows: NDArray[np.floating], memory_mb: int) -> Products:
 
 
 def pooled(tokens: NDArray[np.float32], pooling: str, memory_mb: int) -> NDArray[np.float64]:
-    """(N, C) of tokens (N, T, C): their ``mean`` or ``max``, a block of images of so many MB at a time."""
-    made = np.empty((tokens.shape[0], tokens.shape[2]))
+    """``mean`` or ``max`` (N, C) over the tokens (N, T, C). memory_mb: size of a block of images."""
+    vectors = np.empty((tokens.shape[0], tokens.shape[2]))
     size = max(1, int(memory_mb * 2**20 / (2 * 8 * tokens.shape[1] * tokens.shape[2])))
     for start in range(0, len(tokens), size):
         block = np.asarray(tokens[start : start + size], np.float64)
-        made[start : start + size] = block.mean(axis=1) if pooling == "mean" else block.max(axis=1)
-    return made
+        vectors[start : start + size] = block.mean(axis=1) if pooling == "mean" else block.max(axis=1)
+    return vectors
 
 
 def principal_components(rows: NDArray[np.floating], count: int) -> NDArray[np.float64]:
-    """Scores (N, count) of rows (N, D) on their first principal components; fewer where the rows have fewer.
+    """Scores (N, count) of rows (N, D) on their first principal components; fewer where the rank is lower.
 
-    Through the smaller of the two products of rows. PCA sees objects and no choice, so for a comparison without
-    training it may be fitted on all of them, as published; a probe fits its own inside of each fold.
+    Computed from the smaller of the two Gram matrices. PCA uses no choices, so a comparison without training fits it to
+    all objects, as published. A probe fits its own PCA within each fold.
     """
     x = np.asarray(rows, np.float64)
     x = x - x.mean(axis=0)
@@ -71,12 +71,12 @@ def principal_components(rows: NDArray[np.floating], count: int) -> NDArray[np.f
 
 
 def components_of_products(products: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """The same from the products (N, N) of centred rows, of any width."""
+    """Scores on the first principal components, from the products (N, N) of centred rows."""
     values, vectors = np.linalg.eigh(products)
     kept = _rank(values, count)
     return np.asarray(vectors[:, ::-1][:, :kept] * np.sqrt(values[::-1][:kept]))
 
 
 def _rank(values: NDArray[np.float64], count: int) -> int:
-    """How many of so many components vary at all; values ascend."""
+    """Number of components with nonzero variance, at most `count`. values: eigenvalues, ascending."""
     return min(count, int((values > len(values) * np.finfo(np.float64).eps * max(values[-1], 0)).sum()))

@@ -1,4 +1,4 @@
-"""Human dimensions predicted from features by ridge regression, on objects left out; α chosen inside of each fold."""
+"""Prediction of human dimensions from features by cross-validated ridge regression, α selected within each fold."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DRAWS = 2000
 class Ridge:
     """A ridge regression of M targets: x ↦ (x - center) @ weights + offsets, weights (D, M), float64.
 
-    alphas: (M,) the penalty of each target, the one whose leave-one-out error is the smallest.
+    alphas: (M,) the penalty of each target, with the smallest leave-one-out error.
     """
 
     center: NDArray[np.float64]
@@ -33,11 +33,11 @@ class Ridge:
 
 
 def fit(rows: NDArray[np.floating], targets: NDArray[np.floating], alphas: Sequence[float] = ALPHAS) -> Ridge:
-    """Fit all targets (N, M) and all α to rows (N, D) through one eigendecomposition.
+    """Fit all targets (N, M) to rows (N, D) with all α, through one eigendecomposition.
 
-    Every target takes its own α by exact leave-one-out: with H = 1/N + Z diag(1 / (e + α)) Zᵀ, the error of an image
-    that is left out is its residual over 1 - H_ii. It is what scikit-learn's RidgeCV does for one target at a time. Of
-    equal errors the first α wins. Raises ValueError for α of 0 or less, and where rows and targets differ in number.
+    Each target has its own α, selected by exact leave-one-out: with H = 1/N + Z diag(1 / (e + α)) Zᵀ, the error of a
+    left-out image is its residual over 1 - H_ii. scikit-learn's RidgeCV gives the same for one target at a time. Ties
+    go to the first α. Raises ValueError for α of 0 or less, and where rows and targets differ in number.
     """
     if len(rows) != len(targets) or len(rows) < 2:
         raise ValueError(f"{len(rows)} rows for {len(targets)} rows of targets; expected the same number, at least 2")
@@ -67,9 +67,8 @@ def fit(rows: NDArray[np.floating], targets: NDArray[np.floating], alphas: Seque
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Held-out predictions (N, M) of every object, from the regression that did not see it.
-
-    baselines: (N, M) the mean of the objects of that regression. alphas: (F, M). folds: (N,).
+    """Held-out predictions. values: (N, M), from the regression without the object. baselines: (N, M), mean of the
+    training objects of that regression. alphas: (F, M), of each fold and target. folds: (N,).
     """
 
     values: NDArray[np.float64]
@@ -84,24 +83,24 @@ def cross_predicted(
     folds: NDArray[np.int64],
     alphas: Sequence[float] = ALPHAS,
 ) -> Predictions:
-    """Predict targets (N, M) from rows (N, D), each object by the fit on the folds (N,) that it is not in."""
+    """Predict targets (N, M) from rows (N, D), each object by the fit to the other folds. folds: (N,)."""
     values, baselines = np.empty(targets.shape), np.empty(targets.shape)
     chosen = []
     for fold in range(int(folds.max()) + 1):
         held_out = folds == fold
-        found = fit(rows[~held_out], targets[~held_out], alphas)
-        values[held_out] = found.predict(rows[held_out])
-        baselines[held_out] = found.offsets
-        chosen.append(found.alphas)
+        ridge = fit(rows[~held_out], targets[~held_out], alphas)
+        values[held_out] = ridge.predict(rows[held_out])
+        baselines[held_out] = ridge.offsets
+        chosen.append(ridge.alphas)
     return Predictions(values, baselines, np.stack(chosen), folds)
 
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """R² (M,) of each target on objects left out, with 95 % bounds over objects; at most 1, 0 or less by chance.
+    """Held-out R² (M,) of each target, with 95 % bounds over objects; at most 1, and 0 or less by chance.
 
-    1 - Σ(y - ŷ)² / Σ(y - mean of the other folds)², over all objects. per_fold: (F, M), within each fold and against
-    its own mean, as scikit-learn scores it; the published figure is the mean over folds.
+    values: 1 - Σ(y - ŷ)² / Σ(y - mean of the other folds)² over all objects. per_fold: (F, M), R² of scikit-learn,
+    within each fold and relative to its own mean; published values are means over folds.
     """
 
     values: NDArray[np.float64]
@@ -111,19 +110,22 @@ class Explained:
 
 
 def explained(targets: NDArray[np.floating], predictions: Predictions, draws: np.random.Generator) -> Explained:
-    """R² of held-out predictions. Objects are drawn with replacement, the same draws for all targets."""
+    """R² of held-out predictions, with bootstrap intervals over objects from the same draws for all targets.
+
+    Raises ValueError for a constant target.
+    """
     y = np.asarray(targets, np.float64)
     residual = np.square(y - predictions.values)
     total = np.square(y - predictions.baselines)
     if (total.sum(axis=0) == 0).any():
-        raise ValueError("a target has the same value for all objects; nothing of it can be explained")
+        raise ValueError("a target has the same value for all objects, so its R² is undefined")
     weights = draws.multinomial(len(y), np.full(len(y), 1 / len(y)), size=_DRAWS).astype(np.float64)
     low, high = np.quantile(1 - (weights @ residual) / (weights @ total), BOUNDS, axis=0)
     per_fold = []
     for fold in range(len(predictions.alphas)):
         inside = predictions.folds == fold
         spread = np.square(y[inside] - y[inside].mean(axis=0)).sum(axis=0)
-        # a fold in which a target does not vary says nothing of it
+        # undefined where a target is constant within a fold
         per_fold.append(
             1 - np.divide(residual[inside].sum(axis=0), spread, out=np.full(y.shape[1], np.nan), where=spread > 0)
         )

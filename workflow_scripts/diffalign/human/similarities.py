@@ -1,4 +1,4 @@
-"""How alike people find every two of some objects, and representational similarity analysis against it."""
+"""Human similarity judgements of pairs of objects, and representational similarity analysis against them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from diffalign.offenders import first_five
 
 MEASURES = ("dissimilarity", "similarity")
 _DRAWS = 1000
-# fewer pairs than those of four objects rank nothing
+# fewer objects have too few pairs to rank
 _FEWEST = 4
 
 
 class SimilarityError(ValueError):
-    """A matrix or names that cannot be used; the message names the file."""
+    """A matrix or names cannot be used. The message names the file."""
 
 
 @dataclass(frozen=True, eq=False)
 class Similarities:
-    """values: (K, K), larger where two objects are more alike. names: of its rows, uniqueIDs."""
+    """Human similarities of K objects. values: (K, K), larger for more similar ones. names: uniqueIDs of rows."""
 
     values: NDArray[np.float64]
     names: tuple[str, ...]
@@ -37,38 +37,38 @@ def read_similarities(
 ) -> Similarities:
     """Read a matrix and the names of its rows.
 
-    path: ``.npy``, ``.csv`` without a header, or a MATLAB file, in which ``key`` is the matrix. names: a text with a
-    name a line, or a MATLAB file, in which ``names_key`` is a cell array of them; they are uniqueIDs, or words that a
-    single concept has. measures: ``dissimilarity`` or ``similarity``. Raises SimilarityError.
+    path: ``.npy``, ``.csv`` without a header, or a MATLAB file with the matrix under ``key``. names: a text file with
+    one name per line, or a MATLAB file with a cell array under ``names_key``. Names are uniqueIDs, or words of a single
+    concept. measures: ``dissimilarity`` or ``similarity``. Raises SimilarityError.
     """
-    found = np.asarray(_matlab(path, key) if path.suffix == ".mat" else _array(path), np.float64)
+    matrix = np.asarray(_matlab(path, key) if path.suffix == ".mat" else _array(path), np.float64)
     if measures not in MEASURES:
         raise SimilarityError(f"unknown measure '{measures}'; allowed: {', '.join(MEASURES)}")
-    if found.ndim != 2 or found.shape[0] != found.shape[1] or len(found) < _FEWEST:
-        raise SimilarityError(f"{path}: holds {found.shape}; expected as many rows as columns, at least {_FEWEST}")
-    pairs = ~np.eye(len(found), dtype=bool)
-    if not np.isfinite(found[pairs]).all() or not np.allclose(found, found.T, equal_nan=True):
-        raise SimilarityError(f"{path}: not symmetric, or NaN or infinite beside the diagonal")
-    said = _cells(names, names_key) if names.suffix == ".mat" else names.read_text(encoding="utf-8").split("\n")
-    listed = [name.strip() for name in said if name.strip()]
-    if len(listed) != len(found):
-        raise SimilarityError(f"{names}: {len(listed)} names for {len(found)} rows of {path}")
-    return Similarities(-found if measures == "dissimilarity" else found, _unique_ids(listed, concepts, names))
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < _FEWEST:
+        raise SimilarityError(f"{path}: holds {matrix.shape}; expected as many rows as columns, at least {_FEWEST}")
+    pairs = ~np.eye(len(matrix), dtype=bool)
+    if not np.isfinite(matrix[pairs]).all() or not np.allclose(matrix, matrix.T, equal_nan=True):
+        raise SimilarityError(f"{path}: not symmetric, or NaN or infinite off the diagonal")
+    cells = _cells(names, names_key) if names.suffix == ".mat" else names.read_text(encoding="utf-8").split("\n")
+    listed = [name.strip() for name in cells if name.strip()]
+    if len(listed) != len(matrix):
+        raise SimilarityError(f"{names}: {len(listed)} names for {len(matrix)} rows of {path}")
+    return Similarities(-matrix if measures == "dissimilarity" else matrix, _unique_ids(listed, concepts, names))
 
 
 def _unique_ids(listed: Sequence[str], concepts: Sequence[Concept], where: Path) -> tuple[str, ...]:
-    ids = {concept.name for concept in concepts}
+    known = {concept.name for concept in concepts}
     by_word: dict[str, list[str]] = {}
     for concept in concepts:
         by_word.setdefault(concept.word, []).append(concept.name)
-    called = [[name] if name in ids else by_word.get(name, []) for name in listed]
+    called = [[name] if name in known else by_word.get(name, []) for name in listed]
     for wrong, what in (
-        ([name for name, found in zip(listed, called, strict=True) if not found], "are no concepts"),
-        ([name for name, found in zip(listed, called, strict=True) if len(found) > 1], "are words of several concepts"),
+        ([name for name, ids in zip(listed, called, strict=True) if not ids], "are no concepts"),
+        ([name for name, ids in zip(listed, called, strict=True) if len(ids) > 1], "are words of several concepts"),
     ):
         if wrong:
             raise SimilarityError(f"{where}: {len(wrong)} names {what}, first: {first_five(wrong)}; write uniqueIDs")
-    unique = tuple(found[0] for found in called)
+    unique = tuple(ids[0] for ids in called)
     if len(set(unique)) < len(unique):
         twice = sorted({name for name in unique if unique.count(name) > 1})
         raise SimilarityError(f"{where}: {len(twice)} objects stand twice, first: {first_five(twice)}")
@@ -96,7 +96,7 @@ def _matlab(path: Path, key: str | None) -> Any:
 
 
 def _cells(path: Path, key: str | None) -> list[str]:
-    """A cell array of words, in MATLAB's order."""
+    """The words of a cell array, in MATLAB's order."""
     return [str(np.asarray(cell).item()) for cell in np.asarray(_matlab(path, key)).ravel(order="F")]
 
 
@@ -114,14 +114,14 @@ class Rsa:
 
 
 def rsa(people: NDArray[np.float64], model: NDArray[np.float64], draws: np.random.Generator) -> Rsa:
-    """Correlate what stands above the diagonals of two matrices (K, K) of similarities.
+    """Correlate the upper triangles of two similarity matrices (K, K), with bootstrap intervals over objects.
 
-    Objects are drawn with replacement; pairs of an object with itself are left out of a draw (Nili et al. 2014). Raises
-    ValueError where one of both is constant.
+    Pairs of an object with itself are left out of a draw (Nili et al. 2014). Raises ValueError where a matrix is
+    constant.
     """
     above = np.triu_indices(len(people), 1)
     if any(np.ptp(each[above]) == 0 for each in (people, model)):
-        raise ValueError("all pairs of objects are equally similar; nothing can be correlated")
+        raise ValueError("all pairs of objects are equally similar, so correlations are undefined")
     observed = _correlations(people[above], model[above])
     values = np.empty((_DRAWS, 2))
     for i in range(_DRAWS):
@@ -134,7 +134,7 @@ def rsa(people: NDArray[np.float64], model: NDArray[np.float64], draws: np.rando
 
 
 def _correlations(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float]:
-    """Spearman and Pearson; NaN where a draw is constant."""
+    """Spearman's and Pearson's correlation; NaN for constant values."""
     from scipy.stats import rankdata
 
     return _pearson(rankdata(a), rankdata(b)), _pearson(a, b)

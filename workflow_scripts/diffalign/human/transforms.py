@@ -1,4 +1,4 @@
-"""Linear maps of features that bring them closer to people."""
+"""Linear transforms of features that were trained on human choices."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 
 
 class TransformError(ValueError):
-    """A transform that cannot be read or does not fit; the message names the file."""
+    """A transform cannot be read or does not fit. The message names the file."""
 
 
 @dataclass(frozen=True, eq=False)
 class Transform:
     """x ↦ ((x - mean) / std) @ weights + bias. weights: (D, E) float32. bias: (E,) or None.
 
-    mean, std: one number each; None, the mean and std of all features that it is applied to, as for files without them.
+    mean, std: scalars. None: the mean and std of the features that are transformed, as for files without them. where:
+    the file, for messages. Raises TransformError for arrays that do not fit together.
     """
 
     weights: NDArray[np.float32]

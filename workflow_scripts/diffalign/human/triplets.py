@@ -1,4 +1,4 @@
-"""Odd-one-out choices of people: which of three objects does not belong."""
+"""Odd-one-out choices of people among three objects."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ ODD = ("last", "column")
 
 
 class TripletError(ValueError):
-    """Choices that cannot be trusted; the message names the file and the first offenders."""
+    """Choices are invalid. The message names the file and the first offenders."""
 
 
 @dataclass(frozen=True, eq=False)
 class Triplets:
     """T choices among N objects. objects: (T, 3) int32, positions 0 … N - 1, the odd one last.
 
-    people: (T,) who chose, or None where this is not known. Raises TripletError for a position out of range and an
-    object that stands twice in a triplet.
+    count: N. people: (T,) the person of each choice, None where unknown. where: the file, for messages. Raises
+    TripletError for a position out of range and for a triplet with a repeated object.
     """
 
     objects: NDArray[np.int32]
@@ -52,23 +52,23 @@ class Triplets:
 
     @cached_property
     def groups(self) -> NDArray[np.int64]:
-        """(T,) the number of the set of three objects, the same for all choices on it: 0 … G - 1."""
+        """Number (T,) of the set of three objects of each choice, 0 … G - 1."""
         ordered = np.sort(self.objects, axis=1).astype(np.int64)
         keys = (ordered[:, 0] * self.count + ordered[:, 1]) * self.count + ordered[:, 2]
         return np.asarray(np.unique(keys, return_inverse=True)[1], np.int64)
 
     def where_all(self, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """(T,) which triplets lie wholly among the objects that `kept` (N,) marks."""
+        """Mask (T,) of the triplets whose three objects are all in `kept` (N,)."""
         return np.asarray(kept[self.objects].all(axis=1))
 
     def taken(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Triplets:
-        """Some of the choices, of the same objects."""
+        """A subset of the choices."""
         people = None if self.people is None else self.people[chosen]
         return Triplets(self.objects[chosen], self.count, people, self.where)
 
 
 def published_sample(triplets: Triplets, most: int) -> Triplets:
-    """The first `most` choices of the permutation of NumPy's RandomState(42); all where there are no more."""
+    """The first `most` choices in the permutation of NumPy's RandomState(42); all choices where there are no more."""
     if len(triplets) <= most:
         return triplets
     return triplets.taken(np.random.RandomState(42).permutation(len(triplets))[:most])
@@ -77,10 +77,10 @@ def published_sample(triplets: Triplets, most: int) -> Triplets:
 def read_triplets(path: Path, count: int, first: int, odd: str) -> Triplets:
     """Read choices among `count` objects.
 
-    path: ``.npy`` with integers (T, 3) or more columns; anything else is a text of numbers, separated by white space or
-    commas, without a header. first: 0 or 1, the number of the first object. odd: ``last``, the third object of a row is
-    the odd one (train_90.npy); ``column``, the fourth column says by 1, 2 or 3 which one is (test_triplets.csv); a
-    fifth column is the person then. Raises TripletError for anything else, and names the file.
+    path: ``.npy`` with integers (T, 3) or more columns; otherwise a text file of numbers, separated by white space or
+    commas, without a header. first: 0 or 1, the number of the first object. odd: ``last``, the odd one is the third
+    object of a row (train_90.npy); ``column``, the fourth column is its position 1, 2 or 3 (test_triplets.csv), and an
+    optional fifth column is the person. Raises TripletError for anything else.
     """
     if first not in (0, 1):
         raise TripletError(f"{path}: objects are numbered from 0 or from 1, not from {first}")
@@ -96,14 +96,14 @@ def read_triplets(path: Path, count: int, first: int, odd: str) -> Triplets:
         which = table[:, 3]
         bad = np.flatnonzero(~np.isin(which, (1, 2, 3)))
         if len(bad):
-            raise TripletError(f"{path}: row {bad[0]} says that {which[bad[0]]} is the odd one; expected 1, 2 or 3")
+            raise TripletError(f"{path}: row {bad[0]} has the odd one at {which[bad[0]]}; expected 1, 2 or 3")
         objects = odd_last(objects, which - 1)
     people = table[:, 4] if table.shape[1] == 5 else None
     return Triplets(np.ascontiguousarray(objects, np.int32), count, people, str(path))
 
 
 def odd_last(objects: NDArray[np.integer], odd: NDArray[np.int64]) -> NDArray[np.integer]:
-    """Move the odd one, at 0, 1 or 2 of each row, to the end: (T, 3). The other two keep their order."""
+    """Move the odd one, at position 0, 1 or 2 of each row (T, 3), to the end. The other two keep their order."""
     others = np.array([[1, 2, 0], [0, 2, 1], [0, 1, 2]])
     return np.take_along_axis(objects, others[odd], axis=1)
 
@@ -128,13 +128,13 @@ def _read_table(path: Path) -> NDArray[np.int64]:
 
 
 def _separator(path: Path) -> str:
-    """What stands between the numbers of a text, by its first line that is no comment."""
+    """The separator of the numbers of a text file, from its first line that is no comment."""
     with path.open(encoding="utf-8") as file:
         first = next((line for line in file if line.strip() and not line.startswith("#")), "")
     return "," if "," in first else r"\s+"
 
 
 def distinct(triplets: Triplets, chosen: NDArray[np.bool_] | None = None) -> int:
-    """How many different sets of three objects there are among the choices, or among those chosen."""
+    """Number of distinct sets of three objects among the choices, or among a subset (T,) of them."""
     groups = triplets.groups if chosen is None else triplets.groups[chosen]
     return len(np.unique(groups))

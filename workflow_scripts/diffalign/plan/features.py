@@ -64,7 +64,7 @@ class Features(Stage):
     @property
     def text_bundles(self) -> str:
         """Pattern of the bundles of a text or a given embedding alone."""
-        return "|".join(names.text_pattern(name, vocabulary) for name, vocabulary in self.study.catalogue.items())
+        return "|".join(names.text_pattern(name, vocabulary) for name, vocabulary in self.study.vocabularies.items())
 
     def recipe(self, wildcards: Wildcards) -> dict[str, Any]:
         """What the features of a bundle depend on: its model, noise level, conditioning, seed and code."""
@@ -105,8 +105,8 @@ class Features(Stage):
     @property
     def downloads(self) -> str:
         """Pattern of the names of files that are downloaded."""
-        found = (model.features.file for model in self.precomputed_models.values() if model.features)
-        return any_or_none({file for file in found if file is not None})
+        files = (model.features.file for model in self.precomputed_models.values() if model.features)
+        return any_or_none({file for file in files if file is not None})
 
     def download(self, name: str) -> dict[str, str]:
         """The file of features of a precomputed model that is downloaded, as a named input; nothing for others."""

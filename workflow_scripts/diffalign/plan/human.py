@@ -104,7 +104,7 @@ class Human(Stage):
     def combination(self, wildcards: Wildcards) -> dict[str, Any]:
         """The layers of a combination and its transform, as a parameter."""
         combined = self.study.human.combined[wildcards.combined]
-        return {**asdict(combined), "layers": [self.study.layer(name) for name in combined.of]}
+        return {**combined.model_dump(), "layers": [self.study.layer(name) for name in combined.of]}
 
     def transform_file(self, wildcards: Wildcards) -> str | None:
         """Digest of the file of a combination's transform, to notice a change."""
@@ -145,7 +145,7 @@ class Human(Stage):
     def compared(self) -> list[str]:
         """The bundles that are compared with people, baselines last, without repetition."""
         human = self.study.human
-        return list(dict.fromkeys([*self.bundles(human.models), *self.bundles(human.baselines)]))
+        return list(dict.fromkeys([*self.bundles(self.study.compared), *self.bundles(human.baselines)]))
 
     def results(
         self, analysis: str, wildcards: Wildcards, bundles: Iterable[str] | None = None
@@ -171,9 +171,9 @@ class Human(Stage):
         """Bundles and the names typed for them, and whether weights are random."""
         human = self.study.human
         return {
-            "models": self.bundles(human.models),
+            "models": self.bundles(self.study.compared),
             "baselines": self.bundles(human.baselines),
-            "miniature": any(self.study.is_miniature(name) for name in (*human.models, *human.baselines)),
+            "miniature": any(self.study.is_miniature(name) for name in (*self.study.compared, *human.baselines)),
         }
 
     def noise_grid(self, model: str) -> dict[str, dict[str, str]]:
@@ -182,7 +182,7 @@ class Human(Stage):
         What has a single level is left out.
         """
         grid: dict[str, dict[str, str]] = {}
-        for bundle in self.bundles(self.study.human.models):
+        for bundle in self.bundles(self.study.compared):
             representation = self.study.representation(bundle)
             if representation.model == model and representation.noise is not None:
                 words = " ".join([representation.conditioning or model, *representation.options])
@@ -225,7 +225,7 @@ class Human(Stage):
 
     def table_inputs(self) -> dict[str, list[str]]:
         """Tables (odd_one_out, …) and recipes (odd_one_out_recipes, …) of every analysis, in the order of `places`."""
-        inputs = {}
+        inputs: dict[str, list[str]] = {}
         for analysis in dict.fromkeys(["odd_one_out", *self.study.human.analyses]):
             where = [dict(zip(("dataset", "condition", "bundle"), place, strict=True)) for place in self.places()]
             stems = [paths.fill(paths.ANALYSIS, analysis=analysis, **words) for words in where]
@@ -236,7 +236,7 @@ class Human(Stage):
     def table_bundles(self) -> dict[str, dict[str, Any]]:
         """What the table says of bundles beside their results."""
         human = self.study.human
-        models = self.bundles(human.models)
+        models = self.bundles(self.study.compared)
         return {
             bundle: {
                 "name": name,
@@ -257,7 +257,7 @@ class Human(Stage):
             for dataset in human.datasets
             for condition in self.study.study_conditions
         ]
-        words = dict.fromkeys(map(names.model_word, self.bundles(human.models)))
+        words = dict.fromkeys(map(names.model_word, self.bundles(self.study.compared)))
         models = [model for model in words if self.noise_grid(model)]
         reduced = dict.fromkeys(map(self.study.bundle, human.reduction.of))
         return [

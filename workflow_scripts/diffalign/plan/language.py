@@ -67,7 +67,7 @@ class Language(Stage):
         """Path of the loss file of a language model. ``-last`` bundles share the file of the mean-pooled bundle."""
         representation = self.study.representation(name)
         options = tuple(option for option in representation.options if option != names.LAST)
-        means = replace(representation, options=options).bundle(self.study.catalogue[representation.model])
+        means = replace(representation, options=options).bundle(self.study.vocabularies[representation.model])
         return self.plan.features.place(paths.LOSSES, dataset, condition, name, means=means)
 
     def import_file(self, wildcards: Wildcards) -> str:

@@ -1,4 +1,4 @@
-"""Data sets: images, their manifests, what is done to them, and texts of images."""
+"""Data sets: images, their manifests and transforms, and texts of images."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
-"""Alignment metrics, each one function and one declaration of its properties.
+"""Alignment metrics: each is one function and one declaration of its properties.
 
-A metric `needs` one kind of preparation per layer, which is made once and shared by all pairs and metrics that need
-it: ``lists`` (nearest neighbours), ``moments`` (centred features), ``patterns`` (the same of standardised rows),
-``factors`` (leading singular vectors), ``ranks`` (of all dissimilarities), ``rbf`` (kernel rows), ``regressions``.
+A metric `needs` one kind of prepared layer, shared by all pairs and metrics: ``lists`` (nearest neighbours),
+``moments`` (centred features), ``patterns`` (centred features of standardised rows), ``factors`` (leading singular
+vectors), ``ranks`` (of all dissimilarities), ``rbf`` (kernel rows), ``regressions`` (rows in folds).
 """
 
 from diffalign.alignment.metrics.declaration import (
+    NEEDS,
     BothSides,
     ClosedForm,
     Grid,
@@ -16,9 +17,10 @@ from diffalign.alignment.metrics.declaration import (
     Permutations,
     Score,
     Settings,
+    first_lists,
 )
-from diffalign.alignment.metrics.engine import NeighborScores, error_grid, first_lists, measure_grid, prepare, score
-from diffalign.alignment.metrics.registry import METRICS, NEEDS
+from diffalign.alignment.metrics.engine import NeighborScores, error_grid, measure_grid, prepare, score
+from diffalign.alignment.metrics.registry import METRICS
 
 __all__ = [
     "METRICS",

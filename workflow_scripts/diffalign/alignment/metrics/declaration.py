@@ -1,9 +1,9 @@
-"""What a metric promises: its function, range, null and standard error; and what it may ask of a layer."""
+"""How a metric is declared: its function, range, null and standard error; and the layers that it is measured on."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any, TypeAlias
@@ -12,18 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.alignment import factors, moments
-from diffalign.alignment.graphs import KnnGraphs, Matches, restricted
+from diffalign.alignment.graphs import KnnGraphs, Matches, knn_graphs, restricted
 from diffalign.alignment.nulls import KernelCubes, NullMoments, kernel_cubes
 from diffalign.alignment.search.exact import Neighbors
 
 Grid = NDArray[np.float64]
 
+# preparations of a layer that a metric can ask for
+NEEDS = ("lists", "moments", "patterns", "factors", "ranks", "rbf", "regressions")
+
 
 @dataclass(frozen=True)
 class Settings:
-    """What scores depend on beside the features.
+    """Settings that scores depend on, beside the features.
 
-    k: neighbours that a score looks at. eps: added to the denominator of CKNNA and CKA. rbf_sigma: bandwidth of the
+    k: neighbours per image. eps: added to the denominator of CKNNA and CKA. rbf_sigma: bandwidth of the
     RBF kernel, in units of the distance between unit rows.
     """
 
@@ -34,7 +37,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Score:
-    """A value, or NaN with the reason why there is none."""
+    """A score. undefined: the reason where the value is NaN, else None."""
 
     value: float
     undefined: str | None = None
@@ -42,11 +45,11 @@ class Score:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One layer of one model, as metrics may need it; what no metric needs is never made.
+    """One layer of one model. Fields are functions, called when a metric needs their value.
 
-    lists: its nearest neighbours. rows: unit rows (N, D) float32. folds: fold of each image for cross-validation.
-    factors: its leading singular vectors, and cubes: third-order sums of its kernel, where they are stored. Each is a
-    function, called when it is needed.
+    count: N. lists: nearest neighbours. rows: unit rows (N, D) float32. folds: fold of each image in
+    cross-validation, (N,). factors: stored leading singular vectors; cubes: stored third-order sums of the kernel. None
+    where nothing is stored; they are then computed from the rows.
     """
 
     count: int
@@ -57,15 +60,33 @@ class Layer:
     cubes: Callable[[], KernelCubes] | None = None
 
     def held(self) -> Layer:
-        """The same layer, whose lists and rows are made once and kept."""
+        """The same layer with cached lists and rows."""
         return replace(self, lists=cache(self.lists), rows=cache(self.rows))
 
     def relabelled(self, order: NDArray[np.intp]) -> Layer:
-        """The same layer with its images in another order (N,); folds stay where they are. For metrics on rows."""
-        return Layer(self.count, self.lists, lambda: self.rows()[order], self.folds)
+        """The same layer with its images in another order (N,), for metrics on anything but lists.
+
+        Folds are not reordered: both sides of a pair share them. Lists are relabelled by `EdgeIndex.matches` instead
+        and raise NotImplementedError here.
+        """
+
+        def no_lists() -> Neighbors:
+            raise NotImplementedError("lists are relabelled as edges, by NeighborScores")
+
+        stored = self.factors
+        return Layer(
+            self.count,
+            no_lists,
+            lambda: self.rows()[order],
+            self.folds,
+            None if stored is None else lambda: factors.Factors(stored().vectors[order]),
+            self.cubes,
+        )
 
     def restricted(self, keep: NDArray[np.intp], k: int) -> Layer:
-        """The same layer of some of the images, prepared as it was with all of them. Factors are made anew."""
+        """The layer of a subset of its images (M,), with lists cut to k. Rows keep the preparation of the whole layer;
+        stored factors and cubes are dropped, since they belong to all images.
+        """
         return Layer(
             len(keep),
             lambda: restricted(self.lists(), keep, k),
@@ -76,11 +97,13 @@ class Layer:
 
 @dataclass(frozen=True)
 class Permutations:
-    """A null of relabellings of the images of B.
+    """A null of random relabellings of the images of side B.
 
-    statistic: of the prepared layers of both sides, a function from an order (N,) to the scores (L_A, L_B), for metrics
-    that have a faster way than preparing every relabelled layer of B anew. exact: of the neighbour graphs of both
-    sides, the mean and standard deviation over all N! orders, in place of those of the orders drawn.
+    statistic: takes the prepared layers of both sides and returns a function from an order (N,) to the scores
+    (L_A, L_B). Give it where that is faster than preparing each relabelled layer of B again; its value at the identity
+    must be the score. Not for metrics on lists, whose edges are relabelled. exact: takes the neighbour graphs of both
+    sides and returns the mean and standard deviation over all N! orders, which replace those of the orders drawn. For
+    metrics on lists only.
     """
 
     statistic: Callable[[Sequence[Any], Sequence[Any]], Callable[[NDArray[np.intp]], Grid]] | None = None
@@ -89,14 +112,18 @@ class Permutations:
 
 @dataclass(frozen=True)
 class ClosedForm:
-    """A null whose moments over all N! relabellings are known. moments: a function of both sides, without eps."""
+    """A null whose moments over all N! relabellings have a formula.
+
+    moments: a function of both sides. Formulas leave out the eps of the denominator, which makes scores smaller and so
+    p-values larger.
+    """
 
     moments: Callable[[BothSides], NullMoments]
 
 
 @dataclass(frozen=True)
 class NoNull:
-    """No null, and why: then there is neither a p-value nor a calibrated score."""
+    """No null, for the given reason: the metric has neither p-values nor calibrated scores."""
 
     reason: str
 
@@ -106,10 +133,11 @@ Null: TypeAlias = Permutations | ClosedForm | NoNull
 
 @dataclass(frozen=True, eq=False)
 class BothSides:
-    """The layers of both sides as moments of nulls need them, prepared once for all metrics."""
+    """The layers of both sides, with the sums that closed forms share. Sums are computed on first use and kept."""
 
     a: Sequence[Layer]
     b: Sequence[Layer]
+    settings: Settings
 
     @property
     def count(self) -> int:
@@ -122,47 +150,68 @@ class BothSides:
         return len(self.a), len(self.b)
 
     @cached_property
+    def graphs(self) -> tuple[KnnGraphs, KnnGraphs]:
+        """Graphs of the first `settings.k` neighbours, of each side."""
+        k = self.settings.k
+        return knn_graphs(first_lists(self.a, k), k), knn_graphs(first_lists(self.b, k), k)
+
+    @cached_property
     def kernel_sums(self) -> tuple[list[list[moments.Moments]], tuple[list[KernelCubes], list[KernelCubes]]]:
-        """Of each side, sums of the linear kernel of every layer (without rows), and its third-order sums."""
+        """Sums of the linear kernel of every layer (without rows) and its third-order sums, for each side."""
         sums: list[list[moments.Moments]] = [[], []]
         cubes: tuple[list[KernelCubes], list[KernelCubes]] = [], []
         for side, layers in enumerate((self.a, self.b)):
             for layer in layers:
-                of_layer = moments.moments(layer.rows())
-                cubes[side].append(layer.cubes() if layer.cubes else kernel_cubes(of_layer))
-                sums[side].append(_without_rows(of_layer))
+                centred = moments.moments(layer.rows())
+                cubes[side].append(layer.cubes() if layer.cubes else kernel_cubes(centred))
+                sums[side].append(_without_rows(centred))
         return sums, cubes
 
     @cached_property
     def pattern_sums(self) -> list[list[moments.Moments]]:
-        """Of each side, sums of standardised rows of every layer, without rows."""
+        """Sums of the standardised rows of every layer (without rows), for each side."""
         return [
             [_without_rows(moments.moments(moments.standardised(layer.rows()))) for layer in layers]
             for layers in (self.a, self.b)
         ]
 
 
-def _without_rows(of_layer: moments.Moments) -> moments.Moments:
-    """The sums alone: the features are not needed again."""
-    return replace(of_layer, rows=of_layer.rows[:, :0].copy())
+def first_lists(layers: Iterable[Layer], k: int) -> list[Neighbors]:
+    """The first k neighbours of every layer. The longer stored lists are held for one layer at a time."""
+    cut = []
+    for layer in layers:
+        lists = layer.lists()
+        cut.append(Neighbors(lists.indices[:, :k].copy(), lists.similarities[:, :k].copy()))
+    return cut
+
+
+def _without_rows(centred: moments.Moments) -> moments.Moments:
+    """The sums alone, so that the features can be freed."""
+    return replace(centred, rows=centred.rows[:, :0].copy())
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What a metric promises; property tests are made from it.
+    """The declaration of a metric. Property tests are generated from it.
 
-    function: for ``lists`` a function of the edges that pairs of layers share, for other needs one of two prepared
-    layers and eps (for ``rbf`` of two sequences of layers). label: its name in figures. symmetric: score(a, b) =
-    score(b, a). orthogonal: whether rotations of the features of a layer change nothing, which they do where columns
-    are standardised or the mean of a row is taken off; the scale of a layer and the order of images never matter.
-    lowest, highest: its range, infinite where unbounded; highest is a function of k. undefined: why it may
-    be NaN. scaled: divided by the geometric mean of both layers' values with themselves. backward: edges of A are
-    turned round. includes_self: an image counts among its own k neighbours. identical: whether equal layers score
-    `highest` (or 1, where that is infinite). minimum_k: the smallest k it is defined for. chance: expected score of
-    independent representations as a function of (N, k), or None where it depends on the representations and must be
-    estimated. shares: for ``lists``, what each shared edge adds to the score, from which its standard error follows.
-    error: for ``moments``, the standard error of the score of two layers. null: how its distribution without alignment
-    is found; what has none says why.
+    function: the score. For ``lists`` it takes the `Matches` of many pairs and returns their scores (L_A L_B,); for
+    ``rbf`` two sequences of prepared layers and eps, and returns (L_A, L_B); for other needs two prepared layers and
+    eps, and returns a float. label: name in figures. needs: the preparation, one of `NEEDS`. symmetric: score(a, b) =
+    score(b, a). lowest, highest: range, infinite where unbounded; highest is a function of k. null: distribution of the
+    score without alignment. orthogonal: whether the score is invariant to rotations of the features of a layer; it is
+    not where columns are standardised or rows are centred. All metrics are invariant to the scale of a layer and to the
+    order of images. undefined: why the score may be NaN. identical: whether equal layers score `highest` (or 1, where
+    that is infinite). chance: expected score of independent representations as a function of (N, k); None where it
+    depends on the representations and must be estimated.
+
+    For ``lists`` only: scaled: divide by the geometric mean of both layers' values with themselves. backward: reverse
+    the edges of A. includes_self: an image counts among its own k neighbours. minimum_k: smallest k with a score.
+    shares: contribution of each shared edge to the score, from which the standard error follows.
+
+    For ``moments`` only: error: standard error of the score of two layers.
+
+    Raises TypeError for a null of another type, ValueError for an unknown need, for a `NoNull` without a reason and for
+    fields that do not go with the need.
     """
 
     function: Callable[..., Any]
@@ -183,19 +232,42 @@ class Metric:
     shares: Callable[[Matches], Grid] | None = None
     error: Callable[[Any, Any], float] | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.null, Permutations | ClosedForm | NoNull):
+            raise TypeError(f"the metric '{self.label}' declares no null: give Permutations, ClosedForm or NoNull")
+        if self.needs not in NEEDS:
+            raise ValueError(f"the metric '{self.label}': unknown need '{self.needs}'; allowed: {', '.join(NEEDS)}")
+        if isinstance(self.null, NoNull) and not self.null.reason.strip():
+            raise ValueError(f"the metric '{self.label}' has no null and gives no reason")
+        permutations = self.null if isinstance(self.null, Permutations) else Permutations()
+        for_lists = {
+            "shares": self.shares,
+            "scaled": self.scaled,
+            "backward": self.backward,
+            "includes_self": self.includes_self,
+            "null.exact": permutations.exact,
+        }
+        misplaced = [] if self.uses_k else [field for field, value in for_lists.items() if value]
+        if self.uses_k and permutations.statistic:
+            misplaced.append("null.statistic")
+        if self.error and self.needs != "moments":
+            misplaced.append("error")
+        if misplaced:
+            raise ValueError(f"the metric '{self.label}' on {self.needs} cannot declare {', '.join(misplaced)}")
+
     @property
     def uses_k(self) -> bool:
-        """Whether the score depends on k."""
+        """Whether the score depends on k, which metrics on lists do."""
         return self.needs == "lists"
 
 
 def one(k: int) -> float:
-    """The highest score of metrics within [0, 1]."""
+    """Highest score of metrics that end at 1."""
     return 1.0
 
 
 def unbounded(k: int) -> float:
-    """The highest score where there is none."""
+    """Highest score of metrics without an upper bound."""
     return math.inf
 
 

@@ -1,4 +1,4 @@
-"""The engine that measures grids: every layer is prepared once for all pairs and metrics that need it alike."""
+"""Scores of grids of layers. Each layer is prepared once and shared by all pairs and metrics with the same need."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from numpy.typing import NDArray
 
 from diffalign.alignment import dissimilarities, dyadic, factors, moments, regression
 from diffalign.alignment.graphs import EdgeIndex, KnnGraphs, check_pair, chunks, knn_graphs
-from diffalign.alignment.metrics.declaration import Grid, Layer, Metric, Score, Settings
-from diffalign.alignment.metrics.registry import METRICS, NEEDS
+from diffalign.alignment.metrics.declaration import NEEDS, Grid, Layer, Metric, Score, Settings, first_lists
+from diffalign.alignment.metrics.registry import METRICS
 from diffalign.alignment.search.exact import Neighbors
 
 if TYPE_CHECKING:
     from scipy import sparse
 
-# beyond rounding, a score must lie in the range that its metric declares
+# tolerance of the declared range
 _ROUNDING = 1e-6
 
 
 def prepare(need: str, layer: Layer, settings: Settings) -> Any:
-    """What metrics with this need take of one layer."""
+    """One layer, prepared for the metrics with this need. Raises ValueError for an unknown need.
+
+    Lists are not prepared per layer: see `NeighborScores`.
+    """
     if need == "moments":
         return moments.moments(layer.rows())
     if need == "patterns":
@@ -37,20 +40,15 @@ def prepare(need: str, layer: Layer, settings: Settings) -> Any:
         return dissimilarities.RbfRows(layer.rows(), settings.rbf_sigma)
     if need == "regressions":
         return regression.folded_rows(layer.rows(), layer.folds())
-    raise ValueError(f"unknown need '{need}'; allowed: {', '.join(NEEDS)}")
-
-
-def first_lists(layers: Iterable[Layer], k: int) -> list[Neighbors]:
-    """The first k neighbours of every layer, so that longer lists are held one at a time."""
-    found = []
-    for layer in layers:
-        lists = layer.lists()
-        found.append(Neighbors(lists.indices[:, :k].copy(), lists.similarities[:, :k].copy()))
-    return found
+    raise ValueError(f"unknown need '{need}'; allowed: {', '.join(known for known in NEEDS if known != 'lists')}")
 
 
 class NeighborScores:
-    """Scores of list metrics for all pairs of layers, observed or under a relabelling of the images of B."""
+    """Scores of metrics on lists for all pairs of layers, observed or with the images of B relabelled.
+
+    metrics: names. a, b: lists of every layer. k: neighbours per image. Raises ValueError where k is below the smallest
+    of a metric, N differs or lists are shorter than k.
+    """
 
     def __init__(self, metrics: Iterable[str], a: Sequence[Neighbors], b: Sequence[Neighbors], k: int) -> None:
         self.metrics = tuple(metrics)
@@ -69,30 +67,32 @@ class NeighborScores:
         self.k = k
 
     def scores(self, eps: float = 0.0, permutation: NDArray[np.intp] | None = None) -> dict[str, Grid]:
-        """Metric -> (L_A, L_B); NaN where a score is undefined. permutation: image of B beside each image of A."""
-        found: dict[str, Grid] = {}
+        """Metric -> (L_A, L_B), NaN where a score is undefined. permutation: image of B that each image of A is paired
+        with, (N,).
+        """
+        scores: dict[str, Grid] = {}
         kinds: dict[tuple[int, bool], list[str]] = {}
         for name in self.metrics:
             kinds.setdefault((self.k - METRICS[name].includes_self, METRICS[name].backward), []).append(name)
         for (own, backward), names in kinds.items():
             for name, values in self._measured(names, own, backward, permutation).items():
-                found[name] = values / (self._scales[name] + eps) if METRICS[name].scaled else values
-        return found
+                scores[name] = values / (self._scales[name] + eps) if METRICS[name].scaled else values
+        return scores
 
     def errors(self) -> dict[str, Grid]:
-        """Metric -> standard errors over images, (L_A, L_B), of the metrics that declare shares; see `dyadic`."""
-        found: dict[str, Grid] = {}
+        """Standard errors over images, metric -> (L_A, L_B), of the metrics that declare shares; see `dyadic`."""
+        errors: dict[str, Grid] = {}
         for own, (a, b) in self._graphs.items():
             parts = {
                 name: dyadic.Parts(metric.shares, metric.backward, metric.scaled, self._scales[name])
                 for name in self.metrics
                 if (metric := METRICS[name]).shares is not None and self.k - metric.includes_self == own
             }
-            found |= dyadic.errors(a, b, parts)
-        return found
+            errors |= dyadic.errors(a, b, parts)
+        return errors
 
     def influence(self, name: str, eps: float = 0.0) -> sparse.csr_array:
-        """What every edge moves the score of one pair of layers by, (N, N), of a metric that declares shares."""
+        """Influence (N, N) of every edge on the score of a single pair of layers, for a metric that declares shares."""
         metric = METRICS[name]
         if metric.shares is None:
             raise ValueError(f"{name} declares no shares of edges")
@@ -104,7 +104,7 @@ class NeighborScores:
     ) -> dict[str, Grid]:
         a, b = self._graphs[k]
         parts: dict[str, list[Grid]] = {name: [] for name in names}
-        # observed, a pair may share most of its edges
+        # without a permutation, a pair may share most of its edges
         shared_at_most = a.count * a.k / 4 if permutation is None else a.k**2
         for part in chunks(a, b, shared_at_most):
             index = EdgeIndex(a[part], backward) if permutation is None else self._kept(k, backward, part)
@@ -114,7 +114,7 @@ class NeighborScores:
         return {name: np.concatenate(values) for name, values in parts.items()}
 
     def _kept(self, k: int, backward: bool, part: slice) -> EdgeIndex:
-        """The index that all permutations share."""
+        """The edge index of some layers of A, kept for all permutations."""
         key = (k, backward, part.start)
         if key not in self._indexes:
             self._indexes[key] = EdgeIndex(self._graphs[k][0][part], backward)
@@ -135,11 +135,11 @@ def measure_grid(
     memory: float = 2**30,
     progress: Callable[[Iterable[int], int], Iterable[int]] | None = None,
 ) -> dict[str, Grid]:
-    """Scores of every layer of A (rows) with every layer of B (columns), for all metrics: metric -> (L_A, L_B).
+    """Scores of every layer of A (rows) with every layer of B (columns): metric -> (L_A, L_B).
 
-    NaN where a score is undefined. memory: bytes that prepared layers may take at a time; no result depends on it.
-    progress: wraps the rows of the grid. Raises ValueError where N differs, k does not fit, or a score lies outside of
-    the range that its metric declares.
+    NaN where a score is undefined. memory: bytes of prepared layers held at a time; results do not depend on it.
+    progress: wraps the iteration over rows. Raises ValueError where N differs, k does not fit, or a score lies outside
+    of the declared range of its metric.
     """
     wanted = list(dict.fromkeys(metrics))
     by_need: dict[str, list[str]] = {}
@@ -161,7 +161,7 @@ def measure_grid(
 
 
 def _check_range(name: str, grid: Grid, k: int) -> None:
-    """Raise ValueError for a score outside of the range that its metric declares."""
+    """Raise ValueError for a score outside of the declared range of its metric."""
     lowest, highest = METRICS[name].lowest, METRICS[name].highest(k)
     outside = (grid < lowest - _ROUNDING) | (grid > highest + _ROUNDING)
     if outside.any():
@@ -173,7 +173,7 @@ def _check_range(name: str, grid: Grid, k: int) -> None:
 def error_grid(
     metrics: Sequence[str], a: Sequence[Layer], b: Sequence[Layer], settings: Settings, memory: float = 2**30
 ) -> dict[str, Grid]:
-    """Standard errors (L_A, L_B) of metrics that declare `error`; all of them need moments."""
+    """Standard errors (L_A, L_B) of the metrics that declare `error`, all of which need moments."""
     functions = {name: error for name in metrics if (error := METRICS[name].error)}
     return _each_pair(functions, "moments", a, b, settings, memory)
 
@@ -187,7 +187,7 @@ def _each_pair(
     memory: float,
     progress: Callable[[Iterable[int], int], Iterable[int]] | None = None,
 ) -> dict[str, Grid]:
-    """Functions of two prepared layers for every pair; a layer of A is prepared once for every tile of B."""
+    """Values of functions of two prepared layers, for every pair. Layers of A are prepared once per tile of B."""
     grids = {name: np.full((len(a), len(b)), np.nan) for name in functions}
     for columns in _tiles(b, need, settings, memory):
         rows = range(len(a))
@@ -200,7 +200,7 @@ def _each_pair(
 
 
 def _tiles(layers: Sequence[Layer], need: str, settings: Settings, memory: float) -> Iterator[dict[int, Any]]:
-    """Prepared layers by position, as many at a time as the memory holds, at least one."""
+    """Prepared layers by position, in groups that fit into the memory, of at least one layer."""
     tile: dict[int, Any] = {}
     held = 0
     for i, layer in enumerate(layers):
@@ -216,7 +216,7 @@ def _tiles(layers: Sequence[Layer], need: str, settings: Settings, memory: float
 def _rbf_grids(
     names: Sequence[str], a: Sequence[Layer], b: Sequence[Layer], settings: Settings, memory: float
 ) -> dict[str, Grid]:
-    """A kernel is evaluated once for all pairs of a tile, so both sides are held."""
+    """Grids of RBF metrics. Both sides of a tile are held, since each kernel is evaluated once for all pairs."""
     grids = {name: np.full((len(a), len(b)), np.nan) for name in names}
     for rows in _tiles(a, "rbf", settings, memory / 2):
         for columns in _tiles(b, "rbf", settings, memory / 2):
@@ -227,5 +227,5 @@ def _rbf_grids(
 
 
 def score(metric: str, value: float) -> Score:
-    """A value with the reason why there is none, where it is NaN."""
+    """A score, with the declared reason where the value is NaN."""
     return Score(value, METRICS[metric].undefined if math.isnan(value) else None)

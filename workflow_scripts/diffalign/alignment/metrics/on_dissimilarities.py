@@ -1,4 +1,4 @@
-"""Metrics on kernel rows and on ranks of all dissimilarities."""
+"""Metrics on RBF kernels and on ranks of all dissimilarities."""
 
 from __future__ import annotations
 

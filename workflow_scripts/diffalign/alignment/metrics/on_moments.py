@@ -1,4 +1,4 @@
-"""Metrics on centred features, and on standardised ones."""
+"""Metrics on centred features and on standardised features."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from diffalign.alignment.nulls import NullMoments
 
 
 def no_chance(count: int, k: int) -> float:
-    """Scores that independent representations have on average."""
+    """Mean score of independent representations."""
     return 0.0
 
 

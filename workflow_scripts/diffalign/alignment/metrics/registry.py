@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from types import ModuleType
+
 from diffalign.alignment.metrics import on_dissimilarities, on_factors, on_lists, on_moments, on_regressions
 from diffalign.alignment.metrics.declaration import Metric
 
-_DECLARED = {
-    name: metric
-    for module in (on_lists, on_moments, on_dissimilarities, on_factors, on_regressions)
-    for name, metric in module.METRICS.items()
-}
-# in the order in which figures and tables show them
+
+def _declared(modules: Iterable[ModuleType]) -> dict[str, Metric]:
+    """The metrics of all modules. Raises ValueError for a name that two modules declare."""
+    metrics: dict[str, Metric] = {}
+    for module in modules:
+        twice = sorted(metrics.keys() & module.METRICS)
+        if twice:
+            raise ValueError(f"{module.__name__} declares metrics that another module has declared: {', '.join(twice)}")
+        metrics |= module.METRICS
+    return metrics
+
+
+_DECLARED = _declared((on_lists, on_moments, on_dissimilarities, on_factors, on_regressions))
+# order of figures and tables
 _ORDER = (
     "cycle_knn",
     "mutual_knn",
@@ -30,4 +41,3 @@ _ORDER = (
     "ridge_back",
 )
 METRICS: dict[str, Metric] = {name: _DECLARED[name] for name in (*_ORDER, *_DECLARED)}
-NEEDS = tuple(dict.fromkeys(metric.needs for metric in METRICS.values()))

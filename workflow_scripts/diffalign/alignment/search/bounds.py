@@ -1,4 +1,4 @@
-"""What every search of neighbours shares: types, and bounds within which products of lower precision suffice."""
+"""Types of neighbour searches, and error bounds of products of lower precision."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-# order is decided on similarities rounded to this step, so that equal rows tie on every machine
+# similarities are rounded to this step before they are ordered, so that equal rows tie on every machine
 QUANTUM = 2.0**-40
 
 Precision: TypeAlias = type[np.float32] | type[np.float64]
-# a part of a block, (P, k) indices and similarities to write -> which of its rows have too many candidates, (P,)
+# part of a block, outputs (P, k) for indices and similarities -> whether each row has too many candidates, (P,)
 Settle: TypeAlias = Callable[[slice, NDArray[np.int32], NDArray[np.float32]], NDArray[np.bool_]]
-# rows (B,), precision of the products, most candidates a row -> what settles this block
+# rows (B,), precision of the products, most candidates per row -> function that settles parts of this block
 Search: TypeAlias = Callable[[NDArray[np.intp], Precision, int], Settle]
 
 
 def candidate_slack(width: int, precision: Precision) -> float:
-    """How far below the k-th largest product, at most, the product of one of the k nearest rows is.
+    """Upper bound of how far the product of one of the k nearest rows lies below the k-th largest product.
 
-    A dot product of unit rows is off by at most γ = n u / (1 - n u), u = eps / 2, whatever the order of its sums
-    (Higham 2002, section 3.1; 1.002 for norms that are not quite 1). A row that is measured as near as the k-th may
-    have lost γ in its product while the k-th had gained it; both may be off by float64's γ where they are measured, and
-    by half of QUANTUM where they are rounded. Raises ValueError for a width at which γ means nothing.
+    A dot product of unit rows has an error of at most γ = n u / (1 - n u), u = eps / 2, in any order of summation
+    (Higham 2002, section 3.1; the factor 1.002 covers norms that are not exactly 1). The errors of the two products
+    compared may have opposite signs. Measured again, both may also differ by γ of float64 and by half of QUANTUM.
+    Raises ValueError for a width at which the bound is useless.
     """
     rounding = [width * float(np.finfo(each).eps) / 2 for each in (precision, np.float64)]
     if rounding[0] > 0.1:
@@ -33,15 +33,15 @@ def candidate_slack(width: int, precision: Precision) -> float:
 
 
 def group_shape(count: int, k: int) -> tuple[int, int]:
-    """(depth, groups): how the columns 0 … depth·groups - 1 of `count` are dealt into at least k disjoint groups.
+    """(depth, groups): the columns 0 … depth·groups - 1 of `count` form at least k disjoint groups.
 
-    The k-th largest maximum of the groups is at most the k-th largest column, and with eight groups a neighbour hardly
-    less; it takes one pass, where a partition takes several.
+    The k-th largest maximum of the groups is a lower bound of the k-th largest column, and a close one with eight
+    groups per neighbour. It takes one pass over the columns; a partition takes several.
     """
     depth = max(1, count // (8 * k))
     return depth, count // depth
 
 
 def column_step(width: int, budget: int) -> int:
-    """How many rows of this width are turned to float64 at once: an eighth of the budget."""
+    """Number of rows of this width to convert to float64 at once: an eighth of the budget."""
     return max(1, budget // (8 * 8 * width))

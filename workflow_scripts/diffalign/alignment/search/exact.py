@@ -15,21 +15,21 @@ from diffalign.alignment.search.bounds import Precision, Search, Settle
 if TYPE_CHECKING:
     import torch
 
-# above so many candidates a row's float32 products do not tell its neighbours apart
+# rows with more candidates from float32 products are searched again with float64 products
 CROWD = 1024
-# a block of more rows makes no matrix product faster
+# larger blocks do not speed up the matrix product
 _BLOCK_ROWS = 2048
-# bytes that a product costs, with the block it is computed in where that is not its own place
+# bytes per product
 _BYTES = {np.float32: 4, np.float64: 8}
-# rows that one thread settles at once are few enough for its cache
+# bytes of products that one thread settles at once, for its cache
 _CHUNK_BYTES = 2 * 2**20
 
 
 @dataclass(frozen=True)
 class Neighbors:
-    """The nearest neighbours of every image, itself left out; in a part, of some images among all.
+    """The K nearest neighbours of every image, without the image itself. A part has the lists of some images only.
 
-    indices: (N, K) int32. similarities: (N, K) float32, cosine. Ordered by (-similarity, index) in each row.
+    indices: (N, K) int32. similarities: (N, K) float32, cosine. Rows are ordered by (-similarity, index).
     """
 
     indices: NDArray[np.int32]
@@ -55,16 +55,16 @@ def nearest_neighbors(
     threads: int = 1,
     device: torch.device | None = None,
 ) -> Neighbors:
-    """The k nearest neighbours of each unit row, or of the rows `queries`, among all rows.
+    """The k nearest neighbours among all rows, of every row or of the rows `queries`.
 
-    rows: (N, D) float32 of unit norm. queries: a range within [0, N] of step 1; the lists of ranges, one after the
-    other, are the lists of all. memory_mb: for blocks of products, beyond the rows. device: None multiplies with NumPy,
-    any other with torch, whose rows and blocks are then held there.
+    rows: (N, D) float32 of unit norm. queries: a range within [0, N] of step 1; the concatenated lists of consecutive
+    ranges are the lists of all rows. memory_mb: for blocks of products, beyond the rows. device: None multiplies with
+    NumPy; otherwise torch multiplies on this device, which then holds rows and blocks.
 
-    Candidates come from float32 products, within a bound on their error, and are measured again in float64; rows that
-    have too many of them are searched with float64 products. So the lists equal a float64 brute force and do not depend
-    on the part, memory, threads, BLAS or device. Ties go to the smaller index. Raises ValueError unless
-    1 <= k <= N - 1, for rows that are not of unit norm, and for queries outside of the rows.
+    Candidates come from float32 products and the bound of their error, and are measured again in float64. Rows with too
+    many candidates are searched with float64 products. The lists equal a float64 brute force, and do not depend on the
+    part, memory, threads, BLAS or device. Ties go to the smaller index. Raises ValueError unless 1 <= k <= N - 1, for
+    rows that are not of unit norm, and for queries outside of the rows.
     """
     single = np.ascontiguousarray(rows, dtype=np.float32)
     asked = range(len(single)) if queries is None else queries
@@ -78,7 +78,7 @@ def nearest_neighbors(
         from diffalign.alignment.search.torch_products import torch_search
 
         search = torch_search(single, k, budget, device)
-    found = Neighbors(np.empty((len(asked), k), np.int32), np.empty((len(asked), k), np.float32))
+    neighbors = Neighbors(np.empty((len(asked), k), np.int32), np.empty((len(asked), k), np.float32))
     waiting = np.arange(asked.start, asked.stop)
     chunk = max(1, min(32, _CHUNK_BYTES // (4 * len(single))))
     with ThreadPoolExecutor(threads) as pool:
@@ -92,17 +92,17 @@ def nearest_neighbors(
                     rows = slice(start, start + chunk)
                     return settle(rows, lists.indices[rows], lists.similarities[rows])
 
-                # all of it, because the next block takes the place of this one
+                # all parts now: the next block overwrites this one
                 left = np.concatenate(list(pool.map(part, range(0, len(block), chunk))))
                 at = block[~left] - asked.start
-                found.indices[at], found.similarities[at] = lists.indices[~left], lists.similarities[~left]
+                neighbors.indices[at], neighbors.similarities[at] = lists.indices[~left], lists.similarities[~left]
                 crowded.append(block[left])
             waiting = np.concatenate(crowded)
-    return found
+    return neighbors
 
 
 def _check(rows: NDArray[np.float32], k: int, queries: range, memory_mb: int) -> None:
-    """Raise ValueError for what cannot be searched."""
+    """Raise ValueError for arguments outside of their ranges."""
     count = len(rows)
     if not 1 <= k <= count - 1:
         raise ValueError(f"k = {k} neighbours need at least {k + 1} images, got {count}")
@@ -117,7 +117,9 @@ def _check(rows: NDArray[np.float32], k: int, queries: range, memory_mb: int) ->
 
 
 def _block_rows(count: int, precision: Precision, budget: int) -> int:
-    """How many rows a block has, for products with `count` rows: all, where half of the products give the rest."""
+    """Number of rows of a block, for products with `count` rows. All rows, where they fit: half of the products are
+    then known by symmetry.
+    """
     fit = max(1, min(budget // (_BYTES[precision] * count), (2**31 - 1) // count))
     return count if fit >= count and precision is np.float32 else min(_BLOCK_ROWS, fit)
 

@@ -1,4 +1,4 @@
-"""Compiled loops over neighbour lists: what array operations could only do with many times the memory and traffic."""
+"""Compiled loops over neighbour lists. Array operations would need many times the memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TILE = 32
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
 def _similarity(rows: NDArray[np.float32], i: int, j: int) -> float:
-    """Dot product of two rows, summed in float64 in an order that only their width decides."""
+    """Dot product of two rows in float64. The order of summation depends only on their width."""
     total = 0.0
     for d in range(rows.shape[1]):
         total += np.float64(rows[i, d]) * np.float64(rows[j, d])
@@ -29,11 +29,11 @@ def _settle(
     indices: NDArray[np.int32],
     similarities: NDArray[np.float32],
 ) -> None:
-    """Measure the candidates of row i, which ascend, and write the nearest, ties in order of index."""
+    """Measure the candidates of row i, in ascending order, and write the nearest; ties in order of index."""
     steps = np.empty(len(candidates))
     for c in range(len(candidates)):
         steps[c] = -np.rint(_similarity(rows, i, candidates[c]) / QUANTUM)
-    # stable: ties stay in order of index
+    # a stable sort keeps ties in order of index
     best = np.argsort(steps, kind="mergesort")
     for rank in range(len(indices)):
         indices[rank] = candidates[best[rank]]
@@ -50,23 +50,24 @@ def settle_products(
     indices: NDArray[np.int32],
     similarities: NDArray[np.float32],
 ) -> NDArray[np.bool_]:
-    """Write the nearest neighbours of each query, whose candidates are the columns with products of at least its cut.
+    """Write the nearest neighbours of each query. Candidates are the columns whose products reach its cut.
 
-    rows: (N, D). queries: (B,). products: (B, N), -inf for a query and itself. cuts: (B,), of the products' type.
-    indices, similarities: (B, k), written. Returns which queries have more than `most` candidates and are left out.
+    rows: (N, D). queries: (B,). products: (B, N), -inf for a query with itself. cuts: (B,), of the type of products.
+    indices, similarities: (B, k), written. Returns (B,) whether a query has more than `most` candidates; its
+    lists are then not written.
     """
     crowded = np.zeros(len(queries), np.bool_)
     candidates = np.empty(products.shape[1], np.int32)
     for row in range(len(queries)):
-        found = 0
+        count = 0
         for column in range(products.shape[1]):
-            # written always and kept if it is one: no branch to guess
-            candidates[found] = column
-            found += products[row, column] >= cuts[row]
-        if found > most:
+            # without a branch: written always, counted if it is a candidate
+            candidates[count] = column
+            count += products[row, column] >= cuts[row]
+        if count > most:
             crowded[row] = True
         else:
-            _settle(rows, queries[row], candidates[:found], indices[row], similarities[row])
+            _settle(rows, queries[row], candidates[:count], indices[row], similarities[row])
     return crowded
 
 
@@ -79,10 +80,10 @@ def settle_listed(
     indices: NDArray[np.int32],
     similarities: NDArray[np.float32],
 ) -> None:
-    """Write the nearest neighbours of each query, whose candidates are given; a query without any is left out.
+    """Write the nearest neighbours of each query from a list of candidates; nothing for a query without candidates.
 
-    rows: (N, D). queries: (B,). starts: (B + 1,), where the candidates of each query stand in `candidates`.
-    indices, similarities: (B, k), written.
+    rows: (N, D). queries: (B,). candidates: those of all queries, concatenated. starts: (B + 1,), where those of each
+    query begin. indices, similarities: (B, k), written.
     """
     for row in range(len(queries)):
         listed = candidates[starts[row] : starts[row + 1]]
@@ -92,7 +93,7 @@ def settle_listed(
 
 @njit(nogil=True, cache=True)
 def mirror(products: NDArray[np.float32], start: int, stop: int) -> None:
-    """Copy rows start … stop - 1, right of column `stop`, below themselves: products[j, i] = products[i, j]."""
+    """Copy the rows start … stop - 1 right of column `stop` to the lower triangle: products[j, i] = products[i, j]."""
     for left in range(stop, products.shape[1], _TILE):
         for top in range(start, stop, _TILE):
             for j in range(left, min(left + _TILE, products.shape[1])):
@@ -102,15 +103,15 @@ def mirror(products: NDArray[np.float32], start: int, stop: int) -> None:
 
 @njit(nogil=True, cache=True)
 def reverse_edges(targets: NDArray[np.int32]) -> NDArray[np.int64]:
-    """(L N k,), which edge of the same layer is j -> i for each edge i -> j of (L, N, k) targets; -1 for none."""
+    """Position (L N k,) of the edge j -> i in the same layer, for each edge i -> j of targets (L, N, k), or -1."""
     layers, count, k = targets.shape
-    found = np.full(layers * count * k, -1, np.int64)
+    reverse = np.full(layers * count * k, -1, np.int64)
     for layer in range(layers):
         for i in range(count):
             for rank in range(k):
                 j = targets[layer, i, rank]
                 for back in range(k):
                     if targets[layer, j, back] == i:
-                        found[(layer * count + i) * k + rank] = (layer * count + j) * k + back
+                        reverse[(layer * count + i) * k + rank] = (layer * count + j) * k + back
                         break
-    return found
+    return reverse

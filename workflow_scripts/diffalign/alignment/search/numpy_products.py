@@ -1,4 +1,4 @@
-"""Candidates of the neighbour search from matrix products of NumPy."""
+"""Candidates of the neighbour search from NumPy's matrix products."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from numpy.typing import NDArray
 from diffalign.alignment.search.bounds import Precision, Search, Settle, candidate_slack, column_step, group_shape
 from diffalign.alignment.search.kernels import mirror, settle_products
 
-# of products with themselves, of which a block makes some twice
+# rows of a block of products of all rows with themselves
 _SYMMETRIC_ROWS = 1024
 
 
 def numpy_search(rows: NDArray[np.float32], k: int, budget: int) -> Search:
-    """Candidates from matrix products of NumPy. Those of a block must be chosen before the next block is searched."""
+    """A search with NumPy's matrix products. A block must be settled before the next one is searched.
+
+    rows: (N, D) float32 of unit norm. budget: bytes for blocks.
+    """
     count, width = rows.shape
     depth, groups = group_shape(count, k)
 
@@ -22,7 +25,7 @@ def numpy_search(rows: NDArray[np.float32], k: int, budget: int) -> Search:
     def search(block: NDArray[np.intp], precision: Precision, most: int) -> Settle:
         nonlocal held
         if held.dtype != precision or len(held) < len(block):
-            # one block's memory serves the next: to be given fresh pages costs a tenth of the time
+            # blocks reuse memory: allocating new pages takes a tenth of the time
             held = np.empty((len(block), count), precision)
         products = held[: len(block)]
         if len(block) == count and precision is np.float32:
@@ -40,7 +43,7 @@ def numpy_search(rows: NDArray[np.float32], k: int, budget: int) -> Search:
             piece = products[part]
             maxima = piece[:, : depth * groups].reshape(len(piece), depth, groups).max(axis=1)
             lowest = np.partition(maxima, groups - k, axis=1)[:, groups - k].astype(np.float64) - slack
-            # rounded down, and of the products' type: otherwise all of them would be converted
+            # rounded down, in the type of the products, which are then not converted
             cuts = np.nextafter(lowest.astype(precision), precision(-np.inf))
             return np.asarray(settle_products(rows, block[part], piece, cuts, most, indices, similarities))
 
@@ -50,7 +53,7 @@ def numpy_search(rows: NDArray[np.float32], k: int, budget: int) -> Search:
 
 
 def _symmetric_products(rows: NDArray[np.float32], products: NDArray[np.float32]) -> None:
-    """All products of rows with rows, from those right of the diagonal."""
+    """Products of all rows with all rows, computed right of the diagonal and mirrored."""
     for start in range(0, len(rows), _SYMMETRIC_ROWS):
         stop = min(start + _SYMMETRIC_ROWS, len(rows))
         np.matmul(rows[start:stop], rows[start:].T, out=products[start:stop, start:])

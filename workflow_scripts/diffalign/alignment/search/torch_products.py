@@ -1,4 +1,4 @@
-"""Candidates of the neighbour search from matrix products of torch, on a GPU; the proof is that of `bounds`."""
+"""Candidates of the neighbour search from torch's matrix products, on a GPU; error bounds are those of `bounds`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from diffalign.alignment.search.kernels import settle_listed
 
 
 def torch_search(rows: NDArray[np.float32], k: int, budget: int, device: torch.device) -> Search:
-    """Candidates from matrix products of torch.
+    """A search with torch's matrix products.
 
     rows: (N, D) float32 of unit norm; copied to the device. budget: bytes for blocks there. Raises ValueError where
-    torch is allowed less than float32 in products (TF32), for which the bound on their error does not hold.
+    torch may use less than float32 in products (TF32), for which the error bound does not hold.
     """
     allowed = torch.get_float32_matmul_precision()
     if allowed != "highest":
@@ -41,7 +41,7 @@ def torch_search(rows: NDArray[np.float32], k: int, budget: int, device: torch.d
         mask = products >= cut[:, None]
         counts = mask.sum(dim=1)
         crowded = counts > most
-        # before their candidates are listed, which may be all rows
+        # their candidates may be all rows, so they are not listed
         mask[crowded] = False
         columns = mask.nonzero()[:, 1].to(torch.int32).cpu().numpy()
         ends = np.concatenate([[0], counts.masked_fill(crowded, 0).cumsum(0).cpu().numpy()])

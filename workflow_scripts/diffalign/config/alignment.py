@@ -1,0 +1,115 @@
+"""The section `alignment`: metrics, and the settings that every score depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from diffalign.alignment.settings import PARITY, PARITY_EPS, Preparation, check_draws
+from diffalign.config.fields import Distinct, FromExponent, NonEmpty, NonNegative, Positive, Section
+
+
+class AlignmentSection(Section):
+    """How representations are compared; docs/metrics.md."""
+
+    metrics: Annotated[NonEmpty[str], Distinct()] = Field(description="Names of metrics.")
+    k: Annotated[int, Field(ge=2)] = Field(10, description="Neighbours that a score looks at.")
+    k_max: Annotated[int, Field(ge=2)] = Field(
+        100,
+        description=("Neighbours that a list holds; every k up to it needs no new list. Cut to N - 1 on small sets."),
+    )
+    eps: NonNegative = Field(
+        0.0,
+        description=(
+            "Added to the denominators of CKNNA and CKA. 0 keeps a score free of scale; 1.0e-6 reproduces "
+            "platonic-rep, where the score then depends on N."
+        ),
+    )
+    rbf_sigma: Positive = Field(
+        1.0, description="Bandwidth of the RBF kernel of cka_rbf and unbiased_cka_rbf, in distances between unit rows."
+    )
+    parity: Literal["platonic", "vfm-vae"] | None = Field(
+        None,
+        description=(
+            "Prepare features and add eps exactly as a published script does: platonic (measure_alignment.py without "
+            "--precise) or vfm-vae. It sets clamp, clamp_rule, clamp_over, center, whiten and eps."
+        ),
+    )
+    clamp: Annotated[float, Field(gt=0, le=1), FromExponent] | None = Field(
+        None,
+        description=(
+            "Clamp features at this quantile of their absolute values (0.95 in platonic-rep); null leaves them."
+        ),
+    )
+    clamp_rule: Literal["exact", "per_image"] = Field(
+        "exact", description="The quantile of all values of the layer, or the mean over images of the quantile of each."
+    )
+    clamp_over: Literal["layer", "model"] = Field(
+        "layer", description="Whether the quantile is that of one layer or of all layers of the model together."
+    )
+    center: bool = Field(False, description="Subtract the mean of every dimension before normalising rows.")
+    whiten: bool = Field(
+        False, description="PCA whitening before rows are normalised; needs more images than dimensions."
+    )
+    permutations: Annotated[int, Field(ge=1)] = Field(
+        200,
+        description="Relabellings of the images that the null of a score is made of, the same for all pairs of layers.",
+    )
+    alpha: Annotated[float, Field(gt=0, lt=1), FromExponent] = Field(
+        0.05,
+        description=(
+            "A calibrated score is above 0 where the score exceeds the (1 - alpha) quantile of its null; at least "
+            "1/alpha - 1 permutations are needed."
+        ),
+    )
+    split_selection: bool = Field(
+        False,
+        description=(
+            "Also choose the best pair of layers on one half of the images and report it on the other, beside the "
+            "uncorrected maximum."
+        ),
+    )
+    shards: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1,
+        description=(
+            "Jobs that share the neighbour lists of a bundle, each searching for a range of its images. The lists are "
+            "the same; another number computes them again. docs/scale.md"
+        ),
+    )
+
+    @property
+    def preparation(self) -> Preparation:
+        """What is done to features: the named options, or those of a published script."""
+        if self.parity is not None:
+            return PARITY[self.parity]
+        return Preparation(**{key: getattr(self, key) for key in _PREPARATION})
+
+    def resolved(self) -> AlignmentSection:
+        """The same with the eps of a published script where parity asks for it."""
+        return self if self.parity is None else self.model_copy(update={"eps": PARITY_EPS})
+
+
+_PREPARATION = tuple(each.name for each in fields(Preparation))
+
+
+def check(section: AlignmentSection) -> Iterator[str]:
+    """Numbers that contradict each other, and options that a parity sets."""
+    defaults = AlignmentSection.model_fields
+    if section.k > section.k_max:
+        yield f"alignment.k: {section.k} is more than the lists hold (alignment.k_max = {section.k_max})"
+    if section.parity:
+        for key in (*_PREPARATION, "eps"):
+            # a default that is spelled out asks for nothing
+            if getattr(section, key) != defaults[key].default:
+                yield f"alignment.{key}: is set by parity '{section.parity}'; give one of the two"
+    elif section.clamp is None:
+        for key in ("clamp_rule", "clamp_over"):
+            if getattr(section, key) != defaults[key].default:
+                yield f"alignment.{key}: means nothing without alignment.clamp"
+    try:
+        check_draws(section.permutations, section.alpha)
+    except ValueError as error:
+        yield f"alignment.permutations: {error}"

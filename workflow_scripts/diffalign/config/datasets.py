@@ -1,0 +1,271 @@
+"""The section `datasets`: where images, texts and human choices come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from diffalign.config.fields import Count, Listed, NonEmpty, Section, Sha256, Text, Word
+from diffalign.specs import Dataset, SimilarityFile, SourceFile, Texts, TripletFile
+
+ColumnNames = str | NonEmpty[str] | None
+
+
+class SourceEntry(Section):
+    """A file of a data set."""
+
+    path: Text = Field(description="The file, relative to the working directory, or absolute.")
+    sha256: Sha256 | None = Field(None, description="What the file must have; null takes any.")
+
+    def record(self) -> SourceFile:
+        """What jobs receive."""
+        return SourceFile(self.path, self.sha256)
+
+
+class TripletEntry(Section):
+    """A file of odd-one-out choices."""
+
+    path: Text = Field(description=".npy, or text without a header.")
+    first: Literal[0, 1] = Field(description="The number of the first concept.")
+    odd: Literal["last", "column"] = Field(
+        description=(
+            "last: the third object of a row is the odd one, as in train_90.npy. column: the fourth column names it by "
+            "1, 2 or 3; a fifth is the person."
+        )
+    )
+    sha256: Sha256 | None = Field(None, description="What the file must have; null takes any.")
+
+    def record(self) -> TripletFile:
+        """What jobs receive."""
+        return TripletFile(self.path, self.first, self.odd, self.sha256)
+
+
+class SimilarityEntry(Section):
+    """A matrix of human similarities."""
+
+    path: Text = Field(description="A square matrix: .npy, .csv without a header, or .mat.")
+    key: str | None = Field(None, description="The variable of a .mat that holds the matrix.")
+    names: Text = Field(
+        description="Names of its rows, uniqueIDs or words of a single concept; a text of lines, or .mat."
+    )
+    names_key: str | None = Field(None, description="The cell array of a .mat that holds the names.")
+    measures: Literal["dissimilarity", "similarity"] = Field("dissimilarity", description="What large values mean.")
+    sha256: Sha256 | None = Field(None, description="Of path; null for any.")
+
+    def record(self) -> SimilarityFile:
+        """What jobs receive."""
+        return SimilarityFile(self.path, self.names, self.key, self.names_key, self.measures, self.sha256)
+
+
+class TextFiles(Section):
+    """Files of texts of images, by conditioning."""
+
+    caption: Text | None = Field(None, description="A caption for each image.")
+    description: Text | None = Field(None, description="Another, usually longer text for each image.")
+    caption2: Text | None = Field(None, description="A second set of captions.")
+
+
+class ColumnsEntry(Section):
+    """Names of the columns of a table. Of several, the first that is not empty counts."""
+
+    name: str | None = Field(None, description="The name of each image; null names rows by number, 00000000 and so on.")
+    image: str | None = Field(
+        None, description="Images, encoded or as paths beside the table; null where there are only texts."
+    )
+    label: ColumnNames = Field(None, description="The class of each image.")
+    caption: ColumnNames = Field(None, description="The caption of each image.")
+    description: ColumnNames = Field(None, description="Another, usually longer text of each image.")
+
+
+class HubTable(Section):
+    """A data set of the Hugging Face hub."""
+
+    repository: Text = Field(description="Repository id.")
+    revision: str | None = Field(
+        None, description="Branch, tag or commit; null takes the newest. The commit is recorded."
+    )
+    files: Listed[str] = Field(("*.parquet",), description="Patterns of the files to take.")
+
+
+class DatasetEntry(Section):
+    """A set of images, of texts, or of names of features."""
+
+    kind: Literal["photographs", "folder", "synsets", "transformed", "table", "things", "precomputed"] = Field(
+        description=(
+            "photographs: crops of the photographs that ship with scikit-image and scikit-learn. folder: the images of "
+            "one flat folder. synsets: one folder a class, as ImageNet's validation set is usually unpacked. "
+            "transformed: a folder of VFM-VAE, with clean/, noise_0.050/ and so on, and equivariance_transforms.json. "
+            "things: the concepts of THINGS, human choices among them, and one image of each in the folder path. "
+            "table: images and texts, or texts alone, in the rows of Parquet, CSV, TSV or JSON lines. precomputed: no "
+            "images, only features that were made elsewhere (models of family precomputed)."
+        )
+    )
+    path: str | None = Field(
+        None,
+        description=(
+            "The folder; for kind table a file or a folder of tables. Relative to the working directory, or absolute; "
+            "checked when the job runs."
+        ),
+    )
+    size: Annotated[int, Field(ge=16)] | None = Field(
+        None,
+        description=(
+            "Side in pixels of the square PNG files that every model starts from; of every kind but precomputed, and "
+            "of things and table with images. Those of kind transformed must have it already."
+        ),
+    )
+    square: Literal["adm", "crop", "squash"] = Field(
+        "adm",
+        description=(
+            "How a photograph becomes a square. adm: halve by box filter while twice too large, bicubic to the short "
+            "side, centre crop (as ADM, SiT, REPA). crop: bicubic to the short side in one step, centre crop. squash: "
+            "bicubic to size x size, ignoring the aspect."
+        ),
+    )
+    sample: Count | None = Field(
+        None,
+        description=("Images to draw, keyed by (seed, name); null takes all. A larger sample contains a smaller one."),
+    )
+    labels: Literal["none", "prefix"] = Field(
+        "none",
+        description=(
+            "For kinds folder and transformed. prefix: the label is the file name up to its last underscore, as in "
+            "n01440764_10026.png."
+        ),
+    )
+    per_photograph: Count = Field(16, description="For kind photographs, crops of each photograph.")
+    texts: TextFiles = Field(
+        TextFiles(),
+        description=(
+            "Files of texts of images, for the conditionings of these names, in place of the data set's own: a .json "
+            "mapping of image names to texts, or a .tsv of two columns, name and text, with a header."
+        ),
+    )
+    words: Text | None = Field(
+        None,
+        description=(
+            "A file of lines 'n01440764 tench, Tinca tinca': the prompt of the conditioning label is the text up to "
+            "the first comma. null takes the label itself, which for WordNet synsets is an error where it is asked "
+            "for."
+        ),
+    )
+    concepts: SourceEntry | None = Field(
+        None,
+        description=(
+            "For kind things, things_concepts.tsv: ids (names of images), words (captions), definitions "
+            "(descriptions), categories. Its order is that of triplets and dimensions."
+        ),
+    )
+    dimensions: SourceEntry | None = Field(
+        None,
+        description="For kind things, dimensions learned from choices, such as VICE's; .npy, one row a concept.",
+    )
+    similarities: SimilarityEntry | None = Field(
+        None, description="For kind things, human similarities of every two of some objects; docs/human.md."
+    )
+    triplets: dict[Word, TripletEntry] = Field(
+        {},
+        description="For kind things, files of odd-one-out choices by a word of yours; human.triplets picks one.",
+    )
+    columns: ColumnsEntry = Field(ColumnsEntry(), description="For kind table, names of its columns.")
+    caption_index: int = Field(
+        0, description="For kind table, which text of a cell that holds a list; negative from its end."
+    )
+    prompt: str = Field("", description="For kind table, a text that is put before every caption.")
+    hub: HubTable | None = Field(
+        None, description="For kind table, a data set of the Hugging Face hub in place of a path."
+    )
+
+    def record(self) -> Dataset:
+        """What jobs receive of its images."""
+        return Dataset(
+            kind=self.kind,
+            size=self.size,
+            path=self.path,
+            square=self.square,
+            sample=self.sample,
+            labels=self.labels,
+            per_photograph=self.per_photograph,
+            columns={key: _plain(value) for key, value in self.columns if key in self.columns.model_fields_set},
+            caption_index=self.caption_index,
+            prompt=self.prompt,
+            hub=None if self.hub is None else self.hub.model_dump(mode="json"),
+        )
+
+    def text_files(self) -> Texts:
+        """Files of texts of its images."""
+        files = {key: path for key, path in self.texts if path is not None}
+        return Texts(files, self.words)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True)
+class Things:
+    """Files about the objects of a data set of kind things. triplets: word -> file of choices."""
+
+    concepts: SourceFile
+    dimensions: SourceFile | None
+    triplets: dict[str, TripletFile]
+    similarities: SimilarityFile | None
+
+    @classmethod
+    def of(cls, entry: DatasetEntry) -> Things:
+        """The files that an entry of kind things names."""
+        assert entry.concepts is not None  # the entry is checked
+        return cls(
+            entry.concepts.record(),
+            None if entry.dimensions is None else entry.dimensions.record(),
+            {word: file.record() for word, file in entry.triplets.items()},
+            None if entry.similarities is None else entry.similarities.record(),
+        )
+
+
+# the keys of an entry that each kind reads beside `kind`
+_OF_IMAGES = frozenset({"size", "texts", "words"})
+_KEYS = {
+    "photographs": _OF_IMAGES | {"per_photograph"},
+    "folder": _OF_IMAGES | {"path", "square", "sample", "labels"},
+    "synsets": _OF_IMAGES | {"path", "square", "sample"},
+    "transformed": _OF_IMAGES | {"path", "sample", "labels"},
+    "table": _OF_IMAGES | {"path", "square", "sample", "columns", "caption_index", "prompt", "hub"},
+    "things": _OF_IMAGES | {"path", "square", "concepts", "dimensions", "triplets", "similarities"},
+    "precomputed": frozenset[str](),
+}
+
+
+def check(name: str, entry: DatasetEntry) -> Iterator[str]:
+    """Mistakes that one key does not show: keys of another kind, and what a kind needs."""
+    place, kind, given = f"datasets.{name}", entry.kind, entry.model_fields_set
+    for key in sorted(given - _KEYS[kind] - {"kind"}):
+        yield f"{place}.{key}: means nothing for kind '{kind}'"
+    if kind in ("photographs", "folder", "synsets", "transformed") and entry.size is None:
+        yield f"{place}: missing key 'size'"
+    if kind in ("folder", "synsets", "transformed") and not entry.path:
+        yield f"{place}: kind '{kind}' needs a path"
+    if kind == "table":
+        yield from _table_mistakes(place, entry)
+    if kind == "things":
+        if entry.path and not entry.size:
+            yield f"{place}: with images (path), kind 'things' needs a size"
+        for key in ("concepts", "triplets"):
+            if not getattr(entry, key):
+                yield f"{place}: kind 'things' needs the key '{key}'"
+
+
+def _table_mistakes(place: str, entry: DatasetEntry) -> Iterator[str]:
+    if bool(entry.path) == bool(entry.hub):
+        yield f"{place}: kind 'table' needs a path or a repository of the hub, one of the two"
+    columns = entry.columns
+    if not any((columns.image, columns.caption, columns.description, columns.label)):
+        yield f"{place}.columns: says neither where images are nor where texts are"
+    if columns.image and not entry.size:
+        yield f"{place}: missing key 'size'"
+    for key in () if columns.image else ("size", "square"):
+        if key in entry.model_fields_set:
+            yield f"{place}.{key}: means nothing without images; say columns.image"

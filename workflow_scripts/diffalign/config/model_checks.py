@@ -1,0 +1,190 @@
+"""Checks of entries of models: keys that a family does not read, what it needs, and names of other models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from diffalign import names
+from diffalign.config.models import FeatureFilesEntry, ModelEntry
+from diffalign.names import UnknownName
+from diffalign.specs import LABEL_CONDITIONINGS, PLACEHOLDERS, TEXTS_OF_IMAGES, FeatureFiles
+
+if TYPE_CHECKING:
+    from diffalign.models import Kind
+
+
+def family_keys(families: Mapping[str, Kind]) -> list[str]:
+    """The keys of an entry that only some families know, as these declare them."""
+    declared = {key for kind in families.values() for key in (*kind.needs, *kind.takes)}
+    return [key for key in ModelEntry.model_fields if key in declared]
+
+
+def check(
+    name: str, entry: ModelEntry, entries: Mapping[str, ModelEntry], families: Mapping[str, Kind]
+) -> Iterator[str]:
+    """Mistakes that one key does not show: keys that a family does not read, and names of other models.
+
+    entries: of all models that were read.
+    """
+    place = f"models.{name}"
+    if entry.family not in families:
+        yield f"{place}.family: {names.unknown('family', entry.family, families)}"
+    else:
+        yield from _input_mistakes(place, entry, entries, families[entry.family])
+        yield from _family_mistakes(place, entry, entries, families)
+    yield from _weights_mistakes(place, entry)
+    yield from _feature_mistakes(place, entry.features)
+    yield from _variant_mistakes(place, entry)
+    yield from _layer_mistakes(place, name, entry)
+
+
+def _weights_mistakes(place: str, entry: ModelEntry) -> Iterator[str]:
+    weights = entry.weights
+    if weights is None:
+        return
+    needs = {
+        "hub": ("hub", "a repository id such as owner/name"),
+        "folder": ("folder", "a path"),
+        "file": ("path", "a checkpoint's file"),
+        "package": ("package", "the name that Python imports it by"),
+    }
+    key, what = needs.get(weights.source, ("source", ""))
+    if not getattr(weights, key):
+        yield f"{place}.weights: from '{weights.source}' needs the key '{key}', {what}"
+    if weights.source == "miniature" and not entry.miniature:
+        yield f"{place}.weights: from 'miniature' needs the key 'miniature' of the model, its widths"
+
+
+def _layer_mistakes(place: str, name: str, entry: ModelEntry) -> Iterator[str]:
+    try:
+        layers = names.expand_layers(entry.layers)
+    except UnknownName as error:
+        yield f"{place}.layers: {error}"
+        return
+    try:
+        taken = names.take_layers(entry.take, layers, name)
+    except UnknownName as error:
+        yield f"{place}.take: {error}"
+        taken = layers
+    try:
+        default = names.resolve_layer(entry.default_layer, layers, name)
+    except UnknownName as error:
+        yield f"{place}.default_layer: {error}"
+    else:
+        if default not in taken:
+            yield f"{place}.default_layer: '{default}' is not among the layers that 'take' names"
+
+
+_DRAWN = ("posterior", "latent_statistics", "latents_from", "seeding", "seed")
+
+
+def _needed_and_idle(entry: ModelEntry, reads: str) -> tuple[list[str], list[str]]:
+    """Keys that a model needs, and those that mean nothing to it, by what its family reads."""
+    if reads == "pixels":
+        idle = ["latents", "noise", "conditionings", "embeddings", "features"]
+        return ["input"], idle + (list(_DRAWN) if "latent" not in entry.layers else [])
+    if reads == "texts":
+        return ["conditionings"], ["input", "latents", "noise", "embeddings", "features", *_DRAWN]
+    if reads == "latents":
+        idle = ["input", "posterior", "latent_statistics", "latents_from", "features"]
+        return ["latents", "noise", "conditionings"], idle
+    idle = ["weights", "miniature", "precision", "input", "latents", "noise", "conditionings", "embeddings"]
+    return ["features"], [*idle, *_DRAWN, "batch_size"]
+
+
+def _input_mistakes(place: str, entry: ModelEntry, entries: Mapping[str, ModelEntry], kind: Kind) -> Iterator[str]:
+    """Keys that a model needs or that mean nothing to it, and an autoencoder that is none."""
+    source = None if entry.weights is None else entry.weights.source
+    if source == "none" and kind.has_weights:
+        yield f"{place}.weights: from 'none' means that nothing is learned; models of '{entry.family}' have weights"
+    if source not in ("none", None) and not kind.has_weights:
+        yield f"{place}.weights: nothing of family '{entry.family}' is learned; say {{from: none}}"
+    needed, idle = _needed_and_idle(entry, kind.reads)
+    for key in needed:
+        if not getattr(entry, key):
+            yield f"{place}: family '{entry.family}' reads {kind.reads} and needs the key '{key}'"
+    for key in idle:
+        if key in entry.model_fields_set and getattr(entry, key):
+            yield f"{place}.{key}: means nothing for this model of family '{entry.family}', which reads {kind.reads}"
+    if entry.latents and entry.latents not in entries:
+        yield f"{place}.latents: {names.unknown('model', entry.latents, entries)}"
+    elif entry.latents and not _takes_latent(entries[entry.latents]):
+        yield f"{place}.latents: '{entry.latents}' has, or takes, no layer 'latent', so it is no autoencoder"
+
+
+def _family_mistakes(
+    place: str, entry: ModelEntry, entries: Mapping[str, ModelEntry], families: Mapping[str, Kind]
+) -> Iterator[str]:
+    """Keys that only some families know, and the conditionings of a model."""
+    kind = families[entry.family]
+    for key in kind.needs:
+        if not getattr(entry, key):
+            yield f"{place}: family '{entry.family}' needs the key '{key}'"
+    for key in family_keys(families):
+        is_given = key in entry.model_fields_set and getattr(entry, key) != ModelEntry.model_fields[key].default
+        if is_given and key not in (*kind.needs, *kind.takes):
+            yield f"{place}.{key}: means nothing for family '{entry.family}'"
+    if kind.conditioned_on == "labels":
+        for word in entry.conditionings:
+            if word not in LABEL_CONDITIONINGS:
+                yield f"{place}.conditionings: a class-conditional model takes no '{word}'; allowed: uncond, label"
+        if entry.embeddings:
+            yield f"{place}.embeddings: means nothing for a class-conditional model"
+    if kind.reads == "texts":
+        allowed = ", ".join(TEXTS_OF_IMAGES)
+        for word in entry.conditionings:
+            if word not in TEXTS_OF_IMAGES:
+                yield f"{place}.conditionings: a language model reads no '{word}'; allowed: {allowed}"
+    tokens = entry.class_tokens
+    if tokens is not None and tokens not in entries:
+        yield f"{place}.class_tokens: {names.unknown('model', tokens, entries)}"
+    elif tokens is not None and entries[tokens].latents:
+        yield f"{place}.class_tokens: '{tokens}' reads latents; expected a model that gives one vector an image"
+
+
+def _feature_mistakes(place: str, features: FeatureFilesEntry | None) -> Iterator[str]:
+    """Files of features that lie nowhere or in two places, and keys of a download."""
+    if features is None:
+        return
+    if (features.path is None) == (features.url is None):
+        yield f"{place}.features: needs one of 'path' and 'url'"
+    if features.sha256 is not None and features.url is None:
+        yield f"{place}.features.sha256: is of a download, and there is no url"
+    if features.url is not None and not FeatureFiles(url=features.url).file:
+        yield f"{place}.features.url: '{features.url}' names no file"
+    if features.quality and features.layout != "platonic":
+        yield f"{place}.features.quality: only files of layout platonic have it, not of '{features.layout}'"
+
+
+def _variant_mistakes(place: str, entry: ModelEntry) -> Iterator[str]:
+    """Placeholders of paths, noise levels, and words that names could not hold."""
+    for key, source, allowed in (
+        ("features", entry.features, PLACEHOLDERS),
+        ("latents_from", entry.latents_from, PLACEHOLDERS[:2]),
+    ):
+        for part in ("path", "names"):
+            for word in re.findall(r"\{([^{}]*)\}", getattr(source, part, None) or ""):
+                if word not in allowed:
+                    yield f"{place}.{key}.{part}: {names.unknown('placeholder', word, allowed)}"
+    if entry.noise:
+        try:
+            names.canonical_noise(entry.noise)
+        except UnknownName as error:
+            yield f"{place}.noise: {error}"
+    if entry.conditionings[:1] == (names.TEXT,):
+        yield f"{place}.conditionings: '{names.TEXT}' reads no image, so it is no default and cannot stand first"
+    for word in entry.embeddings:
+        if names.is_variant_word(word):
+            yield f"{place}.embeddings: '{word}' means something else in names; choose another word"
+
+
+def _takes_latent(entry: ModelEntry) -> bool:
+    if entry.features:
+        return False
+    try:
+        return "latent" in names.take_layers(entry.take, names.expand_layers(entry.layers), "")
+    except UnknownName:
+        # reported where that model is checked
+        return True
