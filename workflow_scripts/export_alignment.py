@@ -22,13 +22,13 @@ def export_alignment(matrices: Sequence[Path], path: Path, recipe: Path) -> None
     matrices: of one metric, of every A with every B. Raises ValueError where a pair is missing, StoreError where no
     score is defined.
     """
-    found = {(each.bundle("a"), each.bundle("b")): each for each in map(read_matrix, matrices)}
-    y, x = (list(dict.fromkeys(side)) for side in zip(*found, strict=True))
-    missing = [f"{a} and {b}" for b in x for a in y if (a, b) not in found]
-    if missing or len(found) != len(matrices):
+    matrix_of = {(each.bundle("a"), each.bundle("b")): each for each in map(read_matrix, matrices)}
+    y, x = (list(dict.fromkeys(side)) for side in zip(*matrix_of, strict=True))
+    missing = [f"{a} and {b}" for b in x for a in y if (a, b) not in matrix_of]
+    if missing or len(matrix_of) != len(matrices):
         raise ValueError(f"{path}: no single matrix of {missing[0] if missing else 'each pair'}")
-    platonic.write_alignment(path, [[found[a, b].values for a in y] for b in x])
-    recipes = [{**found[a, b].recipe} for b in x for a in y]
+    platonic.write_alignment(path, [[matrix_of[a, b].values for a in y] for b in x])
+    recipes = [{**matrix_of[a, b].recipe} for b in x for a in y]
     KIND.write_json(recipe, x=x, y=y, recipes=recipes)
 
 

@@ -28,7 +28,7 @@ def images(
     spec_path: Path,
     download: tuple[Path, Path] | None = None,
 ) -> None:
-    """Write one PNG an image into `folder`, the manifest, and dataset.json, which says what the images are.
+    """Write one PNG an image into `folder`, the manifest, and dataset.json, which describes the images.
 
     concepts: the list of those of THINGS, each of which must have an image. download: of a data set of the hub, its
     folder and the record of it.

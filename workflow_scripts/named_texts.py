@@ -24,7 +24,7 @@ def named_texts(
     spec_path: Path,
     download: tuple[Path, Path] | None = None,
 ) -> None:
-    """Write the manifest, in which no row has a PNG, and dataset.json, which says what the texts are.
+    """Write the manifest, in which no row has a PNG, and dataset.json, which describes the texts.
 
     download: of a data set of the hub, its folder and the record of it. Raises TableError.
     """

@@ -42,19 +42,19 @@ def row(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """What the table says of one pair, without q."""
     estimates = {key: recipe[key] for key in _ESTIMATES if key != "se_cknna"}
     estimates["se_cknna"] = {"value": recipe["value"], **(recipe["interval"] or dict.fromkeys(_BOUNDS))}
-    found: dict[str, Any] = {key: recipe[key] for key in ("metric", "dataset", "reference", "mean_over", "n", "k")}
+    cells: dict[str, Any] = {key: recipe[key] for key in ("metric", "dataset", "reference", "mean_over", "n", "k")}
     for side in "ab":
-        found |= {
+        cells |= {
             side: recipe[side]["bundle"],
             f"kind_{side}": kind(recipe[side]),
             f"layer_{side}": recipe[side]["layers"][0]["layer"],
             f"robustness_{side}": recipe["robustness"].get(side, {}).get("mean", {}).get("value"),
         }
     for key, estimate in estimates.items():
-        found |= {key: estimate["value"], **{f"{key}_{bound}": estimate[bound] for bound in _BOUNDS}}
-    found |= {key: (recipe["null"] or {}).get(key) for key in ("z", "p")}
-    found |= {name: estimate["value"] for name, estimate in recipe["conditions"].items()}
-    return {**found, "miniature": is_miniature(recipe)}
+        cells |= {key: estimate["value"], **{f"{key}_{bound}": estimate[bound] for bound in _BOUNDS}}
+    cells |= {key: (recipe["null"] or {}).get(key) for key in ("z", "p")}
+    cells |= {name: estimate["value"] for name, estimate in recipe["conditions"].items()}
+    return {**cells, "miniature": is_miniature(recipe)}
 
 
 def kind(side: Mapping[str, Any]) -> str:

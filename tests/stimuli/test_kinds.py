@@ -16,7 +16,7 @@ from diffalign.stimuli.kinds import KINDS, DatasetKind, Supplied
 from diffalign.stimuli.squares import ImageError
 
 SCHEMA = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text(encoding="utf-8"))
-ENTRY = SCHEMA["properties"]["datasets"]["additionalProperties"]["properties"]
+ENTRY = SCHEMA["$defs"]["DatasetEntry"]["properties"]
 RNG = np.random.default_rng(0)
 
 

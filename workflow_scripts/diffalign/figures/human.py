@@ -41,10 +41,10 @@ class Results:
     @cached_property
     def by_model(self) -> dict[str, dict[str, str]]:
         """Model -> its bundles and the names that were typed for them, in the order given."""
-        found: dict[str, dict[str, str]] = {}
+        bundles: dict[str, dict[str, str]] = {}
         for bundle, name in self.models.items():
-            found.setdefault(names.model_word(bundle), {})[bundle] = name
-        return found
+            bundles.setdefault(names.model_word(bundle), {})[bundle] = name
+        return bundles
 
 
 def read_results(

@@ -1,5 +1,5 @@
-"""What people said of the objects of a data set, in one file: choices, dimensions, categories; objects in order of
-name.
+"""What is known from people of the objects of a data set, in one file: choices, dimensions, categories; objects in
+order of name.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def readable(path: Path) -> Iterator[None]:
         # torch, numpy, zipfile and safetensors have an error of their own for each way to be broken
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if isinstance(error, pickle.UnpicklingError) or "allow_pickle" in str(error):
-            # both libraries say the same of a damaged file and of one that would have to be unpickled
+            # both libraries raise the same error for a damaged file and for one that would have to be unpickled
             reason = "it is damaged, or holds pickled objects and not only arrays and text; nothing of it was executed"
         raise StoreError(f"{path}: cannot be read as features ({reason})") from error
 

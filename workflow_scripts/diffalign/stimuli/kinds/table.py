@@ -84,17 +84,17 @@ def read_rows(
 def _files(path: Path) -> list[Path]:
     """The tables of a path. Raises TableError where there is none, or of several kinds."""
     if path.is_file():
-        found = [path]
+        tables = [path]
     elif path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+        tables = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
     else:
         raise TableError(f"{path}: no such table; datasets.*.path in config.yaml says where it is")
-    kinds = {file.suffix for file in found}
+    kinds = {file.suffix for file in tables}
     if len(kinds) != 1 or not kinds <= set(SUFFIXES):
         raise TableError(
             f"{path}: {', '.join(sorted(kinds)) or 'no tables'}; expected one kind of {', '.join(SUFFIXES)}"
         )
-    return found
+    return tables
 
 
 def _read(file: Path, asked: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -213,7 +213,7 @@ def _mistakes(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if columns.get("image") and not given.get("size"):
         yield "", "missing key 'size'"
     for key in () if columns.get("image") else ("size", "square"):
-        if given.get(key):
+        if key in given:
             yield key, "means nothing without images; say columns.image"
 
 
