@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import math
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +14,7 @@ from diffalign.io.feature_files import Features
 from diffalign.io.headers import StoreError, check_same_names
 from diffalign.io.layouts.content import TensorFile, readable, write_tensors
 from diffalign.io.layouts.row_names import write_names
+from diffalign.io.pickled_arrays import unpickled
 
 FILE = TensorFile(frozenset({"feats"}), "feats")
 
@@ -91,7 +89,7 @@ def read_alignment(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]
             shape, _, dtype = read(file)
             if shape != () or dtype != np.dtype(object):
                 raise StoreError(f"holds {dtype} of shape {shape}, not a dictionary")
-            content = _ArraysOnly(io.BytesIO(file.read())).load().item()
+            content = unpickled(file.read()).item()
     except FileNotFoundError:
         raise
     except Exception as error:
@@ -104,18 +102,3 @@ def read_alignment(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]
     if scores.ndim != 2 or indices.shape != (*scores.shape, 2):
         raise StoreError(f"{path}: scores {scores.shape} and indices {indices.shape}; expected (X, Y) and (X, Y, 2)")
     return scores.astype(np.float64), indices.astype(np.float64)
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Builds NumPy arrays and built-in containers and refuses every other name."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        # older NumPy wrote numpy.core
-        module = module.replace("numpy.core.", "numpy._core.")
-        if (module, name) in {
-            ("numpy._core.multiarray", "_reconstruct"),
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-        }:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no array; nothing of it was executed")
