@@ -37,10 +37,7 @@ def read_transform(path: Path, keys: tuple[str, ...] = ()) -> Transform:
     if path.suffix not in (".npz", ".npy", ".pkl"):
         raise TransformError(f"{path}: a transform is a file .npz, .npy or .pkl")
     try:
-        if path.suffix == ".pkl":
-            content = unpickled(path.read_bytes())
-        else:
-            content = np.load(path, allow_pickle=False)
+        content = unpickled(path.read_bytes()) if path.suffix == ".pkl" else np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise
     except Exception as error:
