@@ -123,8 +123,8 @@ def rectangular_maps(
     # beside each other where cells hold their numbers, else below each other
     across = 2 if (style.PAGE / 2 - left - SCALE) / len(columns) >= 0.2 else 1
     cell = min(0.36, (style.PAGE / across - left - SCALE) / len(columns))
-    each = cell * len(rows) + below + 0.3
-    height = each * (2 // across) + 0.25
+    each = cell * len(rows) + below + 0.24
+    height = each * (2 // across) + 0.12
     figure = plt.figure(figsize=(style.PAGE, height))
     size = cell * len(columns), cell * len(rows)
     if across == 2:
