@@ -1,6 +1,5 @@
 """Images of a data set: square PNG files and their manifest."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,13 +48,7 @@ def images(
         rows.append(row.in_manifest(file_sha256(path), notes))
     converted = sum(bool(row.notes) for row in rows)
     logs.log.info("%d images, %d of them converted to RGB (see the column notes)", len(rows), converted)
-    made_of = {
-        "dataset": name,
-        "condition": CLEAN,
-        **asdict(dataset),
-        "seed": seed,
-        **({"download": json.loads(download[1].read_text(encoding="utf-8"))} if download else {}),
-    }
+    made_of = manifest.made_of(name, CLEAN, asdict(dataset), seed, download[1] if download else None)
     manifest.write_manifest(manifest_path, spec_path, rows, made_of)
 
 

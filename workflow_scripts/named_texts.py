@@ -1,6 +1,5 @@
 """Names and texts of a data set without images: its manifest."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,13 +29,7 @@ def named_texts(
     """
     supplied = Supplied(seed, download[0] if download else None)
     rows = [row.in_manifest() for row in kinds.rows(dataset, supplied).rows]
-    made_of = {
-        "dataset": name,
-        "condition": CLEAN,
-        **asdict(dataset),
-        "seed": seed,
-        **({"download": json.loads(download[1].read_text(encoding="utf-8"))} if download else {}),
-    }
+    made_of = manifest.made_of(name, CLEAN, asdict(dataset), seed, download[1] if download else None)
     manifest.write_manifest(manifest_path, spec_path, rows, made_of)
     logs.log.info("%d rows", len(rows))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
@@ -53,10 +54,20 @@ def print_manifest(images: Iterable[Image]) -> str:
     return text.getvalue()
 
 
-def write_manifest(path: Path, spec_path: Path, images: Iterable[Image], made_of: Mapping[str, Any]) -> None:
-    """Write the manifest, and dataset.json: what the images are made of, with the sha256 of the manifest."""
+def write_manifest(path: Path, spec_path: Path, images: Iterable[Image], spec: Mapping[str, Any]) -> None:
+    """Write the manifest, and dataset.json: what the images are made of (`spec`), with the sha256 of the manifest."""
     write_text(path, print_manifest(images))
-    write_json(spec_path, {**made_of, "manifest_sha256": file_sha256(path)})
+    write_json(spec_path, {**spec, "manifest_sha256": file_sha256(path)})
+
+
+def made_of(
+    name: str, condition: str, entry: Mapping[str, Any], seed: int, download: Path | None = None
+) -> dict[str, Any]:
+    """What images or texts are made of, for `write_manifest`: the data set and its entry, the seed of a sample, and the
+    record of a download, where there is one.
+    """
+    downloaded = {} if download is None else {"download": json.loads(download.read_text(encoding="utf-8"))}
+    return {"dataset": name, "condition": condition, **entry, "seed": seed, **downloaded}
 
 
 def read_manifest(path: Path) -> list[Image]:
