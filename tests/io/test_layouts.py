@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import ROOT
 from safetensors.torch import save_file
 
@@ -19,8 +20,8 @@ from diffalign.io import feature_files
 from diffalign.io.feature_files import Features
 from diffalign.io.headers import StoreError
 from diffalign.io.latents import encode_names
-from diffalign.io.layouts import platonic, row_names, thingsvision, vfmvae
-from diffalign.io.layouts.feature_tables import Table, read_layers
+from diffalign.io.layouts import latent_folders, platonic, row_names, thingsvision, vfmvae
+from diffalign.io.layouts.feature_tables import LAYOUTS, Table, read_layers
 
 VALUES = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
 STACK = np.random.default_rng(1).standard_normal((6, 2, 3)).astype(np.float32)
@@ -467,3 +468,9 @@ def test_an_alignment_of_an_older_numpy_is_read(tmp_path: Path) -> None:
         file.write(pickle.dumps(np.array(best, dtype=object), protocol=3).replace(b"numpy._core", b"numpy.core"))
     scores, indices = platonic.read_alignment(path)
     assert (scores.tolist(), indices.tolist()) == ([[0.5]], [[[3.0, 1.0]]])
+
+
+def test_the_schema_names_every_layout() -> None:
+    defined = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text(encoding="utf-8"))["$defs"]
+    enum = {name: defined[name]["properties"]["layout"]["enum"] for name in ("FeatureFilesEntry", "LatentFilesEntry")}
+    assert enum == {"FeatureFilesEntry": ["auto", *LAYOUTS], "LatentFilesEntry": list(latent_folders.LAYOUTS)}
