@@ -32,10 +32,10 @@ def alignment_table(
     (standard error and 95 % interval over images), miniature. What is not known is empty. defaults: model -> its
     default layer.
     """
-    found = read_matrices(matrices, calibrations)
-    table = tables.frame((row for matrix in found for row in rows(matrix, defaults)), COLUMNS)
+    read = read_matrices(matrices, calibrations)
+    table = tables.frame((row for matrix in read for row in rows(matrix, defaults)), COLUMNS)
     tables.add_q(table, "p", "q")
-    logs.log.info("%d scores from %d matrices", len(table), len(found))
+    logs.log.info("%d scores from %d matrices", len(table), len(read))
     tables.write(table, tsv, parquet)
 
 

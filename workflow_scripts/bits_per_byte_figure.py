@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from diffalign import figures, logs
+from diffalign import logs
 from diffalign.alignment.metrics import METRICS
+from diffalign.figures import grids, style
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # raw scores are hollow, calibrated ones filled, in every panel
 _SCORES = {"maximum": "white", "maximum_calibrated": None}
 _LABELS = {"maximum": "largest score", "maximum_calibrated": "calibrated"}
@@ -29,46 +29,49 @@ def bits_per_byte_figure(table: Path, correlations: Path, panel: Mapping[str, st
     table, correlations: TSV of `quality_table`. panel: the metric, data set and condition to draw. No line is drawn
     through models of different series.
     """
-    figures.styled()
-    points, told = (_read(path, panel) for path in (table, correlations))
+    style.styled()
+    points, correlated = (_read(path, panel) for path in (table, correlations))
     predicting = points[np.isfinite(points["bits_per_byte"])]
     # where none predicts texts, empty panels say so
     shown = points if predicting.empty else predicting
     places = list(dict.fromkeys(zip(shown["other"], shown["variant"], strict=True)))
     looks = {
-        series: {"color": figures.COLORS[i % len(figures.COLORS)], "marker": _MARKERS[i % len(_MARKERS)]}
+        # every series has a marker of its own as well
+        series: {"color": style.COLORS[i % len(style.COLORS)], "marker": style.MARKERS[i % len(style.MARKERS)]}
         for i, series in enumerate(dict.fromkeys(predicting["series"]))
     }
-    rows, columns = figures.grid_of_panels(len(places), 5)
-    beside = max(2.4, 0.34 * len(places) + 0.9)
-    figure = plt.figure(figsize=(2.5 * columns + 4.4, max(2.5 * rows, beside) + 0.9), layout="constrained")
-    grid = figure.add_gridspec(rows, columns + 1, width_ratios=[1.0] * columns + [1.5])
+    rows, columns = grids.grid_of_panels(len(places), 3)
+    height = max(1.5 * rows, 0.24 * len(places) + 0.6)
+    figure = plt.figure(figsize=(style.PAGE, height + 0.5), layout="constrained")
+    # as wide as two of three panels
+    grid = figure.add_gridspec(rows, columns + 1, width_ratios=[1.0] * columns + [2 * columns / 3])
     panels: list[Axes] = []
     for i, place in enumerate(places):
         first = panels[0] if panels else None
         axes = figure.add_subplot(grid[i // columns, i % columns], sharex=first, sharey=first)
         panels.append(axes)
         _scatter(axes, _of(predicting, place), looks)
-        axes.set_title(_name(place), loc="left", fontsize=9)
+        axes.set_title(style.wrapped(_name(place), 1.4))
         axes.tick_params(labelbottom=i + columns >= len(places), labelleft=i % columns == 0)
     # better models to the right
     panels[0].invert_xaxis()
-    panels[0].set_ylim(bottom=min(0.0, panels[0].get_ylim()[0]))
-    _forest(figure.add_subplot(grid[:, columns]), told, places)
+    drawn = predicting[list(_SCORES)].to_numpy().ravel()
+    drawn = np.append(drawn[np.isfinite(drawn)], 0.0)
+    beyond = 0.06 * float(np.ptp(drawn)) or 1.0
+    panels[0].set_ylim(float(drawn.min()) - beyond, float(drawn.max()) + beyond)
+    _forest(figure.add_subplot(grid[:, columns]), correlated, places)
     _axis_labels(figure, panels, columns, METRICS[panel["metric"]].label)
-    figure.suptitle(
-        figures.title_of({**panel, "n": points["n"].iloc[0], "k": points["k"].iloc[0]}), x=0.01, ha="left", fontsize=9
-    )
-    figures.legend_below(figure, _legend(looks, bool(np.isfinite(told["within"]).any())), 7)
-    figures.save(figure, outputs, bool(shown["miniature"].any()))
+    style.heading(figure, style.title_of({**panel, "n": points["n"].iloc[0], "k": points["k"].iloc[0]}))
+    style.legend_below(figure, _legend(looks, bool(np.isfinite(correlated["within"]).any())), 7)
+    style.save(figure, outputs, bool(shown["miniature"].any()))
 
 
 def _read(path: Path, panel: Mapping[str, str]) -> pd.DataFrame:
-    found = pd.read_csv(path, sep="\t", keep_default_na=False, na_values={key: [""] for key in _NUMBERS})
+    table = pd.read_csv(path, sep="\t", keep_default_na=False, na_values={key: [""] for key in _NUMBERS})
     for key, value in panel.items():
-        found = found[found[key] == value]
+        table = table[table[key] == value]
     # a table without rows has no types
-    return found.astype(dict.fromkeys(found.columns.intersection(list(_NUMBERS)), "float64"))
+    return table.astype(dict.fromkeys(table.columns.intersection(list(_NUMBERS)), "float64"))
 
 
 _NUMBERS = ("bits_per_byte", "parameters", "maximum", "maximum_calibrated", "rho", "low", "high", "within")
@@ -88,60 +91,64 @@ def _scatter(axes: Axes, rows: pd.DataFrame, looks: Mapping[str, Mapping[str, An
     """Both scores of every model, a thin line between them; larger models are larger."""
     for each in rows.to_dict("records"):
         both = [each["maximum"], each["maximum_calibrated"]]
-        axes.plot([each["bits_per_byte"]] * 2, both, color="0.8", linewidth=0.8, zorder=1)
-        size = 3.2 + 1.5 * max(0.0, float(np.log10(each["parameters"]) - 8.5)) if each["parameters"] > 0 else 3.2
+        axes.plot([each["bits_per_byte"]] * 2, both, color=style.MISSING, linewidth=style.THIN, zorder=1)
+        size = 2.6 + 1.2 * max(0.0, float(np.log10(each["parameters"]) - 8.5)) if each["parameters"] > 0 else 2.6
         look = looks[each["series"]]
         for value, face in zip(both, _SCORES.values(), strict=True):
             axes.plot(
                 each["bits_per_byte"], value, linestyle="none", markersize=size,
-                markerfacecolor=face or look["color"], markeredgewidth=0.9, **look,
+                markerfacecolor=face or look["color"], markeredgewidth=0.7, **look,
             )  # fmt: skip
-    axes.grid(color="0.92", linewidth=0.6)
-    axes.set_axisbelow(True)
+    axes.grid()
+    axes.locator_params(axis="x", nbins=4)
     axes.margins(0.12)
 
 
-def _forest(axes: Axes, told: pd.DataFrame, places: Sequence[tuple[str, str]]) -> None:
+def _forest(axes: Axes, correlated: pd.DataFrame, places: Sequence[tuple[str, str]]) -> None:
     """Rank correlations of all panels with their intervals, raw above calibrated."""
-    if not np.isfinite(told["rho"]).any():
-        figures.say(axes, "too few language models that\npredict texts for a rank correlation")
+    if not np.isfinite(correlated["rho"]).any():
+        grids.in_place(axes, "too few language models that\npredict texts for a rank correlation")
         return
     for i, place in enumerate(places):
-        rows = _of(told, place)
+        rows = _of(correlated, place)
         for score, offset in zip(_SCORES, (-0.16, 0.16), strict=True):
             for each in rows[rows["score"] == score].to_dict("records"):
                 if np.isfinite(each["low"]):
-                    axes.plot([each["low"], each["high"]], [i + offset] * 2, color="0.3", linewidth=1.1, zorder=1)
+                    axes.plot(
+                        [each["low"], each["high"]], [i + offset] * 2, color=style.QUIET, linewidth=style.LINE, zorder=1
+                    )
                 if np.isfinite(each["rho"]):
-                    face = _SCORES[score] or "0.3"
-                    axes.plot(each["rho"], i + offset, "o", color="0.3", markerfacecolor=face, markersize=4.5)
+                    face = _SCORES[score] or style.QUIET
+                    axes.plot(each["rho"], i + offset, "o", color=style.QUIET, markerfacecolor=face, markersize=3.5)
                 if np.isfinite(each["within"]):
-                    axes.plot(each["within"], i + offset, "|", color=figures.BEST, markersize=7, markeredgewidth=1.6)
-    axes.axvline(0, color="0.6", linewidth=0.8, linestyle=":")
+                    axes.plot(each["within"], i + offset, "|", color=style.BEST, markersize=5, markeredgewidth=1.2)
+    axes.axvline(0, color=style.QUIET, linewidth=style.THIN, linestyle=":")
     axes.set_xlim(-1.05, 1.05)
     axes.set_xticks([-1, -0.5, 0, 0.5, 1])
     axes.set_ylim(len(places) - 0.5, -0.5)
-    axes.set_yticks(range(len(places)), [" ".join(_name(place).split("\n")) for place in places], fontsize=7.5)
-    axes.set_xlabel("rank correlation with quality (less bits per byte)", fontsize=8)
-    families, models = int(told["families"].max()), int(told["models"].max())
-    undrawn = "" if np.isfinite(told["low"]).any() else "; too few for intervals"
-    axes.set_title(f"{models} models of {families} series{undrawn}", loc="left", fontsize=9)
+    axes.set_yticks(range(len(places)), [" ".join(_name(place).split("\n")) for place in places])
+    axes.set_xlabel("rank correlation with quality\n(less bits per byte)")
+    families, models = int(correlated["families"].max()), int(correlated["models"].max())
+    undrawn = "" if np.isfinite(correlated["low"]).any() else "; too few for intervals"
+    axes.set_title(style.wrapped(f"{models} models of {families} series{undrawn}", 2.0))
 
 
 def _axis_labels(figure: Figure, panels: Sequence[Axes], columns: int, metric: str) -> None:
     for i, axes in enumerate(panels):
         if i % columns == 0:
-            axes.set_ylabel(metric, fontsize=8)
+            axes.set_ylabel(metric)
         if i + columns >= len(panels):
-            axes.set_xlabel("bits per byte, better to the right", fontsize=8)
+            axes.set_xlabel("bits per byte\n(better to the right)")
 
 
 def _legend(looks: Mapping[str, Mapping[str, Any]], within: bool) -> dict[str, Line2D]:
     """Series, then what hollow, filled and, where there are any, the bars of the correlations mean."""
-    plain: dict[str, Any] = {"linestyle": "none", "markersize": 5}
-    grey: dict[str, Any] = {"color": "0.3", "marker": "o", **plain}
-    scores = {_LABELS[key]: Line2D([], [], markerfacecolor=face or "0.3", **grey) for key, face in _SCORES.items()}
-    bar = Line2D([], [], color=figures.BEST, marker="|", markeredgewidth=1.6, **plain)
+    plain: dict[str, Any] = {"linestyle": "none", "markersize": 4}
+    grey: dict[str, Any] = {"color": style.QUIET, "marker": "o", **plain}
+    scores = {
+        _LABELS[key]: Line2D([], [], markerfacecolor=face or style.QUIET, **grey) for key, face in _SCORES.items()
+    }
+    bar = Line2D([], [], color=style.BEST, marker="|", markeredgewidth=1.2, **plain)
     series = {name: Line2D([], [], **plain, **look) for name, look in looks.items()}
     return {**series, **scores, **({"within series (τ)": bar} if within else {})}
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from snakemake.iocontainers import snakemake
 
-# a panel of the figure: pairs of one model with language models that are told the same in the same way
+# a panel of the figure: pairs of one model with language models that read the same texts in the same way
 PANEL = ("metric", "dataset", "condition", "other", "variant")
 COLUMNS = {
     **dict.fromkeys((*PANEL, "language", "series"), "string"),
@@ -65,11 +65,11 @@ def bits_per_byte_table(
     score and of quality, which is less bits per byte: above 0 where better models are more alike; low, high (95 % over
     series), within (agreement of pairs of one series) and the number of these pairs, models and families.
     """
-    found = read_matrices(matrices, calibrations)
-    points = tables.frame((row(*each) for each in zip(found, languages, strict=True)), COLUMNS)
+    read = read_matrices(matrices, calibrations)
+    points = tables.frame((row(*each) for each in zip(read, languages, strict=True)), COLUMNS)
     tables.write(points, outputs["tsv"], outputs["parquet"])
-    told = tables.frame(correlations(points, seed), CORRELATIONS)
-    tables.write(told, outputs["correlations_tsv"], outputs["correlations_parquet"])
+    correlated = tables.frame(correlations(points, seed), CORRELATIONS)
+    tables.write(correlated, outputs["correlations_tsv"], outputs["correlations_parquet"])
 
 
 def row(matrix: CalibratedMatrix, language: Language) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def row(matrix: CalibratedMatrix, language: Language) -> dict[str, Any]:
     # of last tokens there is no file of their own
     if bundle not in (quality["bundle"], language_files.last_of(quality["bundle"])):
         raise ValueError(f"{language.losses} is of '{quality['bundle']}', not of '{bundle}'")
-    found: dict[str, Any] = {
+    cells: dict[str, Any] = {
         "metric": matrix.metric,
         "dataset": matrix.recipe["dataset"],
         "condition": matrix.recipe["condition"],
@@ -95,14 +95,14 @@ def row(matrix: CalibratedMatrix, language: Language) -> dict[str, Any]:
     }
     if matrix.best is not None:
         at = dict(zip("ab", matrix.best, strict=True))
-        found |= {
+        cells |= {
             "layer_other": matrix.layers(other)[at[other]],
             "layer_language": matrix.layers(side)[at[side]],
             "maximum": float(matrix.values[matrix.best]),
         }
         if matrix.calibration.null is not None:
-            found |= {key: getattr(matrix.calibration.null, key) for key in ("maximum_p", "maximum_calibrated")}
-    return found
+            cells |= {key: getattr(matrix.calibration.null, key) for key in ("maximum_p", "maximum_calibrated")}
+    return cells
 
 
 def correlations(points: "pd.DataFrame", seed: int) -> Iterator[dict[str, Any]]:
@@ -114,8 +114,8 @@ def correlations(points: "pd.DataFrame", seed: int) -> Iterator[dict[str, Any]]:
                 continue
             quality = -here["bits_per_byte"].to_numpy(dtype=np.float64)
             values = here[score].to_numpy(dtype=np.float64)
-            found = over_families(quality, values, list(here["series"]), seed)
-            yield {**dict(zip(PANEL, panel, strict=True)), "score": score, **asdict(found)}
+            correlation = over_families(quality, values, list(here["series"]), seed)
+            yield {**dict(zip(PANEL, panel, strict=True)), "score": score, **asdict(correlation)}
 
 
 if __name__ == "__main__":

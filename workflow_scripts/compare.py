@@ -16,8 +16,9 @@ from diffalign.alignment.arrays import measure
 from diffalign.alignment.metrics import METRICS
 from diffalign.alignment.preparation import FeatureError, unit_rows
 from diffalign.alignment.settings import CLAMP_RULES, Preparation
-from diffalign.io.feature_files import check_same_names
-from diffalign.io.layouts import LAYOUTS, ROWS, Table, read_layers
+from diffalign.io.headers import check_same_names
+from diffalign.io.layouts.feature_tables import LAYOUTS, Table, read_layers
+from diffalign.io.layouts.row_names import ROWS
 from diffalign.io.prepared_features import preparation_settings
 from diffalign.names import unknown
 from diffalign.provenance import file_sha256

@@ -8,7 +8,9 @@ from diffalign import logs
 from diffalign.conditions import CLEAN
 from diffalign.io import manifest
 from diffalign.specs import Dataset, SourceFile
-from diffalign.stimuli.things import read_concepts, verified
+from diffalign.stimuli import kinds
+from diffalign.stimuli.kinds import Supplied
+from diffalign.stimuli.kinds.things import verified
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -17,14 +19,10 @@ if TYPE_CHECKING:
 def concepts(name: str, dataset: Dataset, source: SourceFile, manifest_path: Path, spec_path: Path) -> None:
     """Write the manifest and dataset.json. Labels are uniqueIDs, captions words, descriptions definitions.
 
-    Raises ManifestError for a file that is missing, has another sha256, or is no list of concepts.
+    Raises StoreError for a file that is missing, has another sha256, or is no list of concepts.
     """
     sha256 = verified(Path(source.path), source.sha256)
-    objects = read_concepts(Path(source.path))
-    rows = [
-        manifest.Image(each.name, each.name, i, each.word, "", Path(source.path).name, "", description=each.description)
-        for i, each in enumerate(objects)
-    ]
+    rows = [row.in_manifest() for row in kinds.rows(dataset, Supplied(concepts=source)).rows]
     spec = {"dataset": name, "condition": CLEAN, **asdict(dataset), "concepts_sha256": sha256}
     manifest.write_manifest(manifest_path, spec_path, rows, spec)
     logs.log.info("%d concepts, no images", len(rows))

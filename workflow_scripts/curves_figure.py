@@ -11,17 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from diffalign import figures, logs
+from diffalign import logs
 from diffalign.alignment.metrics import METRICS
+from diffalign.figures import grids, style
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-# a second round of colours has other markers
-_MARKERS = ("o", "s")
 _AXES = {"k": "neighbours k", "n": "images N"}
 # of the null
-_HOLLOW: dict[str, Any] = {"linestyle": "--", "linewidth": 1, "markersize": 2.4, "markerfacecolor": "white"}
+_HOLLOW: dict[str, Any] = {"linestyle": "--", "linewidth": 0.7, "markersize": 2.0, "markerfacecolor": "white"}
 # ridge R² of few images may fall to any depth
 _LOWEST = -0.5
 # a calibrated axis reaches at least so far
@@ -30,60 +29,52 @@ _CLOSEST = 0.1
 
 def curves_figure(table: Path, outputs: Sequence[Path], miniature: bool) -> None:
     """Draw raw scores with their null means above, calibrated scores below; over k to the left, over N to the right."""
-    figures.styled()
-    found = pd.read_csv(table, sep="\t", keep_default_na=False, na_values=[""])
+    style.styled()
+    scores = pd.read_csv(table, sep="\t", keep_default_na=False, na_values=[""])
     # scores that run up to k are shown as shares of it
-    top = pd.Series([METRICS[metric].highest(k) for metric, k in zip(found["metric"], found["k"], strict=True)])
+    top = pd.Series([METRICS[metric].highest(k) for metric, k in zip(scores["metric"], scores["k"], strict=True)])
     scale = top.where(top.map(math.isfinite), 1.0)
-    found["score"], found["null_mean"] = found["score"] / scale, found["null_mean"] / scale
-    metrics = list(dict.fromkeys(found["metric"]))
-    looks: dict[str, dict[str, Any]] = {
-        metric: {
-            "color": figures.COLORS[i % len(figures.COLORS)],
-            "marker": _MARKERS[i // len(figures.COLORS) % len(_MARKERS)],
-        }
-        for i, metric in enumerate(sorted(metrics, key=list(METRICS).index))
-    }
-    kinds = [kind for kind in _AXES if (found["curve"] == kind).any()]
+    scores["score"], scores["null_mean"] = scores["score"] / scale, scores["null_mean"] / scale
+    metrics = list(dict.fromkeys(scores["metric"]))
+    looks: dict[str, Any] = {metric: style.look(i) for i, metric in enumerate(sorted(metrics, key=list(METRICS).index))}
+    kinds = [kind for kind in _AXES if (scores["curve"] == kind).any()]
+    width = style.PAGE if len(kinds) > 1 else style.COLUMN + 1.2
     figure, panels = plt.subplots(
-        2, len(kinds), figsize=(3.6 * len(kinds) + 1.7, 5.6), squeeze=False, sharex="col", sharey="row",
-        layout="constrained",
-    )  # fmt: skip
-    n, k = int(found["n"].max()), int(found.loc[found["curve"] == "n", "k"].iloc[0])
+        2, len(kinds), figsize=(width, 3.4), squeeze=False, sharex="col", sharey="row", layout="constrained"
+    )
+    n, k = int(scores["n"].max()), int(scores.loc[scores["curve"] == "n", "k"].iloc[0])
     for kind, (raw, calibrated) in zip(kinds, panels.T, strict=True):
-        points = found[found["curve"] == kind]
+        points = scores[scores["curve"] == kind]
         for metric, of_metric in points.groupby("metric", sort=False):
-            line = {**looks[str(metric)], "markersize": 3.2, "linewidth": 1.4}
+            line = {**looks[str(metric)], "markersize": 2.6}
             raw.plot(of_metric[kind], of_metric["score"], **line)
             raw.plot(of_metric[kind], of_metric["null_mean"], **(line | _HOLLOW))
             calibrated.plot(of_metric[kind], of_metric["calibrated"], **line)
         scale_axes(calibrated, sorted(set(points[kind])), k if kind == "k" else n)
         calibrated.set_xlabel(_AXES[kind])
-        raw.set_title(f"over k, at N = {n}" if kind == "k" else f"over N, at k = {k}", loc="left")
+        raw.set_title(f"over k, at N = {n}" if kind == "k" else f"over N, at k = {k}")
         for axes in (raw, calibrated):
-            axes.axvline(k if kind == "k" else n, color="0.85", linewidth=4, zorder=0)
-            axes.grid(axis="y", color="0.92", linewidth=0.6)
-            axes.set_axisbelow(True)
+            axes.axvline(k if kind == "k" else n, color="0.85", linewidth=3, zorder=0)
+            grids.horizontal_lines(axes)
     lowest = panels[0, 0].get_ylim()[0]
     panels[0, 0].set_ylim(bottom=max(lowest, _LOWEST))
     panels[0, 0].set_ylabel("score")
     # from 0, and never so close that noise looks like a result
-    highest = found["calibrated"].max()
+    highest = scores["calibrated"].max()
     panels[1, 0].set_ylim(-0.03 * _CLOSEST, max(_CLOSEST, 1.05 * (0 if math.isnan(highest) else highest)))
     panels[1, 0].set_ylabel("calibrated score")
-    lines = [Line2D([], [], label=label(metric), markersize=3.2, **looks[metric]) for metric in looks]
-    grey: dict[str, Any] = {"color": "0.4", "marker": "o"}
-    lines.append(Line2D([], [], label="score", markersize=3.2, **grey))
+    lines = [Line2D([], [], label=label(metric), markersize=2.6, **looks[metric]) for metric in looks]
+    grey: dict[str, Any] = {"color": style.QUIET, "marker": "o"}
+    lines.append(Line2D([], [], label="score", markersize=2.6, **grey))
     lines.append(Line2D([], [], label="null mean", **(grey | _HOLLOW)))
-    figure.legend(handles=lines, loc="outside right center", fontsize=7, frameon=False)
-    first = found.iloc[0]
-    figure.suptitle(
+    figure.legend(handles=lines, loc="outside right center")
+    first = scores.iloc[0]
+    style.heading(
+        figure,
         f"{first['dataset']}, {first['condition']}: "
         f"{first['a']}, {first['layer_a']} vs {first['b']}, {first['layer_b']}",
-        x=0.01,
-        ha="left",
     )
-    figures.save(figure, outputs, miniature)
+    style.save(figure, outputs, miniature)
 
 
 def scale_axes(axes: Axes, values: Sequence[int], marked: int) -> None:

@@ -8,8 +8,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign import figures, logs
+from diffalign import logs
 from diffalign.alignment.metrics import METRICS
+from diffalign.figures import grids, style
+from diffalign.figures.curves import Curve, depth_curve
 from diffalign.io.matrices import CalibratedMatrix, read_matrices
 
 if TYPE_CHECKING:
@@ -24,38 +26,44 @@ def depth_curves_figure(
 
     defaults: bundle -> its default layer.
     """
-    figures.styled()
-    found = read_matrices(matrices, calibrations)
-    lines, across = figures.grid_of_panels(len(found), 1 if len(found) <= 4 else 2)
+    style.styled()
+    read = read_matrices(matrices, calibrations)
+    lines, across = grids.grid_of_panels(len(read), 1 if len(read) <= 4 else 2)
     figure, panels = plt.subplots(
-        lines, 2 * across, figsize=(7.6 * across, 2.3 * lines + 1.1), squeeze=False, layout="constrained"
+        lines, 2 * across, figsize=(style.PAGE, 1.05 * lines + 0.8), squeeze=False, layout="constrained"
     )
-    for axes in panels.ravel()[2 * len(found) :]:
+    width = style.PAGE / (2 * across) - 0.3
+    for axes in panels.ravel()[2 * len(read) :]:
         axes.set_visible(False)
-    for number, matrix in enumerate(found):
+    for number, matrix in enumerate(read):
         row = panels.ravel()[2 * number : 2 * number + 2]
         row[1].sharey(row[0])
         row[1].tick_params(labelleft=False)
         for axes, side, other in zip(row, "ab", "ba", strict=True):
             default = defaults[matrix.bundle(other)]
-            figures.depth_curve(axes, matrix.layers(side), curves(matrix, side, default), matrix.recipe["chance"])
-            undefined = "" if np.isfinite(over_depth(matrix, side, default)[1]).any() else ", not defined"
-            axes.set_title(
-                f"against {matrix.bundle(other)} (default layer: {default}{undefined})", loc="left", fontsize=8
-            )
-            axes.set_xlabel(f"layer of {matrix.bundle(side)}")
-        row[0].set_ylabel(METRICS[matrix.metric].label)
-    figure.suptitle(
-        f"{figures.title_of(found[0].recipe)}. Bands: 95 % intervals over images, where they have a closed form.",
-        x=0.01,
-        ha="left",
-        fontsize=9,
+            depth_curve(axes, matrix.layers(side), curves(matrix, side, default), matrix.recipe["chance"])
+            grids.layer_ticks(axes, matrix.layers(side), "x", int(width / 0.12))
+            if number < across:
+                against = f"against {matrix.bundle(other)} (default layer: {default})"
+                axes.set_title(style.wrapped(against, width))
+            if not np.isfinite(over_depth(matrix, side, default)[1]).any():
+                axes.text(0.02, 0.02, "default layer: not defined", transform=axes.transAxes, color=style.WORDS)
+            # layers are the same in all panels of a column
+            if number + across < len(read):
+                axes.tick_params(labelbottom=False)
+            else:
+                axes.set_xlabel(f"layer of {matrix.bundle(side)}")
+        row[0].set_ylabel(style.wrapped(METRICS[matrix.metric].label, 0.95))
+    figure.align_ylabels()
+    style.heading(
+        figure,
+        f"{style.title_of(read[0].recipe)}. Bands: 95 % intervals over images, where they have a closed form.",
     )
-    figures.shared_legend(figure, panels.ravel()[: 2 * len(found)], 2 if across == 1 else 3)
-    figures.save(figure, outputs, found[0].miniature)
+    grids.shared_legend(figure, panels.ravel()[: 2 * len(read)], 2)
+    style.save(figure, outputs, read[0].miniature)
 
 
-def curves(matrix: CalibratedMatrix, side: str, default: str) -> list[figures.Curve]:
+def curves(matrix: CalibratedMatrix, side: str, default: str) -> list[Curve]:
     """The curve of the best layer of the other side, and that of one of its layers, by name."""
     other = "b" if side == "a" else "a"
     values, low, high = (
@@ -70,25 +78,25 @@ def curves(matrix: CalibratedMatrix, side: str, default: str) -> list[figures.Cu
     percent = f"{100 * matrix.calibration.settings['alpha']:g} %"
     maximum = np.full(len(values), np.nan if null is None else null.maximum_threshold)
     return [
-        figures.Curve(
+        Curve(
             at_best,
             _at_best(low, values),
             _at_best(high, values),
             maximum,
             "best layer of the other model (not corrected for the choice)",
             f"what the largest score of the whole grid exceeds by chance in {percent}",
-            figures.BEST,
-            2.2,
+            style.BEST,
+            style.THICK,
         ),
-        figures.Curve(
+        Curve(
             at_default,
             low[:, column],
             high[:, column],
             thresholds[:, column],
             "default layer of the other model",
             f"what a single score exceeds by chance in {percent}",
-            figures.DEFAULT,
-            1.3,
+            style.DEFAULT,
+            style.LINE,
         ),
     ]
 
@@ -102,11 +110,11 @@ def over_depth(matrix: CalibratedMatrix, side: str, default: str) -> tuple[NDArr
 
 def _at_best(grid: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Of every row of a grid, the cell whose score is the largest; NaN for a row without any defined score."""
-    found = np.full(len(values), np.nan)
+    at_best = np.full(len(values), np.nan)
     for i, line in enumerate(values):
         if np.isfinite(line).any():
-            found[i] = grid[i, int(np.nanargmax(line))]
-    return found
+            at_best[i] = grid[i, int(np.nanargmax(line))]
+    return at_best
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from PIL import Image
 
-from diffalign import figures, logs
+from diffalign import logs
+from diffalign.figures import grids, style
 from diffalign.human.ceilings import votes
 from diffalign.human.odd_one_out import pair_similarities
 from diffalign.human.triplets import Triplets, odd_last
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 _SHOWN = 12
+# inches of a picture
+_WIDTH = 0.65
 
 
 def disagreements_figure(
@@ -44,15 +47,19 @@ def disagreements_figure(
     margin = similarities[:, 1:].max(axis=1) - similarities[:, 0]
     score = np.where(share > 1 / 3, share, 0) * margin
     shown = [t for t in np.argsort(-score, kind="stable")[:_SHOWN] if score[t] > 0]
-    figures.styled()
-    rows, columns = figures.grid_of_panels(max(1, len(shown)), 3)
-    figure, grid = plt.subplots(
-        rows, 3 * columns, figsize=(1.5 * 3 * columns, 1.9 * rows + 0.6), squeeze=False, layout="constrained"
+    style.styled()
+    rows, columns = grids.grid_of_panels(max(1, len(shown)), 3)
+    figure = plt.figure(figsize=(style.PAGE, 1.05 * rows + 0.3), layout="constrained")
+    # an empty column sets triplets apart
+    widths = [1.0, 1.0, 1.0, 0.15] * columns
+    places = figure.add_gridspec(rows, len(widths) - 1, width_ratios=widths[:-1])
+    grid = np.array(
+        [[figure.add_subplot(places[row, 4 * (i // 3) + i % 3]) for i in range(3 * columns)] for row in range(rows)]
     )
     for axes in grid.ravel():
         axes.set_axis_off()
     if not shown:
-        figures.say(grid[0, 0], "the layer names the same odd one as most people, everywhere")
+        grids.in_place(grid[0, 1], "the layer names the same odd one as most people, everywhere")
     for panel, t in enumerate(shown):
         own = 1 if similarities[t, 1] >= similarities[t, 2] else 0
         for position in range(3):
@@ -60,16 +67,14 @@ def disagreements_figure(
             name = people.names[objects[t, position]]
             _picture(axes, images, name, people.words[objects[t, position]])
             if position == 2:
-                _frame(axes, figures.BEST, f"people: {100 * share[t]:.0f} %")
+                _frame(axes, style.BEST, f"people: {100 * share[t]:.0f} %")
             elif position == own:
-                _frame(axes, figures.DEFAULT, "the model")
-    figure.suptitle(
-        f"{features.recipe['bundle']}, {layer}, {distance}: the odd one of people (red) and of the model (blue)",
-        x=0.01,
-        ha="left",
-        fontsize=9,
+                _frame(axes, style.DEFAULT, "the model")
+    style.heading(
+        figure,
+        f"{features.recipe['bundle']}, {layer}, {distance}: the odd one of people (orange) and of the model (blue)",
     )
-    figures.save(figure, outputs, miniature)
+    style.save(figure, outputs, miniature)
 
 
 def _agreed(triplets: Triplets) -> tuple[np.ndarray, np.ndarray]:
@@ -81,10 +86,10 @@ def _agreed(triplets: Triplets) -> tuple[np.ndarray, np.ndarray]:
 
 def _picture(axes: Axes, images: Path | None, name: str, word: str) -> None:
     if images is None:
-        figures.say(axes, word)
+        grids.in_place(axes, style.wrapped(word, _WIDTH))
         return
     axes.imshow(Image.open(images / f"{name}.png"))
-    axes.set_title(word, fontsize=7)
+    axes.set_title(style.wrapped(word, _WIDTH, style.SMALL), loc="center", fontsize=style.SMALL)
 
 
 def _frame(axes: Axes, color: str, text: str) -> None:
@@ -94,8 +99,8 @@ def _frame(axes: Axes, color: str, text: str) -> None:
     for spine in axes.spines.values():
         spine.set_visible(True)
         spine.set_color(color)
-        spine.set_linewidth(2.5)
-    axes.set_xlabel(text, color=color, fontsize=7)
+        spine.set_linewidth(style.THICK)
+    axes.set_xlabel(text, color=color, fontsize=style.SMALL)
 
 
 if __name__ == "__main__":

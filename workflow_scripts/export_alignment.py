@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffalign import logs
-from diffalign.io import layouts
-from diffalign.io.atomic import write_json
+from diffalign.io.headers import FileKind
+from diffalign.io.layouts import platonic
 from diffalign.io.matrices import read_matrix
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-FORMAT = 1
+KIND = FileKind("a list of exported alignments", 1)
 
 
 def export_alignment(matrices: Sequence[Path], path: Path, recipe: Path) -> None:
@@ -22,14 +22,14 @@ def export_alignment(matrices: Sequence[Path], path: Path, recipe: Path) -> None
     matrices: of one metric, of every A with every B. Raises ValueError where a pair is missing, StoreError where no
     score is defined.
     """
-    found = {(each.bundle("a"), each.bundle("b")): each for each in map(read_matrix, matrices)}
-    y, x = (list(dict.fromkeys(side)) for side in zip(*found, strict=True))
-    missing = [f"{a} and {b}" for b in x for a in y if (a, b) not in found]
-    if missing or len(found) != len(matrices):
+    matrix_of = {(each.bundle("a"), each.bundle("b")): each for each in map(read_matrix, matrices)}
+    y, x = (list(dict.fromkeys(side)) for side in zip(*matrix_of, strict=True))
+    missing = [f"{a} and {b}" for b in x for a in y if (a, b) not in matrix_of]
+    if missing or len(matrix_of) != len(matrices):
         raise ValueError(f"{path}: no single matrix of {missing[0] if missing else 'each pair'}")
-    layouts.write_platonic_alignment(path, [[found[a, b].values for a in y] for b in x])
-    recipes = [{**found[a, b].recipe} for b in x for a in y]
-    write_json(recipe, {"format": FORMAT, "x": x, "y": y, "recipes": recipes})
+    platonic.write_alignment(path, [[matrix_of[a, b].values for a in y] for b in x])
+    recipes = [{**matrix_of[a, b].recipe} for b in x for a in y]
+    KIND.write_json(recipe, x=x, y=y, recipes=recipes)
 
 
 if __name__ == "__main__":

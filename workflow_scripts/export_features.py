@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffalign import logs
-from diffalign.io import feature_files, layouts
+from diffalign.io import feature_files
 from diffalign.io.atomic import write_json
+from diffalign.io.layouts import platonic, thingsvision, vfmvae
 from diffalign.io.manifest import read_manifest
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
+
+EXPORTS = ("vfmvae", "platonic", "thingsvision")
 
 
 def export_features(
@@ -24,22 +27,22 @@ def export_features(
 ) -> None:
     """Write feature files of this workflow as one file of another layout.
 
-    layout: one of layouts.EXPORTS. manifest: of the images, for their rotations and scales; None where there are none.
-    features: one file, or for ``platonic`` one a layer in order of depth. names: the
-    names file of a layout whose files have no names. Raises StoreError for files that cannot be trusted, and ValueError
+    layout: one of EXPORTS. features: one file, or for ``platonic`` one a layer in order of depth. manifest: of the
+    images, for their rotations and scales; None where there are none. names: the names file of a layout whose files
+    have no names. Raises StoreError for files that cannot be trusted, and ValueError
     for an unknown layout.
     """
     layers = [feature_files.read_features(source) for source in features]
     if layout == "vfmvae":
         rows = [] if manifest is None else read_manifest(manifest)
         transforms = {row.name: {"rotation": row.rotation, "scale": row.scale} for row in rows}
-        layouts.write_vfmvae(path, layers[0], condition, transforms or None)
+        vfmvae.write_features(path, layers[0], condition, transforms or None)
     elif layout == "thingsvision" and names is not None:
-        layouts.write_thingsvision(path, names, layers[0])
+        thingsvision.write_features(path, names, layers[0])
     elif layout == "platonic" and names is not None:
-        layouts.write_platonic(path, names, layers)
+        platonic.write_features(path, names, layers)
     else:
-        raise ValueError(f"features are not exported as '{layout}'; known: {', '.join(layouts.EXPORTS)}")
+        raise ValueError(f"features are not exported as '{layout}'; known: {', '.join(EXPORTS)}")
     write_json(recipe, made_from(layers))
 
 

@@ -16,7 +16,7 @@ from diffalign.extraction.passes import all_tokens, compile_layers, mean_of_pass
 from diffalign.extraction.sizes import check_sides
 from diffalign.io import bundles, feature_files
 from diffalign.io.checkpoints import read_record, verify
-from diffalign.io.feature_files import check_same_names
+from diffalign.io.headers import check_same_names
 from diffalign.io.latents import Latents
 from diffalign.io.manifest import read_manifest
 from diffalign.io.prompt_files import read_prompts
@@ -193,7 +193,7 @@ def _prompts(
     """
     found = read_prompts(path)
     check_same_names(names, list(found.row_of), manifest, path)
-    return found.told, found.row_of, {"prompts": found.facts}
+    return found.arguments, found.row_of, {"prompts": found.facts}
 
 
 def _class_tokens(

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 from torch.hub import download_url_to_file
 
 from diffalign import logs
-from diffalign.io.atomic import write_json
+from diffalign.io.headers import FileKind
 from diffalign.provenance import file_sha256
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-FORMAT = 1
+KIND = FileKind("a record of a download", 1)
 
 
 def fetch_features(url: str, sha256: str | None, path: Path, record: Path) -> None:
@@ -32,7 +32,7 @@ def fetch_features(url: str, sha256: str | None, path: Path, record: Path) -> No
     if sha256 is not None and digest != sha256:
         path.unlink()
         raise ValueError(f"{url}: has the sha256 {digest}; expected {sha256} (features.sha256)")
-    write_json(record, {"format": FORMAT, "url": url, "sha256": digest, "bytes": path.stat().st_size})
+    KIND.write_json(record, url=url, sha256=digest, bytes=path.stat().st_size)
 
 
 if __name__ == "__main__":

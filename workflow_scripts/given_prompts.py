@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def given_prompts(word: str, source: Path, manifest: Path, path: Path) -> None:
-    """Write the embeddings of the images of the manifest. Raises PromptError that names the file and the images."""
+    """Write the embeddings of the images of the manifest. Raises StoreError that names the file and the images."""
     names = [image.name for image in read_manifest(manifest)]
     facts = {"conditioning": word, **embedding_facts(source)}
     write_prompts(path, read_embeddings(source, names), range(len(names)), names, facts)

@@ -11,14 +11,14 @@ from diffalign.human.ceilings import ceilings
 from diffalign.human.triplets import distinct, read_triplets
 from diffalign.io.human_files import ordered, write_people
 from diffalign.specs import SourceFile, TripletFile
-from diffalign.stimuli.things import read_concepts, verified
+from diffalign.stimuli.kinds.things import read_concepts, verified
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
 def human_choices(concepts: SourceFile, triplets: TripletFile, dimensions: SourceFile | None, path: Path) -> None:
-    """Read, check and write choices and dimensions. Raises ManifestError and TripletError, which name the file."""
+    """Read, check and write choices and dimensions. Raises StoreError and TripletError, which name the file."""
     sources: dict[str, SourceFile | TripletFile | None]
     sources = {"concepts": concepts, "triplets": triplets, "dimensions": dimensions}
     facts: dict[str, Any] = {

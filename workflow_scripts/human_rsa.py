@@ -11,12 +11,13 @@ from diffalign.human.odd_one_out import compared
 from diffalign.human.similarities import Rsa, read_similarities, rsa
 from diffalign.io import tables
 from diffalign.io.atomic import write_json
-from diffalign.io.feature_files import StoreError, read_bundle
+from diffalign.io.feature_files import read_bundle
+from diffalign.io.headers import StoreError
 from diffalign.offenders import first_five
 from diffalign.provenance import file_sha256
 from diffalign.randomness import keyed
 from diffalign.specs import SimilarityFile, SourceFile
-from diffalign.stimuli.things import read_concepts, verified
+from diffalign.stimuli.kinds.things import read_concepts, verified
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffalign import logs
-from diffalign.io import language_files, layouts
+from diffalign.io import language_files
+from diffalign.io.layouts import platonic
 from diffalign.provenance import file_sha256
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 def import_bits_per_byte(bundle: str, path: Path, output: Path) -> None:
     """Write the loss, bits per byte and number of parameters of a file. Raises FileNotFoundError or StoreError."""
-    quality = layouts.read_platonic_quality(path)
+    quality = platonic.read_quality(path)
     source = {"path": str(path), "layout": "platonic", "sha256": file_sha256(path)}
     language_files.write_published_quality(output, bundle, quality, source)
 

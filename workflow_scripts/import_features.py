@@ -10,7 +10,7 @@ import torch
 
 from diffalign import logs
 from diffalign.io import bundles
-from diffalign.io.checkpoints import RECORD_FORMAT
+from diffalign.io.checkpoints import RECORD
 from diffalign.models import precomputed
 from diffalign.provenance import file_sha256
 from diffalign.specs import Model
@@ -43,7 +43,7 @@ def import_features(
     shared = {
         **content,
         "pooling": "unknown: as it is in the files",
-        "weights": {"format": RECORD_FORMAT, "source": "precomputed", "sha256": digests},
+        "weights": RECORD.header(source="precomputed", sha256=digests),
         "autoencoder_weights": None,
         "images": {
             "dataset": dataset,

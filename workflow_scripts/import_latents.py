@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from diffalign import logs
-from diffalign.io import latent_folders
 from diffalign.io import latents as store
-from diffalign.io.atomic import replacing, write_json
-from diffalign.io.checkpoints import RECORD_FORMAT
-from diffalign.io.latents import LatentError
+from diffalign.io.atomic import replacing
+from diffalign.io.checkpoints import RECORD
+from diffalign.io.headers import StoreError
+from diffalign.io.layouts.latent_folders import check_images, open_folder
+from diffalign.io.layouts.latent_records import Draw, Folder
 from diffalign.io.manifest import read_manifest
 from diffalign.provenance import file_sha256
 from diffalign.specs import Model
@@ -32,21 +33,21 @@ def import_latents(
 ) -> None:
     """Read the latent of every image; write shards in order of name, ``latents_stats.pt`` and the record of the source.
 
-    Raises FileNotFoundError or LatentError, which name the file and the first five offenders.
+    Raises FileNotFoundError or StoreError, which name the file and the first five offenders.
     """
     assert model.latents_from is not None  # checked with the configuration
     path, names = model.latents_from.at(dataset, condition)
-    draw = latent_folders.Draw(model.posterior, model.seeding, model.seed)
-    folder = latent_folders.open_folder(path, model.latents_from.layout, names, draw)
+    draw = Draw(model.posterior, model.seeding, model.seed)
+    folder = open_folder(path, model.latents_from.layout, names, draw)
     rows = read_manifest(manifest)
-    latent_folders.check_images(folder, rows)
+    check_images(folder, rows)
     fixed = None if model.latent_statistics == "measured" else _fixed(folder, model)
     moments = store.RunningMoments()
     for shard, part in zip(shards, store.split(rows, len(shards)), strict=True):
         latents = torch.stack([folder.read(row.name) for row in logs.progress(part, len(part), shard.name)])
         store.check_finite(latents, [row.name for row in part])
         if fixed is not None and not _fits(fixed, latents):
-            raise LatentError(
+            raise StoreError(
                 f"{path}: the mean and std that normalise latents are {tuple(fixed[0].shape)}, the latents "
                 f"{tuple(latents.shape[1:])}; set models.{model.name}.latent_statistics: measured"
             )
@@ -57,22 +58,19 @@ def import_latents(
         torch.save({"mean": mean, "std": std}, file)
     read = sorted({folder.file_of[row.name] for row in rows} | set(folder.files))
     digests = "\n".join(f"{file.name} {file_sha256(file)}" for file in logs.progress(read, len(read), "sha256"))
-    write_json(
+    RECORD.write_json(
         record,
-        {
-            "format": RECORD_FORMAT,
-            "source": "latents",
-            "path": str(path),
-            "layout": model.latents_from.layout,
-            "files": len(read),
-            "sha256": hashlib.sha256(digests.encode()).hexdigest(),
-        },
+        source="latents",
+        path=str(path),
+        layout=model.latents_from.layout,
+        files=len(read),
+        sha256=hashlib.sha256(digests.encode()).hexdigest(),
     )
 
 
-def _fixed(folder: latent_folders.Folder, model: Model) -> tuple[torch.Tensor, torch.Tensor]:
+def _fixed(folder: Folder, model: Model) -> tuple[torch.Tensor, torch.Tensor]:
     if folder.statistics is None:
-        raise LatentError(
+        raise StoreError(
             f"{folder.path}: no latents_stats.pt, nor normalization_stats.pt; "
             f"set models.{model.name}.latent_statistics: measured"
         )

@@ -1,6 +1,5 @@
 """Names and texts of a data set without images: its manifest."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +8,8 @@ from diffalign import logs
 from diffalign.conditions import CLEAN
 from diffalign.io import manifest
 from diffalign.specs import Dataset
-from diffalign.stimuli import tables
+from diffalign.stimuli import kinds
+from diffalign.stimuli.kinds import Supplied
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -23,24 +23,13 @@ def named_texts(
     spec_path: Path,
     download: tuple[Path, Path] | None = None,
 ) -> None:
-    """Write the manifest, in which no row has a PNG, and dataset.json, which says what the texts are.
+    """Write the manifest, in which no row has a PNG, and dataset.json, which describes the texts.
 
     download: of a data set of the hub, its folder and the record of it. Raises TableError.
     """
-    root = download[0] if download else Path(str(dataset.path))
-    rows = [
-        manifest.Image(
-            row.name, row.label, row.label_index, row.caption, "", row.source, "", description=row.description
-        )
-        for row in tables.read_rows(root, dataset.table_columns, *dataset.table_texts, dataset.sample, seed)
-    ]
-    made_of = {
-        "dataset": name,
-        "condition": CLEAN,
-        **asdict(dataset),
-        "seed": seed,
-        **({"download": json.loads(download[1].read_text(encoding="utf-8"))} if download else {}),
-    }
+    supplied = Supplied(seed, download[0] if download else None)
+    rows = [row.in_manifest() for row in kinds.rows(dataset, supplied).rows]
+    made_of = manifest.made_of(name, CLEAN, asdict(dataset), seed, download[1] if download else None)
     manifest.write_manifest(manifest_path, spec_path, rows, made_of)
     logs.log.info("%d rows", len(rows))
 

@@ -12,6 +12,7 @@ from diffalign.alignment.search.exact import nearest_neighbors
 from diffalign.alignment.settings import Preparation
 from diffalign.devices import choose_gpu
 from diffalign.io import feature_files, neighbor_files
+from diffalign.io.headers import check_same_names
 from diffalign.io.prepared_features import clamp_bounds, preparation_settings
 from diffalign.parts import part_rows
 
@@ -53,7 +54,7 @@ def neighbors(layers_json: Path, k_max: int, preparation: Preparation, path: Pat
             if not names:
                 names, first, shared = features.names, source, features.shared
                 logs.log.info("%s on %s: %d images, %d layers", path, gpu or "cpu", len(names), len(bundle.digests))
-            feature_files.check_same_names(names, features.names, first, source)
+            check_same_names(names, features.names, first, source)
             modules[alias] = features.recipe["module"]
             try:
                 rows = unit_rows(features.values, features.names, preparation, bounds.get(alias))

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from diffalign import figures, logs
+from diffalign import logs
+from diffalign.figures import grids, maps, style
 from diffalign.figures.human import Results, best_layer, ceiling_band, curve, finish, read_results, reference_lines
 
 if TYPE_CHECKING:
@@ -31,43 +32,43 @@ def noise_levels_figure(
     were predicted, R² of each by the layer of each level that predicts all of them best. grid: conditioning -> noise
     level -> bundle, levels ascending.
     """
-    figures.styled()
+    style.styled()
     rows = 2 if dimensions is None else 3
-    size = (max(5.6, 3 * len(grid) + 1), 2.6 * rows + 0.6)
+    size = (style.COLUMN if len(grid) == 1 else style.PAGE, 1.6 * rows + 0.3)
     figure, axes = plt.subplots(rows, len(grid), figsize=size, squeeze=False, sharey="row", layout="constrained")
-    for column, (said, levels) in zip(axes.T, grid.items(), strict=True):
+    for column, (conditioning, levels) in zip(axes.T, grid.items(), strict=True):
         tables = [choices.tables[bundle] for bundle in levels.values()]
         _best(column[0], choices, tables)
-        column[0].set_title(said, loc="left")
+        column[0].set_title(conditioning)
         layers = tables[0]["layer"].tolist()
-        figures.layer_ticks(column[1], layers, "y")
+        grids.layer_ticks(column[1], layers, "y")
         best = [int(table["accuracy"].argmax()) for table in tables]
-        column[1].plot(best, "o", color="white", markeredgecolor="black", markeredgewidth=0.6, markersize=4)
+        column[1].plot(best, "o", color="white", markeredgecolor="black", markeredgewidth=style.THIN, markersize=3)
         for panel in column:
-            panel.set_xticks(range(len(levels)), levels, rotation=90, fontsize=7)
+            panel.set_xticks(range(len(levels)), levels, rotation=90)
             panel.set_xlim(-0.5, len(levels) - 0.5)
         column[-1].set_xlabel("noise level")
     accuracies = [
         np.stack([choices.tables[bundle]["accuracy"] for bundle in levels.values()], axis=1) for levels in grid.values()
     ]
     lowest = min(choices.recipe["chance"], *(float(each.min()) for each in accuracies))
-    _maps(figure, axes[1], accuracies, lowest, "viridis", "accuracy")
-    for label, first in zip(("odd-one-out accuracy", "layer; dot: the best"), axes[:2, 0], strict=True):
+    _maps(figure, axes[1], accuracies, lowest, style.SCORES, "accuracy")
+    for label, first in zip(("odd-one-out\naccuracy", "layer; dot: the best"), axes[:2, 0], strict=True):
         first.set_ylabel(label)
     if dimensions is not None:
-        found = [_explained(dimensions.tables, levels.values()) for levels in grid.values()]
+        explained = [_explained(dimensions.tables, levels.values()) for levels in grid.values()]
         # the same order of dimensions everywhere, the best upwards
-        order = np.argsort(np.mean([each.mean(axis=1) for each in found], axis=0))
-        _maps(figure, axes[2], [each[order] for each in found], 0.0, "magma", "R² on objects left out")
+        order = np.argsort(np.mean([each.mean(axis=1) for each in explained], axis=0))
+        _maps(figure, axes[2], [each[order] for each in explained], 0.0, style.CALIBRATED, "R² on objects left out")
         axes[2, 0].set_yticks([])
-        axes[2, 0].set_ylabel("human dimension, by mean R²")
+        axes[2, 0].set_ylabel("human dimension,\nby mean R²")
     title = "Above, the best layer of each level. Bands: 95 % intervals over triplets; its choice is left aside."
     finish(figure, axes[0].tolist(), title, outputs, miniature)
 
 
 def _best(axes: Axes, results: Results, tables: Sequence[pd.DataFrame]) -> None:
     best = pd.DataFrame([table.iloc[int(table["accuracy"].argmax())] for table in tables])
-    curve(axes, best["accuracy"].tolist(), (best["low"], best["high"]), figures.DEFAULT, "the best layer")
+    curve(axes, best["accuracy"].tolist(), (best["low"], best["high"]), style.DEFAULT, "the best layer")
     reference_lines(axes, results, lambda bundle: results.tables[bundle]["accuracy"].max())
     ceiling_band(axes, results)
 
@@ -83,11 +84,7 @@ def _maps(
     """Heat maps with one scale; an arrow where values lie below it."""
     high = max(float(each.max()) for each in values)
     for axes, each in zip(row, values, strict=True):
-        image = axes.imshow(
-            each, origin="lower", aspect="auto", vmin=low, vmax=max(high, low + 0.01), cmap=colors, interpolation="none"
-        )
-        for spine in axes.spines.values():
-            spine.set_visible(False)
+        image = maps.color_map_of(axes, each, (low, max(high, low + 0.01)), colors, origin="lower", aspect="auto")
     below = any(float(each.min()) < low for each in values)
     bar = figure.colorbar(image, ax=list(row), label=label, aspect=16, pad=0.02, extend="min" if below else "neither")
     bar.outline.set_visible(False)

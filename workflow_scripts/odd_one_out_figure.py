@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffalign import figures, logs
+from diffalign import logs
+from diffalign.figures import grids, style
 from diffalign.figures.human import (
     Results,
     ceiling_band,
@@ -22,17 +23,17 @@ if TYPE_CHECKING:
 
 def odd_one_out_figure(results: Results, outputs: Sequence[Path], miniature: bool) -> None:
     """Draw one panel a model, one curve a variant."""
-    figures.styled()
+    style.styled()
     tables, recipe = results.tables, results.recipe
     figure, drawn = panels(len(results.by_model))
     for axes, (model, variants) in zip(drawn, results.by_model.items(), strict=True):
         for color, bundle, label in variants_of(variants):
             table = tables[bundle]
             curve(axes, table["accuracy"], (table["low"], table["high"]), color, label)
-        figures.layer_ticks(axes, max((tables[bundle]["layer"].tolist() for bundle in variants), key=len), "x")
+        grids.layer_ticks(axes, max((tables[bundle]["layer"].tolist() for bundle in variants), key=len), "x", 14)
         reference_lines(axes, results, lambda bundle: tables[bundle]["accuracy"].max())
         ceiling_band(axes, results)
-        axes.set_title(model, loc="left")
+        axes.set_title(model)
     choices = recipe["people"]["choices"]
     title = (
         f"{choices['choices']} choices on {choices['distinct_triplets']} distinct triplets, {recipe['distance']}. "

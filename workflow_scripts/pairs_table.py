@@ -40,8 +40,8 @@ def pairs_table(
     n, k, null (permutations or moments), permutations, miniature. What is not known is empty. defaults: bundle ->
     its default layer.
     """
-    found = read_matrices(matrices, calibrations)
-    table = tables.frame((row(matrix, defaults) for matrix in found), COLUMNS)
+    read = read_matrices(matrices, calibrations)
+    table = tables.frame((row(matrix, defaults) for matrix in read), COLUMNS)
     tables.add_q(table, "maximum_p", "maximum_q")
     tables.write(table, tsv, parquet)
 
@@ -51,7 +51,7 @@ def row(matrix: CalibratedMatrix, defaults: Mapping[str, str]) -> dict[str, Any]
     recipe, beside = matrix.recipe, matrix.calibration
     layers_a, layers_b = matrix.layers("a"), matrix.layers("b")
     default = matrix.default(defaults)
-    found: dict[str, Any] = {
+    cells: dict[str, Any] = {
         "metric": matrix.metric,
         "dataset": recipe["dataset"],
         "condition": recipe["condition"],
@@ -67,7 +67,7 @@ def row(matrix: CalibratedMatrix, defaults: Mapping[str, str]) -> dict[str, Any]
         "miniature": matrix.miniature,
     }
     if matrix.best is not None:
-        found |= {
+        cells |= {
             "layer_a": layers_a[matrix.best[0]],
             "layer_b": layers_b[matrix.best[1]],
             "maximum": float(matrix.values[matrix.best]),
@@ -76,15 +76,15 @@ def row(matrix: CalibratedMatrix, defaults: Mapping[str, str]) -> dict[str, Any]
         null = beside.null
         # without any defined score there is no largest one to test
         if matrix.best is not None:
-            found |= {key: getattr(null, key) for key in ("maximum_p", "maximum_threshold", "maximum_calibrated")}
-        found |= {
+            cells |= {key: getattr(null, key) for key in ("maximum_p", "maximum_threshold", "maximum_calibrated")}
+        cells |= {
             "default_p": float(null.p[default]),
             "null": null.method,
             "permutations": len(null.maxima) or None,
         }
     if beside.selection is not None:
         chosen = beside.selection
-        found |= {
+        cells |= {
             "selected_layer_a": chosen.layers[0],
             "selected_layer_b": chosen.layers[1],
             "selected_chosen": chosen.chosen,
@@ -92,7 +92,7 @@ def row(matrix: CalibratedMatrix, defaults: Mapping[str, str]) -> dict[str, Any]
             "selected_uncorrected": chosen.uncorrected,
             "selected_count": chosen.count,
         }
-    return found
+    return cells
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from diffalign.alignment import per_image as images
 from diffalign.alignment.metrics import Score
 from diffalign.io import recipes, sides
 from diffalign.io.atomic import replacing, write_json
-from diffalign.io.manifest import ManifestError, read_manifest
+from diffalign.io.headers import StoreError
+from diffalign.io.manifest import read_manifest
 from diffalign.offenders import first_five
 
 if TYPE_CHECKING:
@@ -31,8 +32,7 @@ def per_image(
     Columns: name, label ('' without one); shared, overlap, reciprocal, is_nearest_shared, in_degree_a, in_degree_b,
     similarity_a, similarity_b as in `alignment.per_image`; same_label_a, same_label_b, same_label_shared: share of the
     neighbours under A, under B and of the shared ones with the label of the image. manifest: of the images; None for
-    data sets without one. Raises StoreError where the two sides have different images, ManifestError where images are
-    missing in the manifest.
+    data sets without one. Raises StoreError where the two sides have different images, or the manifest lacks some.
     """
     setting = recipes.read_settings(settings)
     # the seed of folds, which are not used
@@ -58,13 +58,13 @@ def per_image(
 
 
 def labels_of(names: tuple[str, ...], manifest: Path | None) -> list[str]:
-    """The label of every image; '' without a manifest. Raises ManifestError, which names the first five missing."""
+    """The label of every image; '' without a manifest. Raises StoreError, which names the first five missing."""
     if manifest is None:
         return [""] * len(names)
     labels = {image.name: image.label for image in read_manifest(manifest)}
     missing = [name for name in names if name not in labels]
     if missing:
-        raise ManifestError(f"{manifest}: lacks {len(missing)} of {len(names)} images, first: {first_five(missing)}")
+        raise StoreError(f"{manifest}: lacks {len(missing)} of {len(names)} images, first: {first_five(missing)}")
     return [labels[name] for name in names]
 
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffalign import figures, logs
+from diffalign import logs
+from diffalign.figures import grids, style
 from diffalign.figures.human import Results, curve, finish, panels, read_results, reference_lines, variants_of
 
 if TYPE_CHECKING:
@@ -13,18 +14,18 @@ if TYPE_CHECKING:
 
 def probe_figure(results: Results, outputs: Sequence[Path], miniature: bool) -> None:
     """Draw one panel a model: dashed before, solid after, one colour a variant. Of baselines, the best layer after."""
-    figures.styled()
+    style.styled()
     tables = results.tables
     figure, drawn = panels(len(results.by_model))
     for axes, (model, variants) in zip(drawn, results.by_model.items(), strict=True):
         for color, bundle, name in variants_of(variants):
             table = tables[bundle]
-            for what, style in (("before", "--"), ("after", "-")):
+            for what, dashes in (("before", "--"), ("after", "-")):
                 bounds = table[f"{what}_low"], table[f"{what}_high"]
-                curve(axes, table[what], bounds, color, name if name == "_" else f"{name}, {what} the probe", style)
-        figures.layer_ticks(axes, max((tables[bundle]["layer"].tolist() for bundle in variants), key=len), "x")
+                curve(axes, table[what], bounds, color, name if name == "_" else f"{name}, {what} the probe", dashes)
+        grids.layer_ticks(axes, max((tables[bundle]["layer"].tolist() for bundle in variants), key=len), "x", 14)
         reference_lines(axes, results, lambda bundle: tables[bundle]["after"].max(), "after, its best layer")
-        axes.set_title(model, loc="left")
+        axes.set_title(model)
     first = tables[next(iter(results.models))].iloc[0]
     title = (
         f"{first['choices']} choices on {first['distinct_triplets']} distinct triplets of objects left out in "

@@ -17,7 +17,7 @@ from diffalign.human.reduction import components_of_products, pooled, principal_
 from diffalign.human.triplets import Triplets, distinct, published_sample
 from diffalign.io import human_files, tables
 from diffalign.io.atomic import write_json
-from diffalign.io.feature_files import check_same_names
+from diffalign.io.headers import check_same_names
 from diffalign.io.token_files import read_tokens
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of predictions; see schemas/config.schema.yaml."""
+    """Settings of predictions; docs/config.md."""
 
     poolings: tuple[str, ...]
     components: tuple[int, ...]

@@ -14,7 +14,7 @@ from diffalign.human.regression import cross_predicted, explained
 from diffalign.human.triplets import Triplets
 from diffalign.io import human_files, tables
 from diffalign.io.atomic import write_arrays, write_json
-from diffalign.io.feature_files import StoreError
+from diffalign.io.headers import StoreError
 from diffalign.randomness import dealt, keyed
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of predictions; see schemas/config.schema.yaml."""
+    """Settings of predictions; docs/config.md."""
 
     folds: int
     alphas: tuple[float, ...]

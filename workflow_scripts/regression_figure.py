@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from diffalign import figures, logs
+from diffalign import logs
+from diffalign.figures import grids, style
 from diffalign.figures.human import (
     Results,
     best_layer,
@@ -18,7 +19,6 @@ from diffalign.figures.human import (
     finish,
     read_results,
     reference_lines,
-    shades,
     variants_of,
 )
 
@@ -28,37 +28,49 @@ if TYPE_CHECKING:
 
 def regression_figure(results: Results, outputs: Sequence[Path], miniature: bool) -> None:
     """Draw two panels a model: above, R² of every dimension; below, odd-one-out accuracy of predictions over layers."""
-    figures.styled()
+    style.styled()
     tables, count = results.tables, len(results.by_model)
     # the same order of dimensions everywhere
     order = np.argsort(-np.mean([best_layer(tables[bundle])["r2"].to_numpy() for bundle in results.models], axis=0))
+    blocks, across = grids.grid_of_panels(count, 3)
     figure, grid = plt.subplots(
-        2, count, figsize=(max(6.4, 4.6 * count), 6.2), squeeze=False, sharey="row", layout="constrained"
+        *(2 * blocks, across),
+        figsize=(style.COLUMN if count == 1 else style.PAGE, 3.4 * blocks + 0.3),
+        squeeze=False,
+        sharey="row",
+        layout="constrained",
     )
-    for (above, below), (model, variants) in zip(grid.T, results.by_model.items(), strict=True):
+    for axes in grid.ravel():
+        axes.set_visible(False)
+    for i, (model, variants) in enumerate(results.by_model.items()):
+        block, column = divmod(i, across)
+        above, below = grid[2 * block : 2 * block + 2, column]
+        for axes in (above, below):
+            axes.set_visible(True)
         _dimensions(above, tables, variants, order)
-        above.set_title(model, loc="left")
-        above.set_xlabel("human dimension, by mean R² of all models")
+        above.set_title(model)
+        above.set_xlabel("human dimension, by mean R²\nof all models")
         _accuracies(below, results.recipes, variants)
         reference_lines(below, results, lambda bundle: max(_of_layers(results.recipes[bundle], "accuracy")))
         ceiling_band(below, results)
-    grid[0, 0].set_ylabel("R² on objects left out, best layer")
-    grid[1, 0].set_ylabel("odd-one-out accuracy of predictions")
+    for block in range(blocks):
+        grid[2 * block, 0].set_ylabel("R² on objects left out,\nbest layer")
+        grid[2 * block + 1, 0].set_ylabel("odd-one-out accuracy\nof predictions")
     title = "Bands and bars: 95 % intervals, over objects above and over triplets below."
-    finish(figure, grid.ravel().tolist(), title, outputs, miniature)
+    finish(figure, [axes for axes in grid.ravel() if axes.get_visible()], title, outputs, miniature)
 
 
 def _dimensions(
     axes: Axes, tables: Mapping[str, pd.DataFrame], variants: Mapping[str, str], order: np.ndarray[Any, Any]
 ) -> None:
     for shift, color, bundle in zip(
-        np.linspace(-0.3, 0.3, len(variants) + 2)[1:-1], shades(len(variants)), variants, strict=True
+        np.linspace(-0.3, 0.3, len(variants) + 2)[1:-1], style.shades(len(variants)), variants, strict=True
     ):
         best = best_layer(tables[bundle]).iloc[order]
         positions = np.arange(len(best)) + shift
-        axes.vlines(positions, best["low"], best["high"], color=color, alpha=0.4, linewidth=1)
-        axes.plot(positions, best["r2"], color=color, marker="o", markersize=2.5, linewidth=0)
-    axes.axhline(0, color="0.4", linewidth=0.8, linestyle=":")
+        axes.vlines(positions, best["low"], best["high"], color=color, alpha=0.4, linewidth=style.THIN)
+        axes.plot(positions, best["r2"], color=color, marker="o", markersize=1.8, linewidth=0)
+    axes.axhline(0, color=style.QUIET, linewidth=style.THIN, linestyle=":")
     axes.set_ylim(bottom=max(-0.5, axes.get_ylim()[0]))
     axes.set_xticks([])
 
@@ -67,7 +79,7 @@ def _accuracies(axes: Axes, recipes: Mapping[str, Any], variants: Mapping[str, s
     for color, bundle, name in variants_of(variants):
         values, low, high = (_of_layers(recipes[bundle], key) for key in ("accuracy", "low", "high"))
         curve(axes, values, (low, high), color, name)
-    figures.layer_ticks(axes, max((list(recipes[bundle]["layers"]) for bundle in variants), key=len), "x")
+    grids.layer_ticks(axes, max((list(recipes[bundle]["layers"]) for bundle in variants), key=len), "x", 14)
 
 
 def _of_layers(recipe: Mapping[str, Any], key: str) -> list[float]:

@@ -1,6 +1,5 @@
 """CKNNA from clean to noisy images, for every pair of models, and how each model holds against the transforms."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,15 +9,14 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation
 
-from diffalign import figures, logs
+from diffalign import logs
 from diffalign.conditions import CLEAN, parse_condition
-from diffalign.io.recipe_header import is_miniature
+from diffalign.figures import grids, style
+from diffalign.io.score_recipes import is_miniature, read_recipe
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-# a second round of colours has other markers
-_MARKERS = ("o", "s", "^", "D")
 Estimates = Mapping[str, Mapping[str, Any]]
 
 
@@ -26,33 +24,28 @@ def se_cknna_figure(recipes: Sequence[Path], outputs: Sequence[Path]) -> None:
     """Draw two panels: left the scores of all pairs over the conditions, right every layer on clean images with itself
     on transformed ones.
     """
-    figures.styled()
-    read = [json.loads(path.read_text(encoding="utf-8")) for path in recipes]
+    style.styled()
+    read = [read_recipe(path) for path in recipes]
     axis = Axis([name for recipe in read for name in recipe["conditions"]])
-    figure, (left, right) = plt.subplots(1, 2, figsize=(2.4 + 0.62 * 2 * max(5, axis.width), 4.2), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(style.PAGE, 2.3), layout="constrained")
     for number, recipe in enumerate(read):
         draw(left, axis, {CLEAN: recipe["clean"], **recipe["conditions"]}, pair_label(recipe), number, len(read))
     robust: dict[str, Estimates] = {}
     for recipe in read:
-        for side, found in recipe["robustness"].items():
-            robust[side_label(recipe, side)] = {CLEAN: {"value": 1.0}, **found["conditions"]}
+        for side, of_side in recipe["robustness"].items():
+            robust[side_label(recipe, side)] = {CLEAN: {"value": 1.0}, **of_side["conditions"]}
     for number, (label, scores) in enumerate(robust.items()):
         draw(right, axis, scores, label, number, len(robust))
     seen = "both models on the same images" if read[0]["reference"] == "same" else "the second model on clean images"
-    left.set_title(f"Pairs of models: {seen}", loc="left")
+    left.set_title(style.wrapped(f"Pairs of models: {seen}", 2.9))
     left.set_ylabel("CKNNA")
-    right.set_title("Each model: transformed against clean images", loc="left")
+    right.set_title("Each model: transformed against clean images")
     for axes in (left, right):
         axis.dress(axes)
         legend_below(axes)
     first = read[0]
-    figure.suptitle(
-        f"{first['dataset']}: N = {first['n']}, k = {first['k']}. Bars: 95 % intervals over images.",
-        x=0.01,
-        ha="left",
-        fontsize=9,
-    )
-    figures.save(figure, outputs, any(is_miniature(recipe) for recipe in read))
+    style.heading(figure, f"{first['dataset']}: N = {first['n']}, k = {first['k']}. Bars: 95 % intervals over images.")
+    style.save(figure, outputs, any(is_miniature(recipe) for recipe in read))
 
 
 class Axis:
@@ -84,10 +77,9 @@ class Axis:
             for label in axes.get_xticklabels()[len(labels) :]:
                 label.set(rotation=25, ha="right", rotation_mode="anchor")
         if self.others:
-            axes.axvline(self.last + 0.75 * self.step, color="0.85", linewidth=0.8)
+            axes.axvline(self.last + 0.75 * self.step, color="0.85", linewidth=style.THIN)
         axes.set_xlabel("standard deviation of the noise", loc="left")
-        axes.grid(axis="y", color="0.92", linewidth=0.6)
-        axes.set_axisbelow(True)
+        grids.horizontal_lines(axes)
 
 
 def legend_below(axes: Axes) -> None:
@@ -97,15 +89,11 @@ def legend_below(axes: Axes) -> None:
     labels = axes.xaxis.get_tightbbox()
     under = 0.0 if labels is None else labels.y0 - axes.bbox.y0
     place = axes.transAxes + ScaledTranslation(0, under / figure.dpi, figure.dpi_scale_trans)
-    axes.legend(loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=place, frameon=False, fontsize=7.5)
+    axes.legend(loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=place, borderaxespad=0.2)
 
 
 def draw(axes: Axes, axis: Axis, scores: Estimates, label: str, number: int, count: int) -> None:
     """One line over the noise levels and a marker for every other condition, with bars of intervals."""
-    look = {
-        "color": figures.COLORS[number % len(figures.COLORS)],
-        "marker": _MARKERS[number // len(figures.COLORS) % len(_MARKERS)],
-    }
     # bars of several lines stand side by side
     aside = (number - (count - 1) / 2) * min(0.08, 0.4 / count) * axis.step
     for words, line in ((axis.noise, "-"), (axis.others, "none")):
@@ -118,18 +106,16 @@ def draw(axes: Axes, axis: Axis, scores: Estimates, label: str, number: int, cou
             bounds,
             linestyle=line,
             label=label if line == "-" else None,
-            markersize=4,
-            linewidth=1.5,
-            elinewidth=0.9,
-            capsize=1.8,
-            **look,  # type: ignore[arg-type]
+            elinewidth=style.THIN,
+            capsize=1.4,
+            **style.look(number),  # type: ignore[arg-type]
         )
 
 
 def _reach(estimate: Mapping[str, Any], bound: str) -> float:
     """From the value to a bound; 0 where there is none."""
-    found = estimate.get(bound)
-    return 0.0 if found is None or math.isnan(found) else abs(float(found) - float(estimate["value"]))
+    reached = estimate.get(bound)
+    return 0.0 if reached is None or math.isnan(reached) else abs(float(reached) - float(estimate["value"]))
 
 
 def pair_label(recipe: Mapping[str, Any]) -> str:
@@ -143,7 +129,7 @@ def pair_label(recipe: Mapping[str, Any]) -> str:
         change = f", {100 * relative['value']:+.1f} %"
         if relative["low"] is not None:
             change += f" ({100 * relative['low']:+.1f} to {100 * relative['high']:+.1f})"
-    return f"{pair}: SE-CKNNA {recipe['value']:.3f}{change}"
+    return f"{pair}:\nSE-CKNNA {recipe['value']:.3f}{change}"
 
 
 def side_label(recipe: Mapping[str, Any], side: str) -> str:

@@ -1,13 +1,12 @@
 """One row a pair: SE-CKNNA beside CKNNA of clean images, the change, every condition, and each model's robustness."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffalign import logs
 from diffalign.io import tables
-from diffalign.io.recipe_header import is_miniature
+from diffalign.io.score_recipes import is_miniature, read_recipe
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -24,7 +23,7 @@ def se_cknna_table(recipes: Sequence[Path], tsv: Path, parquet: Path) -> None:
     z, p, q of se_cknna (q: Benjamini-Hochberg over the table); one column a condition; robustness_a and robustness_b
     (mean CKNNA of a model on clean with itself on transformed images); reference, mean_over, n, k, miniature.
     """
-    read = [json.loads(path.read_text(encoding="utf-8")) for path in recipes]
+    read = [read_recipe(path) for path in recipes]
     conditions = list(dict.fromkeys(name for recipe in read for name in recipe["conditions"]))
     numbers = [key + end for key in _ESTIMATES for end in ("", *(f"_{bound}" for bound in _BOUNDS))]
     columns = {
@@ -43,19 +42,19 @@ def row(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """What the table says of one pair, without q."""
     estimates = {key: recipe[key] for key in _ESTIMATES if key != "se_cknna"}
     estimates["se_cknna"] = {"value": recipe["value"], **(recipe["interval"] or dict.fromkeys(_BOUNDS))}
-    found: dict[str, Any] = {key: recipe[key] for key in ("metric", "dataset", "reference", "mean_over", "n", "k")}
+    cells: dict[str, Any] = {key: recipe[key] for key in ("metric", "dataset", "reference", "mean_over", "n", "k")}
     for side in "ab":
-        found |= {
+        cells |= {
             side: recipe[side]["bundle"],
             f"kind_{side}": kind(recipe[side]),
             f"layer_{side}": recipe[side]["layers"][0]["layer"],
             f"robustness_{side}": recipe["robustness"].get(side, {}).get("mean", {}).get("value"),
         }
     for key, estimate in estimates.items():
-        found |= {key: estimate["value"], **{f"{key}_{bound}": estimate[bound] for bound in _BOUNDS}}
-    found |= {key: (recipe["null"] or {}).get(key) for key in ("z", "p")}
-    found |= {name: estimate["value"] for name, estimate in recipe["conditions"].items()}
-    return {**found, "miniature": is_miniature(recipe)}
+        cells |= {key: estimate["value"], **{f"{key}_{bound}": estimate[bound] for bound in _BOUNDS}}
+    cells |= {key: (recipe["null"] or {}).get(key) for key in ("z", "p")}
+    cells |= {name: estimate["value"] for name, estimate in recipe["conditions"].items()}
+    return {**cells, "miniature": is_miniature(recipe)}
 
 
 def kind(side: Mapping[str, Any]) -> str:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from diffalign import logs
-from diffalign.io import bundles, feature_files
-from diffalign.io.checkpoints import RECORD_FORMAT, read_record
+from diffalign.io import bundles
+from diffalign.io.checkpoints import RECORD, read_record
+from diffalign.io.headers import check_same_names
 from diffalign.io.manifest import read_manifest
 from diffalign.io.prompt_files import read_prompts
 from diffalign.specs import Model
@@ -34,7 +35,7 @@ def text_features(
     (layer,) = Model.from_recipe(content["model"]).layers
     names = [row.name for row in read_manifest(manifest)]
     found = read_prompts(prompts)
-    feature_files.check_same_names(names, list(found.row_of), manifest, prompts)
+    check_same_names(names, list(found.row_of), manifest, prompts)
     values = found.text[[found.row_of[name] for name in names]].float().numpy()
     made = {
         **content,
@@ -51,7 +52,7 @@ def text_features(
 
 def given_record(facts: Mapping[str, Any]) -> dict[str, Any]:
     """What stands in the place of a checkpoint's record for embeddings that were given."""
-    return {"format": RECORD_FORMAT, "source": "given", "sha256": {facts["embeddings"]: facts["sha256"]}}
+    return RECORD.header(source="given", sha256={facts["embeddings"]: facts["sha256"]})
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ def texts(conditioning: str, files: Texts, manifest: Path, dataset_json: Path, p
     facts = {"conditioning": conditioning, "texts": len(distinct), "first": distinct[0]}
     if source is not None:
         facts |= {"file": source, "sha256": file_sha256(Path(source))}
-    said = {image.name: distinct[row] for image, row in zip(images, rows, strict=True)}
+    text_of = {image.name: distinct[row] for image, row in zip(images, rows, strict=True)}
     of = json.loads(dataset_json.read_text(encoding="utf-8"))
-    language_files.write_texts(path, language_files.Texts(said, facts, of))
+    language_files.write_texts(path, language_files.Texts(text_of, facts, of))
     logs.log.info("%d distinct texts for %d images", len(distinct), len(images))
 
 

@@ -78,24 +78,24 @@ def transformed_images(
     names = [row.name for row in rows]
     make_empty(folder)
     drawn: dict[str, object] = {"seeding": seeding, "seed": seed}
-    found = transforms.transforms(names, condition, seeding, seed)
+    transform_of = transforms.transforms(names, condition, seeding, seed)
     source = clean
     if published is not None:
         if condition.name == EQUIVARIANCE:
-            found = transforms.read_records(published / transforms.RECORDS, names)
+            transform_of = transforms.read_records(published / transforms.RECORDS, names)
             drawn = {"records_sha256": file_sha256(published / transforms.RECORDS)}
         elif condition.sigma:
             source = published / condition.name
             check_published(source, names, of_clean["size"])
-            found, drawn = dict.fromkeys(names, Transform()), {"from": str(source)}
+            transform_of, drawn = dict.fromkeys(names, Transform()), {"from": str(source)}
     todo = [
-        Job(source / f"{row.name}.png", folder / f"{row.name}.png", row.name, i, found[row.name], seeding, seed)
+        Job(source / f"{row.name}.png", folder / f"{row.name}.png", row.name, i, transform_of[row.name], seeding, seed)
         for i, row in enumerate(rows)
     ]
     made = [
         replace(row, sha256=digest, source=f"{row.name}.png", notes="", rotation=t.rotation, scale=t.scale)
         for row, t, digest in zip(
-            rows, found.values(), logs.progress(digests(todo, workers), len(todo), condition.name), strict=True
+            rows, transform_of.values(), logs.progress(digests(todo, workers), len(todo), condition.name), strict=True
         )
     ]
     made_of = {

@@ -19,8 +19,8 @@ from diffalign.alignment.preparation import unit_rows
 from diffalign.alignment.search.exact import Neighbors, nearest_neighbors
 from diffalign.alignment.settings import Preparation
 from diffalign.io import sides
-from diffalign.io.feature_files import StoreError
-from diffalign.io.manifest import Image, ManifestError, print_manifest
+from diffalign.io.headers import StoreError
+from diffalign.io.manifest import Image, print_manifest
 from diffalign.io.prepared_features import preparation_settings
 from diffalign.io.recipes import Where
 from per_image import per_image as write_per_image
@@ -149,7 +149,7 @@ def test_the_table_and_its_recipe(files: tuple[sides.Files, sides.Files], tmp_pa
     assert bare["overlap"].equals(frame["overlap"])
 
     lacking = manifest(tmp_path / "manifest.tsv", NAMES[1:])
-    with pytest.raises(ManifestError, match="lacks 1 of 40 images, first: n00"):
+    with pytest.raises(StoreError, match="lacks 1 of 40 images, first: n00"):
         write_per_image(files, ("b0", "b0"), settings(tmp_path), lacking, where, table, recipe)
 
 

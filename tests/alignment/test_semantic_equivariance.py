@@ -25,7 +25,7 @@ from diffalign.alignment.metrics import Layer, NeighborScores, Settings
 from diffalign.alignment.preparation import unit_rows
 from diffalign.alignment.search.exact import nearest_neighbors
 from diffalign.alignment.settings import Preparation
-from diffalign.io.feature_files import StoreError
+from diffalign.io.headers import StoreError
 from diffalign.io.prepared_features import preparation_settings
 from se_cknna import by_condition, se_cknna
 from se_cknna_figure import pair_label, se_cknna_figure

@@ -17,7 +17,7 @@ from diffalign.extraction.inputs import NoisyLatents
 from diffalign.extraction.passes import pooled_features
 from diffalign.io import feature_files
 from diffalign.io.checkpoints import describe
-from diffalign.io.feature_files import StoreError
+from diffalign.io.headers import StoreError
 from diffalign.io.latents import write_shard
 from diffalign.io.manifest import Image, print_manifest
 from diffalign.noise import NoiseLevel

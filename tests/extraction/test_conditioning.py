@@ -19,9 +19,9 @@ from diffalign.extraction.passes import mean_of_passes, pooled_features
 from diffalign.extraction.taps import Taps
 from diffalign.io import prompt_files
 from diffalign.io.checkpoint_errors import CheckpointError
+from diffalign.io.headers import StoreError
 from diffalign.io.latents import encode_names
 from diffalign.io.manifest import Image
-from diffalign.io.prompt_files import PromptError
 from diffalign.models import family, schedules
 from diffalign.randomness import normal
 from diffalign.specs import Model
@@ -110,7 +110,7 @@ def test_given_embeddings_are_joined_on_names(tmp_path: Path) -> None:
     prompt_files.write_prompts(tmp_path / "p.safetensors", found, [0, 1], ["a", "b"], {"conditioning": "optim"})
     read = prompt_files.read_prompts(tmp_path / "p.safetensors")
     assert (read.row_of, read.facts) == ({"a": 0, "b": 1}, {"conditioning": "optim"})
-    assert sorted(read.told) == ["pooled_prompt_embeds", "prompt_embeds"]
+    assert sorted(read.arguments) == ["pooled_prompt_embeds", "prompt_embeds"]
     assert torch.equal(read.text, found["text"])
 
 
@@ -135,7 +135,7 @@ def test_embeddings_that_cannot_be_used(arrays: Mapping[str, Any], message: str,
 
 def test_prompts_that_are_not_finite_are_named(tmp_path: Path) -> None:
     tensors = {"prompt_embeds": torch.tensor([[1.0], [float("nan")]]), "text": torch.zeros(2, 1)}
-    with pytest.raises(PromptError, match="prompt_embeds is NaN or infinite for b, c"):
+    with pytest.raises(StoreError, match="prompt_embeds is NaN or infinite for b, c"):
         prompt_files.write_prompts(tmp_path / "p", tensors, [0, 1, 1], ["a", "b", "c"], {})
 
 

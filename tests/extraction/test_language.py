@@ -25,6 +25,7 @@ from diffalign.human.odd_one_out import odd_one_out
 from diffalign.human.triplets import read_triplets
 from diffalign.io import bundles, feature_files, language_files
 from diffalign.io.checkpoint_errors import CheckpointError
+from diffalign.io.headers import StoreError
 from diffalign.models import LoadedLanguage, family
 from diffalign.specs import Compute, Model
 from extract_texts import Part, extract_texts
@@ -356,7 +357,7 @@ def test_one_job_or_its_parts_write_both_bundles(tmp_path: Path) -> None:
     assert [row["name"] for row in rows] == sorted(TEXTS)
     assert rows[1]["loss"] == ""
     assert json.loads(whole.mean_json.read_text())["count"] == 5
-    with pytest.raises(feature_files.StoreError, match="2 parts hold 4 images of 5|hold 2 images"):
+    with pytest.raises(StoreError, match="2 parts hold 4 images of 5|hold 2 images"):
         bundles.read_parts(parts[:1])
 
 

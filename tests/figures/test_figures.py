@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +10,25 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.text import Annotation
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
+from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from PIL import Image
 
 from alignment_table import COLUMNS as CELL_COLUMNS
 from alignment_table import alignment_table
 from depth_curves_figure import curves, depth_curves_figure
-from diffalign import figures
 from diffalign.alignment import model_similarity
 from diffalign.alignment.calibration import Calibration, calibrate_by_moments, calibrate_by_permutations
 from diffalign.alignment.metrics import METRICS, NoNull, Permutations
 from diffalign.alignment.nulls import NullMoments
+from diffalign.figures import maps, style
 from diffalign.io import tables
 from diffalign.io.calibration_files import Selection, StoredCalibration, read_calibration, write_calibration
 from diffalign.io.matrices import read_matrices
-from diffalign.io.recipe_header import FORMAT
+from diffalign.io.score_recipes import KIND
 from layer_maps_figure import layer_maps_figure
 from model_maps_figure import largest, model_maps_figure, reason
 from null_histograms_figure import drawable, not_drawn, null_histograms_figure
@@ -76,7 +79,7 @@ def write(tmp_path: Path) -> Callable[..., Pair]:
             }
 
         recipe = {
-            "format": FORMAT,
+            "format": KIND.format,
             "metric": metric,
             "dataset": "images",
             "condition": "clean",
@@ -103,6 +106,53 @@ def grid(rows: int = 3, columns: int = 4, seed: int = 0) -> NDArray[np.float64]:
 
 def apart(pairs: Sequence[Pair]) -> tuple[list[Path], list[Path]]:
     return [matrix for matrix, _ in pairs], [beside for _, beside in pairs]
+
+
+@pytest.fixture(autouse=True)
+def legible(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Bbox]]:
+    """Check every figure that a test saves: no text on another, none smaller than can be read. Gives what was saved."""
+    page_box = style.page_box
+    boxes: list[Bbox] = []
+
+    def checked(figure: Figure) -> Bbox:
+        box = page_box(figure)
+        texts = drawn_texts(figure)
+        small = [text for text, size, _ in texts if size < style.TINY - 0.5]
+        assert not small, f"too small to be read: {small}"
+        for i, (text, _, place) in enumerate(texts):
+            across = [other for other, _, there in texts[:i] if overlap(place, there, figure.dpi)]
+            assert not across, f"{text!r} lies on {across}"
+        boxes.append(box)
+        return box
+
+    monkeypatch.setattr(style, "page_box", checked)
+    yield boxes
+    plt.close("all")
+
+
+def drawn_texts(figure: Figure) -> list[tuple[str, float, Bbox]]:
+    """Text, size in points and place of all that is written in a figure; the place of a label without its line."""
+    ticks, shown = set(), set()
+    for axes in figure.findobj(Axes):
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            for tick in axis.get_major_ticks():
+                ticks |= {id(tick.label1), id(tick.label2)}
+                if axes.get_visible() and axes.axison and low <= tick.get_loc() <= high:
+                    shown |= {id(label) for label in (tick.label1, tick.label2) if label.get_visible()}
+    hidden = {id(part) for axes in figure.axes if not axes.get_visible() for part in axes.findobj(Text)} | ticks - shown
+    return [
+        (text.get_text(), float(text.get_fontsize()), Text.get_window_extent(text))
+        for text in figure.findobj(Text)
+        if id(text) not in hidden and text.get_visible() and text.get_text().strip()
+    ]
+
+
+def overlap(a: Bbox, b: Bbox, dpi: float) -> bool:
+    """Whether two texts share more than a hair: extents have some room around letters."""
+    width = min(a.x1, b.x1) - max(a.x0, b.x0)
+    height = min(a.y1, b.y1) - max(a.y0, b.y0)
+    return min(width, height) > 0.012 * dpi
 
 
 def check_pictures(paths: Sequence[Path]) -> None:
@@ -265,6 +315,48 @@ def test_figures_of_a_pair(metrics: list[str], kind: str, write: Callable[..., P
     check_pictures(outputs)
 
 
+@pytest.mark.parametrize(("metrics", "width"), [(SEVERAL[:1], style.COLUMN), (SEVERAL, style.PAGE)])
+def test_figures_are_as_wide_as_a_column_or_a_page(
+    metrics: list[str], width: float, write: Callable[..., Pair], tmp_path: Path
+) -> None:
+    pairs = apart([write(metric, "one", "two", grid(14, 30)) for metric in metrics])
+    layer_maps_figure(*pairs, [tmp_path / "maps.png", tmp_path / "maps.pdf"])
+    with Image.open(tmp_path / "maps.png") as image:
+        assert image.width == pytest.approx(width * style.DPI, abs=2)
+        assert image.info["dpi"] == pytest.approx((style.DPI, style.DPI), abs=0.1)
+    pdf = (tmp_path / "maps.pdf").read_bytes()
+    # letters are of an embedded TrueType font
+    assert b"/FontFile2" in pdf
+    assert b"/Type3" not in pdf
+
+
+def test_texts_are_broken_at_their_width() -> None:
+    style.styled()
+    text = "Bands: 95 % intervals over images, where they have a closed form."
+    lines = style.wrapped(text, style.COLUMN).split("\n")
+    assert len(lines) == 2
+    assert " ".join(lines) == text
+    assert max(style.text_width(line) for line in lines) <= style.COLUMN
+    assert style.wrapped("a-word-that-is-too-long b", 0.1).split("\n") == ["a-word-that-is-too-long", "b"]
+    assert style.wrapped("one\ntwo", 3) == "one\ntwo"
+
+
+def test_a_legend_takes_as_many_columns_as_fit() -> None:
+    style.styled()
+    figure, axes = plt.subplots(figsize=(style.COLUMN, 1), layout="constrained")
+    (line,) = axes.plot([0, 1])
+    style.legend_below(figure, dict.fromkeys([f"a label of some length {i}" for i in range(4)], line), 4)
+    (legend,) = figure.legends
+    assert legend.get_window_extent().width / figure.dpi <= style.COLUMN
+    assert legend._ncols == 2  # type: ignore[attr-defined]
+    plt.close(figure)
+
+
+def test_series_are_told_apart_by_colour_and_marker() -> None:
+    looks = [tuple(style.look(i).values()) for i in range(20)]
+    assert len(set(looks)) == 20
+
+
 def test_curves_carry_intervals_and_thresholds_of_the_cells_they_show(write: Callable[..., Pair]) -> None:
     values = grid()
     (matrix,) = read_matrices(*apart([write("cknna", "one", "two", values)]))
@@ -282,13 +374,26 @@ def test_curves_carry_intervals_and_thresholds_of_the_cells_they_show(write: Cal
 def test_metrics_that_are_not_drawn_are_named_with_the_reason(write: Callable[..., Pair]) -> None:
     names = ("procrustes", "rsa", "rsa_pearson")
     found = read_matrices(*apart([write(name, "one", "two", grid()) for name in names]))
-    assert not_drawn(found, 200) == [
+    assert not_drawn(found) == [
         "Not drawn (no null): Procrustes, RSA (Spearman)",
         "Not drawn (no null: only its mean and sd are known): RSA (Pearson)",
     ]
 
 
 # --- maps of models -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [5, 9])
+@pytest.mark.parametrize("name", ["m{}", "model-t0.50-caption{}"])
+def test_maps_of_many_models_and_of_long_names(
+    count: int, name: str, write: Callable[..., Pair], tmp_path: Path, legible: list[Bbox]
+) -> None:
+    names = [name.format(i) for i in range(count)]
+    pairs = [
+        write("cknna", a, b, grid(2, 2, seed=9 * i + j)) for i, a in enumerate(names) for j, b in enumerate(names[:i])
+    ]
+    model_maps_figure(*apart(pairs), [tmp_path / "map.png"])
+    assert legible[0].width == pytest.approx(style.PAGE, abs=0.02)
 
 
 @pytest.mark.parametrize("metric", ["cknna", "procrustes", "unbiased_cka_rbf"])
@@ -318,14 +423,14 @@ def test_models_of_one_side_are_rows_and_those_of_the_other_columns(
     metric: str, write: Callable[..., Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = []
-    model_matrix = figures.model_matrix
-    monkeypatch.setattr(figures, "model_matrix", lambda axes, *given: drawn.append(given) or model_matrix(axes, *given))
+    model_matrix = maps.model_matrix
+    monkeypatch.setattr(maps, "model_matrix", lambda axes, *given: drawn.append(given) or model_matrix(axes, *given))
     places = [("one", "two"), ("one", "three"), ("one", "four"), ("five", "two"), ("five", "four")]
     scores = [grid(seed=i) for i in range(len(places))]
     pairs = apart([write(metric, *place, values) for place, values in zip(places, scores, strict=True)])
     model_maps_figure(*pairs, [tmp_path / "map.png"])
     check_pictures([tmp_path / "map.png"])
-    values, rows, columns, _ = drawn[0]
+    values, rows, columns, *_ = drawn[0]
     assert (rows, columns) == (["one", "five"], ["two", "three", "four"])
     best = [largest(matrix) for matrix in read_matrices(*pairs)]
     assert np.array_equal(values, [best[:3], [best[3], np.nan, best[4]]], equal_nan=True)
@@ -376,11 +481,11 @@ def test_clustering_puts_near_models_beside_each_other() -> None:
 
 @pytest.mark.parametrize("crowd", [1.0, 0.001])
 def test_labels_of_points_do_not_overlap(crowd: float) -> None:
-    figures.styled()
+    style.styled()
     figure, axes = plt.subplots(figsize=(4, 4), layout="constrained")
     points = np.random.default_rng(1).normal(size=(6, 2)) * crowd
     points[-1] = (3, 3)
-    figures.labelled_points(axes, points, [f"a-long-name-{i}" for i in range(6)])
+    maps.labelled_points(axes, points, [f"a-long-name-{i}" for i in range(6)])
     figure.draw_without_rendering()
     texts = [each for each in axes.texts if isinstance(each, Annotation)]
     boxes = [super(Annotation, each).get_window_extent() for each in texts]

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from test_figures import legible  # noqa: F401  (a fixture)
 
 from diffalign.figures.human import Results, read_results, reference_lines, variants_of
 from noise_levels_figure import noise_levels_figure

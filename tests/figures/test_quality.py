@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import spearmanr
-from test_figures import apart, check_pictures, write
+from test_figures import apart, check_pictures, legible, write  # noqa: F401  (a fixture)
 
 from bits_per_byte_figure import bits_per_byte_figure
 from bits_per_byte_table import Language, bits_per_byte_table
@@ -33,6 +33,8 @@ def test_the_rank_correlation_is_spearmans_with_ties() -> None:
     x = np.array([1.0, 2, 2, 5, 3, 3])
     y = np.array([0.0, 0, 4, 9, 1, 4])
     assert math.isclose(spearman(x, y), spearmanr(x, y).statistic)
+    # without ties, 1 - 6 Σd² / n(n² - 1)
+    assert math.isclose(spearman(np.array([1.0, 2, 3, 4, 5]), np.array([20.0, 10, 30, 50, 40])), 1 - 6 * 4 / 120)
     assert math.isnan(spearman(x, np.ones(6)))
     assert math.isnan(spearman(x[:2], y[1:3]))
 
@@ -43,9 +45,9 @@ def test_series_make_a_correlation_that_is_not_within_them() -> None:
     assert found.within == -1
     assert (found.models, found.families, found.pairs) == (12, 3, 10 + 3 + 6)
     # a resample of one series three times has the correlation within it
-    assert found.low == -1
+    assert found.low == pytest.approx(-1, abs=1e-12)
     same = over_families(*of_series(0, 1.0, 1.0), SERIES, 0)
-    assert (same.rho, same.low, same.high, same.within) == (1, 1, 1, 1)
+    assert (same.rho, same.low, same.high, same.within) == pytest.approx((1, 1, 1, 1), abs=1e-12)
 
 
 def test_the_interval_is_of_series_and_not_of_models() -> None:
@@ -70,7 +72,7 @@ def test_the_interval_depends_on_no_order_and_on_the_seed() -> None:
 def test_too_few_series_have_no_interval_and_numbers_must_be_finite() -> None:
     x, y = of_series(0, 1.0, 1.0)
     found = over_families(x[:8], y[:8], SERIES[:8], 0)
-    assert [math.isnan(found.low), math.isnan(found.high), found.rho] == [True, True, 1]
+    assert [math.isnan(found.low), math.isnan(found.high), found.rho] == [True, True, pytest.approx(1, abs=1e-12)]
     # a series of a single model has no correlation of its own, so many resamples have none
     alone = over_families(x[[0, 5, 8]], y[[0, 5, 8]], ["a", "b", "c"], 0)
     assert [math.isnan(alone.low), math.isnan(alone.within), alone.pairs] == [True, True, 0]

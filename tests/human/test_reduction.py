@@ -17,7 +17,7 @@ from diffalign.human.choices import closest_pairs
 from diffalign.human.odd_one_out import DISTANCES, Choices, odd_one_out, pair_similarities, similarities_of_products
 from diffalign.human.reduction import components_of_products, pooled, products
 from diffalign.human.triplets import Triplets, published_sample
-from diffalign.io.feature_files import StoreError
+from diffalign.io.headers import StoreError
 from diffalign.io.token_files import read_tokens, write_tokens
 
 OBJECTS = 24

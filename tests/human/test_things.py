@@ -14,11 +14,12 @@ from diffalign.human.odd_one_out import odd_one_out
 from diffalign.human.transforms import Transform
 from diffalign.human.triplets import Triplets, read_triplets
 from diffalign.io import bundles
-from diffalign.io.feature_files import StoreError, read_bundle
+from diffalign.io.feature_files import read_bundle
+from diffalign.io.headers import StoreError
 from diffalign.io.human_files import layer_of, ordered, read_people, write_people
-from diffalign.io.manifest import ManifestError, read_manifest
+from diffalign.io.manifest import read_manifest
 from diffalign.io.transform_files import read_transform, write_transform
-from diffalign.stimuli.things import concept_images, read_concepts, verified
+from diffalign.stimuli.kinds.things import concept_images, read_concepts, verified
 
 HEADER = "Word\tuniqueID\tDefinition (from WordNet, Google, or Wikipedia)\tTop-down Category (manual selection)\n"
 
@@ -210,26 +211,26 @@ def test_every_concept_has_an_image(tmp_path: Path) -> None:
         Image.new("RGB", (8, 8)).save(folder / f"{name}.jpg")
     assert [(s.name, s.label_index) for s in concept_images(folder, objects)] == [("ant", 1), ("bat1", 2), ("bat2", 0)]
     (folder / "bat1.jpg").unlink()
-    with pytest.raises(ManifestError, match="1 concepts have no image, first: bat1"):
+    with pytest.raises(StoreError, match="1 concepts have no image, first: bat1"):
         concept_images(folder, objects)
     (folder / "ant.jpg").rename(folder / "bat1.jpg")
     Image.new("RGB", (8, 8)).save(folder / "ant.jpg")
     Image.new("RGB", (8, 8)).save(folder / "cat.jpg")
-    with pytest.raises(ManifestError, match="1 images are of no concept, first: cat"):
+    with pytest.raises(StoreError, match="1 images are of no concept, first: cat"):
         concept_images(folder, objects)
 
 
 def test_files_that_are_no_concepts_are_refused(tmp_path: Path) -> None:
     (tmp_path / "c.tsv").write_text("Word\tuniqueID\nant\tant\n")
-    with pytest.raises(ManifestError, match="has no column Definition"):
+    with pytest.raises(StoreError, match="has no column Definition"):
         read_concepts(tmp_path / "c.tsv")
-    with pytest.raises(ManifestError, match="1 names stand more than once, first: ant"):
+    with pytest.raises(StoreError, match="1 names stand more than once, first: ant"):
         read_concepts(concepts(tmp_path / "c.tsv", "ant", "ant"))
-    with pytest.raises(ManifestError, match="holds no concepts"):
+    with pytest.raises(StoreError, match="holds no concepts"):
         read_concepts(concepts(tmp_path / "c.tsv"))
-    with pytest.raises(ManifestError, match=r"has the sha256 \w+, but its entry in config.yaml says 0000"):
+    with pytest.raises(StoreError, match=r"has the sha256 \w+, but its entry in config.yaml says 0000"):
         verified(tmp_path / "c.tsv", "0" * 64)
-    with pytest.raises(ManifestError, match="no such file; datasets in config.yaml says"):
+    with pytest.raises(StoreError, match="no such file; datasets in config.yaml says"):
         verified(tmp_path / "d.tsv", None)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from diffalign.io import bundles, feature_files
-from diffalign.io.feature_files import StoreError
+from diffalign.io.headers import StoreError
 from diffalign.parts import part_rows
 from extract import Part
 

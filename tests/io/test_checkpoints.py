@@ -18,6 +18,7 @@ from conftest import ROOT
 from diffalign import provenance
 from diffalign.io import checkpoints
 from diffalign.io.checkpoint_errors import CheckpointError
+from diffalign.io.headers import StoreError
 from diffalign.specs import Weights
 from weights import weights
 
@@ -161,7 +162,7 @@ def test_what_the_hub_refuses_is_said_with_what_to_do(
 
 def test_a_record_of_another_format_and_an_empty_checkpoint_are_refused(tmp_path: Path) -> None:
     (tmp_path / "weights.json").write_text('{"format": 99}')
-    with pytest.raises(CheckpointError, match="format 99 is not known here"):
+    with pytest.raises(StoreError, match="format 99 is not known here"):
         checkpoints.read_record(tmp_path / "weights.json")
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="has no files"):

@@ -10,7 +10,8 @@ from conftest import write_neighbors
 from diffalign.alignment.preparation import unit_rows
 from diffalign.alignment.search.exact import nearest_neighbors
 from diffalign.io import atomic, feature_files, neighbor_files
-from diffalign.io.feature_files import Features, StoreError
+from diffalign.io.feature_files import Features
+from diffalign.io.headers import StoreError, check_same_names
 
 VALUES = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32)
 NAMES = tuple(f"image{i}" for i in range(8))
@@ -155,13 +156,13 @@ def test_parts_that_do_not_belong_together_are_named(tmp_path: Path) -> None:
 
 def test_names_that_differ_are_named() -> None:
     a, b = Path("a.npz"), Path("b.npz")
-    feature_files.check_same_names(NAMES, list(NAMES), a, b)
+    check_same_names(NAMES, list(NAMES), a, b)
     with pytest.raises(
         StoreError, match=r"8 only in a.npz: image0, image1, image2, image3, image4 …; 1 only in b.npz: x$"
     ):
-        feature_files.check_same_names(NAMES, ["x"], a, b)
+        check_same_names(NAMES, ["x"], a, b)
     with pytest.raises(StoreError, match="in another order"):
-        feature_files.check_same_names(NAMES, NAMES[::-1], a, b)
+        check_same_names(NAMES, NAMES[::-1], a, b)
 
 
 def test_a_crash_leaves_no_half_written_file(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ from conftest import Workflow
 from safetensors.torch import save_file
 from test_study import load
 
-from diffalign.io import latent_folders
-from diffalign.io.feature_files import StoreError
-from diffalign.io.latent_folders import Draw, Folder
-from diffalign.io.latents import LatentError, Latents, encode_names
+from diffalign.io.headers import StoreError
+from diffalign.io.latents import Latents, encode_names
+from diffalign.io.layouts import latent_folders
+from diffalign.io.layouts.latent_records import Draw, Folder
 from diffalign.io.manifest import Image, print_manifest
 from diffalign.randomness import normal
 from diffalign.specs import LatentFiles, Model
@@ -121,14 +121,14 @@ def test_latents_without_names_take_those_of_a_names_file(tmp_path: Path) -> Non
     found, record = imported(tmp_path, source)
     assert torch.equal(found[NAMES[4]], (TRUTH[4] - 1) / 2)
     assert record["files"] == 4
-    with pytest.raises(LatentError, match=r"without names cannot be joined with images; give latents_from.names"):
+    with pytest.raises(StoreError, match=r"without names cannot be joined with images; give latents_from.names"):
         imported(tmp_path, replace(source, names=None))
 
 
 def test_statistics_are_measured_on_request(tmp_path: Path) -> None:
     write_lightningdit(tmp_path / "bare", statistics=False)
     source = LatentFiles(f"{tmp_path}/bare", "lightningdit")
-    with pytest.raises(LatentError, match=r"no latents_stats.pt.*models.sdvae.latent_statistics: measured"):
+    with pytest.raises(StoreError, match=r"no latents_stats.pt.*models.sdvae.latent_statistics: measured"):
         imported(tmp_path, source)
     found, _ = imported(tmp_path, source, latent_statistics="measured")
     whole = torch.stack([found[name] for name in found])
@@ -143,7 +143,7 @@ def test_statistics_of_rae_are_per_position(tmp_path: Path) -> None:
     found, _ = imported(tmp_path, LatentFiles(f"{tmp_path}/rae", "lightningdit"))
     assert torch.allclose(found[NAMES[2]], (TRUTH[2] - mean) / torch.sqrt(var + 1e-5), atol=1e-6)
     torch.save({"mean": mean[:2], "var": var[:2]}, tmp_path / "rae" / "normalization_stats.pt")
-    with pytest.raises(LatentError, match=r"are \(1, 2, 3, 3\), the latents \(4, 3, 3\)"):
+    with pytest.raises(StoreError, match=r"are \(1, 2, 3, 3\), the latents \(4, 3, 3\)"):
         imported(tmp_path, LatentFiles(f"{tmp_path}/rae", "lightningdit"))
 
 
@@ -176,7 +176,7 @@ def test_a_folder_may_hold_more_images_but_not_fewer(tmp_path: Path) -> None:
     write_lightningdit(tmp_path)
     folder = latent_folders.open_folder(tmp_path, "lightningdit", None, MODE)
     latent_folders.check_images(folder, images(NAMES[:5]))
-    with pytest.raises(LatentError, match=rf"{tmp_path}: no latents for 2 of 14 images: n0_900, n1_901"):
+    with pytest.raises(StoreError, match=rf"{tmp_path}: no latents for 2 of 14 images: n0_900, n1_901"):
         latent_folders.check_images(folder, images([*NAMES, "n0_900", "n1_901"]))
 
 
@@ -186,7 +186,7 @@ def test_labels_tell_latents_of_other_images(tmp_path: Path) -> None:
     shifted.write_text("".join(f"{NAMES[row]}\n" for row in [*ORDER[1:], ORDER[0]]))
     source = LatentFiles(f"{tmp_path}/vae-sd", "repa", str(shifted))
     with pytest.raises(
-        LatentError, match=r"are both 'n0', but their latents have the labels 10\d and 10\d; are they of"
+        StoreError, match=r"are both 'n0', but their latents have the labels 10\d and 10\d; are they of"
     ):
         imported(tmp_path, source)
 
@@ -242,7 +242,7 @@ def _code(folder: Path) -> None:
 def test_a_broken_lightningdit_folder_is_named(damage: Callable[[Path], None], message: str, tmp_path: Path) -> None:
     write_lightningdit(tmp_path / "theirs")
     damage(tmp_path / "theirs")
-    with pytest.raises(LatentError, match=message):
+    with pytest.raises(StoreError, match=message):
         imported(tmp_path, LatentFiles(f"{tmp_path}/theirs", "lightningdit"))
     assert not (tmp_path / "latents_stats.pt").exists()
 
@@ -282,7 +282,7 @@ def test_a_broken_repa_folder_is_named(damage: Callable[[Path], None], message: 
     write_repa(tmp_path / "vae-sd")
     damage(tmp_path / "vae-sd")
     source = LatentFiles(f"{tmp_path}/vae-sd", "repa", str(repa_names(tmp_path / "names.txt")))
-    with pytest.raises(LatentError, match=message):
+    with pytest.raises(StoreError, match=message):
         imported(tmp_path, source)
 
 
@@ -292,13 +292,13 @@ def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder of latents"):
         opened(tmp_path / "nowhere", "repa")
-    with pytest.raises(LatentError, match=r"no \*.safetensors"):
+    with pytest.raises(StoreError, match=r"no \*.safetensors"):
         opened(tmp_path, "lightningdit")
-    with pytest.raises(LatentError, match=r"no 00000/img-mean-std-\*.npy"):
+    with pytest.raises(StoreError, match=r"no 00000/img-mean-std-\*.npy"):
         opened(tmp_path, "repa")
     write_repa(tmp_path)
     (tmp_path / "few.txt").write_text("a\nb\n")
-    with pytest.raises(LatentError, match=r"indices up to 11, but 2 names for them"):
+    with pytest.raises(StoreError, match=r"indices up to 11, but 2 names for them"):
         opened(tmp_path, "repa", tmp_path / "few.txt")
     (tmp_path / "twice.txt").write_text("a\na\n")
     with pytest.raises(StoreError, match=r"names stand more than once"):

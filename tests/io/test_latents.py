@@ -6,7 +6,8 @@ from safetensors.torch import load_file
 from test_stimuli import rows
 
 from diffalign.io import latents
-from diffalign.io.latents import LatentError, Latents, RunningMoments
+from diffalign.io.headers import StoreError
+from diffalign.io.latents import Latents, RunningMoments
 
 
 def test_moments_of_batches_equal_those_of_the_whole() -> None:
@@ -48,13 +49,13 @@ def test_shards_are_in_the_published_layout_and_read_back_by_name(tmp_path: Path
 
 
 def test_latents_that_cannot_be_trusted(tmp_path: Path) -> None:
-    with pytest.raises(LatentError, match=r"latents.shards is 3, but there are only 2 images"):
+    with pytest.raises(StoreError, match=r"latents.shards is 3, but there are only 2 images"):
         latents.split(rows("a", "b"), 3)
     broken = torch.zeros(2, 1, 1, 1)
     broken[1] = torch.nan
-    with pytest.raises(LatentError, match="NaN or infinite for b"):
+    with pytest.raises(StoreError, match="NaN or infinite for b"):
         latents.check_finite(broken, ["a", "b"])
     latents.write_shard(tmp_path / "s.safetensors", rows("a", "b"), [torch.zeros(2, 4, 1, 1)])
     torch.save({"mean": torch.zeros(1, 16, 1, 1), "std": torch.ones(1, 16, 1, 1)}, tmp_path / "stats.pt")
-    with pytest.raises(LatentError, match=r"s.safetensors: latents \[2, 4, 1, 1\] for 2 names and 16 channels"):
+    with pytest.raises(StoreError, match=r"s.safetensors: latents \[2, 4, 1, 1\] for 2 names and 16 channels"):
         Latents([tmp_path / "s.safetensors"], tmp_path / "stats.pt")

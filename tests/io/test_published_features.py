@@ -17,8 +17,9 @@ from conftest import ROOT, Workflow, copy_tree
 from dense_metrics import dense_cknna, unit
 from test_figures import check_pictures
 
-from diffalign.io import language_files, layouts
-from diffalign.io.feature_files import StoreError
+from diffalign.io import language_files
+from diffalign.io.headers import StoreError
+from diffalign.io.layouts import platonic
 from fetch_features import fetch_features
 
 COUNT, WIDTH = 48, 6
@@ -108,7 +109,7 @@ def test_a_published_study_without_a_model(published: Path, address: str, tmp_pa
     assert (told["bits_per_byte"], told["parameters"]) == (pytest.approx(0.9), 10**9)
     check_pictures([work / figure])
     # the whole set: rows are language models (x), columns vision models (y), layers in the order (y, x)
-    scores, indices = layouts.read_platonic_alignment(work / alignment)
+    scores, indices = platonic.read_alignment(work / alignment)
     assert scores.shape == (5, 2)
     assert (indices == 1).all()
     sides = json.loads((work / alignment).with_suffix(".json").read_text())
@@ -153,7 +154,7 @@ def test_an_address_without_a_file_says_what_to_do(address: str, tmp_path: Path)
 def test_a_quality_that_cannot_be_trusted(content: dict[str, Any], message: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "x.pt")
     with pytest.raises(StoreError, match=message):
-        layouts.read_platonic_quality(tmp_path / "x.pt")
+        platonic.read_quality(tmp_path / "x.pt")
 
 
 def test_entries_of_features_that_mean_nothing(tmp_path: Path) -> None:

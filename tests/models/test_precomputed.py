@@ -14,7 +14,9 @@ import yaml
 from conftest import ROOT, Workflow, copy_tree
 from dense_metrics import dense_cknna, unit
 
-from diffalign.io import feature_files, layouts
+from diffalign.io import feature_files
+from diffalign.io.layouts import platonic
+from diffalign.io.layouts.feature_tables import read_layers
 from diffalign.io.matrices import read_matrix
 from diffalign.provenance import file_sha256
 from export_features import export_features
@@ -143,11 +145,11 @@ def test_feature_files_are_ours_with_rows_in_order_of_name(imported: Workflow) -
 def test_exports_are_what_was_measured(imported: Workflow) -> None:
     work = imported.directory
     ours = feature_files.read_features(work / FEATURES / "left/b0.pt")
-    table = layouts.read_layers((work / THINGSVISION).parent, layout="thingsvision")
+    table = read_layers((work / THINGSVISION).parent, layout="thingsvision")
     assert np.array_equal(table.values[0], ours.values)
     recipe = json.loads((work / THINGSVISION).with_name("recipe.json").read_text())
     assert recipe["layers"] == [{"layer": "b0", "module": "block_0"}]
-    scores, indices = layouts.read_platonic_alignment(work / PLATONIC)
+    scores, indices = platonic.read_alignment(work / PLATONIC)
     assert scores.tolist() == [[np.load(work / MATRIX).max()]]
     assert indices.tolist() == [[[0, 1]]]
     # the published files as they came, measured by the definition
@@ -164,7 +166,7 @@ def test_every_layout_is_exported(imported: Workflow, tmp_path: Path) -> None:
     path, names, recipe = tmp_path / "right.pt", tmp_path / "right.txt", tmp_path / "right.json"
     for layout, sources, part in (("vfmvae", layers[1:], None), ("platonic", layers, "1")):
         export_features(layout, "clean", sources, None, path, names, recipe)
-        table = layouts.read_layers(path, [part], layout)
+        table = read_layers(path, [part], layout)
         assert table.names == tuple(sorted(NAMES))
         assert np.array_equal(table.values[0], feature_files.read_features(layers[1]).values)
         assert len(json.loads(recipe.read_text())["layers"]) == len(sources)

@@ -6,7 +6,9 @@ from PIL import Image
 
 from diffalign import randomness
 from diffalign.io import manifest
-from diffalign.stimuli import captions, folders, photographs, squares
+from diffalign.io.headers import StoreError
+from diffalign.stimuli import captions, folders, squares
+from diffalign.stimuli.kinds import photographs
 from diffalign.stimuli.squares import ImageError
 
 RNG = np.random.default_rng(0)
@@ -23,13 +25,14 @@ def rows(*names: str) -> list[manifest.Image]:
 def test_photographs_give_at_least_256_distinct_crops_of_one_size() -> None:
     found = list(photographs.photographs(128, 16))
     assert len(found) == 320
-    assert {crop[-1].size for crop in found} == {(128, 128)}
-    assert len({crop[0] for crop in found}) == len({crop[-1].tobytes() for crop in found}) == 320
-    assert all(np.asarray(crop[-1]).std() > 1 for crop in found)
-    assert {crop[-1].mode for crop in found} == {"RGB"}
-    assert len({crop[1] for crop in found}) == 20
-    assert [crop[0] for crop in found] == sorted(crop[0] for crop in found)
-    assert all(crop[3].strip() for crop in found)
+    pictures = [crop.picture()[0] for crop in found if crop.picture is not None]
+    assert {picture.size for picture in pictures} == {(128, 128)}
+    assert len({crop.name for crop in found}) == len({picture.tobytes() for picture in pictures}) == 320
+    assert all(np.asarray(picture).std() > 1 for picture in pictures)
+    assert {picture.mode for picture in pictures} == {"RGB"}
+    assert len({crop.label for crop in found}) == 20
+    assert [crop.name for crop in found] == sorted(crop.name for crop in found)
+    assert all(crop.caption.strip() for crop in found)
 
 
 def test_crops_cover_the_photograph_from_corner_to_corner() -> None:
@@ -160,7 +163,7 @@ def test_manifests_are_sorted_and_read_back(tmp_path: Path) -> None:
 
 
 def test_manifests_that_cannot_be_trusted(tmp_path: Path) -> None:
-    with pytest.raises(manifest.ManifestError, match="1 names stand more than once, first: a$"):
+    with pytest.raises(StoreError, match="1 names stand more than once, first: a$"):
         manifest.print_manifest(rows("a", "a"))
     path = tmp_path / "manifest.tsv"
     head, row, other = manifest.print_manifest(rows("a", "b")).splitlines()
@@ -171,7 +174,7 @@ def test_manifests_that_cannot_be_trusted(tmp_path: Path) -> None:
         (f"{head}\n{other}\n{row}\n", "not sorted"),
     ):
         path.write_text(text)
-        with pytest.raises(manifest.ManifestError, match=message):
+        with pytest.raises(StoreError, match=message):
             manifest.read_manifest(path)
 
 

@@ -13,10 +13,11 @@ from test_study import load, mistakes
 from diffalign.io import language_files
 from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.io.checkpoints import chosen, package_folder
-from diffalign.io.manifest import ManifestError, read_manifest
+from diffalign.io.headers import StoreError
+from diffalign.io.manifest import read_manifest
 from diffalign.specs import Columns, Dataset, Texts
 from diffalign.stimuli.captions import CaptionError
-from diffalign.stimuli.tables import TableError, read_rows
+from diffalign.stimuli.kinds.table import TableError, read_rows
 from images import images
 from named_texts import named_texts
 from texts import texts
@@ -133,7 +134,7 @@ def test_a_caption_that_is_missing_or_blank_is_named(tmp_path: Path) -> None:
     ("content", "columns", "error", "message"),
     [
         (WORDS, Columns(name="id", caption="wrod"), TableError, "no column 'wrod'; did you mean 'word'"),
-        ("id\tword\na\tx\na\ty\n", Columns(name="id", caption="word"), ManifestError, "1 names stand more than once"),
+        ("id\tword\na\tx\na\ty\n", Columns(name="id", caption="word"), StoreError, "1 names stand more than once"),
         ("id\tword\n\tx\n", Columns(name="id", caption="word"), TableError, "row 0 has no name"),
         ("id\tword\na/b\tx\n", Columns(name="id", caption="word"), TableError, "no name that a file could have"),
         ("id\tword\na\tx\ty\n", Columns(name="id", caption="word"), TableError, "begins with 'a' has more or fewer"),

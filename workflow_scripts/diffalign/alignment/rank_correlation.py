@@ -25,8 +25,9 @@ _DEFINED = 0.95
 class RankCorrelation:
     """Spearman's ρ over all models with its interval, and the agreement within families. NaN where undefined.
 
-    within: concordant less discordant pairs of models of the same family, as a share of these pairs (Kendall's τ-a);
-    pairs: how many there are. A correlation that families make between them is not seen within.
+    within: concordant less discordant pairs of models of the same family, as a share of these pairs: Kendall's τ-a,
+    where scipy has only τ-b and τ-c, and over all pairs. pairs: how many there are. A correlation that families make
+    between them is not seen within.
     """
 
     rho: float
@@ -73,14 +74,12 @@ def over_families(
 
 def spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     """Spearman's ρ with mean ranks of ties; NaN where either side is constant, or of fewer than three models."""
-    from scipy.stats import rankdata
+    from scipy.stats import spearmanr
 
-    if len(x) < FEWEST_MODELS:
+    # scipy warns of a constant side, and of two models it gives 1 or -1
+    if len(x) < FEWEST_MODELS or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
-    a, b = (np.asarray(rankdata(values), dtype=np.float64) for values in (x, y))
-    a, b = a - a.mean(), b - b.mean()
-    size = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / size if size > 0 else float("nan")
+    return float(spearmanr(x, y).statistic)
 
 
 def _interval(
@@ -95,8 +94,8 @@ def _interval(
     # few families have few different resamples
     different, which = np.unique(np.sort(drawn, axis=1), axis=0, return_inverse=True)
     rows = ([i for family in resample for i in listed[family]] for resample in different.tolist())
-    found = np.array([spearman(x[chosen], y[chosen]) for chosen in rows])[which.ravel()]
-    defined = found[np.isfinite(found)]
+    resampled = np.array([spearman(x[chosen], y[chosen]) for chosen in rows])[which.ravel()]
+    defined = resampled[np.isfinite(resampled)]
     if len(defined) < _DEFINED * RESAMPLES:
         return float("nan"), float("nan")
     low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

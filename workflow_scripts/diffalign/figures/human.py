@@ -15,13 +15,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from diffalign import figures, names
+from diffalign import names
+from diffalign.figures import curves, grids, style
 
 # unlike the dots of chance
 _DASHES = ((0, (6, 2)), (0, (6, 2, 1, 2)), (0, (2.5, 1.5)), (0, (6, 2, 1, 2, 1, 2)))
 _ACROSS = 3
-# a single panel is narrower than what stands above and below it
-_NARROWEST = 6.4
 _MOST_LABELS = 12
 
 
@@ -42,10 +41,10 @@ class Results:
     @cached_property
     def by_model(self) -> dict[str, dict[str, str]]:
         """Model -> its bundles and the names that were typed for them, in the order given."""
-        found: dict[str, dict[str, str]] = {}
+        bundles: dict[str, dict[str, str]] = {}
         for bundle, name in self.models.items():
-            found.setdefault(names.model_word(bundle), {})[bundle] = name
-        return found
+            bundles.setdefault(names.model_word(bundle), {})[bundle] = name
+        return bundles
 
 
 def read_results(
@@ -68,32 +67,17 @@ def best_layer(table: pd.DataFrame) -> pd.DataFrame:
 
 def panels(count: int) -> tuple[Figure, list[Axes]]:
     """A figure with so many panels in rows of at most three; their vertical axes are the same."""
-    rows, columns = figures.grid_of_panels(count, _ACROSS)
-    figure, grid = plt.subplots(
-        rows,
-        columns,
-        figsize=(max(_NARROWEST, 4.4 * columns), 2.8 * rows + 0.9),
-        squeeze=False,
-        sharey=True,
-        layout="constrained",
-    )
-    for axes in grid.ravel()[count:]:
-        axes.set_visible(False)
-    for axes in grid[:, 0]:
+    figure, drawn = grids.panels(count, _ACROSS, 1.7, sharey=True)
+    for axes in drawn[:: grids.grid_of_panels(count, _ACROSS)[1]]:
         axes.set_ylabel("odd-one-out accuracy")
-    return figure, grid.ravel()[:count].tolist()
+    return figure, drawn
 
 
 def finish(figure: Figure, drawn: Sequence[Axes], title: str, outputs: Sequence[Path], miniature: bool) -> None:
-    """Add a title and one legend for all panels, and write the figure."""
-    figure.suptitle(title, x=0.01, ha="left", fontsize=9)
-    figures.shared_legend(figure, drawn, 2 if figure.get_figwidth() <= _NARROWEST else _ACROSS)
-    figures.save(figure, outputs, miniature)
-
-
-def shades(count: int) -> list[tuple[float, float, float, float]]:
-    """Colours of so many curves, in order of a noise level or another variant."""
-    return [plt.get_cmap("viridis")(x) for x in np.linspace(0.1, 0.85, count)]
+    """Add a heading and one legend for all panels, and write the figure."""
+    style.heading(figure, title)
+    grids.shared_legend(figure, drawn, _ACROSS)
+    style.save(figure, outputs, miniature)
 
 
 def variants_of(variants: Mapping[str, str]) -> Iterator[tuple[tuple[float, float, float, float], str, str]]:
@@ -107,32 +91,33 @@ def variants_of(variants: Mapping[str, str]) -> Iterator[tuple[tuple[float, floa
             label = name
         else:
             label = f"{name} (first of {last + 1}, dark to light)" if i == 0 else name if i == last else "_"
-        yield shades(last + 1)[i], bundle, label
+        yield style.shades(last + 1)[i], bundle, label
 
 
 def curve(
-    axes: Axes, values: Sequence[float] | pd.Series, bounds: tuple[Any, Any], color: Any, label: str, style: str = "-"
+    axes: Axes, values: Sequence[float] | pd.Series, bounds: tuple[Any, Any], color: Any, label: str, dashes: str = "-"
 ) -> None:
     """A value a layer and the band of its interval."""
-    axes.fill_between(range(len(values)), *bounds, color=color, alpha=0.16, linewidth=0)
-    axes.plot(range(len(values)), values, style, color=color, marker="o", markersize=2.5, linewidth=1.3, label=label)
+    curves.band(axes, *bounds, color)
+    axes.plot(range(len(values)), values, dashes, color=color, marker="o", markersize=1.8, label=label)
 
 
-def reference_lines(axes: Axes, results: Results, best: Callable[[str], float], said: str = "its best layer") -> None:
-    """Lines at chance and at every baseline, and a grid. best: what a baseline's bundle reaches."""
+def reference_lines(axes: Axes, results: Results, best: Callable[[str], float], which: str = "its best layer") -> None:
+    """Lines at chance and at every baseline, and a grid. best: what a baseline's bundle reaches; which: its layer, for
+    the legend.
+    """
     per_color = len(_DASHES)
     colors = plt.get_cmap("copper")(np.linspace(0.35, 0.9, -(-len(results.baselines) // per_color)))
     for i, (bundle, name) in enumerate(results.baselines.items()):
         axes.axhline(
             best(bundle),
             color=colors[i // per_color],
-            linewidth=0.9,
+            linewidth=0.8,
             linestyle=_DASHES[i % per_color],
-            label=f"{name}, {said}",
+            label=f"{name}, {which}",
         )
-    axes.axhline(results.recipe["chance"], color="0.4", linewidth=0.8, linestyle=":", label="chance")
-    axes.grid(axis="y", color="0.92", linewidth=0.6)
-    axes.set_axisbelow(True)
+    curves.chance_line(axes, results.recipe["chance"])
+    grids.horizontal_lines(axes)
 
 
 def ceiling_band(axes: Axes, results: Results) -> None:

@@ -18,12 +18,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from diffalign.io import feature_files
-from diffalign.io.atomic import replacing, write_json
+from diffalign.io.atomic import replacing
+from diffalign.io.headers import StoreError
 from diffalign.io.latents import decode_names, encode_names
 from diffalign.io.manifest import check_unique
 from diffalign.provenance import file_sha256
 
-LAYERS_FORMAT = 1
 _NAMES = "names"
 
 
@@ -42,13 +42,12 @@ def write(
     """
     made_of = {}
     for alias, path in features.items():
-        found = values(alias)
+        of_layer = values(alias)
         made = {**recipe, "layer": alias, "module": modules[alias]}
-        feature_files.write_features(path, feature_files.Features(found, tuple(names), made))
+        feature_files.write_features(path, feature_files.Features(of_layer, tuple(names), made))
         # with a digest: Snakemake takes a small input whose content is the same for unchanged
-        made_of[alias] = {"width": int(found.shape[1]), "sha256": file_sha256(path)}
-    content = {"format": LAYERS_FORMAT, "bundle": recipe["bundle"], "count": len(names), "layers": made_of}
-    write_json(layers_json, content)
+        made_of[alias] = {"width": int(of_layer.shape[1]), "sha256": file_sha256(path)}
+    feature_files.LAYERS.write_json(layers_json, bundle=recipe["bundle"], count=len(names), layers=made_of)
 
 
 def write_part(
@@ -59,7 +58,7 @@ def write_part(
     total: int,
 ) -> None:
     """Write the features of a part of `total` images: alias -> (n, D), and the recipe that all layers share."""
-    tensors = {alias: torch.from_numpy(np.ascontiguousarray(found)) for alias, found in values.items()}
+    tensors = {alias: torch.from_numpy(np.ascontiguousarray(rows)) for alias, rows in values.items()}
     with replacing(path) as temporary:
         save_file(
             {**tensors, _NAMES: encode_names(names)},
@@ -89,10 +88,10 @@ def read_parts(parts: Sequence[Path]) -> tuple[list[str], dict[str, Any], Callab
             names.extend(decode_names(file.get_tensor(_NAMES)))
     for path, recipe in zip(parts, recipes, strict=True):
         if recipe != recipes[0]:
-            raise feature_files.StoreError(f"{path} has another recipe than {parts[0]}; delete the parts and rerun")
+            raise StoreError(f"{path} has another recipe than {parts[0]}; delete the parts and rerun")
     check_unique(names, f"{parts[0].parent}")
     if {len(names)} != set(totals):
-        raise feature_files.StoreError(
+        raise StoreError(
             f"{parts[0].parent}: {len(parts)} parts hold {len(names)} images of {totals[0]}; delete the parts and rerun"
         )
     rank = sorted(range(len(names)), key=names.__getitem__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from numpy.typing import NDArray
 
 from diffalign.alignment.calibration import Calibration
 from diffalign.io.atomic import write_arrays
-from diffalign.io.feature_files import StoreError, check_format
+from diffalign.io.headers import FileKind, packed
 
-CALIBRATION_FORMAT = 1
+KIND = FileKind("a calibration file", 1)
 _GRIDS = ("mean", "sd", "z", "p", "threshold", "calibrated")
 
 
@@ -56,7 +55,7 @@ class StoredCalibration:
 def write_calibration(path: Path, stored: StoredCalibration) -> None:
     """Write arrays and a JSON header as one .npz."""
     arrays = {"error": stored.error, "low": stored.low, "high": stored.high}
-    header: dict[str, Any] = {"format": CALIBRATION_FORMAT, "settings": dict(stored.settings), "method": None}
+    header = KIND.header(settings=dict(stored.settings), method=None)
     if stored.null is not None:
         arrays |= {key: getattr(stored.null, key) for key in (*_GRIDS, "maxima")}
         if stored.null.skewness is not None:
@@ -71,20 +70,12 @@ def write_calibration(path: Path, stored: StoredCalibration) -> None:
             "count": stored.selection.count,
             **{key: _plain(getattr(stored.selection, key)) for key in ("chosen", "reported", "uncorrected")},
         }
-    write_arrays(path, {"header": np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays})
+    write_arrays(path, {**packed(header), **arrays})
 
 
 def read_calibration(path: Path) -> StoredCalibration:
     """Read what `write_calibration` wrote. Raises StoreError for anything else."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-        header = json.loads(arrays.pop("header").tobytes())
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise StoreError(f"{path}: cannot be read as a calibration file ({error})") from error
-    check_format(header.get("format"), CALIBRATION_FORMAT, path)
+    header, arrays = KIND.read_archive(path)
     null = None
     if header["method"] is not None:
         maximum: dict[str, Any] = {f"maximum_{key}": _number(value) for key, value in header["maximum"].items()}
@@ -92,13 +83,13 @@ def read_calibration(path: Path) -> StoredCalibration:
         null = Calibration(method=header["method"], **grids, **maximum, skewness=arrays.get("skewness"))
     selection = None
     if "selection" in header:
-        found = header["selection"]
+        stored = header["selection"]
         selection = Selection(
-            layers=(found["layers"][0], found["layers"][1]),
-            chosen=_number(found["chosen"]),
-            reported=_number(found["reported"]),
-            uncorrected=_number(found["uncorrected"]),
-            count=found["count"],
+            layers=(stored["layers"][0], stored["layers"][1]),
+            chosen=_number(stored["chosen"]),
+            reported=_number(stored["reported"]),
+            uncorrected=_number(stored["uncorrected"]),
+            count=stored["count"],
         )
     return StoredCalibration(null, arrays["error"], arrays["low"], arrays["high"], selection, header["settings"])
 

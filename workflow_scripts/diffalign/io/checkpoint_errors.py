@@ -1,13 +1,14 @@
-"""What is wrong with a checkpoint: the error, and checks of its files and keys."""
+"""Checkpoints that do not fit their model: the error, and checks of their files and keys."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from diffalign.io.headers import StoreError
 from diffalign.offenders import first_five
 
 
-class CheckpointError(ValueError):
+class CheckpointError(StoreError):
     """A checkpoint that does not fit its model; the message names the file and the first offending keys."""
 
 

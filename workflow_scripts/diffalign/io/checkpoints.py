@@ -1,4 +1,4 @@
-"""Where checkpoints come from, and the record that says what they are."""
+"""Where checkpoints come from, and the record of what they are."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any
 
 from diffalign.io.atomic import make_empty, write_json
 from diffalign.io.checkpoint_errors import CheckpointError
+from diffalign.io.headers import FileKind
 from diffalign.logs import TerminalBar, log, progress
 from diffalign.provenance import file_sha256
 
-RECORD_FORMAT = 1
+RECORD = FileKind("a record of weights", 1)
 
 
 def describe(record: Path, folder: Path, origin: Mapping[str, Any], may_be_empty: bool = False) -> None:
@@ -28,12 +29,12 @@ def describe(record: Path, folder: Path, origin: Mapping[str, Any], may_be_empty
         raise CheckpointError(f"{folder}: the checkpoint has no files")
     _check_shards(folder)
     digests = _digests(folder, files)
-    write_json(record, {"format": RECORD_FORMAT, **origin, "sha256": digests})
+    RECORD.write_json(record, **origin, sha256=digests)
 
 
 def _digests(folder: Path, files: Sequence[Path]) -> dict[str, str]:
-    found = progress(files, len(files), "sha256")
-    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in found}
+    listed = progress(files, len(files), "sha256")
+    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in listed}
 
 
 def _check_shards(folder: Path) -> None:
@@ -86,11 +87,8 @@ def _is_verified(seen: Path, state: Mapping[str, Any]) -> bool:
 
 
 def read_record(record: Path) -> dict[str, Any]:
-    """Read weights.json. Raises CheckpointError for another format."""
-    content: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-    if content.get("format") != RECORD_FORMAT:
-        raise CheckpointError(f"{record}: format {content.get('format')!r} is not known here; delete it and rerun")
-    return content
+    """Read weights.json. Raises StoreError for another format."""
+    return RECORD.read_json(record)
 
 
 # names of files that hold weights; the rest of a checkpoint is its configuration
@@ -117,10 +115,10 @@ def link_configuration(source: Path, folder: Path, patterns: Sequence[str], what
     """Link the matching files of `source` that hold no weights into `folder`. Raises FileNotFoundError."""
     names = [path.relative_to(source).as_posix() for path in sorted(source.rglob("*")) if path.is_file()]
     taken = [name for name in names if not patterns or any(fnmatch(name, pattern) for pattern in patterns)]
-    found = [name for name in taken if is_configuration(name)]
-    if not found:
+    configuration = [name for name in taken if is_configuration(name)]
+    if not configuration:
         raise FileNotFoundError(f"{what}: {source} has no files of a configuration")
-    link_files(source, folder, found, what)
+    link_files(source, folder, configuration, what)
 
 
 def link_files(source: Path, folder: Path, patterns: Sequence[str], what: str) -> None:
@@ -135,11 +133,11 @@ def link_files(source: Path, folder: Path, patterns: Sequence[str], what: str) -
     patterns = chosen(patterns, files)
     exact = [pattern for pattern in patterns if not set(pattern) & set("*?[")]
     absent = [pattern for pattern in exact if pattern not in files]
-    found = [path for name, path in files.items() if not patterns or any(fnmatch(name, p) for p in patterns)]
-    if absent or not found:
+    matching = [path for name, path in files.items() if not patterns or any(fnmatch(name, p) for p in patterns)]
+    if absent or not matching:
         raise FileNotFoundError(f"{what}: {source} has no file {', '.join(absent or patterns or ['at all'])}")
     make_empty(folder)
-    for path in found:
+    for path in matching:
         link = folder / path.relative_to(source)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path.resolve())
@@ -147,11 +145,11 @@ def link_files(source: Path, folder: Path, patterns: Sequence[str], what: str) -
 
 def chosen(patterns: Sequence[str], names: Collection[str]) -> list[str]:
     """Patterns without choices: of ``*.safetensors|*.bin`` the first that one of the names matches, or the first."""
-    found = []
+    taken = []
     for pattern in patterns:
         choices = pattern.split("|")
-        found.append(next((each for each in choices if any(fnmatch(name, each) for name in names)), choices[0]))
-    return found
+        taken.append(next((each for each in choices if any(fnmatch(name, each) for name in names)), choices[0]))
+    return taken
 
 
 def package_folder(model: str, package: str, folder: str | None) -> tuple[Path, str]:

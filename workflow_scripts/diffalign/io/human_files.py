@@ -1,10 +1,9 @@
-"""What people said of the objects of a data set, in one file: choices, dimensions, categories; objects in order of
-name.
+"""What is known from people of the objects of a data set, in one file: choices, dimensions, categories; objects in
+order of name.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,10 @@ from diffalign import logs
 from diffalign.human.concepts import Concept
 from diffalign.human.triplets import Triplets
 from diffalign.io.atomic import write_arrays
-from diffalign.io.feature_files import Bundle, Features, StoreError, check_format, check_same_names, read_bundle
+from diffalign.io.feature_files import Bundle, Features, read_bundle
+from diffalign.io.headers import FileKind, StoreError, check_same_names, packed_as_text
 
-PEOPLE_FORMAT = 1
+KIND = FileKind("a file of people's choices", 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ def write_people(path: Path, people: People) -> None:
         "objects": people.triplets.objects,
         "categories": np.array(people.categories, dtype=str),
         "members": people.members,
-        "header": np.array(json.dumps({"format": PEOPLE_FORMAT, "facts": people.facts})),
+        **packed_as_text(KIND.header(facts=people.facts)),
     }
     if people.triplets.people is not None:
         arrays["people"] = people.triplets.people
@@ -87,15 +87,7 @@ def write_people(path: Path, people: People) -> None:
 
 def read_people(path: Path) -> People:
     """Read what `write_people` wrote. Raises StoreError for anything else, and names the file."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-        header = json.loads(str(arrays["header"]))
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise StoreError(f"{path}: cannot be read as a file of people's choices ({error})") from error
-    check_format(header.get("format"), PEOPLE_FORMAT, path)
+    header, arrays = KIND.read_archive(path)
     names = tuple(arrays["names"].tolist())
     return People(
         names,

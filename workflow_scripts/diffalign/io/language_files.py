@@ -1,4 +1,4 @@
-"""Files of language models: what was read of each image, the features of both poolings, and how well texts are
+"""Files of language models: the text that was read of each image, the features of both poolings, and how well texts are
 predicted.
 """
 
@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.io import bundles
-from diffalign.io.atomic import write_json, write_text
-from diffalign.io.feature_files import check_format
+from diffalign.io.atomic import write_text
+from diffalign.io.headers import FileKind
 from diffalign.names import LAST
 
-TEXTS_FORMAT = 1
-QUALITY_FORMAT = 1
+TEXTS = FileKind("a file of texts", 1)
+QUALITY = FileKind("a file of losses", 1)
 # what is known of every text, in this order, as float64: tokens, and how many of them were read; bytes of what was
 # read; tokens that were predicted and the sum of their -log p in nats; the largest batch at the time
 MEASURES = ("tokens", "read", "bytes", "predicted", "nats", "batch_size")
@@ -63,14 +62,13 @@ def outputs_of(made: Any, layers: Sequence[str]) -> Outputs:
 
 
 def write_texts(path: Path, texts: Texts) -> None:
-    """Write what is said of every image as JSON."""
-    write_json(path, {"format": TEXTS_FORMAT, **vars(texts)})
+    """Write the text of every image as JSON."""
+    TEXTS.write_json(path, **vars(texts))
 
 
 def read_texts(path: Path) -> Texts:
     """Read what `write_texts` wrote. Raises StoreError for another format."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    check_format(content.get("format"), TEXTS_FORMAT, path)
+    content = TEXTS.read_json(path)
     return Texts(content["texts"], content["facts"], content["images"])
 
 
@@ -84,16 +82,16 @@ def write(
     parameters: int,
     batch_size: int,
 ) -> None:
-    """Write both bundles of one extraction and what it says of the model.
+    """Write both bundles of one extraction and how well the model predicts the texts.
 
     mean, last: alias -> (N, D). measures: (N, 6) with the columns MEASURES. recipe: of the features that are means.
     batch_size: that was asked for.
     """
-    found = quality(measures)
-    told = {**recipe["prompts"], "truncated": found["truncated"]}
+    measured = quality(measures)
+    prompts = {**recipe["prompts"], "truncated": measured["truncated"]}
     smallest = int(measures[:, -1].min())
     halved = {"batch_size": {"asked": batch_size, "after_memory_ran_out": smallest}} if smallest < batch_size else {}
-    made = {**recipe, "prompts": told, **halved}
+    made = {**recipe, "prompts": prompts, **halved}
     modules = recipe["model"]["layers"]
     of_last = {**made, "bundle": last_of(recipe["bundle"]), "model": {**recipe["model"], LAST: True}}
     bundles.write(outputs.mean, outputs.mean_json, names, mean, {**made, "pooling": "mean"}, modules)
@@ -101,7 +99,7 @@ def write(
     write_text(outputs.table, print_measures(names, measures))
     facts = {key: made[key] for key in ("bundle", "class", "conditioning")}
     source = {"miniature": recipe["weights"]["source"] == "miniature", "parameters": parameters}
-    write_json(outputs.losses, {"format": QUALITY_FORMAT, **facts, **source, **found, **halved})
+    QUALITY.write_json(outputs.losses, **facts, **source, **measured, **halved)
 
 
 def last_of(bundle: str) -> str:
@@ -118,34 +116,32 @@ def quality(measures: NDArray[np.float64]) -> dict[str, Any]:
     ``truncated`` ones were longer than the context.
     """
     tokens, read, size, predicted, nats = measures.T[:5]
-    told = predicted > 0
+    predicts = predicted > 0
     bits = nats / math.log(2)
     values: dict[str, Any] = dict.fromkeys(("loss", "bits_per_byte", "total"))
-    if told.any():
+    if predicts.any():
         values = {
-            "loss": float((nats[told] / predicted[told]).mean()),
-            "bits_per_byte": float((bits[told] / size[told]).mean()),
+            "loss": float((nats[predicts] / predicted[predicts]).mean()),
+            "bits_per_byte": float((bits[predicts] / size[predicts]).mean()),
             "total": {
-                "loss": float(nats[told].sum() / predicted[told].sum()),
-                "bits_per_byte": float(bits[told].sum() / size[told].sum()),
+                "loss": float(nats[predicts].sum() / predicted[predicts].sum()),
+                "bits_per_byte": float(bits[predicts].sum() / size[predicts].sum()),
             },
         }
     counts = {"texts": len(measures), "tokens": int(read.sum()), "bytes": int(size.sum())}
-    return {**counts, "truncated": int((read < tokens).sum()), "unpredicted": int((~told).sum()), **values}
+    return {**counts, "truncated": int((read < tokens).sum()), "unpredicted": int((~predicts).sum()), **values}
 
 
-def write_published_quality(path: Path, bundle: str, found: Mapping[str, float], source: Mapping[str, Any]) -> None:
+def write_published_quality(path: Path, bundle: str, measured: Mapping[str, float], source: Mapping[str, Any]) -> None:
     """Write what others measured of a language model: ``loss``, ``bits_per_byte``, ``parameters``, and where it is
     from.
     """
-    write_json(path, {"format": QUALITY_FORMAT, "bundle": bundle, "miniature": False, **found, "source": dict(source)})
+    QUALITY.write_json(path, bundle=bundle, miniature=False, **measured, source=dict(source))
 
 
 def read_quality(path: Path) -> dict[str, Any]:
-    """Read what `write` says of a model. Raises StoreError for another format."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    check_format(content.get("format"), QUALITY_FORMAT, path)
-    return content
+    """Read a file of losses, of `write` or `write_published_quality`. Raises StoreError for another format."""
+    return QUALITY.read_json(path)
 
 
 def print_measures(names: Sequence[str], measures: NDArray[np.float64]) -> str:

@@ -18,18 +18,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffalign.io.atomic import replacing
+from diffalign.io.headers import StoreError
 from diffalign.io.manifest import Image, check_unique
 from diffalign.offenders import first_five, flagged
 
 
-class LatentError(ValueError):
-    """Latents that cannot be trusted; the message names the file or the images."""
-
-
 def split(rows: Sequence[Image], shards: int) -> list[Sequence[Image]]:
-    """Contiguous parts of nearly equal size, in order of name. Raises LatentError for more shards than images."""
+    """Contiguous parts of nearly equal size, in order of name. Raises StoreError for more shards than images."""
     if shards > len(rows):
-        raise LatentError(f"latents.shards is {shards}, but there are only {len(rows)} images")
+        raise StoreError(f"latents.shards is {shards}, but there are only {len(rows)} images")
     bounds = [len(rows) * i // shards for i in range(shards + 1)]
     return [rows[a:b] for a, b in itertools.pairwise(bounds)]
 
@@ -63,10 +60,10 @@ class RunningMoments:
 
 
 def check_finite(latents: Tensor, names: Sequence[str]) -> None:
-    """Raise LatentError that names the first five images with NaN or infinite latents."""
+    """Raise StoreError that names the first five images with NaN or infinite latents."""
     bad = ~latents.flatten(1).isfinite().all(1)
     if bad.any():
-        raise LatentError(f"latents are NaN or infinite for {first_five(flagged(names, bad.tolist()))}")
+        raise StoreError(f"latents are NaN or infinite for {first_five(flagged(names, bad.tolist()))}")
 
 
 def encode_names(names: Sequence[str]) -> Tensor:
@@ -112,7 +109,7 @@ def read_statistics(path: Path) -> tuple[Tensor, Tensor]:
 class Latents(Mapping[str, Tensor]):
     """Normalised latents by name, times `multiplier`, read from the shards one row at a time.
 
-    sides: name -> H. Raises LatentError for files that disagree.
+    sides: name -> H. Raises StoreError for files that disagree.
     """
 
     def __init__(self, shards: Sequence[Path], statistics: Path, multiplier: float = 1.0) -> None:
@@ -127,15 +124,15 @@ class Latents(Mapping[str, Tensor]):
                 # one table, or one of every side
                 keys = [key for key in sorted(file.keys()) if re.fullmatch(r"latents(_[0-9]+)?", key)]
                 for key in keys:
-                    found = decode_names(file.get_tensor(key.replace("latents", "names")))
+                    names_there = decode_names(file.get_tensor(key.replace("latents", "names")))
                     shape = file.get_slice(key).get_shape()
-                    if len(found) != shape[0] or shape[1] != len(self._mean):
-                        raise LatentError(
-                            f"{path}: {key} {shape} for {len(found)} names and {len(self._mean)} channels"
+                    if len(names_there) != shape[0] or shape[1] != len(self._mean):
+                        raise StoreError(
+                            f"{path}: {key} {shape} for {len(names_there)} names and {len(self._mean)} channels"
                         )
-                    names.extend(found)
-                    self._where.update((name, (number, key, row)) for row, name in enumerate(found))
-                    self.sides |= dict.fromkeys(found, shape[-1])
+                    names.extend(names_there)
+                    self._where.update((name, (number, key, row)) for row, name in enumerate(names_there))
+                    self.sides |= dict.fromkeys(names_there, shape[-1])
         check_unique(names, str(self._files[0].parent))
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
@@ -11,12 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from diffalign.io.atomic import write_json, write_text
+from diffalign.io.headers import StoreError
 from diffalign.offenders import first_five
 from diffalign.provenance import file_sha256
-
-
-class ManifestError(ValueError):
-    """A manifest that cannot be trusted; the message names the file and the first offenders."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class Image:
     """One image of a data set.
 
     name: file stem, the key that everything joins on. label and label_index: its class, '' and -1 where it has none.
-    caption, description: what is said of it, '' where there is none. sha256: of the PNG file. source: the file it was
+    caption, description: texts of it, '' where there is none. sha256: of the PNG file. source: the file it was
     made from. notes: what was converted on the way, '' for nothing. rotation: degrees counter-clockwise by which the
     PNG was turned. scale: share of the side that a model's input will have; the PNG is not scaled.
     """
@@ -56,34 +54,44 @@ def print_manifest(images: Iterable[Image]) -> str:
     return text.getvalue()
 
 
-def write_manifest(path: Path, spec_path: Path, images: Iterable[Image], made_of: Mapping[str, Any]) -> None:
-    """Write the manifest, and dataset.json: what the images are made of, with the sha256 of the manifest."""
+def write_manifest(path: Path, spec_path: Path, images: Iterable[Image], spec: Mapping[str, Any]) -> None:
+    """Write the manifest, and dataset.json: what the images are made of (`spec`), with the sha256 of the manifest."""
     write_text(path, print_manifest(images))
-    write_json(spec_path, {**made_of, "manifest_sha256": file_sha256(path)})
+    write_json(spec_path, {**spec, "manifest_sha256": file_sha256(path)})
+
+
+def made_of(
+    name: str, condition: str, entry: Mapping[str, Any], seed: int, download: Path | None = None
+) -> dict[str, Any]:
+    """What images or texts are made of, for `write_manifest`: the data set and its entry, the seed of a sample, and the
+    record of a download, where there is one.
+    """
+    downloaded = {} if download is None else {"download": json.loads(download.read_text(encoding="utf-8"))}
+    return {"dataset": name, "condition": condition, **entry, "seed": seed, **downloaded}
 
 
 def read_manifest(path: Path) -> list[Image]:
-    """Read a manifest. Raises ManifestError for wrong columns, no rows, duplicate or unsorted names."""
+    """Read a manifest. Raises StoreError for wrong columns, no rows, duplicate or unsorted names."""
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.reader(file, delimiter="\t")
         header = tuple(next(reader, ()))
         if header != COLUMNS:
-            raise ManifestError(f"{path}: columns are {', '.join(header)}; expected {', '.join(COLUMNS)}")
+            raise StoreError(f"{path}: columns are {', '.join(header)}; expected {', '.join(COLUMNS)}")
         images = [
             Image(**{column: _TYPES.get(column, str)(word) for column, word in zip(COLUMNS, row, strict=True)})
             for row in reader
         ]
     if not images:
-        raise ManifestError(f"{path}: holds no images")
+        raise StoreError(f"{path}: holds no images")
     names = [image.name for image in images]
     check_unique(names, str(path))
     if names != sorted(names):
-        raise ManifestError(f"{path}: names are not sorted")
+        raise StoreError(f"{path}: names are not sorted")
     return images
 
 
 def check_unique(names: Sequence[str], where: str) -> None:
-    """Raise ManifestError that names the first five names that stand more than once."""
+    """Raise StoreError that names the first five names that stand more than once."""
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise ManifestError(f"{where}: {len(twice)} names stand more than once, first: {first_five(twice)}")
+        raise StoreError(f"{where}: {len(twice)} names stand more than once, first: {first_five(twice)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.io.calibration_files import StoredCalibration, read_calibration
-from diffalign.io.recipe_header import FORMAT, is_miniature
+from diffalign.io.headers import StoreError
+from diffalign.io.score_recipes import is_miniature, read_recipe
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class LayerMatrix:
 
 @dataclass(frozen=True)
 class CalibratedMatrix(LayerMatrix):
-    """Scores of a layer x layer matrix with what is known of them: null, intervals, layers chosen on half."""
+    """Scores of a layer x layer matrix with their calibration: null, intervals, layers chosen on half."""
 
     calibration: StoredCalibration
 
@@ -76,22 +76,20 @@ class CalibratedMatrix(LayerMatrix):
 
 
 def read_matrix(path: Path) -> LayerMatrix:
-    """Read ``x.npy`` and the recipe ``x.json`` beside it. Raises ValueError where they disagree."""
-    recipe = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    if recipe.get("format") != FORMAT:
-        raise ValueError(f"{path.with_suffix('.json')}: format {recipe.get('format')!r} is not known here; rerun it")
+    """Read ``x.npy`` and the recipe ``x.json`` beside it. Raises StoreError where they disagree."""
+    recipe = read_recipe(path.with_suffix(".json"))
     values = np.load(path, allow_pickle=False)
     if list(values.shape) != recipe["shape"]:
-        raise ValueError(f"{path}: shape {values.shape}, but its recipe says {recipe['shape']}")
+        raise StoreError(f"{path}: shape {values.shape}, but its recipe says {recipe['shape']}")
     return LayerMatrix(values, recipe)
 
 
 def read_matrices(matrices: Sequence[Path], calibrations: Sequence[Path]) -> list[CalibratedMatrix]:
-    """Read matrices and their calibrations, in the same order. Raises ValueError where two do not belong together."""
-    found = []
+    """Read matrices and their calibrations, in the same order. Raises StoreError where two do not belong together."""
+    calibrated = []
     for path, beside in zip(matrices, calibrations, strict=True):
         matrix, calibration = read_matrix(path), read_calibration(beside)
         if calibration.error.shape != matrix.values.shape:
-            raise ValueError(f"{beside}: shape {calibration.error.shape}, but {path} has {matrix.values.shape}; rerun")
-        found.append(CalibratedMatrix(matrix.values, matrix.recipe, calibration))
-    return found
+            raise StoreError(f"{beside}: shape {calibration.error.shape}, but {path} has {matrix.values.shape}; rerun")
+        calibrated.append(CalibratedMatrix(matrix.values, matrix.recipe, calibration))
+    return calibrated

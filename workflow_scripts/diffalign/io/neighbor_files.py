@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,9 +14,9 @@ from numpy.typing import NDArray
 
 from diffalign.alignment.search.exact import Neighbors
 from diffalign.io.atomic import replacing
-from diffalign.io.feature_files import StoreError, check_format
+from diffalign.io.headers import FileKind, StoreError, packed
 
-NEIGHBORS_FORMAT = 1
+KIND = FileKind("a neighbour file", 1)
 
 
 @dataclass(frozen=True)
@@ -54,16 +53,11 @@ class NeighborWriter:
         self, names: Sequence[str], settings: Mapping[str, Any], recipe: Mapping[str, Any], rows: range | None = None
     ) -> None:
         """Write the header: names of all images, the preparation, the recipe; rows: those that a part has lists of."""
-        header: dict[str, Any] = {
-            "format": NEIGHBORS_FORMAT,
-            "names": list(names),
-            "layers": self._layers,
-            "settings": dict(settings),
-            "recipe": dict(recipe),
-        }
+        header = KIND.header(names=list(names), layers=self._layers, settings=dict(settings), recipe=dict(recipe))
         if rows is not None:
             header["rows"] = [rows.start, rows.stop]
-        self._write("header", np.frombuffer(json.dumps(header).encode(), dtype=np.uint8))
+        for name, member in packed(header).items():
+            self._write(name, member)
 
     def _write(self, name: str, array: NDArray[Any]) -> None:
         with self._archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -119,12 +113,4 @@ def _read_layer(path: Path, alias: str) -> Neighbors:
 
 
 def _read_header(path: Path) -> dict[str, Any]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            header: dict[str, Any] = json.loads(arrays["header"].tobytes())
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise StoreError(f"{path}: cannot be read as a neighbour file ({error})") from error
-    check_format(header.get("format"), NEIGHBORS_FORMAT, path)
-    return header
+    return KIND.read_archive(path, members=())[0]

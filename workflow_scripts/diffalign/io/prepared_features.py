@@ -18,6 +18,7 @@ from diffalign import logs
 from diffalign.alignment.preparation import FeatureError, clamp_bound, unit_rows
 from diffalign.alignment.settings import Preparation
 from diffalign.io import feature_files, neighbor_files
+from diffalign.io.headers import check_same_names
 
 
 def prepared_rows(
@@ -37,10 +38,10 @@ def prepared_rows(
     else:
         bounds = {}
     path = features.with_name(f"{alias}.pt")
-    found = feature_files.read_features(path)
-    feature_files.check_same_names(lists.names, found.names, lists.path, path)
+    unprepared = feature_files.read_features(path)
+    check_same_names(lists.names, unprepared.names, lists.path, path)
     try:
-        return unit_rows(found.values, found.names, preparation, bounds.get(alias))
+        return unit_rows(unprepared.values, unprepared.names, preparation, bounds.get(alias))
     except FeatureError as error:
         raise FeatureError(f"{path}: {error}") from error
 

@@ -1,6 +1,6 @@
 """The recipe beside every score: all that a reader needs to know where a number came from.
 
-Its schema is schemas/recipe.schema.yaml, versioned by `FORMAT`.
+Its schema is schemas/recipe.schema.yaml, versioned by `score_recipes.KIND`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from diffalign.alignment.settings import Preparation
 from diffalign.conditions import CLEAN
 from diffalign.io.neighbor_files import NeighborFile
 from diffalign.io.prepared_features import preparation_settings
-from diffalign.io.recipe_header import FORMAT
+from diffalign.io.score_recipes import KIND
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def semantic_equivariance_recipe(
     settings: Settings,
     dataset: str,
     asked: Mapping[str, str],
-    found: SemanticEquivariance,
+    measured: SemanticEquivariance,
     robustness: Mapping[str, UnderConditions],
     drawing: Drawing,
 ) -> dict[str, Any]:
@@ -121,23 +121,25 @@ def semantic_equivariance_recipe(
     conditions = [condition for condition in sides if condition != CLEAN]
     a, b = sides[CLEAN]
     undefined = [
-        name for name, each in {CLEAN: found.clean, **found.transformed.conditions}.items() if math.isnan(each.value)
+        name
+        for name, each in {CLEAN: measured.clean, **measured.transformed.conditions}.items()
+        if math.isnan(each.value)
     ]
-    mean = found.transformed.mean
+    mean = measured.transformed.mean
     return {
         **_common("cknna", a, b, settings, Where(dataset, " ".join(conditions))),
         "metric": "se_cknna",
         "value": _number(mean.value),
         "undefined": f"{METRICS['cknna'].undefined} ({', '.join(undefined)})" if undefined else None,
-        "null": null_recipe(found.null, drawing),
+        "null": null_recipe(measured.null, drawing),
         "interval": None
         if math.isnan(mean.value)
         else {"method": "dyadic", "level": LEVEL, **{key: getattr(mean, key) for key in ("low", "high", "error")}},
         **asked,
-        "clean": _estimate(found.clean),
-        "conditions": {name: _estimate(each) for name, each in found.transformed.conditions.items()},
-        "change": _estimate(found.change),
-        "relative_change": _estimate(found.relative),
+        "clean": _estimate(measured.clean),
+        "conditions": {name: _estimate(each) for name, each in measured.transformed.conditions.items()},
+        "change": _estimate(measured.change),
+        "relative_change": _estimate(measured.relative),
         "robustness": {
             side: {
                 "mean": _estimate(of_side.mean),
@@ -174,7 +176,7 @@ def matrix_recipe(
 def _common(metric: str, a: NeighborFile, b: NeighborFile, settings: Settings, where: Where) -> dict[str, Any]:
     chance = METRICS[metric].chance
     return {
-        "format": FORMAT,
+        "format": KIND.format,
         "diffalign": __version__,
         "metric": metric,
         "dataset": where.dataset,

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from diffalign.alignment.metrics import METRICS, Layer
 from diffalign.alignment.regression import FOLDS
 from diffalign.alignment.settings import Preparation
-from diffalign.io import factor_files, feature_files, neighbor_files
+from diffalign.io import factor_files, neighbor_files
+from diffalign.io.headers import check_same_names
 from diffalign.io.prepared_features import preparation_of, prepared_rows
 from diffalign.randomness import dealt
 
@@ -27,12 +28,12 @@ _READS_FEATURES = ("moments", "patterns", "factors", "ranks", "rbf", "regression
 def reads(metrics: Sequence[str]) -> tuple[str, ...]:
     """Which files these metrics read: ``neighbors`` always, ``features`` and ``factors`` where one needs them."""
     needs = {METRICS[name].needs for name in metrics}
-    found = ["neighbors"]
+    parts = ["neighbors"]
     if needs & set(_READS_FEATURES):
-        found.append("features")
+        parts.append("features")
     if needs & set(_READS_FACTORS):
-        found.append("factors")
-    return tuple(found)
+        parts.append("factors")
+    return tuple(parts)
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Side:
 
 
 def identity(pair: tuple[Side, Side], layers: tuple[str, str]) -> dict[str, str]:
-    """What a row of a table says of the two layers that it compares: a, b (bundles), layer_a, layer_b."""
+    """The columns of a table that name the two layers of a row: a, b (bundles), layer_a, layer_b."""
     bundles = [side.lists.recipe["bundle"] for side in pair]
     return {"a": bundles[0], "b": bundles[1], "layer_a": layers[0], "layer_b": layers[1]}
 
@@ -110,10 +111,10 @@ def read_sides(a: Files, b: Files, seed: int) -> tuple[Side, Side]:
     """Both sides of a pair. Raises StoreError that names the first five images where they differ, ValueError where they
     were prepared differently.
     """
-    found = [Side(neighbor_files.read_neighbors(files.neighbors), files, seed) for files in (a, b)]
-    first, second = (side.lists for side in found)
-    feature_files.check_same_names(first.names, second.names, first.path, second.path)
+    pair = [Side(neighbor_files.read_neighbors(files.neighbors), files, seed) for files in (a, b)]
+    first, second = (side.lists for side in pair)
+    check_same_names(first.names, second.names, first.path, second.path)
     prepared = [{key: value for key, value in side.settings.items() if key != "bounds"} for side in (first, second)]
     if prepared[0] != prepared[1]:
         raise ValueError(f"{first.path} and {second.path} were prepared differently: {prepared[0]} and {prepared[1]}")
-    return found[0], found[1]
+    return pair[0], pair[1]

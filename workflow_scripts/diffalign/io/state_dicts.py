@@ -33,10 +33,10 @@ class StateDict:
 
     def widths(self, pattern: str) -> list[int]:
         """The first dimension of ``pattern`` with ``{}`` = 0, 1, … for as long as there is such a tensor."""
-        found: list[int] = []
-        while (tensor := self.tensors.get(pattern.format(len(found)))) is not None:
-            found.append(len(tensor))
-        return found
+        widths: list[int] = []
+        while (tensor := self.tensors.get(pattern.format(len(widths)))) is not None:
+            widths.append(len(tensor))
+        return widths
 
     def without(self, prefixes: Sequence[str]) -> StateDict:
         """Without the tensors whose names begin with one of the prefixes."""
@@ -46,8 +46,8 @@ class StateDict:
     def load_into(self, net: nn.Module) -> None:
         """Copy every tensor into `net`. Raises CheckpointError that names the first five keys or shapes that differ."""
         expected = net.state_dict()
-        found = set(self.tensors)
-        check_keys(set(expected) - found, found - set(expected), str(self.path))
+        given = set(self.tensors)
+        check_keys(set(expected) - given, given - set(expected), str(self.path))
         shapes = [
             f"{key} is {tuple(self.tensors[key].shape)}, not {tuple(tensor.shape)}"
             for key, tensor in expected.items()
@@ -66,11 +66,11 @@ def checkpoint_file(folder: Path, beside: Sequence[str] = ()) -> Path:
     beside: names of files that are no weights.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in SUFFIXES)
-    found = [path for path in files if path.name not in beside]
-    if len(found) != 1:
-        what = first_five([path.relative_to(folder).as_posix() for path in found]) or "none"
+    weights = [path for path in files if path.name not in beside]
+    if len(weights) != 1:
+        what = first_five([path.relative_to(folder).as_posix() for path in weights]) or "none"
         raise CheckpointError(f"{folder}: expected one file {', '.join(SUFFIXES)}, found {what}")
-    return found[0]
+    return weights[0]
 
 
 def read_state_dict(path: Path) -> StateDict:
@@ -128,5 +128,5 @@ def _unpickle(path: Path) -> Any:
                 f"{path}: holds a {refused[1]}, which is no tensor, and reading it may run code of its author; "
                 "where you trust it, save its state dict alone"
             ) from error
-        said = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path}: cannot be read as a checkpoint: {said}") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path}: cannot be read as a checkpoint: {reason}") from error

@@ -27,11 +27,11 @@ def read_tensors(path: Path) -> Any:
     types than containers, strings, numbers and float32 tensors, and tensors that reach beyond their storage.
     """
     with zipfile.ZipFile(path) as archive:
-        found = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-        if len(found) != 1:
+        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        if len(pickles) != 1:
             raise zipfile.BadZipFile("no archive of torch.save")
-        with archive.open(found[0]) as file:
-            return _Tensors(file, archive, found[0].removesuffix("data.pkl")).load()
+        with archive.open(pickles[0]) as file:
+            return _Tensors(file, archive, pickles[0].removesuffix("data.pkl")).load()
 
 
 class _Tensors(pickle.Unpickler):

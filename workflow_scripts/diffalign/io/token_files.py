@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.io.atomic import make_empty, write_json
-from diffalign.io.feature_files import StoreError, check_format
+from diffalign.io.atomic import make_empty
+from diffalign.io.headers import FileKind, StoreError
 from diffalign.logs import log
 from diffalign.offenders import first_five, flagged
 
-TOKEN_FORMAT = 1
+KIND = FileKind("a list of un-pooled layers", 1)
 _MANIFEST = "layers.json"
 
 
@@ -44,27 +43,25 @@ def write_tokens(
     make_empty(folder)
     row_of = {name: row for row, name in enumerate(names)}
     arrays: dict[str, NDArray[np.float32]] = {}
-    for found, tokens in batches:
+    for in_batch, tokens in batches:
         if not arrays:
             shapes = {alias: (len(names), *values.shape[1:]) for alias, values in tokens.items()}
             _check_room(folder, shapes)
             arrays = {alias: _created(folder, alias, shape) for alias, shape in shapes.items()}
-        rows = [row_of[name] for name in found]
+        rows = [row_of[name] for name in in_batch]
         for alias, values in tokens.items():
             if values.shape[1:] != arrays[alias].shape[1:]:
                 raise ValueError(
-                    f"layer {alias}: gave {values.shape[1:]} tokens and channels for {found[0]}, "
+                    f"layer {alias}: gave {values.shape[1:]} tokens and channels for {in_batch[0]}, "
                     f"{arrays[alias].shape[1:]} before; un-pooled features are of images of one size"
                 )
             bad = np.asarray(~np.isfinite(values).all(axis=(1, 2)))
             if bad.any():
-                raise ValueError(f"layer {alias}: tokens are NaN or infinite for {first_five(flagged(found, bad))}")
+                raise ValueError(f"layer {alias}: tokens are NaN or infinite for {first_five(flagged(in_batch, bad))}")
             arrays[alias][rows] = values
     for array in arrays.values():
         array.base.flush()  # type: ignore[union-attr]
-    write_json(
-        folder / _MANIFEST, {"format": TOKEN_FORMAT, "layers": list(arrays), "names": list(names), "recipe": recipe}
-    )
+    KIND.write_json(folder / _MANIFEST, layers=list(arrays), names=list(names), recipe=recipe)
 
 
 def read_tokens(folder: Path) -> Tokens:
@@ -72,8 +69,7 @@ def read_tokens(folder: Path) -> Tokens:
     manifest = folder / _MANIFEST
     if not manifest.is_file():
         raise StoreError(f"{manifest}: missing, so the folder is not whole; delete it and rerun")
-    content = json.loads(manifest.read_text(encoding="utf-8"))
-    check_format(content["format"], TOKEN_FORMAT, manifest)
+    content = KIND.read_json(manifest)
     layers = {alias: np.load(folder / f"{alias}.npy", mmap_mode="r") for alias in content["layers"]}
     return Tokens(layers, tuple(content["names"]), content["recipe"])
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 
 from diffalign.human.transforms import Transform, TransformError
 from diffalign.io.atomic import write_arrays
+from diffalign.io.pickled_arrays import unpickled
 
 
 def write_transform(path: Path, transform: Transform) -> None:
@@ -38,10 +37,7 @@ def read_transform(path: Path, keys: tuple[str, ...] = ()) -> Transform:
     if path.suffix not in (".npz", ".npy", ".pkl"):
         raise TransformError(f"{path}: a transform is a file .npz, .npy or .pkl")
     try:
-        if path.suffix == ".pkl":
-            content = _Unpickler(io.BytesIO(path.read_bytes())).load()
-        else:
-            content = np.load(path, allow_pickle=False)
+        content = unpickled(path.read_bytes()) if path.suffix == ".pkl" else np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise
     except Exception as error:
@@ -67,29 +63,3 @@ def _of(content: Any, where: str) -> Transform:
     numbers = {key: float(content[key]) if key in content else None for key in ("mean", "std")}
     bias = np.asarray(content["bias"], np.float32) if "bias" in content else None
     return Transform(np.asarray(content["weights"], np.float32), bias, **numbers, where=where)
-
-
-class _Unpickler(pickle.Unpickler):
-    """Reads NumPy arrays in plain containers, and refuses everything else."""
-
-    _ALLOWED = frozenset(
-        (module, name)
-        for core in ("numpy.core", "numpy._core")
-        for module, name in (
-            (f"{core}.multiarray", "_reconstruct"),
-            (f"{core}.multiarray", "scalar"),
-            (f"{core}.numeric", "_frombuffer"),
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-            ("collections", "OrderedDict"),
-            ("collections", "defaultdict"),
-            ("builtins", "dict"),
-            # of protocol 2, bytes are text in this encoding
-            ("_codecs", "encode"),
-        )
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"it would load {module}.{name}, which is not data")
-        return super().find_class(module, name)

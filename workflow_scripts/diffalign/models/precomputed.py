@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.io.feature_files import check_same_names
-from diffalign.io.layouts import ROWS, Table, names_beside, read_layers
+from diffalign.io.headers import check_same_names
+from diffalign.io.layouts.feature_tables import Table, read_layers
+from diffalign.io.layouts.row_names import ROWS, names_beside
 from diffalign.specs import FeatureFiles, Model
 
 READS = "features"

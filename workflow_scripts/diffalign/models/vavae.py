@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from diffalign.io.latent_folders import STATISTICS, statistics_in
+from diffalign.io.layouts.lightningdit import STATISTICS, statistics_in
 from diffalign.io.state_dicts import checkpoint_file, read_state_dict
 from diffalign.models import Loaded, spatial_tokens
 from diffalign.models.architectures import fill, read_fields

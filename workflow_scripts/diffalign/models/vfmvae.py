@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from diffalign.io.checkpoint_errors import CheckpointError
-from diffalign.io.latent_folders import STATISTICS, statistics_in
+from diffalign.io.layouts.lightningdit import STATISTICS, statistics_in
 from diffalign.io.state_dicts import StateDict, checkpoint_file, read_state_dict
 from diffalign.models import Loaded, spatial_tokens
 from diffalign.models.architectures import fill, read_fields

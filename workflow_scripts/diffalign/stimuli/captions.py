@@ -1,4 +1,4 @@
-"""What a text-conditioned model is told about each image."""
+"""Texts of images, which condition diffusion models and are read by language models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from diffalign.io.manifest import Image
 from diffalign.offenders import first_five
 
-# conditionings that are said of single images
+# conditionings with a text of each image
 TEXTS = ("caption", "description", "caption2")
 _SYNSET = re.compile(r"n[0-9]{8}")
 
@@ -29,7 +29,7 @@ def prompt_texts(
     """The distinct texts under a conditioning, in order of first use, and for each image the row of its text.
 
     ``uncond`` is the empty prompt for all; ``label`` is `label_prompt` of the label, or of the word for it; ``caption``
-    and ``description`` are what the manifest says. given: in place of the manifest name -> text, the only source of
+    and ``description`` are those of the manifest. given: in place of the manifest name -> text, the only source of
     ``caption2``, or label -> word. Raises CaptionError that names the first five images without such a text,
     ValueError for another conditioning.
     """

@@ -1,4 +1,4 @@
-"""What a class-conditional model is told about each image."""
+"""Class labels of images, which condition class-conditional models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ IMAGENET_CLASSES = 1000
 
 
 class LabelError(ValueError):
-    """Labels that a model cannot be told; the message names the first five images."""
+    """Labels that do not fit the classes of a model; the message names the first five images."""
 
 
 def class_labels(images: Sequence[Image], conditioning: str, classes: int) -> list[int]:

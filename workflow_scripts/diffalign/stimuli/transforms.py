@@ -42,11 +42,11 @@ def transforms(names: Sequence[str], condition: Condition, seeding: str, seed: i
         raise ValueError(f"unknown seeding of transforms '{seeding}'; allowed: {', '.join(SEEDINGS)}")
     if condition.rotation is not None and condition.scale is not None:
         return dict.fromkeys(sorted(names), Transform(condition.rotation, condition.scale, condition.sigma))
-    found = {}
+    drawn = {}
     for index, name in enumerate(sorted(names)):
         draw = np.random.RandomState(seed + index) if seeding == "index" else keyed(seed, "transform", name)
-        found[name] = Transform(int(draw.choice(ROTATIONS)), float(draw.choice(SCALES)))
-    return found
+        drawn[name] = Transform(int(draw.choice(ROTATIONS)), float(draw.choice(SCALES)))
+    return drawn
 
 
 def noise(shape: tuple[int, ...], sigma: float, seeding: str, seed: int, name: str, index: int) -> NDArray[np.float32]:
@@ -68,15 +68,17 @@ def transformed(image: NDArray[np.uint8], rotation: int, added: NDArray[np.float
     return noisy.astype(np.uint8)
 
 
-def print_records(found: Mapping[str, Transform]) -> str:
+def print_records(records: Mapping[str, Transform]) -> str:
     """Rotations and scales as VFM-VAE writes them: ``{name: {"rotation": 90, "scale": 0.5}}``."""
-    return json.dumps({name: {"rotation": t.rotation, "scale": t.scale} for name, t in sorted(found.items())}, indent=2)
+    return json.dumps(
+        {name: {"rotation": t.rotation, "scale": t.scale} for name, t in sorted(records.items())}, indent=2
+    )
 
 
 def read_records(path: Path, names: Sequence[str]) -> dict[str, Transform]:
     """The rotation and scale of these images in a file as VFM-VAE writes it; other images in it are passed over.
 
-    Raises ImageError that names the file and the first five images where some are missing or what is said of them is no
+    Raises ImageError that names the file and the first five images where some are missing or have no
     rotation by 0, 90, 180 or 270 degrees and no scale above 0 and at most 1.
     """
     if not path.is_file():

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
+from diffalign.specs import Dataset
+from diffalign.stimuli.kinds.declaration import DatasetKind, Listing, Stimulus, Supplied
 from diffalign.stimuli.squares import ImageError, read_rgb
 
-# file -> (label, caption); the wheels carry these files, nothing is downloaded
+# file -> caption; the wheels carry these files, nothing is downloaded
 PHOTOGRAPHS = {
     "astronaut.png": "a smiling woman in an orange space suit before a flag and a model of a space shuttle",
     "brick.png": "a wall of bricks laid in even courses",
@@ -90,11 +93,24 @@ def _third(index: int, count: int) -> int:
     return 1 if count == 1 else min(2, 3 * index // count)
 
 
-def photographs(size: int, count: int) -> Iterator[tuple[str, str, int, str, str, str, str, Image.Image]]:
-    """All crops: (name, label, label index, caption, description, source, notes, image) in order of name."""
+def rows(dataset: Dataset, supplied: Supplied) -> Listing:
+    """All crops of all photographs."""
+    assert dataset.size is not None  # the config is checked
+    return Listing(len(PHOTOGRAPHS) * dataset.per_photograph, photographs(dataset.size, dataset.per_photograph))
+
+
+def photographs(size: int, count: int) -> Iterator[Stimulus]:
+    """`count` crops of size x size pixels of every photograph, in order of name; descriptions are of the whole."""
     for index, (file, caption) in enumerate(sorted(PHOTOGRAPHS.items(), key=lambda entry: label_of(entry[0]))):
         image, notes = read_rgb(photograph_path(file))
+        label = label_of(file)
         for number, (crop, place) in enumerate(crops(image, size, count)):
-            name, label = f"{label_of(file)}_{number:03d}", label_of(file)
-            # the description is of the whole photograph
-            yield name, label, index, f"{caption}, {place}", caption, file, notes, crop
+            picture = partial(_as_it_is, crop, notes)
+            yield Stimulus(f"{label}_{number:03d}", label, index, f"{caption}, {place}", caption, file, picture)
+
+
+def _as_it_is(crop: Image.Image, notes: str) -> tuple[Image.Image, str]:
+    return crop, notes
+
+
+KIND = DatasetKind(rows, frozenset({"per_photograph"}))

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from diffalign.io.manifest import check_unique
 from diffalign.names import nearest
 from diffalign.offenders import first_five
 from diffalign.randomness import sample
-from diffalign.specs import Columns
+from diffalign.specs import Columns, Dataset
+from diffalign.stimuli.kinds.declaration import DatasetKind, Listing, Stimulus, Supplied, square
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
 
@@ -51,23 +53,23 @@ def read_rows(
         raise TableError(f"{path}: holds no rows")
     names = [_name(i, file, row, columns) for i, (file, _, row) in enumerate(cells)]
     check_unique(names, str(path))
-    said = {}
+    texts = {}
     for key in ("label", "caption", "description"):
-        said[key] = [_text(row, getattr(columns, key), index) for _, _, row in cells]
-        short = [name for name, text in zip(names, said[key], strict=True) if text is None]
+        texts[key] = [_text(row, getattr(columns, key), index) for _, _, row in cells]
+        short = [name for name, text in zip(names, texts[key], strict=True) if text is None]
         if short:
             raise TableError(
                 f"{path}: {len(short)} rows have no text number {index} in the column of the {key}, "
                 f"first: {first_five(short)}"
             )
-    labels = sorted({str(label) for label in said["label"]} - {""})
+    labels = sorted({str(label) for label in texts["label"]} - {""})
     rows = [
         Row(
             names[i],
-            label := str(said["label"][i]),
+            label := str(texts["label"][i]),
             labels.index(label) if label else -1,
-            f"{prompt}{said['caption'][i]}" if said["caption"][i] else "",
-            str(said["description"][i]),
+            f"{prompt}{texts['caption'][i]}" if texts["caption"][i] else "",
+            str(texts["description"][i]),
             None if columns.image is None else _image(row[columns.image], file, names[i]),
             f"{file.name}:{number}",
         )
@@ -82,17 +84,17 @@ def read_rows(
 def _files(path: Path) -> list[Path]:
     """The tables of a path. Raises TableError where there is none, or of several kinds."""
     if path.is_file():
-        found = [path]
+        tables = [path]
     elif path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+        tables = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
     else:
         raise TableError(f"{path}: no such table; datasets.*.path in config.yaml says where it is")
-    kinds = {file.suffix for file in found}
+    kinds = {file.suffix for file in tables}
     if len(kinds) != 1 or not kinds <= set(SUFFIXES):
         raise TableError(
             f"{path}: {', '.join(sorted(kinds)) or 'no tables'}; expected one kind of {', '.join(SUFFIXES)}"
         )
-    return found
+    return tables
 
 
 def _read(file: Path, asked: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -180,3 +182,42 @@ def _image(value: Any, file: Path, name: str) -> bytes | Path:
     if isinstance(value, str) and value:
         return file.parent / value
     raise TableError(f"{file}: the image of '{name}' is neither bytes nor a path")
+
+
+def rows(dataset: Dataset, supplied: Supplied) -> Listing:
+    """Every row of the tables, or a sample. Raises TableError as `read_rows`."""
+    root = Path(str(dataset.path)) if supplied.download is None else supplied.download
+    columns = Columns(**dataset.columns)
+    read = read_rows(root, columns, dataset.caption_index, dataset.prompt, dataset.sample, supplied.seed)
+    return Listing(len(read), [_stimulus(row, root, dataset) for row in read])
+
+
+def _stimulus(row: Row, root: Path, dataset: Dataset) -> Stimulus:
+    texts = row.name, row.label, row.label_index, row.caption, row.description, row.source
+    if row.image is None:
+        return Stimulus(*texts)
+    path, content = (row.image, None) if isinstance(row.image, Path) else (root / row.source, row.image)
+    return Stimulus(*texts, partial(square, dataset, path, content))
+
+
+def _has_images(dataset: Dataset) -> bool:
+    return Columns(**dataset.columns).image is not None
+
+
+def _mistakes(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if bool(given.get("path")) == bool(given.get("hub")):
+        yield "", "kind 'table' needs a path or a repository of the hub, one of the two"
+    columns = given.get("columns") or {}
+    if not any(columns.get(key) for key in ("image", "caption", "description", "label")):
+        yield "columns", "says neither where images are nor where texts are"
+    for key in () if columns.get("image") else ("size", "square"):
+        if key in given:
+            yield key, "means nothing without images; say columns.image"
+
+
+KIND = DatasetKind(
+    rows,
+    frozenset({"path", "square", "sample", "columns", "caption_index", "prompt", "hub"}),
+    mistakes=_mistakes,
+    has_images=_has_images,
+)

@@ -1,11 +1,19 @@
-"""What readers of any recipe of a score need: its version, and whether its models are miniatures."""
+"""Recipes of scores as their readers need them: the version, and whether models are miniatures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-FORMAT = 1
+from diffalign.io.headers import FileKind
+
+KIND = FileKind("a recipe of a score", 1)
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Read the JSON beside a score. Raises StoreError for another format."""
+    return KIND.read_json(path)
 
 
 def is_miniature(recipe: Mapping[str, Any]) -> bool:

@@ -1,0 +1,167 @@
+"""Maps in colour, layer x layer and model x model, and models as points in the plane."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
+
+from diffalign.figures import style
+
+
+def color_map_of(
+    axes: Axes, values: NDArray[np.float64], limits: tuple[float, float], color_map: str, **options: Any
+) -> AxesImage:
+    """Draw a matrix in colour without a frame, cells without a value grey. options: of `Axes.imshow`."""
+    colors = plt.get_cmap(color_map).with_extremes(bad=style.MISSING)
+    low, high = limits
+    image = axes.imshow(np.ma.masked_invalid(values), vmin=low, vmax=high, cmap=colors, **options)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return image
+
+
+def layer_map(
+    axes: Axes,
+    matrix: NDArray[np.float64],
+    framed: tuple[int, int] | None,
+    color_map: str,
+) -> AxesImage:
+    """Draw a layer x layer matrix (L_A, L_B): rows upwards by depth, one pair framed, undefined cells grey.
+
+    Colour starts at 0, or below it at the 2 % quantile, so that single very low scores do not take all of it.
+    """
+    finite = matrix[np.isfinite(matrix)]
+    low, high = (min(0.0, float(np.quantile(finite, 0.02))), float(finite.max())) if finite.size else (0.0, 1.0)
+    top = high if high > low else low + 1
+    image = color_map_of(axes, matrix, (low, top), color_map, origin="lower", aspect="auto")
+    if framed is not None:
+        row, column = framed
+        for color, width in (("white", 1.8), ("black", 0.8)):
+            frame = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=color, linewidth=width)
+            frame.set_clip_on(False)
+            axes.add_patch(frame)
+    return image
+
+
+def color_bar(image: AxesImage, axes: Axes, width: float = 1.3) -> None:
+    """A slim scale beside a panel, with an arrow where values lie below it. width: of the panel in inches, about."""
+    values: NDArray[np.float64] = np.ma.compressed(np.ma.asarray(image.get_array()))
+    below = values.size > 0 and float(values.min()) < image.get_clim()[0]
+    beside = axes.inset_axes((1 + 0.04 / width, 0, 0.065 / width, 1))
+    bar = axes.figure.figure.colorbar(image, cax=beside, extend="min" if below else "neither")
+    bar.outline.set_visible(False)
+    bar.ax.locator_params(axis="y", nbins=6)
+
+
+def model_matrix(
+    axes: Axes, values: NDArray[np.float64], rows: Sequence[str], columns: Sequence[str], color_map: str, cell: float
+) -> AxesImage:
+    """Draw a model x model matrix (A, B): missing pairs grey, those of a model with itself left white.
+
+    cell: the side of a cell in inches; values are written into cells that hold them.
+    """
+    finite = values[np.isfinite(values)]
+    low, high = (min(0.0, float(finite.min())), float(finite.max())) if finite.size else (0.0, 1.0)
+    image = color_map_of(axes, values, (low, high if high > low else low + 1), color_map)
+    for i, name in enumerate(rows):
+        if name in columns:
+            axes.add_patch(Rectangle((columns.index(name) - 0.5, i - 0.5), 1, 1, facecolor="white"))
+    # four characters and a margin
+    size = min(style.SMALL, cell * 72 / 2.9)
+    if size >= style.TINY - 0.5:
+        for i, j in np.argwhere(np.isfinite(values)).tolist():
+            if rows[i] != columns[j]:
+                red, green, blue, _ = image.cmap(image.norm(values[i, j]))
+                dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
+                color = "white" if dark else "black"
+                axes.text(j, i, f"{values[i, j]:z.2f}", ha="center", va="center", fontsize=size, color=color)
+    names = name_size(cell)
+    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=names)
+    axes.set_yticks(range(len(rows)), rows, fontsize=names)
+    axes.tick_params(length=0)
+    return image
+
+
+def name_size(cell: float) -> float:
+    """The size in points of names beside cells of a side in inches: as they fit, but no smaller than a screen shows."""
+    return min(style.SMALL, max(3.0, cell * 72 / 1.2))
+
+
+def labelled_points(axes: Axes, points: NDArray[np.float64], labels: Sequence[str]) -> None:
+    """Draw points (M, 2) with their labels: each beside its point where all fit, else all in columns at both sides."""
+    axes.scatter(points[:, 0], points[:, 1], s=10, color=style.DEFAULT, zorder=3)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.margins(0.25)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(True)
+        spine.set_color(style.MISSING)
+    if not _labels_beside(axes, points, labels):
+        place = axes.get_position()
+        # columns of labels take their room from the frame
+        room = 1.3 * max(style.text_width(label, style.SMALL) for label in labels) / axes.figure.figure.get_figwidth()
+        if place.width > 3 * room:
+            axes.set_position((place.x0 + room, place.y0, place.width - 2 * room, place.height))
+        _labels_in_columns(axes, points, labels)
+
+
+def _labels_beside(axes: Axes, points: NDArray[np.float64], labels: Sequence[str]) -> bool:
+    """Put every label right, left, above or below its point; False, and nothing drawn, where one finds no room."""
+    figure = axes.figure.figure
+    figure.draw_without_rendering()
+    point = figure.dpi / 72
+    at = axes.transData.transform(points)
+    outwards = at - at.mean(axis=0)
+    taken = [Bbox.from_extents(x - 2 * point, y - 2 * point, x + 2 * point, y + 2 * point) for x, y in at.tolist()]
+    drawn = []
+    for i, label in enumerate(labels):
+        text = axes.annotate(
+            label, points[i], (0, 0), textcoords="offset points", fontsize=style.SMALL, ha="center", va="center"
+        )
+        text.set_in_layout(False)
+        drawn.append(text)
+        extent = text.get_window_extent()
+        across, up = extent.width / 2 + 4 * point, extent.height / 2 + 3.5 * point
+        sides = np.array([(1, 0), (-1, 0), (0, 1), (0, -1)])
+        for dx, dy in (sides[np.argsort(-sides @ outwards[i], kind="stable")] * (across, up)).tolist():
+            box = extent.translated(dx, dy)
+            inside = axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1 and axes.bbox.y0 < box.y0 and box.y1 < axes.bbox.y1
+            if inside and not any(box.overlaps(other) for j, other in enumerate(taken) if j != i):
+                taken.append(box)
+                text.set_position((dx / point, dy / point))
+                break
+        else:
+            for each in drawn:
+                each.remove()
+            return False
+    return True
+
+
+def _labels_in_columns(axes: Axes, points: NDArray[np.float64], labels: Sequence[str]) -> None:
+    """Put half of the labels on either side of the frame, in the order of their height, each with a line."""
+    by_x = np.argsort(points[:, 0], kind="stable")
+    half = len(labels) // 2
+    for members, edge, aligned in ((by_x[:half], -0.03, "right"), (by_x[half:], 1.03, "left")):
+        ordered = members[np.argsort(points[members, 1], kind="stable")]
+        for i, height in zip(ordered.tolist(), np.linspace(0, 1, len(ordered)), strict=True):
+            arrow = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 2}
+            axes.annotate(
+                labels[i],
+                points[i],
+                (edge, float(height)),
+                textcoords="axes fraction",
+                ha=aligned,
+                va="center",
+                fontsize=style.SMALL if len(labels) <= 24 else style.TINY,
+                arrowprops={**arrow, "relpos": (1.0 if aligned == "right" else 0.0, 0.5)},
+                annotation_clip=False,
+            )

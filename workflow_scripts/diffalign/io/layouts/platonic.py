@@ -1,0 +1,104 @@
+"""platonic-rep (https://github.com/minyoungg/platonic-rep): ``feats`` of all layers in ``.pt``, and alignments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffalign.io.atomic import replacing
+from diffalign.io.feature_files import Features
+from diffalign.io.headers import StoreError, check_same_names
+from diffalign.io.layouts.content import TensorFile, readable, write_tensors
+from diffalign.io.layouts.row_names import write_names
+from diffalign.io.pickled_arrays import unpickled
+
+FILE = TensorFile(frozenset({"feats"}), "feats")
+
+
+def read_quality(path: Path) -> dict[str, float]:
+    """How well a language model predicts texts, by its file of features: ``loss`` (nats a token), ``bits_per_byte``
+    (both means over texts) and ``parameters``. Raises FileNotFoundError or StoreError.
+    """
+    import torch
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such feature file")
+    with readable(path):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    keys = {"loss": "loss", "bpb": "bits_per_byte", "num_params": "parameters"}
+    missing = sorted(set(keys) - set(content if isinstance(content, dict) else ()))
+    if missing:
+        raise StoreError(f"{path}: has no {', '.join(missing)}, so it is not of a language model")
+    measured = {name: content[key] for key, name in keys.items()}
+    for name, value in measured.items():
+        if isinstance(value, torch.Tensor) and value.numel() != 1:
+            raise StoreError(f"{path}: {name} has the shape {tuple(value.shape)}; expected one number")
+        if not math.isfinite(value) or value <= 0:
+            raise StoreError(f"{path}: {name} is {float(value)}; expected a number above 0")
+    return {name: float(value) for name, value in measured.items()}
+
+
+def write_features(path: Path, names_path: Path, layers: Sequence[Features]) -> None:
+    """Write layers, in order of depth, as platonic-rep does: ``feats`` (N, L, D), or a list of (N, D) where widths
+    differ. Its layout has no names, so they go to `names_path`. Raises StoreError where layers are of other images.
+    """
+    import torch
+
+    for layer in layers:
+        check_same_names(layers[0].names, layer.names, path, path)
+    tensors = [torch.from_numpy(layer.values) for layer in layers]
+    same = len({tensor.shape[1] for tensor in tensors}) == 1
+    write_tensors(path, {"feats": torch.stack(tensors, dim=1) if same else tensors})
+    write_names(names_path, layers[0].names)
+
+
+def write_alignment(path: Path, grid: Sequence[Sequence[NDArray[np.float64]]]) -> None:
+    """Write the best scores of matrices as platonic-rep does: a pickled dictionary of ``scores`` (X, Y) and
+    ``indices`` (X, Y, 2), the layers in the order (y, x).
+
+    grid: X lists of Y matrices, layers of A x layers of B. platonic-rep calls its metrics as (y, x), so the As stand
+    for y and the Bs for x. Raises StoreError where a matrix has no defined score.
+    """
+    scores = np.empty((len(grid), len(grid[0])))
+    indices = np.empty((*scores.shape, 2))
+    for x, y in np.ndindex(scores.shape):
+        values = grid[x][y]
+        if not np.isfinite(values).any():
+            raise StoreError(f"{path}: no score of the matrix ({x}, {y}) is defined, so there is no best one to write")
+        indices[x, y] = np.unravel_index(np.nanargmax(values), values.shape)
+        scores[x, y] = np.nanmax(values)
+    best = {"scores": scores, "indices": indices}
+    with replacing(path) as temporary:
+        # the pickle is their layout: their readers call np.load(..., allow_pickle=True).item()
+        np.save(temporary, best, allow_pickle=True)  # type: ignore[arg-type]
+
+
+def read_alignment(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scores (X, Y) and indices (X, Y, 2) of an alignment file of platonic-rep, the layers in the order (y, x).
+
+    Only NumPy arrays of numbers and a dictionary are unpickled. Raises StoreError for anything else.
+    """
+    try:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+            if shape != () or dtype != np.dtype(object):
+                raise StoreError(f"holds {dtype} of shape {shape}, not a dictionary")
+            content = unpickled(file.read()).item()
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise StoreError(f"{path}: cannot be read as an alignment of platonic-rep ({error})") from error
+    if not isinstance(content, dict) or not {"scores", "indices"} <= set(content):
+        raise StoreError(f"{path}: no alignment of platonic-rep; it needs the keys indices, scores")
+    scores, indices = content["scores"], content["indices"]
+    if any(not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" for array in (scores, indices)):
+        raise StoreError(f"{path}: scores and indices are not arrays of numbers")
+    if scores.ndim != 2 or indices.shape != (*scores.shape, 2):
+        raise StoreError(f"{path}: scores {scores.shape} and indices {indices.shape}; expected (X, Y) and (X, Y, 2)")
+    return scores.astype(np.float64), indices.astype(np.float64)

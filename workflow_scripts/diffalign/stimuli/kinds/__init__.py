@@ -1,0 +1,42 @@
+"""Kinds of data sets, one module each: which keys of an entry a kind reads, and how its rows are listed.
+
+A new kind is a module with a `DatasetKind` and its line in `KINDS`; the word that its entries name it by is the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from diffalign.specs import Dataset
+from diffalign.stimuli.kinds import folder, photographs, precomputed, synsets, table, things, transformed
+from diffalign.stimuli.kinds.declaration import DatasetKind, Listing, Stimulus, Supplied
+
+__all__ = ["KINDS", "DatasetKind", "Listing", "Stimulus", "Supplied", "has_images", "has_manifest", "rows"]
+
+KINDS: Mapping[str, DatasetKind] = {
+    "photographs": photographs.KIND,
+    "folder": folder.KIND,
+    "synsets": synsets.KIND,
+    "transformed": transformed.KIND,
+    "table": table.KIND,
+    "things": things.KIND,
+    "precomputed": precomputed.KIND,
+}
+
+
+def rows(dataset: Dataset, supplied: Supplied) -> Listing:
+    """The rows of a data set. Raises ValueError for a kind without rows, and what the kind's own `rows` raises."""
+    listing = KINDS[dataset.kind].rows
+    if listing is None:
+        raise ValueError(f"data sets of kind '{dataset.kind}' have no rows: only features know their names")
+    return listing(dataset, supplied)
+
+
+def has_images(dataset: Dataset) -> bool:
+    """False where there are only features that were made elsewhere, or names and texts."""
+    return KINDS[dataset.kind].has_images(dataset)
+
+
+def has_manifest(dataset: Dataset) -> bool:
+    """False where there are only features that were made elsewhere, whose names nothing else knows."""
+    return KINDS[dataset.kind].rows is not None

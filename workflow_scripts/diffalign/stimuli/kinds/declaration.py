@@ -1,0 +1,120 @@
+"""What a kind of data set declares, and the rows that it lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Image as Picture
+
+from diffalign.io import manifest
+from diffalign.specs import Dataset, SourceFile
+from diffalign.stimuli import squares
+from diffalign.stimuli.folders import Source
+
+# keys that every data set with rows may have
+_OF_ROWS = frozenset({"size", "texts", "words"})
+
+
+@dataclass(frozen=True)
+class Supplied:
+    """What listing the rows takes beside the entry. seed: of a sample. download: the folder of a data set of the hub.
+    concepts: the list of those of THINGS.
+    """
+
+    seed: int = 0
+    download: Path | None = None
+    concepts: SourceFile | None = None
+
+
+@dataclass(frozen=True)
+class Stimulus:
+    """One row of a data set, as `io.manifest.Image` has it. picture: reads the image, a square of the data set's size,
+    and what was converted on the way; None for a row without one.
+    """
+
+    name: str
+    label: str
+    label_index: int
+    caption: str
+    description: str
+    source: str
+    picture: Callable[[], tuple[Picture, str]] | None = None
+
+    def in_manifest(self, sha256: str = "", notes: str = "") -> manifest.Image:
+        """The row of the manifest. sha256: of its PNG file, '' where it has none."""
+        return manifest.Image(
+            *(self.name, self.label, self.label_index, self.caption, sha256, self.source, notes),
+            description=self.description,
+        )
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The rows of a data set, in order of name, and how many there are."""
+
+    total: int
+    rows: Iterable[Stimulus]
+
+
+def _always(_: Dataset) -> bool:
+    return True
+
+
+def _no_mistakes(_: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    return iter(())
+
+
+@dataclass(frozen=True)
+class DatasetKind:
+    """A kind of data set.
+
+    rows: lists its rows; None for a kind whose names only features know. keys: of an entry, beside kind, size, texts
+    and words. needs: those of them that no entry can do without; size is needed by every data set with images.
+    mistakes: (key, message) of what contradicts itself in an entry as it was given; the key is '' for the entry as a
+    whole. has_images: whether a data set has any. has_transformed: whether its folder holds the images of other
+    conditions, too.
+    """
+
+    rows: Callable[[Dataset, Supplied], Listing] | None
+    keys: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset()
+    mistakes: Callable[[Mapping[str, Any]], Iterator[tuple[str, str]]] = _no_mistakes
+    has_images: Callable[[Dataset], bool] = _always
+    has_transformed: bool = False
+
+    def __post_init__(self) -> None:
+        unread = self.needs - self.keys
+        if unread:
+            raise ValueError(f"a kind of data set needs {', '.join(sorted(unread))}, which it does not read")
+
+    @property
+    def known(self) -> frozenset[str]:
+        """Every key that an entry of this kind may have."""
+        return self.keys | {"kind"} | (frozenset() if self.rows is None else _OF_ROWS)
+
+
+def of_file(
+    source: Source, root: Path, read: Callable[[Path], tuple[Picture, str]], caption: str = "", description: str = ""
+) -> Stimulus:
+    """The row of an image file below `root`. read: a path -> its square picture and what was converted."""
+
+    def picture() -> tuple[Picture, str]:
+        return read(source.path)
+
+    at = str(source.path.relative_to(root))
+    return Stimulus(source.name, source.label, source.label_index, caption, description, at, picture)
+
+
+def of_files(sources: Sequence[Source], root: Path, read: Callable[[Path], tuple[Picture, str]]) -> Listing:
+    """The rows of image files below `root`, which have no texts."""
+    return Listing(len(sources), [of_file(source, root, read) for source in sources])
+
+
+def square(dataset: Dataset, path: Path, content: bytes | None = None) -> tuple[Picture, str]:
+    """An image as a square of the data set's size, and what was converted; path, content: as of `squares.read_rgb`."""
+    assert dataset.size is not None  # the config is checked
+    image, notes = squares.read_rgb(path, content)
+    return squares.make_square(image, dataset.size, dataset.square), notes
