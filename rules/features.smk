@@ -118,7 +118,7 @@ rule neighbors:
         "../workflow_scripts/neighbors.py"
 
 
-if STUDY.alignment.shards > 1:
+if STUDY.alignment.parts > 1:
 
     # search for a part of the images
     use rule neighbors as neighbors_part with:

@@ -128,9 +128,9 @@ def _forest(axes: Axes, correlated: pd.DataFrame, places: Sequence[tuple[str, st
     axes.set_ylim(len(places) - 0.5, -0.5)
     axes.set_yticks(range(len(places)), [" ".join(_name(place).split("\n")) for place in places])
     axes.set_xlabel("rank correlation with quality\n(less bits per byte)")
-    families, models = int(correlated["families"].max()), int(correlated["models"].max())
+    series, models = int(correlated["series"].max()), int(correlated["models"].max())
     undrawn = "" if np.isfinite(correlated["low"]).any() else "; too few for intervals"
-    axes.set_title(style.wrapped(f"{models} models of {families} series{undrawn}", 2.0))
+    axes.set_title(style.wrapped(f"{models} models of {series} series{undrawn}", 2.0))
 
 
 def _axis_labels(figure: Figure, panels: Sequence[Axes], columns: int, metric: str) -> None:

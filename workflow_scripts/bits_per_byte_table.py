@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffalign import logs
-from diffalign.alignment.rank_correlation import over_families
+from diffalign.alignment.rank_correlation import over_series
 from diffalign.io import language_files, tables
 from diffalign.io.matrices import CalibratedMatrix, read_matrices
 
@@ -29,7 +29,7 @@ COLUMNS = {
 CORRELATIONS = {
     **dict.fromkeys((*PANEL, "score"), "string"),
     **dict.fromkeys(("rho", "low", "high", "within"), "float64"),
-    **dict.fromkeys(("pairs", "models", "families"), "int64"),
+    **dict.fromkeys(("pairs", "models", "series"), "int64"),
 }
 # what is correlated with quality: the largest score, and it against the null of the largest score
 SCORES = ("maximum", "maximum_calibrated")
@@ -63,7 +63,7 @@ def bits_per_byte_table(
     parameters (empty where the model predicts no text); layer_other, layer_language, maximum, maximum_p,
     maximum_calibrated, n, k, miniature. Correlations: the same panel; score (maximum or maximum_calibrated); rho of the
     score and of quality, which is less bits per byte: above 0 where better models are more alike; low, high (95 % over
-    series), within (agreement of pairs of one series) and the number of these pairs, models and families.
+    series), within (agreement of pairs of one series) and the number of these pairs, models and series.
     """
     read = read_matrices(matrices, calibrations)
     points = tables.frame((row(*each) for each in zip(read, languages, strict=True)), COLUMNS)
@@ -114,7 +114,7 @@ def correlations(points: "pd.DataFrame", seed: int) -> Iterator[dict[str, Any]]:
                 continue
             quality = -here["bits_per_byte"].to_numpy(dtype=np.float64)
             values = here[score].to_numpy(dtype=np.float64)
-            correlation = over_families(quality, values, list(here["series"]), seed)
+            correlation = over_series(quality, values, list(here["series"]), seed)
             yield {**dict(zip(PANEL, panel, strict=True)), "score": score, **asdict(correlation)}
 
 

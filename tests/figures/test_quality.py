@@ -14,7 +14,7 @@ from test_figures import apart, check_pictures, legible, write  # noqa: F401  (a
 
 from bits_per_byte_figure import bits_per_byte_figure
 from bits_per_byte_table import Language, bits_per_byte_table
-from diffalign.alignment.rank_correlation import over_families, spearman
+from diffalign.alignment.rank_correlation import over_series, spearman
 
 __all__ = ["write"]  # a fixture
 
@@ -40,13 +40,13 @@ def test_the_rank_correlation_is_spearmans_with_ties() -> None:
 
 
 def test_series_make_a_correlation_that_is_not_within_them() -> None:
-    found = over_families(*of_series(0, -1.0, 1.0), SERIES, 0)
+    found = over_series(*of_series(0, -1.0, 1.0), SERIES, 0)
     assert found.rho > 0.5
     assert found.within == -1
-    assert (found.models, found.families, found.pairs) == (12, 3, 10 + 3 + 6)
+    assert (found.models, found.series, found.pairs) == (12, 3, 10 + 3 + 6)
     # a resample of one series three times has the correlation within it
     assert found.low == pytest.approx(-1, abs=1e-12)
-    same = over_families(*of_series(0, 1.0, 1.0), SERIES, 0)
+    same = over_series(*of_series(0, 1.0, 1.0), SERIES, 0)
     assert (same.rho, same.low, same.high, same.within) == pytest.approx((1, 1, 1, 1), abs=1e-12)
 
 
@@ -55,8 +55,8 @@ def test_the_interval_is_of_series_and_not_of_models() -> None:
     rng = np.random.default_rng(3)
     x, y = rng.standard_normal((2, 6))
     names = [f"s{i}" for i in range(6)]
-    once = over_families(x, y, names, 0)
-    repeated = over_families(np.repeat(x, 9), np.repeat(y, 9), [name for name in names for _ in range(9)], 0)
+    once = over_series(x, y, names, 0)
+    repeated = over_series(np.repeat(x, 9), np.repeat(y, 9), [name for name in names for _ in range(9)], 0)
     assert (once.low, once.high) == pytest.approx((repeated.low, repeated.high))
     assert once.high - once.low > 0.5
 
@@ -64,22 +64,22 @@ def test_the_interval_is_of_series_and_not_of_models() -> None:
 def test_the_interval_depends_on_no_order_and_on_the_seed() -> None:
     x, y = of_series(1, 0.3, 0.1)
     order = np.random.default_rng(0).permutation(12)
-    first = over_families(x, y, SERIES, 0)
-    assert first == pytest.approx(over_families(x[order], y[order], [SERIES[i] for i in order], 0))
-    assert over_families(x, y, SERIES, 0) == first
+    first = over_series(x, y, SERIES, 0)
+    assert first == pytest.approx(over_series(x[order], y[order], [SERIES[i] for i in order], 0))
+    assert over_series(x, y, SERIES, 0) == first
 
 
 def test_too_few_series_have_no_interval_and_numbers_must_be_finite() -> None:
     x, y = of_series(0, 1.0, 1.0)
-    found = over_families(x[:8], y[:8], SERIES[:8], 0)
+    found = over_series(x[:8], y[:8], SERIES[:8], 0)
     assert [math.isnan(found.low), math.isnan(found.high), found.rho] == [True, True, pytest.approx(1, abs=1e-12)]
     # a series of a single model has no correlation of its own, so many resamples have none
-    alone = over_families(x[[0, 5, 8]], y[[0, 5, 8]], ["a", "b", "c"], 0)
+    alone = over_series(x[[0, 5, 8]], y[[0, 5, 8]], ["a", "b", "c"], 0)
     assert [math.isnan(alone.low), math.isnan(alone.within), alone.pairs] == [True, True, 0]
     with pytest.raises(ValueError, match="needs finite values"):
-        over_families(x, np.full(12, np.nan), SERIES, 0)
-    with pytest.raises(ValueError, match="12 and 12 values of models of 11 families"):
-        over_families(x, y, SERIES[1:], 0)
+        over_series(x, np.full(12, np.nan), SERIES, 0)
+    with pytest.raises(ValueError, match="12 and 12 values of models of 11 series"):
+        over_series(x, y, SERIES[1:], 0)
 
 
 def quality(folder: Path, bundle: str, bits: float | None) -> Path:
@@ -131,7 +131,7 @@ def test_rows_have_quality_and_the_best_layers_of_both_sides(tables: dict[str, P
 def test_correlations_are_of_quality_and_leave_out_what_predicts_nothing(tables: dict[str, Path]) -> None:
     found = pd.read_parquet(tables["correlations_parquet"]).set_index(["other", "score"])
     assert found["models"].unique().tolist() == [5]
-    assert found["families"].unique().tolist() == [3]
+    assert found["series"].unique().tolist() == [3]
     bits = [bits for _, bits in MODELS.values() if bits is not None]
     expected = spearmanr([-each for each in bits], range(5)).statistic
     assert math.isclose(found.loc[("dinov2", "maximum"), "rho"], expected)

@@ -341,11 +341,11 @@ def test_another_number_of_shards_encodes_latents_again(shards: int, finished: W
     assert jobs == PAIRS_OF_A_MODEL | {"latents": 1, "extract_sd3": 1, "neighbors": 1} | OF_THE_SCORE
 
 
-def test_lists_that_are_searched_in_shards_are_the_same_to_the_byte(copied: Workflow) -> None:
+def test_lists_that_are_searched_in_parts_are_the_same_to_the_byte(copied: Workflow) -> None:
     target = "results/neighbors/photographs/clean/dinov2.npz"
     searched = {"neighbors_part": 3, "merge_neighbors": 1}
     before = (copied.directory / target).read_bytes()
-    three = {"alignment": {"shards": 3}, "compute": {"memory_mb": 10}}
+    three = {"alignment": {"parts": 3}, "compute": {"memory_mb": 10}}
     assert copied.plan(target, overlay=three).jobs() == searched
     done = copied.run(target, overlay=three)
     assert done.code == 0, done.output
@@ -353,20 +353,20 @@ def test_lists_that_are_searched_in_shards_are_the_same_to_the_byte(copied: Work
     # parts are gone, and nothing misses them until what they depend on changes
     assert not (copied.directory / target).with_suffix("").exists()
     assert "Nothing to be done" in copied.plan(target, overlay=three).output
-    longer = {**three, "alignment": {"shards": 3, "k_max": 25}}
+    longer = {**three, "alignment": {"parts": 3, "k_max": 25}}
     assert copied.plan(target, overlay=longer).jobs() == searched
     changed = {**three, "models": {"dinov2": {"input": {"mean": [0.4, 0.4, 0.4]}}}}
     assert copied.plan(target, overlay=changed).jobs() == searched | {"recipe": 1, "extract_dinov2": 1}
     assert copied.plan(target).jobs() == {"neighbors": 1}
 
 
-def test_features_that_are_extracted_in_shards_are_the_same(copied: Workflow) -> None:
+def test_features_that_are_extracted_in_parts_are_the_same(copied: Workflow) -> None:
     folder = "results/features/photographs/clean/sd3-t0.5"
     target = f"{folder}/layers.json"
     extracted = {"extract_sd3_part": 3, "merge_features_sd3": 1}
     layers = ("embed", "b8", "final")
     before = {layer: read_features(copied.directory / folder / f"{layer}.pt") for layer in layers}
-    three = {"extraction": {"shards": 3}}
+    three = {"extraction": {"parts": 3}}
     assert copied.plan(target, overlay=three).jobs() == extracted
     done = copied.run(target, overlay=three)
     assert done.code == 0, done.output

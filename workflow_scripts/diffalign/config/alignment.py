@@ -72,7 +72,7 @@ class AlignmentSection(Section):
             "uncorrected maximum."
         ),
     )
-    shards: Annotated[int, Field(ge=1, le=1000)] = Field(
+    parts: Annotated[int, Field(ge=1, le=1000)] = Field(
         1,
         description=(
             "Jobs that share the neighbour lists of a bundle, each searching for a range of its images. The lists are "

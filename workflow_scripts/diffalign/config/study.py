@@ -131,7 +131,7 @@ class Study:
     human: HumanSection
     compared: tuple[str, ...]
     latent_shards: int
-    extraction_shards: int
+    extraction_parts: int
     compute: Compute
 
     @cached_property
@@ -353,6 +353,6 @@ def _study(configuration: Configuration) -> Study:
         human=configuration.human,
         compared=configuration.human.compared([*study.models, *study.against]),
         latent_shards=configuration.latents.shards,
-        extraction_shards=configuration.extraction.shards,
+        extraction_parts=configuration.extraction.parts,
         compute=configuration.compute.record(),
     )

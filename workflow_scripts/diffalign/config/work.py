@@ -9,7 +9,7 @@ from pydantic import Field
 from diffalign.config.fields import Count, Section, Seed
 from diffalign.specs import Compute
 
-Shards = Annotated[int, Field(ge=1, le=1000)]
+Parts = Annotated[int, Field(ge=1, le=1000)]
 
 
 class TransformsSection(Section):
@@ -28,13 +28,13 @@ class TransformsSection(Section):
 class LatentsSection(Section):
     """Files of latents."""
 
-    shards: Shards = Field(1, description="Files that latents are split into.")
+    shards: Parts = Field(1, description="Files that latents are split into.")
 
 
 class ExtractionSection(Section):
     """Jobs of extractions."""
 
-    shards: Shards = Field(
+    parts: Parts = Field(
         1,
         description=(
             "Jobs that share the extraction of a bundle, each running the model on a range of its images. The features "

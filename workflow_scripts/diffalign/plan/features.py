@@ -46,7 +46,7 @@ class Features(Stage):
     @property
     def in_parts(self) -> bool:
         """Whether jobs share the images of an extraction."""
-        return self.study.extraction_shards > 1
+        return self.study.extraction_parts > 1
 
     def rule_name(self, prefix: str, model: str) -> str:
         """The name of the rule of one model: extract_sd3, or extract_sd3_part where jobs share its images."""
@@ -193,12 +193,12 @@ class Features(Stage):
 
     def parts(self, pattern: str = paths.FEATURE_PART) -> list[str]:
         """The parts of a bundle's features, in order. Their names say how many there are, so that none is mixed."""
-        count = self.study.extraction_shards
+        count = self.study.extraction_parts
         return [paths.fill(pattern, part=part, parts=count) for part in range(count)]
 
     def neighbor_parts(self) -> list[str]:
         """The parts of a bundle's neighbour lists, in order."""
-        count = self.study.alignment.shards
+        count = self.study.alignment.parts
         return [paths.fill(paths.NEIGHBOR_PART, part=part, parts=count) for part in range(count)]
 
     def batch_size(self, model: Model) -> int:
