@@ -40,7 +40,7 @@ from diffalign.specs import (
 )
 
 if TYPE_CHECKING:
-    from diffalign.models import Kind
+    from diffalign.models import Family
 
 
 def _is_number(checker: object, value: object) -> bool:
@@ -202,7 +202,7 @@ class Study:
 
 
 def load(
-    config: Mapping[str, Any], schema: Mapping[str, Any], families: Mapping[str, Kind], metrics: Iterable[str]
+    config: Mapping[str, Any], schema: Mapping[str, Any], families: Mapping[str, Family], metrics: Iterable[str]
 ) -> Study:
     """Check a configuration and turn it into a `Study`.
 
@@ -225,7 +225,7 @@ def load(
     return _study(plain)
 
 
-def _complete(config: dict[str, Any], families: Mapping[str, Kind]) -> Iterator[str]:
+def _complete(config: dict[str, Any], families: Mapping[str, Family]) -> Iterator[str]:
     """Let families fill in what entries of models leave out, in place; what they do not know is a mistake."""
     models = config.get("models")
     if not isinstance(models, dict):
@@ -337,7 +337,7 @@ def _reference_mistakes(
     config: Mapping[str, Any],
     given: Mapping[str, Any],
     declared: Mapping[str, Sequence[str]],
-    families: Mapping[str, Kind],
+    families: Mapping[str, Family],
     metrics: Sequence[str],
 ) -> Iterator[str]:
     """What a schema cannot see: words that name other entries, and values that contradict each other.
@@ -582,7 +582,7 @@ def _model_mistakes(
     model: Mapping[str, Any],
     given: Mapping[str, Any],
     models: Mapping[str, Any],
-    families: Mapping[str, Kind],
+    families: Mapping[str, Family],
 ) -> Iterator[str]:
     place = f"models.{name}"
     if model["family"] not in families:
@@ -620,7 +620,7 @@ def _model_mistakes(
 
 
 def _input_mistakes(
-    place: str, model: Mapping[str, Any], given: Mapping[str, Any], models: Mapping[str, Any], kind: Kind
+    place: str, model: Mapping[str, Any], given: Mapping[str, Any], models: Mapping[str, Any], kind: Family
 ) -> Iterator[str]:
     """What a family that reads pixels, latents, or finished features needs, and which options mean nothing to it."""
     reads = kind.reads
@@ -660,7 +660,7 @@ def _input_mistakes(
     yield from _variant_mistakes(place, model)
 
 
-def _learning_mistakes(place: str, model: Mapping[str, Any], kind: Kind) -> Iterator[str]:
+def _learning_mistakes(place: str, model: Mapping[str, Any], kind: Family) -> Iterator[str]:
     """Weights of a family in which nothing is learned, or none where something is."""
     source = (model.get("weights") or {"from": None})["from"]
     if source == "none" and kind.has_weights:
@@ -698,7 +698,7 @@ def _variant_mistakes(place: str, model: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _family_mistakes(
-    place: str, model: Mapping[str, Any], given: Mapping[str, Any], models: Mapping[str, Any], kind: Kind
+    place: str, model: Mapping[str, Any], given: Mapping[str, Any], models: Mapping[str, Any], kind: Family
 ) -> Iterator[str]:
     """Keys that only some families know, and what a class-conditional model may be told."""
     for key in kind.needs:

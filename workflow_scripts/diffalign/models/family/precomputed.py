@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from diffalign.io.feature_files import check_same_names
 from diffalign.io.layouts import ROWS, Table, names_beside, read_layers
+from diffalign.models.registry import Family
 from diffalign.specs import FeatureFiles, Model
-
-READS = "features"
 
 
 @dataclass(frozen=True)
@@ -91,3 +90,6 @@ def read(model: Model, where: Mapping[str, Source]) -> Precomputed:
 def _files(model: Model) -> FeatureFiles:
     assert model.features is not None  # the config is checked
     return model.features
+
+
+FAMILY = Family(reads="features")
