@@ -39,8 +39,7 @@ from diffalign.devices import choose_device
 from diffalign.extraction.inputs import Batches, NoisyLatents, normalised
 from diffalign.extraction.passes import compile_layers, pooled_features
 from diffalign.extraction.taps import Taps
-from diffalign.models.diffusers_mmdit import encoding_pipeline
-from diffalign.noise import NoiseLevel
+from diffalign.models.text_encoders import encoding_pipeline
 from diffalign.specs import Model, Weights
 
 LEVELS = tuple(f"t{tenth / 10:g}" for tenth in range(11))
@@ -58,8 +57,16 @@ def miniature(name: str, folder: Path, **widths: Any) -> Model:
     model = catalogue()[name]
     model = replace(model, weights=Weights("miniature"), miniature={**model.miniature, **widths})
     folder.mkdir(parents=True, exist_ok=True)
-    models.family(model.family).make_miniature(model.miniature, folder, 0)
+    models.find_family(model.family).make_miniature(model.miniature, folder, 0)
     return model
+
+
+def loaded(model: Model, folder: Path, device: torch.device) -> models.Loaded:
+    """A model of images, or a denoiser at the noise level of its entry."""
+    if model.noise is None:
+        return models.load(model, folder, device)
+    denoiser = models.load_denoiser(model, folder, device)
+    return denoiser.at(denoiser.level(model.noise))
 
 
 class Clock:
@@ -93,9 +100,9 @@ class Narrow:
         vae = miniature("sd3vae", scratch / "sd3vae", block_out_channels=[32, 64, 64, 64])
         heads = given.width // 32
         self.sd3 = miniature("sd3", self.folder, attention_head_dim=32, num_attention_heads=heads, sample_size=32)
-        self.encoder = models.load(vae, scratch / "sd3vae", None, device)
+        self.encoder = models.load(vae, scratch / "sd3vae", device)
         self.prompter = encoding_pipeline(self.folder, device, None)
-        self.nets = {level: models.load(self.sd3, self.folder, level, device) for level in LEVELS}
+        self.net = models.load_denoiser(self.sd3, self.folder, device)
         self.names = [f"image{i:04d}" for i in range(given.images)]
         assert vae.input is not None
         self.images = normalised(torch.rand(given.images, 3, given.side, given.side), vae.input)
@@ -121,26 +128,22 @@ class Narrow:
         layers = {block: self.sd3.layers[block] for block in BLOCKS}
         latents = dict(zip(self.names, torch.cat([self.encode(rows) for rows in self.parts]).cpu(), strict=True))
         embeddings = {key: value.cpu() for key, value in self.prompt(1).items()}
-        for level in levels:
-            dataset = NoisyLatents(latents, self._noise(level), "name", 0, embeddings, dict.fromkeys(latents, 0))
-            pooled_features(self.nets[level], layers, Batches(dataset, self.batch_size, 0, self.device))
+        for level in map(self.net.level, levels):
+            dataset = NoisyLatents(latents, level, "name", 0, embeddings, dict.fromkeys(latents, 0))
+            pooled_features(self.net.at(level), layers, Batches(dataset, self.batch_size, 0, self.device))
 
     def theirs(self, level: str, block: str) -> None:
         """One block at one level. Images and prompt are encoded again."""
         kept: list[torch.Tensor] = []
-        net, at = self.nets[level], self._noise(level)
-        module = net.module.get_submodule(self.sd3.layers[block])
+        at = self.net.level(level)
+        module = self.net.module.get_submodule(self.sd3.layers[block])
         hook = module.register_forward_hook(lambda _, __, output: kept.append(output[1].mean(dim=1).cpu()))
         for rows in self.parts:
             latents = self.encode(rows)
             noisy = at.alpha * latents + at.sigma * torch.randn_like(latents)
             with torch.inference_mode():
-                net.forward({"latents": noisy, **self.prompt(len(latents))})
+                self.net.run(noisy, at, self.prompt(len(latents)))
         hook.remove()
-
-    def _noise(self, level: str) -> NoiseLevel:
-        noise_level: NoiseLevel = models.family(self.sd3.family).noise_level(self.sd3, self.folder, level)
-        return noise_level
 
 
 def published(given: argparse.Namespace) -> None:
@@ -208,7 +211,7 @@ def overhead(given: argparse.Namespace) -> None:
         ):
             folder = Path(scratch) / name
             model = miniature(name, folder, **widths)
-            net = models.load(model, folder, model.noise, device)
+            net = loaded(model, folder, device)
             batch = inputs(name, given.batch_size, 64, device)
             report(name, beside_bare(net, model.layers, batch, given.repetitions, device))
 
@@ -247,7 +250,7 @@ def throughput(given: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory(dir=given.scratch) as scratch:
             folder = Path(scratch)
             model = replace(FULL_SIZE[name](folder), precision=given.precision)
-            net = models.load(model, folder, model.noise, device)
+            net = loaded(model, folder, device)
         if given.compile:
             compile_layers(net, model.layers)
         batch = inputs(name, given.batch_size, 4096, device)
@@ -264,7 +267,7 @@ def throughput(given: argparse.Namespace) -> None:
 
 def _sit(folder: Path) -> Model:
     model = catalogue()["sit"]
-    models.family("sit").make_miniature(model.architecture, folder, 0)
+    models.find_family("sit").make_miniature(model.architecture, folder, 0)
     return replace(model, weights=Weights("miniature"), miniature=model.architecture)
 
 

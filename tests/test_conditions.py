@@ -20,7 +20,7 @@ from diffalign.extraction import inputs
 from diffalign.extraction.passes import pooled_features
 from diffalign.extraction.sizes import buckets, check_sides, scaled_side
 from diffalign.io.manifest import read_manifest
-from diffalign.models import Loaded, family
+from diffalign.models import Loaded, find_family
 from diffalign.specs import Dataset, ImageInput
 from diffalign.stimuli import transforms
 from diffalign.stimuli.squares import ImageError
@@ -303,8 +303,8 @@ def test_batches_hold_one_side_each() -> None:
 @pytest.mark.parametrize("name", ["dinov2", "siglip2", "sdvae"])
 def test_features_of_scaled_images_do_not_depend_on_the_batch_size(name: str, tmp_path: Path) -> None:
     model = STUDY.models[name]
-    family(model.family).make_miniature(model.miniature, tmp_path / "checkpoint", 0)
-    loaded = models.load(model, tmp_path / "checkpoint", None, CPU)
+    find_family(model.family).make_miniature(model.miniature, tmp_path / "checkpoint", 0)
+    loaded = models.load(model, tmp_path / "checkpoint", CPU)
     arrays = pictures(9, 64)
     write_images(tmp_path / "png", arrays)
     scales = {image: conditions.SCALES[i % 4] for i, image in enumerate(arrays)}
@@ -332,12 +332,12 @@ def sized(**facts: Any) -> Loaded:
     [
         ({"multiple": 14}, "multiple of 14, but 2 of 3 are of side 37, 50, first: b, c"),
         ({"multiple": 64}, "multiple of 64, but 3 of 3"),
-        ({"input_size": 56}, "positions for inputs of side 56, but 2 of 3 are of side 37, 50, first: b, c"),
-        ({"latent_size": 56}, "interpolate_positions: true"),
+        ({"only_side": 56}, "positions for inputs of side 56, but 2 of 3 are of side 37, 50, first: b, c"),
+        ({"only_side": 56}, "interpolate_positions: true"),
     ],
 )
 def test_sides_that_a_model_cannot_take_are_refused(facts: dict[str, Any], message: str) -> None:
     sides = {"a": 56, "b": 37, "c": 50}
     with pytest.raises(ValueError, match=message):
         check_sides("dinov2", sized(**facts), sides)
-    check_sides("dinov2", sized(multiple=14, input_size=56), {"a": 56})
+    check_sides("dinov2", sized(multiple=14, only_side=56), {"a": 56})

@@ -16,12 +16,12 @@ from test_graph import SINGLE, snakemake
 from diffalign.alignment.metrics import METRICS
 from diffalign.config import study
 from diffalign.io.feature_files import read_features
-from diffalign.models import Kind, families
+from diffalign.models import Family, families
 from diffalign.names import expand_layers
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # the family that docs/add-a-model.md adds
-MY_CONVNET = Kind("pixels", takes=("architecture",))
+MY_CONVNET = Family("pixels", takes=("architecture",))
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -69,7 +69,7 @@ def test_the_picture_of_the_rules_is_the_graph(tmp_path: Path) -> None:
 def test_the_example_of_a_new_family_runs(fresh: Workflow) -> None:
     page = ROOT / "docs" / "add-a-model.md"
     (code,) = blocks(page, "python")
-    (fresh.tree / "workflow_scripts" / "diffalign" / "models" / "my_convnet.py").write_text(code)
+    (fresh.tree / "workflow_scripts" / "diffalign" / "models" / "family" / "my_convnet.py").write_text(code)
     (entry,) = (block for block in blocks(page, "yaml") if "my_convnet" in block)
     overlay = yaml.safe_load(entry)
     merge(overlay, {"models": {"mine": {"weights": {"from": "miniature"}, "input": {"size": 64}}}})

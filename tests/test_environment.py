@@ -106,7 +106,7 @@ def test_an_environment_has_what_its_scripts_import(environment: str, scripts: t
     has = set(PROJECT["tool"]["diffalign"]["envs"][environment])
     files = [ROOT / "workflow_scripts" / f"{script}.py" for script in scripts]
     if environment == "models":
-        files += sorted((ROOT / "workflow_scripts/diffalign/models").glob("*.py"))
+        files += sorted((ROOT / "workflow_scripts/diffalign/models").rglob("*.py"))
     needed = imported(sorted(code_digests.modules_of(files))) - sys.stdlib_module_names - {"diffalign", "snakemake"}
     # imported lazily by functions that these scripts never call
     never = {"analysis": {"torch", "safetensors"}, "models": {"skimage", "sklearn"}}[environment]

@@ -12,7 +12,7 @@ from diffalign import logs, models
 from diffalign.conditions import Condition, parse_condition
 from diffalign.devices import choose_device
 from diffalign.extraction import inputs
-from diffalign.extraction.passes import all_tokens, compile_layers, mean_of_passes, pooled_features
+from diffalign.extraction.passes import all_tokens, compile_layers, mean_of_passes
 from diffalign.extraction.sizes import check_sides
 from diffalign.io import bundles, feature_files
 from diffalign.io.checkpoints import read_record, verify
@@ -95,31 +95,34 @@ def extract(
     rows = read_manifest(manifest)
     on = choose_device(compute.device)
     checkpoint = verify(record, weights)
-    loaded = models.load(model, weights, content["noise"], on)
     datasets: Sequence[inputs.ImageFiles | inputs.NoisyLatents]
     autoencoder = class_tokens = None
-    conditioned: dict[str, Any] = {}
+    prompts: dict[str, Any] = {}
     if isinstance(reads, LatentInputs):
+        denoiser = models.load_denoiser(model, weights, on)
+        level = denoiser.level(content["noise"])
+        loaded = denoiser.at(level)
         autoencoder = read_record(reads.autoencoder_record)
-        level = models.family(model.family).noise_level(model, weights, content["noise"])
         encoded = Latents(reads.shards, reads.statistics, model.latent_multiplier)
-        _check_shapes(model, loaded, encoded)
+        _check_channels(model, denoiser, encoded)
         names = [row.name for row in rows]
         check_same_names(names, sorted(encoded), manifest, reads.statistics.parent)
         if reads.prompts is None:
-            assert loaded.classes is not None  # a family that is told labels
-            told = {"labels": torch.tensor(class_labels(rows, content["conditioning"], loaded.classes))}
+            assert denoiser.classes is not None  # the family is conditioned on labels
+            labels = class_labels(rows, content["conditioning"], denoiser.classes)
+            conditioning = {"labels": torch.tensor(labels)}
             row_of = {name: row for row, name in enumerate(names)}
         else:
-            told, row_of, conditioned = _prompts(names, manifest, reads.prompts)
+            conditioning, row_of, prompts = _prompts(names, manifest, reads.prompts)
         tokens = None
         if reads.class_tokens is not None:
-            tokens, class_tokens = _class_tokens(model, loaded, names, manifest, reads.class_tokens)
+            tokens, class_tokens = _class_tokens(model, denoiser, names, manifest, reads.class_tokens)
         datasets = [
-            inputs.NoisyLatents(encoded, level, model.seeding, model.seed, told, row_of, tokens, index)
+            inputs.NoisyLatents(encoded, level, model.seeding, model.seed, conditioning, row_of, tokens, index)
             for index in range(model.draws)
         ]
     else:
+        loaded = models.load(model, weights, on)
         assert model.input is not None  # the config is checked
         spec = model.input.under_scale() if condition.is_scaled else model.input
         files = {row.name: reads / f"{row.name}.png" for row in rows}
@@ -138,7 +141,7 @@ def extract(
         "weights": checkpoint,
         "autoencoder_weights": autoencoder,
         **({"class_tokens": class_tokens} if class_tokens else {}),
-        **conditioned,
+        **prompts,
         "images": json.loads(dataset_json.read_text(encoding="utf-8")),
         "torch": torch.__version__,
     }
@@ -155,31 +158,33 @@ def _run(
     writes: Whole | Part | Unpooled,
 ) -> None:
     """Run every batch, those of each draw of noise for themselves, and write what layers give."""
-    said = f"extract {made['bundle']}"
+    job = f"extract {made['bundle']}"
     if isinstance(writes, Unpooled):
         if len(batches) > 1:
             raise ValueError(f"{made['bundle']}: un-pooled features are of one draw of noise, not of {len(batches)}")
-        found = logs.progress(batches[0], len(batches[0]), f"{said}, un-pooled")
-        write_tokens(writes.folder, names, all_tokens(loaded, layers, found), made)
+        shown = logs.progress(batches[0], len(batches[0]), f"{job}, un-pooled")
+        write_tokens(writes.folder, names, all_tokens(loaded, layers, shown), made)
         return
-    order, pooled = mean_of_passes(
-        pooled_features(loaded, layers, logs.progress(found, len(found), said)) for found in batches
-    )
+    passes = [logs.progress(draw, len(draw), job) for draw in batches]
+    order, pooled = mean_of_passes(loaded, layers, passes, batches[0].images)
     # batches come in the order of their sides
     rank = sorted(range(len(order)), key=order.__getitem__)
-    order, pooled = [order[i] for i in rank], {alias: values[rank] for alias, values in pooled.items()}
+    order = [order[i] for i in rank]
+    for alias, values in pooled.items():
+        # one layer at a time, so that no more than one is held twice
+        pooled[alias] = values[rank]
     if isinstance(writes, Part):
         bundles.write_part(writes.path, order, pooled, made, len(names))
     else:
         bundles.write(writes.features, writes.layers_json, order, pooled.__getitem__, made, model.layers)
 
 
-def _check_shapes(model: Model, loaded: models.Loaded, encoded: Latents) -> None:
+def _check_channels(model: Model, denoiser: models.Denoiser, encoded: Latents) -> None:
     """Raise ValueError where the autoencoder's latents are not the ones that the model reads."""
     whose = f"models.{model.name}.latents, '{model.latents}',"
-    if encoded.channels != loaded.latent_channels:
+    if encoded.channels != denoiser.latent_channels:
         raise ValueError(
-            f"{model.name} reads latents of {loaded.latent_channels} channels, "
+            f"{model.name} reads latents of {denoiser.latent_channels} channels, "
             f"but those of {whose} have {encoded.channels}"
         )
 
@@ -187,31 +192,31 @@ def _check_shapes(model: Model, loaded: models.Loaded, encoded: Latents) -> None
 def _prompts(
     names: Sequence[str], manifest: Path, path: Path
 ) -> tuple[dict[str, torch.Tensor], dict[str, int], dict[str, Any]]:
-    """Prompt embeddings, name -> row, and what the recipe says of them.
+    """Prompt embeddings, name -> row, and their part of the recipe.
 
     Raises StoreError where they are of other images than the manifest.
     """
-    found = read_prompts(path)
-    check_same_names(names, list(found.row_of), manifest, path)
-    return found.arguments, found.row_of, {"prompts": found.facts}
+    embedded = read_prompts(path)
+    check_same_names(names, list(embedded.row_of), manifest, path)
+    return embedded.arguments, embedded.row_of, {"prompts": embedded.facts}
 
 
 def _class_tokens(
-    model: Model, loaded: models.Loaded, names: Sequence[str], manifest: Path, path: Path
+    model: Model, denoiser: models.Denoiser, names: Sequence[str], manifest: Path, path: Path
 ) -> tuple[dict[str, torch.Tensor], Mapping[str, Any]]:
     """The class token of every image, and the recipe of their features.
 
     Raises StoreError where they are of other images than the manifest, ValueError for another width.
     """
-    found = feature_files.read_features(path)
-    check_same_names(names, found.names, manifest, path)
-    width = found.values.shape[1]
-    if width != loaded.class_token_width:
+    features = feature_files.read_features(path)
+    check_same_names(names, features.names, manifest, path)
+    width = features.values.shape[1]
+    if width != denoiser.class_token_width:
         raise ValueError(
-            f"{model.name} reads class tokens of {loaded.class_token_width} numbers, but those of "
+            f"{model.name} reads class tokens of {denoiser.class_token_width} numbers, but those of "
             f"models.{model.name}.class_tokens, '{model.class_tokens}', have {width}"
         )
-    return dict(zip(found.names, torch.from_numpy(found.values), strict=True)), found.recipe
+    return dict(zip(features.names, torch.from_numpy(features.values), strict=True)), features.recipe
 
 
 if __name__ == "__main__":

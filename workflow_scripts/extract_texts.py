@@ -47,37 +47,38 @@ def extract_texts(
     """
     content = json.loads(recipe.read_text(encoding="utf-8"))
     model = replace(Model.from_recipe(content["model"]), device_map=device_map)
-    said = language_files.read_texts(texts)
+    written = language_files.read_texts(texts)
     on = choose_device(compute.device)
     checkpoint = verify(record, weights)
     loaded = models.load_language(model, weights, on)
-    names = sorted(said.texts)
+    names = sorted(written.texts)
     if isinstance(writes, Part):
         names = [names[row] for row in part_rows(len(names), writes.part, writes.parts)]
     logs.log.info("%s on %s: %d texts, %d layers", model.name, device_map or on, len(names), len(layers))
     modules = {alias: model.layers[alias] for alias in layers}
-    here = {name: said.texts[name] for name in names}
-    found = text_features(loaded, modules, here, compute.batch_size, f"extract {content['bundle']}")
+    here = {name: written.texts[name] for name in names}
+    features = text_features(loaded, modules, here, compute.batch_size, f"extract {content['bundle']}")
     made = {
         **content,
         **loaded.facts,
         "weights": checkpoint,
         "autoencoder_weights": None,
-        "prompts": dict(said.facts),
-        "images": dict(said.images),
+        "prompts": dict(written.facts),
+        "images": dict(written.images),
         "torch": torch.__version__,
     }
     if isinstance(writes, Part):
-        values = {f"{pooled}:{alias}": getattr(found, pooled)[alias] for pooled in ("mean", "last") for alias in layers}
+        kinds = {"mean": features.mean, "last": features.last}
+        values = {f"{pooled}:{alias}": kind[alias] for pooled, kind in kinds.items() for alias in layers}
         made["parameters"] = loaded.parameters
-        bundles.write_part(writes.path, names, {**values, "measures": found.measures}, made, len(said.texts))
+        bundles.write_part(writes.path, names, {**values, "measures": features.measures}, made, len(written.texts))
         return
     language_files.write(
         writes,
-        found.names,
-        found.mean.__getitem__,
-        found.last.__getitem__,
-        found.measures,
+        features.names,
+        features.mean.__getitem__,
+        features.last.__getitem__,
+        features.measures,
         made,
         loaded.parameters,
         compute.batch_size,

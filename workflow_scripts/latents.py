@@ -44,7 +44,7 @@ def latents(
     rows = read_manifest(manifest)
     on = choose_device(compute.device)
     verify(record, weights)
-    loaded = models.load(model, weights, None, on)
+    loaded = models.load(model, weights, on)
     layer = {"latent": model.layers["latent"]}
     spec = model.input.under_scale() if condition.is_scaled else model.input
     check_sides(model.name, loaded, {row.name: scaled_side(spec.size, row.scale) for row in rows})
@@ -54,9 +54,9 @@ def latents(
             files = inputs.ImageFiles(
                 {row.name: images / f"{row.name}.png" for row in part}, spec, {row.name: row.scale for row in part}
             )
-            found = inputs.Batches(files, compute.batch_size, compute.workers, on)
+            batches = inputs.Batches(files, compute.batch_size, compute.workers, on)
             parts, names = [], []
-            for batch in logs.progress(found, len(found), f"latents {path.name}"):
+            for batch in logs.progress(batches, len(batches), f"latents {path.name}"):
                 encoded = taps.run(lambda batch=batch: loaded.forward(batch))["latent"].float().cpu()  # type: ignore[misc]
                 store.check_finite(encoded, batch["names"])
                 moments.add(encoded)

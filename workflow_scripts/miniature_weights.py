@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from diffalign import logs
 from diffalign.io.atomic import make_empty
 from diffalign.io.checkpoints import describe
-from diffalign.models import family
+from diffalign.models import find_family
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def miniature_weights(family_name: str, widths: Mapping[str, Any], seed: int, folder: Path, record: Path) -> None:
     """Write the checkpoint into `folder` and what it is into `record`, weights.json."""
     make_empty(folder)
-    family(family_name).make_miniature(widths, folder, seed)
+    find_family(family_name).make_miniature(widths, folder, seed)
     describe(record, folder, {"source": "miniature", "seed": seed, "widths": dict(widths)})
 
 

@@ -10,7 +10,7 @@ from diffalign.devices import choose_device
 from diffalign.io import checkpoints
 from diffalign.io.manifest import read_manifest
 from diffalign.io.prompt_files import write_prompts
-from diffalign.models import family
+from diffalign.models import find_family
 from diffalign.provenance import file_sha256
 from diffalign.specs import Model, Texts
 from diffalign.stimuli.captions import prompt_texts, read_texts, read_words
@@ -38,7 +38,7 @@ def prompts(
     given = None if source is None else (read_words if conditioning == "label" else read_texts)(Path(source))
     texts, rows = prompt_texts(images, conditioning, given)
     checkpoints.verify(record, weights)
-    embedded = family(model.family).embed_prompts(model, weights, texts, choose_device(device))
+    embedded = find_family(model.family).embed_prompts(model, weights, texts, choose_device(device))
     logs.log.info("%d distinct texts for %d images", len(texts), len(rows))
     facts = {"conditioning": conditioning, "texts": len(texts), "first": texts[0]}
     if source is not None:

@@ -34,16 +34,16 @@ def text_features(
     content = json.loads(recipe.read_text(encoding="utf-8"))
     (layer,) = Model.from_recipe(content["model"]).layers
     names = [row.name for row in read_manifest(manifest)]
-    found = read_prompts(prompts)
-    check_same_names(names, list(found.row_of), manifest, prompts)
-    values = found.text[[found.row_of[name] for name in names]].float().numpy()
+    embedded = read_prompts(prompts)
+    check_same_names(names, list(embedded.row_of), manifest, prompts)
+    values = embedded.text[[embedded.row_of[name] for name in names]].float().numpy()
     made = {
         **content,
-        "tokens": "mean of the given tokens" if "embeddings" in found.facts else "last",
-        "pooling": "mean" if "embeddings" in found.facts else "none",
-        "weights": read_record(record) if record else given_record(found.facts),
+        "tokens": "mean of the given tokens" if "embeddings" in embedded.facts else "last",
+        "pooling": "mean" if "embeddings" in embedded.facts else "none",
+        "weights": read_record(record) if record else given_record(embedded.facts),
         "autoencoder_weights": None,
-        "prompts": found.facts,
+        "prompts": embedded.facts,
         "images": json.loads(dataset_json.read_text(encoding="utf-8")),
         "torch": torch.__version__,
     }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from diffalign import logs
 from diffalign.io.atomic import make_empty
 from diffalign.io.checkpoints import describe
-from diffalign.models import family
+from diffalign.models import find_family
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -29,7 +29,7 @@ def untrained_weights(source: str, twin: Twin, folder: Path, record: Path) -> No
     source: where the trained weights come from.
     """
     make_empty(folder)
-    family(twin.family).make_miniature(twin.architecture, folder, twin.seed)
+    find_family(twin.family).make_miniature(twin.architecture, folder, twin.seed)
     drawn = {"architecture": dict(twin.architecture), "seed": twin.seed}
     describe(record, folder, {"source": source, "untrained": True, **drawn})
 

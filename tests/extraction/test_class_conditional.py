@@ -87,7 +87,8 @@ def class_tokens(names: Sequence[str] = NAMES, width: int = 24) -> feature_files
 def test_the_null_label_and_the_label_of_the_image_are_told(tmp_path: Path) -> None:
     study = Study(tmp_path / "study", model_of("sit"))
     found = {word: replace(study, conditioning=word).run().values for word in ("uncond", "label")}
-    loaded = models.load(study.model, tmp_path / "study" / "checkpoint", "t0.5", CPU)
+    denoiser = models.load_denoiser(study.model, tmp_path / "study" / "checkpoint", CPU)
+    loaded = denoiser.at(denoiser.level("t0.5"))
     torch.manual_seed(0)
     latents = dict(zip(NAMES, torch.randn(4, 4, 8, 8), strict=True))
     for word, told in (("uncond", [10] * 4), ("label", [3, 0, 9, 3])):

@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from test_models import load_any
 from test_stimuli import rows
 from test_study import load
 
 from diffalign import models
-from diffalign.extraction.passes import mean_of_passes, pooled_features
+from diffalign.extraction.passes import pooled_features
 from diffalign.extraction.taps import Taps
 from diffalign.io import prompt_files
 from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.io.headers import StoreError
 from diffalign.io.latents import encode_names
 from diffalign.io.manifest import Image
-from diffalign.models import family, schedules
+from diffalign.models import find_family, schedules
 from diffalign.randomness import normal
 from diffalign.specs import Model
 from diffalign.stimuli.captions import CaptionError, label_prompt, prompt_texts, read_texts, read_words
@@ -225,17 +226,6 @@ def test_further_draws_are_others_and_the_first_is_the_one_there_was() -> None:
     assert np.array_equal(draw(1, "constant"), torch.randn(4, 8, generator=again).numpy())
 
 
-def test_features_of_several_draws_are_averaged() -> None:
-    one = {"x": np.array([[1.0], [2.0]], np.float32)}
-    two = {"x": np.array([[3.0], [6.0]], np.float32)}
-    names, single = mean_of_passes(iter([(["a", "b"], one)]))
-    assert single["x"] is one["x"]
-    names, mean = mean_of_passes(iter([(["a", "b"], one), (["a", "b"], two)]))
-    assert (names, mean["x"].tolist(), mean["x"].dtype) == (["a", "b"], [[2.0], [4.0]], np.float32)
-    with pytest.raises(ValueError, match="other images"):
-        mean_of_passes(iter([(["a", "b"], one), (["b", "a"], two)]))
-
-
 TEXTS = ["", "a photo of a cat", "a cat that sleeps on a wall"]
 
 
@@ -244,14 +234,14 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folders = {}
     for name in ("sd1", *PIPELINES):
         folders[name] = tmp_path_factory.mktemp(name)
-        family(STUDY.models[name].family).make_miniature(STUDY.models[name].miniature, folders[name], 0)
+        find_family(STUDY.models[name].family).make_miniature(STUDY.models[name].miniature, folders[name], 0)
     return folders
 
 
 @pytest.fixture(scope="module")
 def prompts(checkpoints: dict[str, Path]) -> dict[str, dict[str, torch.Tensor]]:
     return {
-        name: family(STUDY.models[name].family).embed_prompts(STUDY.models[name], folder, TEXTS, CPU)
+        name: find_family(STUDY.models[name].family).embed_prompts(STUDY.models[name], folder, TEXTS, CPU)
         for name, folder in checkpoints.items()
     }
 
@@ -268,7 +258,7 @@ def test_every_layer_sees_image_and_text_and_no_batch(
     name: str, checkpoints: dict[str, Path], prompts: dict[str, dict[str, torch.Tensor]]
 ) -> None:
     model = STUDY.models[name]
-    loaded = models.load(model, checkpoints[name], model.noise, CPU)
+    loaded = load_any(model, checkpoints[name])
     whole = batch(name, prompts[name], [0, 1, 2])
     _, features = pooled_features(loaded, model.layers, [whole])
     assert list(features) == list(model.layers)
@@ -293,7 +283,7 @@ def test_texts_are_embedded_alike_alone_and_among_others(
     name: str, checkpoints: dict[str, Path], prompts: dict[str, dict[str, torch.Tensor]]
 ) -> None:
     model = STUDY.models[name]
-    alone = family(model.family).embed_prompts(model, checkpoints[name], TEXTS[1:2], CPU)
+    alone = find_family(model.family).embed_prompts(model, checkpoints[name], TEXTS[1:2], CPU)
     among = prompts[name]
     assert torch.allclose(alone["text"][0], among["text"][1], atol=1e-6)
     length = alone["prompt_embeds"].shape[1]
@@ -308,7 +298,7 @@ def test_tokens_of_the_image_follow_those_of_the_text(
     checkpoints: dict[str, Path], prompts: dict[str, dict[str, torch.Tensor]]
 ) -> None:
     model = STUDY.models["lumina"]
-    loaded = models.load(model, checkpoints["lumina"], model.noise, CPU)
+    loaded = load_any(model, checkpoints["lumina"])
     seen: dict[str, torch.Tensor] = {}
 
     def keep(output: torch.Tensor) -> torch.Tensor:
@@ -332,19 +322,19 @@ def test_what_a_pipeline_cannot_do_is_said(checkpoints: dict[str, Path], tmp_pat
     index = json.loads((checkpoints["flux"] / "model_index.json").read_text())
     (tmp_path / "model_index.json").write_text(json.dumps({**index, "_class_name": "FluksPipeline"}))
     with pytest.raises(CheckpointError, match=r"has no 'FluksPipeline'"):
-        models.load(model, tmp_path, "t0.5", CPU)
+        models.load_denoiser(model, tmp_path, CPU)
     del index["transformer"]
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match="names neither of transformer, unet"):
-        models.load(model, tmp_path, "t0.5", CPU)
+        models.load_denoiser(model, tmp_path, CPU)
 
 
 @pytest.mark.parametrize("name", ["dinov2", "siglip2", "sdvae", "sd1", "pixart", "dit"])
 def test_an_untrained_twin_needs_the_configuration_alone(name: str, tmp_path: Path) -> None:
     model = STUDY.models[name]
-    found = family(model.family)
+    found = find_family(model.family)
     found.make_miniature(model.miniature, tmp_path, 0)
-    trained = models.load(model, tmp_path, model.noise, CPU).module.state_dict()
+    trained = load_any(model, tmp_path).module.state_dict()
     for path in tmp_path.rglob("*.safetensors"):
         path.unlink()
 
@@ -352,7 +342,7 @@ def test_an_untrained_twin_needs_the_configuration_alone(name: str, tmp_path: Pa
         untrained = Model(**{**vars(model), "untrained": True, "seed": seed})
         if name == "sd1":
             assert found.embed_prompts(untrained, tmp_path, ["a cat"], CPU)["text"].shape == (1, 32)
-        return models.load(untrained, tmp_path, model.noise, CPU).module.state_dict()
+        return load_any(untrained, tmp_path).module.state_dict()
 
     first, again, other = twin(7), twin(7), twin(8)
     assert first.keys() == trained.keys()
@@ -360,7 +350,7 @@ def test_an_untrained_twin_needs_the_configuration_alone(name: str, tmp_path: Pa
     assert any(not torch.equal(first[key], other[key]) for key in first)
     assert any(not torch.equal(first[key], trained[key]) for key in first)
     with pytest.raises(CheckpointError):
-        models.load(model, tmp_path, model.noise, CPU)
+        load_any(model, tmp_path)
 
 
 def test_a_variant_is_the_model_that_its_name_means() -> None:

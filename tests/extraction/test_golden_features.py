@@ -14,7 +14,7 @@ from diffalign import models
 from diffalign.extraction import inputs
 from diffalign.extraction.taps import Taps
 from diffalign.io.latents import Latents, write_shard
-from diffalign.models import family
+from diffalign.models import find_family
 from diffalign.specs import ImageInput, Model, Weights
 from diffalign.stimuli.captions import label_prompt
 
@@ -52,7 +52,7 @@ def latents(published: Mapping[str, np.ndarray], tmp_path_factory: pytest.TempPa
             posterior="sample",
             **PUBLISHED,
         )
-        encoder = models.load(vae, golden("pipelines") / pipeline, None, CPU)
+        encoder = models.load(vae, golden("pipelines") / pipeline, CPU)
         batch = {"pixels": inputs.normalised(images, pixels), "names": list(NAMES)}
         with torch.inference_mode(), Taps(encoder.module, vae.layers, lambda output: output) as taps:
             encoded = taps.run(lambda encoder=encoder, batch=batch: encoder.forward(batch))["latent"]
@@ -84,12 +84,12 @@ def test_features_equal_the_published_ones(
     folder = golden("pipelines") / PIPELINES[name]
     default = next(iter(layers))
     model = Model(name, family_name, NOWHERE, layers, default, latents="vae", noise=f"s{strength}", **PUBLISHED)
-    found = family(family_name)
-    prompts = found.embed_prompts(model, folder, [PROMPTS[told]], CPU)
+    prompts = find_family(family_name).embed_prompts(model, folder, [PROMPTS[told]], CPU)
     del prompts["text"]
-    level = found.noise_level(model, folder, f"s{strength}")
+    denoiser = models.load_denoiser(model, folder, CPU)
+    level = denoiser.level(f"s{strength}")
     dataset = inputs.NoisyLatents(latents[name], level, model.seeding, model.seed, prompts, dict.fromkeys(NAMES, 0))
-    loaded = models.load(model, folder, model.noise, CPU)
+    loaded = denoiser.at(level)
     parts: dict[str, list[torch.Tensor]] = {alias: [] for alias in layers}
     with torch.inference_mode(), Taps(loaded.module, layers, loaded.tokens) as taps:
         for batch in inputs.Batches(dataset, batch_size, 0, CPU):
@@ -106,7 +106,7 @@ def test_a_text_alone_is_its_last_token(published: Mapping[str, np.ndarray]) -> 
     folder = golden("pipelines") / PIPELINES["sd1"]
     model = Model("sd1", "diffusers_unet", NOWHERE, {}, "")
     texts = ["a cat that sleeps", label_prompt("cat"), ""]
-    found = family(model.family).embed_prompts(model, folder, texts, CPU)
+    found = find_family(model.family).embed_prompts(model, folder, texts, CPU)
     expected = published["sd1|text|a photo of a cat"]
     assert np.abs(found["prompt_embeds"][1, :14].numpy() - expected[0]).max() <= 1e-4
     assert np.abs(found["text"][1].numpy() - expected[0, -1]).max() <= 1e-4

@@ -26,7 +26,7 @@ from diffalign.human.triplets import read_triplets
 from diffalign.io import bundles, feature_files, language_files
 from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.io.headers import StoreError
-from diffalign.models import LoadedLanguage, family
+from diffalign.models import LoadedLanguage, find_family
 from diffalign.specs import Compute, Model
 from extract_texts import Part, extract_texts
 from merge_texts import merge_texts
@@ -58,7 +58,7 @@ def entry(name: str) -> Model:
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folders = {name: tmp_path_factory.mktemp(name) for name in NAMES}
     for name, folder in folders.items():
-        family("transformers_language").make_miniature(entry(name).miniature, folder, 0)
+        find_family("transformers_language").make_miniature(entry(name).miniature, folder, 0)
     return folders
 
 

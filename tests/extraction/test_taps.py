@@ -94,3 +94,50 @@ def test_an_error_of_the_model_is_not_swallowed() -> None:
     net = Net()
     with Taps(net, {"b5": "blocks.5"}, lambda output: output) as taps, pytest.raises(RuntimeError):
         taps.run(lambda: net(torch.randn(1, 5)))
+
+
+class Repeated(nn.Module):
+    """A module that is called three times a pass, and one once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again = nn.Linear(4, 4)
+        self.last = Block()
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(3):
+            x = self.again(x)
+        return self.last(x)
+
+
+def test_every_call_of_a_module_is_recorded_and_no_pass_is_cut_short() -> None:
+    net, x = Repeated(), torch.randn(2, 4)
+    states = [net.again(x)]
+    states += [net.again(states[0])]
+    states += [net.again(states[1])]
+    layers = {"again": "again", "same": "again", "last": "last"}
+    with Taps(net, layers, lambda output: output) as taps:
+        first = taps.run(lambda: net(x))
+        assert torch.equal(first["again"], states[0])
+        net.last.calls = 0
+        calls = taps.record(lambda: net(x))
+        assert list(calls) == ["again", "same", "last"]
+        assert [len(tensors) for tensors in calls.values()] == [3, 3, 1]
+        assert all(torch.equal(found, expected) for found, expected in zip(calls["again"], states, strict=True))
+        assert torch.equal(calls["last"][0], net(x))
+        # several passes, of several sizes, are one recording
+        both = taps.record(lambda: (net(x), net(x[:1])))
+        assert [len(tensors) for tensors in both["again"]] == [2, 2, 2, 1, 1, 1]
+        # and what was recorded changes no later pass
+        assert torch.equal(taps.run(lambda: net(x))["again"], states[0])
+    net.last.calls = 0
+    with Taps(net, {"again": "again"}, lambda output: output) as taps:
+        taps.run(lambda: net(x))
+        assert net.last.calls == 0
+        taps.record(lambda: net(x))
+        assert net.last.calls == 1
+    with (
+        Taps(Net(), {"b0": "blocks.0", "spare": "spare"}, lambda output: output) as taps,
+        pytest.raises(ValueError, match="never reached b0, spare"),
+    ):
+        taps.record(lambda: None)

@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_stimuli import rows
 from test_study import load
 
 from diffalign import models
+from diffalign.extraction.inputs import unnormalised
 from diffalign.extraction.passes import pooled_features
 from diffalign.io.checkpoint_errors import CheckpointError
-from diffalign.models import Loaded, diffusers_vae
+from diffalign.io.latents import Latents, write_shard
+from diffalign.models import Loaded
+from diffalign.models.family import diffusers_vae
 from diffalign.specs import Model
 
 CPU = torch.device("cpu")
@@ -24,10 +28,21 @@ TINY = {"class": "AutoencoderTiny", "encoder_block_out_channels": [16] * 4, "dec
 WAN = {"class": "AutoencoderKLWan", "base_dim": 16, "z_dim": 16}
 
 
-def made(name: str, folder: Path, **changes: Any) -> Loaded:
+# catalogue name, miniature, shape of the latents of two images of 64 x 64 pixels
+CLASSES = [
+    ("sdvae", None, (2, 4, 8, 8)),
+    ("fluxvae", None, (2, 16, 8, 8)),
+    ("sanavae", None, (2, 32, 2, 2)),
+    ("qwenimagevae", None, (2, 16, 8, 8)),
+    ("qwenimagevae", WAN, (2, 16, 8, 8)),
+    ("sanavae", TINY, (2, 4, 8, 8)),
+]
+
+
+def made(name: str, folder: Path, decoder: bool = False, **changes: Any) -> Loaded:
     model: Model = replace(STUDY.models[name], **changes)
     diffusers_vae.make_miniature(model.miniature, folder, 0)
-    return models.load(model, folder, None, CPU)
+    return models.load(model, folder, CPU, decoder)
 
 
 def pixels(side: int = 64) -> torch.Tensor:
@@ -35,17 +50,7 @@ def pixels(side: int = 64) -> torch.Tensor:
     return torch.randn(2, 3, side, side).clamp(-1, 1)
 
 
-@pytest.mark.parametrize(
-    ("name", "miniature", "shape"),
-    [
-        ("sdvae", None, (2, 4, 8, 8)),
-        ("fluxvae", None, (2, 16, 8, 8)),
-        ("sanavae", None, (2, 32, 2, 2)),
-        ("qwenimagevae", None, (2, 16, 8, 8)),
-        ("qwenimagevae", WAN, (2, 16, 8, 8)),
-        ("sanavae", TINY, (2, 4, 8, 8)),
-    ],
-)
+@pytest.mark.parametrize(("name", "miniature", "shape"), CLASSES)
 def test_the_latent_is_what_diffusers_encodes(
     name: str, miniature: dict[str, Any] | None, shape: tuple[int, ...], tmp_path: Path
 ) -> None:
@@ -54,8 +59,8 @@ def test_the_latent_is_what_diffusers_encodes(
     vae = getattr(diffusers, kind).from_pretrained(tmp_path).eval()
     with torch.no_grad():
         images = pixels()
-        encoded = vae.encode(images.unsqueeze(2) if diffusers_vae.KINDS[kind].video else images, return_dict=False)[0]
-        expected = encoded.mode() if diffusers_vae.KINDS[kind].moments else encoded
+        encoded = vae.encode(images.unsqueeze(2) if diffusers_vae.CLASSES[kind].video else images, return_dict=False)[0]
+        expected = encoded.mode() if diffusers_vae.CLASSES[kind].moments else encoded
         latent = found.forward({"pixels": images, "names": ["a", "b"]})
     assert isinstance(latent, torch.Tensor)
     assert latent.shape == shape
@@ -63,6 +68,48 @@ def test_the_latent_is_what_diffusers_encodes(
     torch.testing.assert_close(latent, expected.reshape(shape))
     _, pooled = pooled_features(found, {"latent": "posterior"}, [{"pixels": images, "names": ["a", "b"]}])
     assert np.allclose(pooled["latent"], latent.mean((2, 3)).numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "miniature", "shape"), CLASSES)
+def test_an_image_is_what_diffusers_decodes(
+    name: str, miniature: dict[str, Any] | None, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    changes = {} if miniature is None else {"miniature": miniature}
+    found = made(name, tmp_path, decoder=True, **changes)
+    kind = json.loads((tmp_path / "config.json").read_text())["_class_name"]
+    vae = getattr(diffusers, kind).from_pretrained(tmp_path).eval()
+    batch = {"pixels": pixels(), "names": ["a", "b"]}
+    with torch.no_grad():
+        latents: Any = found.forward(batch)
+    # as they come, and larger ones, whose images leave the range
+    for z in (latents.reshape(shape), 5 * torch.randn(shape, generator=torch.Generator().manual_seed(0))):
+        with torch.no_grad():
+            expected = vae.decode(z.unsqueeze(2) if diffusers_vae.CLASSES[kind].video else z, return_dict=False)[0]
+        image = found.decode(z)
+        assert image.shape == (2, 3, 64, 64)
+        assert (image.dtype, image.requires_grad) == (torch.float32, False)
+        assert torch.equal(image, (expected.reshape(image.shape) * 0.5 + 0.5).clamp(0, 1))
+        assert image.std() > 0
+    # the decoder is loaded where it is asked for, and changes no latent
+    plain = models.load(replace(STUDY.models[name], **changes), tmp_path, CPU)
+    with torch.no_grad():
+        assert torch.equal(plain.forward(batch), latents)
+    assert sum(each.numel() for each in plain.module.parameters()) < sum(
+        each.numel() for each in found.module.parameters()
+    )
+    with pytest.raises(ValueError, match="loaded without a decoder; load it with decoder=True"):
+        plain.decode(latents)
+
+
+def test_latents_of_a_diffusion_model_become_those_of_its_autoencoder_again(tmp_path: Path) -> None:
+    encoded = torch.randn(3, 4, 8, 8) * 5 + 2
+    mean, std = torch.randn(1, 4, 1, 1), torch.rand(1, 4, 1, 1) + 0.5
+    write_shard(tmp_path / "shard.safetensors", rows("a", "b", "c"), [encoded])
+    torch.save({"mean": mean, "std": std}, tmp_path / "stats.pt")
+    read = Latents([tmp_path / "shard.safetensors"], tmp_path / "stats.pt", multiplier=0.3)
+    normalised = torch.stack([read[name] for name in "abc"])
+    assert not torch.allclose(normalised, encoded, atol=1)
+    assert torch.allclose(unnormalised(normalised, (mean, std), 0.3), encoded, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +154,7 @@ def test_an_unknown_class_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError, match=rf"{path}: _class_name 'VQModel' is not known here; known: AutoencoderKL"
     ):
-        models.load(STUDY.models["sdvae"], tmp_path, None, CPU)
+        models.load(STUDY.models["sdvae"], tmp_path, CPU)
     with pytest.raises(ValueError, match="miniature: unknown class 'VQModel'; known: AutoencoderKL"):
         diffusers_vae.make_miniature({"class": "VQModel"}, tmp_path, 0)
 
@@ -118,4 +165,4 @@ def test_a_checkpoint_of_another_width_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "base_dim": 32}))
     assert load_file(tmp_path / "diffusion_pytorch_model.safetensors")
     with pytest.raises(CheckpointError, match=f"{tmp_path}.*qwenimagevae cannot be loaded"):
-        models.load(STUDY.models["qwenimagevae"], tmp_path, None, CPU)
+        models.load(STUDY.models["qwenimagevae"], tmp_path, CPU)

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from scipy.spatial.distance import pdist
 from skimage import data
+from test_models import load_any
 from test_study import load
 
-from diffalign import models
 from diffalign.conditions import parse_condition
 from diffalign.config.study import Study
 from diffalign.io import feature_files
@@ -204,9 +204,9 @@ def test_an_untrained_twin_is_written_from_its_architecture(name: str, tmp_path:
     model = STUDY.models[name]
     twin = Twin(model.family, model.built, 7)
     untrained_weights("miniature", twin, tmp_path / "checkpoint", tmp_path / "weights.json")
-    weights = models.load(model, tmp_path / "checkpoint", model.noise, torch.device("cpu")).module.state_dict()
+    weights = load_any(model, tmp_path / "checkpoint").module.state_dict()
     miniature_weights(model.family, model.miniature, 7, tmp_path / "narrow", tmp_path / "narrow.json")
-    same = models.load(model, tmp_path / "narrow", model.noise, torch.device("cpu")).module.state_dict()
+    same = load_any(model, tmp_path / "narrow").module.state_dict()
     assert weights.keys() == same.keys()
     assert all(torch.equal(weights[key], same[key]) for key in weights)
     record = json.loads((tmp_path / "weights.json").read_text())

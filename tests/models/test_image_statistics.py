@@ -18,7 +18,7 @@ STUDY = load()
 
 def features(name: str, pixels: torch.Tensor) -> dict[str, np.ndarray]:
     model = STUDY.models[name]
-    found = models.load(model, Path("empty"), None, CPU)
+    found = models.load(model, Path("empty"), CPU)
     names = [str(i) for i in range(len(pixels))]
     return pooled_features(found, model.layers, [{"names": names, "pixels": pixels}])[1]
 
@@ -63,9 +63,9 @@ def test_what_is_no_statistic_is_refused() -> None:
     model = STUDY.models["pixels"]
     for path in ("pixels0", "colors17", "texture"):
         with pytest.raises(ValueError, match=f"pixels: no statistic '{path}'; allowed: pixels and the side of a grid"):
-            models.load(replace(model, layers={"b0": path}), Path("empty"), None, CPU)
+            models.load(replace(model, layers={"b0": path}), Path("empty"), CPU)
     normalised = ImageInput(64, "bicubic", True, (0.5,) * 3, (0.5,) * 3)
     with pytest.raises(ValueError, match=r"statistics are of pixels in \[0, 1\]"):
-        models.load(replace(model, input=normalised), Path("empty"), None, CPU)
+        models.load(replace(model, input=normalised), Path("empty"), CPU)
     with pytest.raises(ValueError, match="images of side 16 have no 32 x 32 areas"):
         features("pixels", torch.rand(1, 3, 16, 16))

@@ -17,11 +17,11 @@ from diffalign.config.catalogue import resolve
 from diffalign.extraction.passes import pooled_features
 from diffalign.extraction.taps import Taps
 from diffalign.io.checkpoint_errors import CheckpointError
-from diffalign.models.latent_transformers import read_architecture
-from diffalign.models.lightningdit import LightningArchitecture, LightningDiT
-from diffalign.models.reg import REG
-from diffalign.models.repa import REPA, RepaArchitecture
-from diffalign.models.sit import SiT, SiTArchitecture
+from diffalign.models.networks.latent_transformers import read_architecture
+from diffalign.models.networks.lightningdit import LightningArchitecture, LightningDiT
+from diffalign.models.networks.reg import REG
+from diffalign.models.networks.repa import REPA, RepaArchitecture
+from diffalign.models.networks.sit import SiT, SiTArchitecture
 from diffalign.noise import on_path
 from diffalign.specs import Model, Weights
 
@@ -59,7 +59,7 @@ def checkpoint(name: str, folder: Path, nesting: str = "ema") -> Path:
 def test_every_stage_equals_the_published_one(name: str, tmp_path: Path) -> None:
     config, tensors = published(name)
     outputs = {key.removeprefix("output."): tensor for key, tensor in tensors.items() if key.startswith("output.")}
-    net: Any = models.load(model_of(name), checkpoint(name, tmp_path), "t0.5", CPU).module
+    net: Any = models.load_denoiser(model_of(name), checkpoint(name, tmp_path), CPU).module
     paths = {"x_embedder": "x_embedder", "embedder": "embedder"}
     paths |= {f"blocks_{i}": f"blocks.{i}" for i in range(config["config"]["depth"])}
     if "projection_0" in outputs:
@@ -87,17 +87,19 @@ def test_every_stage_equals_the_published_one(name: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "clock"), [("sit", {0.2: 0.8}), ("repa", {0.2: 0.2}), ("reg", {0.2: 0.2}), ("lightningdit", {0.2: 0.8})]
 )
-def test_each_family_is_fed_its_own_clock(name: str, clock: dict[float, float]) -> None:
+def test_each_family_is_fed_its_own_clock(name: str, clock: dict[float, float], tmp_path: Path) -> None:
+    folder = checkpoint(name, tmp_path)
+    linear, bent = (models.load_denoiser(model_of(name, path=path), folder, CPU) for path in ("linear", "cosine"))
     for t, told in clock.items():
-        level = models.family(name).noise_level(model_of(name), Path(), f"t{t}")
+        level = linear.level(f"t{t}")
         assert (level.alpha, level.sigma) == (1 - t, t)
         assert level.timestep == pytest.approx(told)
-        cosine = models.family(name).noise_level(model_of(name, path="cosine"), Path(), f"t{t}")
+        cosine = bent.level(f"t{t}")
         assert cosine.t == pytest.approx(t)
         tau = cosine.timestep if told == t else 1 - cosine.timestep
         assert (cosine.alpha, cosine.sigma) == pytest.approx((math.cos(math.pi * tau / 2), math.sin(math.pi * tau / 2)))
     with pytest.raises(ValueError, match="no img2img strength 's20'; write t0.2"):
-        models.family(name).noise_level(model_of(name), Path(), "s20")
+        linear.level("s20")
 
 
 def test_paths_meet_at_their_ends_and_in_the_middle() -> None:
@@ -121,11 +123,11 @@ def batch(name: str, count: int) -> dict[str, Any]:
 
 def test_reg_averages_patches_and_all_tokens_of_projectors(tmp_path: Path) -> None:
     _, tensors = published("reg")
-    found = models.load(model_of("reg"), checkpoint("reg", tmp_path), "t0.5", CPU)
+    found = models.load_denoiser(model_of("reg"), checkpoint("reg", tmp_path), CPU)
     layers = {"embed": "embedder", "b2": "blocks.2", "proj0": "projectors.0", "final": "final_layer"}
     at_half = {key: value[1:2] for key, value in batch("reg", 3).items()}
     with torch.inference_mode(), Taps(found.module, layers, found.tokens) as taps:
-        kept = taps.run(lambda: found.forward(at_half))
+        kept = taps.run(lambda: found.at(found.level("t0.5")).forward(at_half))
     assert {alias: tokens.shape[1] for alias, tokens in kept.items()} == {
         "embed": 16,
         "b2": 16,
@@ -139,24 +141,25 @@ def test_reg_averages_patches_and_all_tokens_of_projectors(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", list(KINDS))
 def test_features_do_not_depend_on_the_batch(name: str, tmp_path: Path) -> None:
-    found = models.load(model_of(name), checkpoint(name, tmp_path), "t0.2", CPU)
+    found = models.load_denoiser(model_of(name), checkpoint(name, tmp_path), CPU)
     layers = {"embed": "embedder", "b2": "blocks.2", "final": "final_layer"}
-    _, together = pooled_features(found, layers, [batch(name, 3)])
-    _, alone = pooled_features(found, layers, [batch(name, 1)])
+    _, together = pooled_features(found.at(found.level("t0.2")), layers, [batch(name, 3)])
+    _, alone = pooled_features(found.at(found.level("t0.2")), layers, [batch(name, 1)])
     for alias in layers:
         np.testing.assert_allclose(together[alias][:1], alone[alias], atol=1e-5)
 
 
 def test_the_facts_of_a_checkpoint_are_recorded(tmp_path: Path) -> None:
-    found = models.load(model_of("reg"), checkpoint("reg", tmp_path, "model"), "t0.25", CPU)
-    assert found.facts["state_dict"] == "model"
-    assert found.facts["noise_level"]["t"] == 0.25
-    assert (found.latent_channels, found.latent_size, found.classes, found.class_token_width) == (4, 8, 10, 24)
+    found = models.load_denoiser(model_of("reg"), checkpoint("reg", tmp_path, "model"), CPU)
+    facts = found.at(found.level("t0.25")).facts
+    assert facts["state_dict"] == "model"
+    assert facts["noise_level"]["t"] == 0.25
+    assert (found.latent_channels, found.only_side, found.classes, found.class_token_width) == (4, 8, 10, 24)
 
 
 @pytest.mark.parametrize("name", ["sit", "lightningdit"])
 def test_positions_of_other_latents_are_interpolated(name: str, tmp_path: Path) -> None:
-    net: Any = models.load(model_of(name), checkpoint(name, tmp_path), "t0.5", CPU).module
+    net: Any = models.load_denoiser(model_of(name), checkpoint(name, tmp_path), CPU).module
     a = net.architecture
     with torch.inference_mode():
         for side in (a.input_size * 2, a.input_size // 2):
@@ -184,7 +187,7 @@ def test_an_architecture_is_checked(changes: dict[str, Any], said: str, tmp_path
     model = model_of("sit")
     entry = {key: value for key, value in {**model.architecture, **changes}.items() if value is not None}
     with pytest.raises(CheckpointError, match=said):
-        models.load(model_of("sit", architecture=entry), checkpoint("sit", tmp_path), "t0.5", CPU)
+        models.load_denoiser(model_of("sit", architecture=entry), checkpoint("sit", tmp_path), CPU)
 
 
 @pytest.mark.parametrize(
@@ -202,25 +205,25 @@ def test_a_wrong_architecture_is_told_from_the_checkpoint(
 ) -> None:
     entry = {**model_of(name).architecture, **changes}
     with pytest.raises(CheckpointError, match=rf"last\.pt: the checkpoint does not fit the model.*{said}"):
-        models.load(model_of(name, architecture=entry), checkpoint(name, tmp_path), "t0.5", CPU)
+        models.load_denoiser(model_of(name, architecture=entry), checkpoint(name, tmp_path), CPU)
 
 
 @pytest.mark.parametrize(("name", "other"), [("repa", "sit"), ("reg", "repa")])
 def test_a_checkpoint_of_another_family_is_named(name: str, other: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"so this is no checkpoint of RE"):
-        models.load(model_of(name), checkpoint(other, tmp_path), "t0.5", CPU)
+        models.load_denoiser(model_of(name), checkpoint(other, tmp_path), CPU)
 
 
 @pytest.mark.parametrize("name", list(KINDS))
 def test_miniatures_are_thin_and_as_deep_as_the_published_models(name: str, tmp_path: Path) -> None:
     model = STUDY.models[name]
-    models.family(name).make_miniature(model.miniature, tmp_path, 0)
-    net: Any = models.load(model, tmp_path, "t0.5", CPU).module
+    models.find_family(name).make_miniature(model.miniature, tmp_path, 0)
+    net: Any = models.load_denoiser(model, tmp_path, CPU).module
     assert (len(net.blocks), net.architecture.hidden_size, net.architecture.num_classes) == (28, 48, 1000)
     names = {path for path, _ in net.named_modules()}
     assert set(model.layers.values()) <= names
     (tmp_path / "again").mkdir()
-    models.family(name).make_miniature(model.miniature, tmp_path / "again", 0)
+    models.find_family(name).make_miniature(model.miniature, tmp_path / "again", 0)
     again = load_file(tmp_path / "again" / "model.safetensors")
     assert all(torch.equal(tensor, again[key]) for key, tensor in net.state_dict().items())
 

@@ -18,7 +18,7 @@ from diffalign.extraction import inputs
 from diffalign.extraction.passes import pooled_features
 from diffalign.extraction.taps import Taps
 from diffalign.io.checkpoint_errors import CheckpointError
-from diffalign.models import Kind, Loaded, families, family
+from diffalign.models import Loaded, families, find_family
 from diffalign.noise import NoiseLevel, linear
 from diffalign.specs import Model
 
@@ -49,13 +49,21 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name in NAMES:
         model = STUDY.models[name]
         folders[name] = tmp_path_factory.mktemp(name)
-        family(model.family).make_miniature(model.miniature, folders[name], 0)
+        find_family(model.family).make_miniature(model.miniature, folders[name], 0)
     return folders
 
 
-def loaded(name: str, folder: Path, noise: str | None = None) -> Loaded:
-    model = STUDY.models[name]
-    return models.load(model, folder, noise or model.noise, CPU)
+def load_any(model: Model, folder: Path, noise: str | None = None) -> Loaded:
+    """A model of images, or a denoiser at a noise level, that of its entry or another."""
+    if families()[model.family].reads == "pixels":
+        return models.load(model, folder, CPU)
+    assert model.noise is not None
+    denoiser = models.load_denoiser(model, folder, CPU)
+    return denoiser.at(denoiser.level(noise or model.noise))
+
+
+def loaded(name: str, folder: Path) -> Loaded:
+    return load_any(STUDY.models[name], folder)
 
 
 def batch(name: str, count: int = 3) -> dict[str, Any]:
@@ -105,7 +113,7 @@ def test_miniatures_have_the_real_depth(name: str, depth: int, checkpoints: dict
 @pytest.mark.parametrize("name", NAMES)
 def test_miniatures_are_seeded(name: str, checkpoints: dict[str, Path], tmp_path: Path) -> None:
     model = STUDY.models[name]
-    family(model.family).make_miniature(model.miniature, tmp_path, 0)
+    find_family(model.family).make_miniature(model.miniature, tmp_path, 0)
     files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.safetensors"))
     assert files
     for file in files:
@@ -222,9 +230,8 @@ def test_patch_tokens_are_averaged_without_class_token(checkpoints: dict[str, Pa
 def test_a_convnet_of_timm_needs_no_code(tmp_path: Path) -> None:
     model = Model("resnet", "timm_vision", STUDY.models["dinov2"].weights, {"l1": "layer1", "l4": "layer4"}, "l4")
     model = Model(**{**vars(model), "input": STUDY.models["dinov2"].input})
-    found = family("timm_vision")
-    found.make_miniature({"architecture": "resnet10t"}, tmp_path, 0)
-    _, features = pooled_features(found.load(model, tmp_path, None, CPU), model.layers, [batch("dinov2")])
+    find_family("timm_vision").make_miniature({"architecture": "resnet10t"}, tmp_path, 0)
+    _, features = pooled_features(models.load(model, tmp_path, CPU), model.layers, [batch("dinov2")])
     assert [values.shape for values in features.values()] == [(3, 64), (3, 512)]
 
 
@@ -254,9 +261,10 @@ def test_extraction_stops_after_the_deepest_layer_of_a_real_model(checkpoints: d
 
 def test_noise_levels_translate_to_the_clock_of_the_model(checkpoints: dict[str, Path]) -> None:
     model = STUDY.models["sd3"]
-    level = family(model.family).noise_level(model, checkpoints["sd3"], "t0.5")
+    denoiser = models.load_denoiser(model, checkpoints["sd3"], CPU)
+    level = denoiser.level("t0.5")
     assert (level.alpha, level.sigma, level.timestep, level.t, level.log_snr) == (0.5, 0.5, 500.0, 0.5, 0.0)
-    strength = family(model.family).noise_level(model, checkpoints["sd3"], "s20")
+    strength = denoiser.level("s20")
     # reference: SD3, shift 3, strength 20 % of 100 steps is time step 420
     assert strength.timestep == pytest.approx(420, abs=0.5)
     assert strength.t == pytest.approx(0.42, abs=5e-4)
@@ -268,7 +276,7 @@ def test_noise_levels_translate_to_the_clock_of_the_model(checkpoints: dict[str,
 
 def test_posterior_samples_are_keyed_by_name(checkpoints: dict[str, Path]) -> None:
     model = Model(**{**vars(STUDY.models["sdvae"]), "posterior": "sample"})
-    found = family(model.family).load(model, checkpoints["sdvae"], None, CPU)
+    found = models.load(model, checkpoints["sdvae"], CPU)
     layer = {"latent": "posterior"}
     one = batch("sdvae")
     _, sampled = pooled_features(found, layer, [one])
@@ -286,24 +294,11 @@ def test_features_that_are_not_finite_name_layer_and_image(checkpoints: dict[str
         pooled_features(loaded("dinov2", checkpoints["dinov2"]), STUDY.models["dinov2"].layers, [broken])
 
 
-def test_families_are_found_by_name() -> None:
-    reads = {"diffusers_mmdit": "latents", "diffusers_vae": "pixels", "precomputed": "features", "reg": "latents"}
-    assert reads.items() <= {name: kind.reads for name, kind in families().items()}.items()
-    assert families()["reg"] == Kind(
-        "latents", "labels", ("architecture", "path", "class_tokens"), ("interpolate_positions",), "architecture"
-    )
-    assert families()["diffusers_mmdit"].conditioned_on == "prompts"
-    # a module without READS is a part that families share
-    assert "latent_transformers" not in families()
-    with pytest.raises(ValueError, match=r"unknown family 'tim'; allowed: .*diffusers_mmdit"):
-        family("tim")
-
-
 @pytest.mark.parametrize(
     ("imports", "absent"),
     [
-        ("diffalign.models.timm_vision, extract", ("diffusers", "transformers", "pandas", "matplotlib")),
-        ("diffalign.models.transformers_vision, extract", ("diffusers", "timm")),
+        ("diffalign.models.family.timm_vision, extract", ("diffusers", "transformers", "pandas", "matplotlib")),
+        ("diffalign.models.family.transformers_vision, extract", ("diffusers", "timm")),
         ("align, align_layers", ("torch", "pandas", "matplotlib", "timm", "diffusers", "transformers")),
         (
             "layer_maps_figure, depth_curves_figure, null_histograms_figure, alignment_table, pairs_table",
@@ -357,7 +352,7 @@ def test_features_depend_neither_on_batch_size_nor_workers_nor_order(
                 for file, path in files.items()
             }
             prompts = {"prompt_embeds": torch.ones(1, 333, 64), "pooled_prompt_embeds": torch.ones(1, 64)}
-            level = family(model.family).noise_level(model, checkpoints[name], "t0.5")
+            level = models.load_denoiser(model, checkpoints[name], CPU).level("t0.5")
             dataset = inputs.NoisyLatents(
                 {file: latent.expand(16, 8, 8) for file, latent in latents.items()},
                 level,

@@ -6,18 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 from conftest import golden
+from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from safetensors.torch import load_file
 from test_study import load
 
 from diffalign import models
 from diffalign.extraction.passes import pooled_features
 from diffalign.io.checkpoint_errors import CheckpointError
-from diffalign.models import Loaded, vavae, vfmvae
+from diffalign.models import Loaded, find_family
 from diffalign.models.architectures import read_fields
+from diffalign.models.networks import vavae, vfmvae
 from diffalign.randomness import normal
 from diffalign.specs import Model, Weights
 
@@ -67,7 +70,7 @@ def model_of(name: str, architecture: Mapping[str, Any] | None = None, **changes
 
 def load_golden(name: str, folder: Path, **changes: Any) -> Loaded:
     torch.save({"G_ema" if name == "vfmvae" else "state_dict": golden_parts(name)[0]}, folder / "checkpoint.pt")
-    return models.load(model_of(name, **changes), folder, None, CPU)
+    return models.load(model_of(name, **changes), folder, CPU)
 
 
 def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
@@ -128,9 +131,13 @@ def test_full_sizes_have_the_published_keys() -> None:
         va = vavae.VaVae(read_fields(vavae.Architecture, entries["vavae"], ""), torch.nn.Identity())
         vfm = vfmvae.VfmVae(read_fields(vfmvae.Architecture, entries["vfmvae"], ""), torch.nn.Identity())
     keys = {key: list(tensor.shape) for key, tensor in va.state_dict().items()}
-    # nothing is decoded here
+    # a decoder is there where it is asked for
     decoder = ("decoder.", "post_quant_conv.")
     assert keys == {k: shape for k, shape in published["vavae"]["keys"].items() if not k.startswith(decoder)}
+    with torch.device("meta"):
+        both = vavae.VaVae(read_fields(vavae.Architecture, entries["vavae"], ""), torch.nn.Identity(), decoder=True)
+    keys = {key: list(tensor.shape) for key, tensor in both.state_dict().items()}
+    assert keys == published["vavae"]["keys"]
     keys = {key: list(tensor.shape) for key, tensor in vfm.state_dict().items()}
     assert keys == {**published["vfmvae"]["keys"], **published["vfmvae"]["vision_model_keys"]}
 
@@ -139,14 +146,14 @@ def test_full_sizes_have_the_published_keys() -> None:
 def test_what_lies_beside_the_encoder_is_left_out_by_name(name: str, tmp_path: Path) -> None:
     weights = golden_parts(name)[0]
     torch.save({**weights, **{key: torch.zeros(2) for key in BESIDE[name]}}, tmp_path / "x.pth")
-    models.load(model_of(name), tmp_path, None, CPU)
+    models.load(model_of(name), tmp_path, CPU)
     torch.save({**weights, "discriminator.weight": torch.zeros(2)}, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=r"keys 1 unexpected \(discriminator.weight\)"):
-        models.load(model_of(name), tmp_path, None, CPU)
+        models.load(model_of(name), tmp_path, CPU)
     dropped = sorted(weights)[0]
     torch.save({key: value for key, value in weights.items() if key != dropped}, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=rf"keys 1 missing \({dropped}\)"):
-        models.load(model_of(name), tmp_path, None, CPU)
+        models.load(model_of(name), tmp_path, CPU)
 
 
 def test_checkpoints_of_older_transformers_load(tmp_path: Path) -> None:
@@ -154,7 +161,7 @@ def test_checkpoints_of_older_transformers_load(tmp_path: Path) -> None:
     older = {key.replace("vision_model.", "vision_model.vision_model."): value for key, value in weights.items()}
     assert set(older) != set(weights)
     torch.save({"G_ema": older}, tmp_path / "x.pth")
-    net: Any = models.load(model_of("vfmvae"), tmp_path, None, CPU).module
+    net: Any = models.load(model_of("vfmvae"), tmp_path, CPU).module
     with torch.no_grad():
         assert close(net.moments(parts["input.image"]), parts["output.moments"])
 
@@ -177,7 +184,7 @@ def test_checkpoints_of_older_transformers_load(tmp_path: Path) -> None:
 def test_a_wrong_architecture_is_one_error(name: str, changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     torch.save(golden_parts(name)[0], tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match=message):
-        models.load(model_of(name, {**GOLDEN_ARCHITECTURES[name], **changes}), tmp_path, None, CPU)
+        models.load(model_of(name, {**GOLDEN_ARCHITECTURES[name], **changes}), tmp_path, CPU)
 
 
 def test_statistics_are_the_published_file(tmp_path: Path) -> None:
@@ -196,8 +203,8 @@ def test_statistics_are_the_published_file(tmp_path: Path) -> None:
 
 def test_a_miniature_of_vavae_has_normalised_latents(tmp_path: Path) -> None:
     model = STUDY.models["vavae"]
-    vavae.make_miniature(model.miniature, tmp_path, 0)
-    found = models.load(model, tmp_path, None, CPU)
+    find_family("vavae").make_miniature(model.miniature, tmp_path, 0)
+    found = models.load(model, tmp_path, CPU)
     assert found.latent_statistics is not None
     mean, std = found.latent_statistics
     torch.manual_seed(5)
@@ -224,3 +231,55 @@ def test_extraction_stops_after_the_deepest_layer(tmp_path: Path) -> None:
     assert np.array_equal(first["b0"], whole["b0"])
     with torch.no_grad():
         assert close(module.moments(image), golden_parts("vfmvae")[1]["output.moments"])
+
+
+def test_vavae_decodes_as_latent_diffusion_does(tmp_path: Path) -> None:
+    # diffusers has the same decoder under other names, but for attention in stages
+    shape = {"ch": 32, "ch_mult": [1, 2, 2], "num_res_blocks": 2, "attn_resolutions": [1], "resolution": 16}
+    model = model_of("vavae", {**shape, "z_channels": 8})
+    find_family("vavae").make_miniature(model.built, tmp_path, 3)
+    config = {
+        "block_out_channels": (32, 64, 64),
+        "down_block_types": ("DownEncoderBlock2D",) * 3,
+        "up_block_types": ("UpDecoderBlock2D",) * 3,
+        "layers_per_block": 2,
+        "latent_channels": 8,
+    }
+    published = diffusers.AutoencoderKL(**config).eval()
+    weights = load_file(tmp_path / "model.safetensors")
+    published.load_state_dict(convert_ldm_vae_checkpoint(weights, published.config))
+    found = models.load(model, tmp_path, CPU, decoder=True)
+    for scale in (1, 20):
+        latents = scale * torch.randn(2, 8, 4, 4, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            expected = (published.decode(latents).sample * 0.5 + 0.5).clamp(0, 1)
+        image = found.decode(latents)
+        assert image.shape == (2, 3, 16, 16)
+        assert close(image, expected)
+        assert image.std() > 0
+    # and encodes as without a decoder
+    batch = {"pixels": torch.randn(1, 3, 16, 16), "names": ["a"]}
+    with torch.no_grad():
+        assert torch.equal(found.forward(batch), models.load(model, tmp_path, CPU).forward(batch))
+
+
+def test_vavae_attends_in_the_stages_of_its_decoder(tmp_path: Path) -> None:
+    model = model_of("vavae")
+    find_family("vavae").make_miniature(model.built, tmp_path, 0)
+    net: Any = models.load(model, tmp_path, CPU, decoder=True).module
+    # resolution 4, where the miniature attends, is that of the deepest of three stages, which runs first
+    assert [len(stage.attn) for stage in net.decoder.up] == [0, 0, 3]
+    order = []
+    for i, stage in enumerate(net.decoder.up):
+        stage.register_forward_hook(lambda module, inputs, output, i=i: order.append((i, output.shape[-1])))
+    with torch.no_grad():
+        net.decode(torch.zeros(1, 8, 4, 4))
+    assert order == [(2, 8), (1, 16), (0, 16)]
+
+
+def test_a_checkpoint_without_a_decoder_cannot_decode(tmp_path: Path) -> None:
+    torch.save(golden_parts("vavae")[0], tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=r"missing \(decoder\."):
+        models.load(model_of("vavae"), tmp_path, CPU, decoder=True)
+    with pytest.raises(CheckpointError, match="'vfmvae' has no decoder here; families with one: diffusers_vae, vavae"):
+        models.load(model_of("vfmvae"), tmp_path, CPU, decoder=True)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_models import CPU, STUDY, batch, checkpoints, loaded
+from test_models import STUDY, batch, checkpoints, load_any, loaded
 from torch import nn
 
 from diffalign import models
@@ -18,7 +18,7 @@ __all__ = ["checkpoints"]
 
 def at(name: str, folder: Path, precision: str) -> models.Loaded:
     entry = STUDY.models[name]
-    return models.load(Model(**{**vars(entry), "precision": precision}), folder, entry.noise, CPU)
+    return load_any(Model(**{**vars(entry), "precision": precision}), folder)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

@@ -22,7 +22,8 @@ from diffalign.config.catalogue import resolve
 from diffalign.extraction.passes import pooled_features
 from diffalign.extraction.taps import find_module
 from diffalign.io.checkpoint_errors import CheckpointError
-from diffalign.models import Loaded, map_tokens, timm_registry, transformers_vision
+from diffalign.models import Loaded, map_tokens, timm_registry
+from diffalign.models.family import transformers_vision
 from diffalign.names import expand_layers
 from diffalign.specs import ImageInput, Model, Weights
 
@@ -103,7 +104,7 @@ def test_the_catalogue_says_what_timm_says(name: str) -> None:
     ],
 )
 def test_layers_are_there_at_full_size(name: str, config: Any, depth: int) -> None:
-    kind = transformers_vision.KINDS.get(config.model_type)
+    kind = transformers_vision.MODEL_TYPES.get(config.model_type)
     with torch.device("meta"):
         net = getattr(transformers, kind.vision if kind else "IJepaModel")(config)
     layers = expand_layers(CATALOGUE[name]["layers"])
@@ -124,7 +125,7 @@ def test_maps_are_told_by_their_equal_sides() -> None:
     assert torch.equal(map_tokens(last), tokens)
     assert torch.equal(map_tokens(last.permute(0, 3, 1, 2)), tokens)
     cube = torch.randn(2, 4, 4, 4)
-    with pytest.raises(ValueError, match=r"which axis of shape \(2, 4, 4, 4\) is that of the channels cannot be told"):
+    with pytest.raises(ValueError, match=r"which axis of shape \(2, 4, 4, 4\) is that of the channels is ambiguous"):
         map_tokens(cube)
     assert torch.equal(map_tokens(cube, channels_last=True), cube.flatten(1, 2))
     assert torch.equal(map_tokens(cube, channels_last=False), cube.flatten(2).transpose(1, 2))
@@ -134,8 +135,8 @@ def test_maps_are_told_by_their_equal_sides() -> None:
 def test_neither_class_token_nor_registers_are_averaged(name: str, prefix: int, tmp_path: Path) -> None:
     entry = STUDY.models[name]
     assert entry.input is not None
-    models.family("timm_vision").make_miniature(entry.miniature, tmp_path, 0)
-    found = models.load(entry, tmp_path, None, CPU)
+    models.find_family("timm_vision").make_miniature(entry.miniature, tmp_path, 0)
+    found = models.load(entry, tmp_path, CPU)
     net: Any = found.module
     with torch.no_grad():
         expected = net.forward_features(pixels(entry.input.size)["pixels"])[:, prefix:].mean(1)
@@ -151,8 +152,8 @@ def test_stages_of_swin_and_of_convnets_are_read_along_their_own_axes(tmp_path: 
         )
     ):
         folder = tmp_path / str(number)
-        models.family("timm_vision").make_miniature({"architecture": architecture, **widths}, folder, 0)
-        found = models.load(model("timm_vision", 64), folder, None, CPU)
+        models.find_family("timm_vision").make_miniature({"architecture": architecture, **widths}, folder, 0)
+        found = models.load(model("timm_vision", 64), folder, CPU)
         seen: list[Tensor] = []
         handle = find_module(found.module, path).register_forward_hook(lambda *args, seen=seen: seen.append(args[2]))
         measured = features(found, path, 64)
@@ -166,10 +167,10 @@ def test_clip_has_the_activation_that_it_was_trained_with(tmp_path: Path) -> Non
     assert "use quickgelu" in str(timm.get_pretrained_cfg("vit_base_patch16_clip_224.openai").notes)
     # the entry's architecture goes before that of config.json, with the same weights
     plain = {**entry.miniature, "architecture": "vit_base_patch16_clip_224.openai"}
-    models.family("timm_vision").make_miniature(plain, tmp_path, 0)
+    models.find_family("timm_vision").make_miniature(plain, tmp_path, 0)
     kinds = []
     for weights in (Weights("miniature"), Weights("hub", hub="timm/vit_base_patch16_clip_224.openai")):
-        found = models.load(Model(**{**vars(entry), "weights": weights}), tmp_path, None, CPU)
+        found = models.load(Model(**{**vars(entry), "weights": weights}), tmp_path, CPU)
         kinds.append(type(find_module(found.module, "blocks.0.mlp.act")).__name__)
     assert kinds == ["GELU", "QuickGELU"]
 
@@ -179,18 +180,18 @@ def test_clip_has_the_activation_that_it_was_trained_with(tmp_path: Path) -> Non
 
 def test_older_layouts_are_converted_as_timm_does(tmp_path: Path) -> None:
     entry = STUDY.models["dinov2.reg"]
-    models.family("timm_vision").make_miniature(entry.miniature, tmp_path, 0)
+    models.find_family("timm_vision").make_miniature(entry.miniature, tmp_path, 0)
     path = tmp_path / "model.safetensors"
     tensors = load_file(path)
-    expected = features(models.load(entry, tmp_path, None, CPU), "norm", 56)
+    expected = features(models.load(entry, tmp_path, CPU), "norm", 56)
     # as DINOv2 published it: a mask token, registers by another name, a position for the class token
     published = {key.replace("reg_token", "register_tokens"): value for key, value in tensors.items()}
     published["pos_embed"] = torch.cat([torch.zeros(1, 1, 48), tensors["pos_embed"]], dim=1)
     save_file({**published, "mask_token": torch.zeros(1, 48)}, path)
-    assert np.array_equal(features(models.load(entry, tmp_path, None, CPU), "norm", 56), expected)
+    assert np.array_equal(features(models.load(entry, tmp_path, CPU), "norm", 56), expected)
     save_file({**published, "mask_token": torch.zeros(1, 48), "surplus": torch.zeros(1)}, path)
     with pytest.raises(CheckpointError, match=r"1 unexpected \(surplus\)"):
-        models.load(entry, tmp_path, None, CPU)
+        models.load(entry, tmp_path, CPU)
 
 
 def narrow(name: str) -> dict[str, Any]:
@@ -227,7 +228,7 @@ def test_the_vision_half_of_a_whole_checkpoint_is_read(kind: str, path: str, siz
     torch.manual_seed(3)
     net = whole(kind).eval()
     net.save_pretrained(tmp_path)
-    found = models.load(model("transformers_vision", size), tmp_path, None, CPU)
+    found = models.load(model("transformers_vision", size), tmp_path, CPU)
     modules = dict(net.named_modules())
     inside = next(f"{half}{path}" for half in ("", "vision_encoder.", "vision_model.") if f"{half}{path}" in modules)
     seen: list[Any] = []
@@ -242,7 +243,7 @@ def test_the_vision_half_of_a_whole_checkpoint_is_read(kind: str, path: str, siz
     tensors = load_file(file)
     save_file({**tensors, "surplus.weight": torch.zeros(2)}, file, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=r"1 unexpected \(surplus.weight\)"):
-        models.load(model("transformers_vision", size), tmp_path, None, CPU)
+        models.load(model("transformers_vision", size), tmp_path, CPU)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +261,7 @@ def test_any_vision_model_of_transformers_needs_no_code(kind: str, path: str, pr
     if kind == "convnext":
         widths = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
     transformers_vision.make_miniature({"model_type": kind, **widths}, tmp_path, 0)
-    found = models.load(model("transformers_vision", 64), tmp_path, None, CPU)
+    found = models.load(model("transformers_vision", 64), tmp_path, CPU)
     net: Any = found.module
     with torch.no_grad():
         output = net(pixel_values=pixels(64)["pixels"]).last_hidden_state
@@ -273,18 +274,18 @@ def test_models_that_hide_patches_or_read_text_are_refused(tmp_path: Path) -> No
     masked = {"model_type": "vit_mae", **widths, "image_size": 64, "patch_size": 16}
     transformers_vision.make_miniature(masked, tmp_path / "mae", 0)
     with pytest.raises(ValueError, match=r"a layer gave shape \(3, 5, 32\); expected \(B, 16 patches \+ 1, D\)"):
-        features(models.load(model("transformers_vision", 64), tmp_path / "mae", None, CPU), "layernorm", 64)
+        features(models.load(model("transformers_vision", 64), tmp_path / "mae", CPU), "layernorm", 64)
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(CheckpointError, match="model_type 'bert' is no vision model of transformers"):
-        models.load(model("transformers_vision", 64), tmp_path / "bert", None, CPU)
+        models.load(model("transformers_vision", 64), tmp_path / "bert", CPU)
 
 
 def test_a_layer_that_gives_no_tokens_is_named(tmp_path: Path) -> None:
     transformers_vision.make_miniature(
         {"model_type": "convnext", "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}, tmp_path, 0
     )
-    found = models.load(model("transformers_vision", 64), tmp_path, None, CPU)
+    found = models.load(model("transformers_vision", 64), tmp_path, CPU)
     with pytest.raises(ValueError, match=r"a layer gave shape \(3, 32\)"):
         features(found, "layernorm", 64)
 

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 class NoiseLevel:
     """Where on its way from image to noise a latent is.
 
-    x = alpha * z + sigma * ε. timestep: what the model is told, in its own clock. strength: the published img2img
-    strength it was asked for as, in per cent, or None.
+    x = alpha * z + sigma * ε. timestep: the model's input, in its own clock. strength: the published img2img strength
+    that was asked for, in per cent, or None.
     """
 
     alpha: float
@@ -56,6 +56,18 @@ def on_path(path: str, t: float) -> tuple[float, float, float]:
         alpha, sigma = linear(t)
         length = math.hypot(alpha, sigma)
         return alpha / length, sigma / length, 2 / math.pi * math.atan2(sigma, alpha)
+    raise ValueError(f"unknown path '{path}'; allowed: linear, cosine")
+
+
+def path_slopes(path: str, alpha: float, sigma: float) -> tuple[float, float]:
+    """The derivatives of α and σ by the path's own time τ, where α and σ are these.
+
+    ``linear``: (-1, 1). ``cosine``: π/2 (-σ, α). Raises ValueError for another path.
+    """
+    if path == "linear":
+        return -1.0, 1.0
+    if path == "cosine":
+        return -math.pi / 2 * sigma, math.pi / 2 * alpha
     raise ValueError(f"unknown path '{path}'; allowed: linear, cosine")
 
 

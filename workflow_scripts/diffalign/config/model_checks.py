@@ -12,17 +12,17 @@ from diffalign.names import UnknownName
 from diffalign.specs import LABEL_CONDITIONINGS, PLACEHOLDERS, TEXTS_OF_IMAGES, FeatureFiles
 
 if TYPE_CHECKING:
-    from diffalign.models import Kind
+    from diffalign.models import Family
 
 
-def family_keys(families: Mapping[str, Kind]) -> list[str]:
+def family_keys(families: Mapping[str, Family]) -> list[str]:
     """The keys of an entry that only some families know, as these declare them."""
     declared = {key for kind in families.values() for key in (*kind.needs, *kind.takes)}
     return [key for key in ModelEntry.model_fields if key in declared]
 
 
 def check(
-    name: str, entry: ModelEntry, entries: Mapping[str, ModelEntry], families: Mapping[str, Kind]
+    name: str, entry: ModelEntry, entries: Mapping[str, ModelEntry], families: Mapping[str, Family]
 ) -> Iterator[str]:
     """Mistakes that one key does not show: keys that a family does not read, and names of other models.
 
@@ -94,7 +94,7 @@ def _needed_and_idle(entry: ModelEntry, reads: str) -> tuple[list[str], list[str
     return ["features"], [*idle, *_DRAWN, "batch_size"]
 
 
-def _input_mistakes(place: str, entry: ModelEntry, entries: Mapping[str, ModelEntry], kind: Kind) -> Iterator[str]:
+def _input_mistakes(place: str, entry: ModelEntry, entries: Mapping[str, ModelEntry], kind: Family) -> Iterator[str]:
     """Keys that a model needs or that mean nothing to it, and an autoencoder that is none."""
     source = None if entry.weights is None else entry.weights.source
     if source == "none" and kind.has_weights:
@@ -115,7 +115,7 @@ def _input_mistakes(place: str, entry: ModelEntry, entries: Mapping[str, ModelEn
 
 
 def _family_mistakes(
-    place: str, entry: ModelEntry, entries: Mapping[str, ModelEntry], families: Mapping[str, Kind]
+    place: str, entry: ModelEntry, entries: Mapping[str, ModelEntry], families: Mapping[str, Family]
 ) -> Iterator[str]:
     """Keys that only some families know, and the conditionings of a model."""
     kind = families[entry.family]

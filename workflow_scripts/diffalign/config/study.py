@@ -30,7 +30,7 @@ from diffalign.names import Representation, Vocabulary
 from diffalign.specs import Compute, Dataset, Model, Texts
 
 if TYPE_CHECKING:
-    from diffalign.models import Kind
+    from diffalign.models import Family
 
 
 S = TypeVar("S", bound=Section)
@@ -167,7 +167,7 @@ class Study:
 def load(
     config: Mapping[str, Any],
     catalogue: Mapping[str, Entry],
-    families: Mapping[str, Kind],
+    families: Mapping[str, Family],
     metrics: Collection[str],
 ) -> Study:
     """Check a configuration and turn it into a `Study`.
@@ -207,7 +207,7 @@ def _top_mistakes(plain: Mapping[Any, Any]) -> Iterator[str]:
 def _read_sections(
     plain: Mapping[str, Any],
     catalogue: Mapping[str, Entry],
-    families: Mapping[str, Kind],
+    families: Mapping[str, Family],
     mistakes: list[str],
 ) -> Sections:
     def section(name: str, kind: type[S]) -> S | None:
@@ -253,7 +253,7 @@ def _read_entries(place: str, given: Any, key: Any, kind: type[S], mistakes: lis
 
 
 def _read_models(
-    plain: Mapping[str, Any], catalogue: Mapping[str, Entry], families: Mapping[str, Kind], mistakes: list[str]
+    plain: Mapping[str, Any], catalogue: Mapping[str, Entry], families: Mapping[str, Family], mistakes: list[str]
 ) -> dict[str, ModelEntry]:
     """The catalogue and the user's entries, completed by their families."""
     own, defaults = plain.get("models", {}), plain.get("defaults")
@@ -276,7 +276,7 @@ def _reference_mistakes(
     sections: Sections,
     plain: Mapping[str, Any],
     catalogue: Mapping[str, Entry],
-    families: Mapping[str, Kind],
+    families: Mapping[str, Family],
     metrics: Collection[str],
 ) -> Iterator[str]:
     """What one section does not show: names of other entries, and values that contradict each other."""

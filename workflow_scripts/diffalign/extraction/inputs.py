@@ -49,6 +49,16 @@ def normalised(images: Tensor, spec: ImageInput) -> Tensor:
     return (images - mean) / std
 
 
+def unnormalised(latents: Tensor, statistics: tuple[Tensor, Tensor], multiplier: float = 1.0) -> Tensor:
+    """Latents (B, C, H, W) as their autoencoder gives them, which it can decode, of those that a diffusion model reads.
+
+    statistics: mean and std (1, C, 1, 1) of ``latents_stats.pt``. multiplier: the model's ``latent_multiplier``. The
+    inverse of `diffalign.io.latents.Latents`.
+    """
+    mean, std = (each.to(latents) for each in statistics)
+    return latents / multiplier * std + mean
+
+
 class ImageFiles(Dataset[Item]):
     """Images by name: ``{"name", "pixels"}``. scales: name -> share of the input's side; without it all have the whole
     side.
@@ -70,11 +80,11 @@ class ImageFiles(Dataset[Item]):
 
 
 class NoisyLatents(Dataset[Item]):
-    """Latents by name at one noise level, and what the model is told: ``{"name", "latents", <told tensors>}``.
+    """Latents by name at one noise level, and the conditioning of each: ``{"name", "latents", <conditioning>}``.
 
-    latents: name -> (C, H, W) normalised, H of several sizes. prompts: tensors with one row a text, or class labels.
-    prompt_rows: name -> row. class_tokens: name -> (D,), noised alike as ``class_tokens``, for models that read them
-    beside latents. index: which of several draws of noise.
+    latents: name -> (C, H, W) normalised, H of several sizes. conditioning: tensors of prompts, one row a text, or
+    class labels. conditioning_rows: name -> row. class_tokens: name -> (D,), noised alike as ``class_tokens``, for
+    models that read them beside latents. index: which of several draws of noise.
     """
 
     def __init__(
@@ -83,8 +93,8 @@ class NoisyLatents(Dataset[Item]):
         level: NoiseLevel,
         seeding: str,
         seed: int,
-        prompts: Mapping[str, Tensor],
-        prompt_rows: Mapping[str, int],
+        conditioning: Mapping[str, Tensor],
+        conditioning_rows: Mapping[str, int],
         class_tokens: Mapping[str, Tensor] | None = None,
         index: int = 0,
     ) -> None:
@@ -93,8 +103,8 @@ class NoisyLatents(Dataset[Item]):
         self._level = level
         self._seeding = seeding
         self._seed = seed
-        self._prompts = dict(prompts)
-        self._rows = prompt_rows
+        self._conditioning = dict(conditioning)
+        self._rows = conditioning_rows
         self._class_tokens = class_tokens
         self._index = index
         sides = latents.sides if isinstance(latents, Latents) else {key: z.shape[-1] for key, z in latents.items()}
@@ -109,7 +119,7 @@ class NoisyLatents(Dataset[Item]):
         item = {"name": name, "latents": self._noisy(self._latents[name], name, "noise")}
         if self._class_tokens is not None:
             item["class_tokens"] = self._noisy(self._class_tokens[name], name, "class_token")
-        return {**item, **{key: value[row] for key, value in self._prompts.items()}}
+        return {**item, **{key: value[row] for key, value in self._conditioning.items()}}
 
     def _noisy(self, clean: Tensor, name: str, draw: str) -> Tensor:
         drawn = normal(tuple(clean.shape), self._seeding, self._seed, name, draw, self._index)
@@ -127,9 +137,9 @@ def collate(items: Sequence[Item]) -> dict[str, Any]:
 class Batches(Iterable[dict[str, Any]]):
     """Batches of inputs of one side each, tensors on the device; their number is its length.
 
-    rows: which items, in order of name; all, where nothing is said. Larger sides come first; those of one side are in
-    order of name. With workers, processes read two batches ahead each; copies to a GPU are from pinned memory and do
-    not wait.
+    rows: which items, in order of name; all where it is None. images: their number. Larger sides come first; those of
+    one side are in order of name. With workers, processes read two batches ahead each; copies to a GPU are from pinned
+    memory and do not wait.
     """
 
     def __init__(
@@ -142,8 +152,9 @@ class Batches(Iterable[dict[str, Any]]):
     ) -> None:
         sides = list(dataset.sides.values())
         rows = range(len(sides)) if rows is None else rows
-        found = buckets([sides[row] for row in rows], batch_size)
-        self._members = [[rows[i] for i in members] for members in found]
+        self.images = len(rows)
+        grouped = buckets([sides[row] for row in rows], batch_size)
+        self._members = [[rows[i] for i in members] for members in grouped]
         self._device = device
         self._loader = DataLoader(
             dataset,

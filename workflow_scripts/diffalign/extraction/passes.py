@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,46 +10,67 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffalign.extraction.inputs import Batches
 from diffalign.extraction.taps import Taps, find_module
 from diffalign.models import Loaded
 from diffalign.offenders import first_five, flagged
 
+Batch = Mapping[str, Any]
+# names of images, and alias -> (N, D), rows in their order
 Pooled = tuple[list[str], dict[str, NDArray[np.float32]]]
 
 
-def mean_of_passes(passes: Iterable[Pooled]) -> Pooled:
-    """The mean of the features of several passes over the same images, in float64; those of a single one as they are.
-
-    Raises ValueError where two passes saw other images, or in another order.
-    """
-    count = 0
-    names: list[str] = []
-    totals: dict[str, NDArray[np.float64]] = {}
-    first: dict[str, NDArray[np.float32]] = {}
-    for found, pooled in passes:
-        if count == 0:
-            names, first = found, pooled
-        else:
-            if found != names:
-                raise ValueError("passes over other images cannot be averaged")
-            if count == 1:
-                totals = {alias: values.astype(np.float64) for alias, values in first.items()}
-            for alias, values in pooled.items():
-                totals[alias] += values
-        count += 1
-    return names, {alias: (total / count).astype(np.float32) for alias, total in totals.items()} or first
-
-
-def pooled_features(
-    loaded: Loaded, layers: Mapping[str, str], batches: Iterable[Mapping[str, Any]]
-) -> tuple[list[str], dict[str, NDArray[np.float32]]]:
+def pooled_features(loaded: Loaded, layers: Mapping[str, str], batches: Batches | Sequence[Batch]) -> Pooled:
     """Run every batch once and average the tokens of each layer on the device.
 
     Returns the names in the order of the batches and alias -> (N, D) float32. Raises ValueError that names the layer
     where it does not give tokens of every image, and the first five images where a feature is NaN or infinite.
     """
+    count = batches.images if isinstance(batches, Batches) else sum(len(batch["names"]) for batch in batches)
+    return mean_of_passes(loaded, layers, [batches], count)
+
+
+def mean_of_passes(loaded: Loaded, layers: Mapping[str, str], passes: Sequence[Iterable[Batch]], count: int) -> Pooled:
+    """The mean of the features of several passes over the same images, such as draws of noise.
+
+    count: of images in each pass. Features are held once: of a single pass as they are, of several as sums in float64.
+    Returns and raises as `pooled_features`, and ValueError where two passes saw other images, or in another order, or
+    where there are not as many.
+    """
     names: list[str] = []
-    rows: dict[str, list[NDArray[np.float32]]] = {alias: [] for alias in layers}
+    held: dict[str, NDArray[Any]] = {}
+    for number, batches in enumerate(passes):
+        at = 0
+        for members, features in _pooled_batches(loaded, layers, batches):
+            rows = slice(at, at + len(members))
+            at = rows.stop
+            if at > count:
+                raise ValueError(f"batches hold more than {count} images")
+            if number == 0:
+                names.extend(members)
+            elif names[rows] != members:
+                raise ValueError("passes over other images cannot be averaged")
+            for alias, values in features.items():
+                if alias not in held:
+                    dtype = np.float32 if len(passes) == 1 else np.float64
+                    held[alias] = np.empty((count, values.shape[1]), dtype)
+                if number == 0:
+                    held[alias][rows] = values
+                else:
+                    held[alias][rows] += values
+        if at != count:
+            raise ValueError(f"batches hold {at} images, not {count}")
+    if len(passes) > 1:
+        for alias, sums in held.items():
+            np.divide(sums, len(passes), out=sums)
+            held[alias] = sums.astype(np.float32)
+    return names, held
+
+
+def _pooled_batches(
+    loaded: Loaded, layers: Mapping[str, str], batches: Iterable[Batch]
+) -> Iterator[tuple[list[str], dict[str, NDArray[np.float32]]]]:
+    """Names and features of one batch after the other."""
 
     def mean_token(output: Any) -> Tensor:
         return loaded.tokens(output).mean(dim=1, dtype=torch.float32)
@@ -57,14 +78,14 @@ def pooled_features(
     with torch.inference_mode(), Taps(loaded.module, layers, mean_token) as taps:
         for batch in batches:
             caught = taps.run(lambda batch=batch: loaded.forward(batch))  # type: ignore[misc]
-            for alias, features in zip(caught, _fetched(caught, len(batch["names"])), strict=True):
-                bad = ~np.asarray(np.isfinite(features).all(axis=1))
+            names = list(batch["names"])
+            features = dict(zip(caught, _fetched(caught, len(names)), strict=True))
+            for alias, values in features.items():
+                bad = ~np.asarray(np.isfinite(values).all(axis=1))
                 if bad.any():
-                    offenders = first_five(flagged(batch["names"], bad))
+                    offenders = first_five(flagged(names, bad))
                     raise ValueError(f"layer {alias}: features are NaN or infinite for {offenders}")
-                rows[alias].append(features)
-            names.extend(batch["names"])
-    return names, {alias: np.concatenate(parts) for alias, parts in rows.items()}
+            yield names, features
 
 
 def all_tokens(

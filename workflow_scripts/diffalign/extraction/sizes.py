@@ -18,9 +18,9 @@ def check_sides(model: str, loaded: Loaded, sides: Mapping[str, int]) -> None:
     """Raise ValueError that names the sides and the first five images that the model cannot take.
 
     sides: name -> side of its input in pixels, or of its latent. A model takes multiples of `Loaded.multiple`, and
-    where it has one, only its `Loaded.latent_size` or `Loaded.input_size`.
+    where it has one, only its `Loaded.only_side`.
     """
-    only = loaded.latent_size or loaded.input_size
+    only = loaded.only_side
     if only is not None and (wrong := [name for name, side in sides.items() if side != only]):
         raise ValueError(
             f"{model} has a fixed table of positions for inputs of side {only}, but {len(wrong)} of {len(sides)} are "
@@ -38,11 +38,11 @@ def check_sides(model: str, loaded: Loaded, sides: Mapping[str, int]) -> None:
 
 def buckets(sides: Sequence[int], batch_size: int) -> list[list[int]]:
     """Positions of items, in batches of one side each: large sides first, otherwise in order."""
-    found: list[list[int]] = []
+    batches: list[list[int]] = []
     for side in sorted(set(sides), reverse=True):
         members = [i for i, each in enumerate(sides) if each == side]
-        found.extend(members[at : at + batch_size] for at in range(0, len(members), batch_size))
-    return found
+        batches.extend(members[at : at + batch_size] for at in range(0, len(members), batch_size))
+    return batches
 
 
 def _listed(sides: Mapping[str, int], names: Sequence[str]) -> str:

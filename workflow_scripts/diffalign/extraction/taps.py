@@ -1,4 +1,4 @@
-"""Taps: one forward pass yields every requested layer and stops after the deepest one."""
+"""Taps: one forward pass yields every requested layer, and stops after the deepest; or every call of each is kept."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class Taps:
         if not layers:
             raise ValueError("no layers asked for")
         self._read = read
-        self._caught: dict[str, Tensor] = {}
+        self._caught: dict[str, list[Tensor]] = {}
+        self._every_call = False
         self._aliases: dict[str, list[str]] = {}
         for alias, path in layers.items():
             self._aliases.setdefault(path, []).append(alias)
@@ -56,9 +57,12 @@ class Taps:
 
     def _hook(self, path: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if self._every_call:
+                self._caught.setdefault(path, []).append(self._read(output))
+                return
             if path in self._caught:
                 return
-            self._caught[path] = self._read(output)
+            self._caught[path] = [self._read(output)]
             if len(self._caught) == len(self._aliases):
                 raise _Stop
 
@@ -67,17 +71,28 @@ class Taps:
     def run(self, forward: Callable[[], object]) -> dict[str, Tensor]:
         """Run one forward pass and return alias -> tensor in the order asked for.
 
-        A module called more than once counts with its first call. Raises ValueError that names the layers that the
-        pass never reached.
+        The pass stops as soon as every layer has been called; a module called more than once counts with its first
+        call. Raises ValueError that names the layers that the pass never reached.
         """
-        self._caught.clear()
+        return {alias: calls[0] for alias, calls in self._run(forward, every_call=False).items()}
+
+    def record(self, forward: Callable[[], object]) -> dict[str, list[Tensor]]:
+        """Run `forward` to its end and return alias -> the tensors of every call of the module, in order of the calls.
+
+        `forward` may be several passes, of several shapes, such as the steps of a sampler. Raises ValueError that names
+        the layers that it never reached.
+        """
+        return self._run(forward, every_call=True)
+
+    def _run(self, forward: Callable[[], object], every_call: bool) -> dict[str, list[Tensor]]:
+        self._caught, self._every_call = {}, every_call
         with contextlib.suppress(_Stop):
             forward()
         silent = [alias for alias, path in self._layers.items() if path not in self._caught]
         if silent:
             raise ValueError(f"the forward pass never reached {', '.join(silent)}")
         caught = {alias: self._caught[path] for alias, path in self._layers.items()}
-        self._caught.clear()
+        self._caught = {}
         return caught
 
     def close(self) -> None:

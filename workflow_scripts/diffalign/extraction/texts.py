@@ -48,19 +48,19 @@ def text_features(
     """Run every distinct text once, longest first.
 
     layers: alias -> number of the hidden state. texts: name -> text. batch_size: the most texts a forward pass; where
-    memory runs out it is halved for the rest, which measures show. what: said beside the progress. Raises ValueError
+    memory runs out it is halved for the rest, which measures show. what: shown beside the progress. Raises ValueError
     for a layer that does not exist, for texts without tokens, and for features that are NaN or infinite, and
     MemoryError where a single text does not fit.
     """
     distinct = list(dict.fromkeys(texts.values()))
     tokens = dict(zip(distinct, loaded.tokenize(distinct), strict=True))
-    kept = {text: sum(id_ != loaded.skip or i > 0 for i, id_ in enumerate(found.ids)) for text, found in tokens.items()}
+    kept = {text: sum(id_ != loaded.skip or i > 0 for i, id_ in enumerate(each.ids)) for text, each in tokens.items()}
     mute = [name for name in sorted(texts) if not kept[texts[name]]]
     if mute:
         raise ValueError(f"the texts of {len(mute)} images have no token, first: {first_five(mute)}")
     order = sorted(distinct, key=lambda text: (-len(tokens[text].ids), text))
-    found = progress(_read(loaded, layers, [tokens[text] for text in order], batch_size), len(order), what)
-    read = dict(zip(order, found, strict=True))
+    gave = progress(_read(loaded, layers, [tokens[text] for text in order], batch_size), len(order), what)
+    read = dict(zip(order, gave, strict=True))
     names = tuple(sorted(texts))
     rows = [read[texts[name]] for name in names]
     mean, last = (
@@ -85,9 +85,9 @@ def _read(
     at = 0
     while at < len(tokens):
         members = tokens[at : at + batch_size]
-        found = _without_memory(loaded, layers, members, batch_size)
-        if found is not None:
-            yield from found
+        gave = _without_memory(loaded, layers, members, batch_size)
+        if gave is not None:
+            yield from gave
             at += len(members)
             continue
         if len(members) == 1:
@@ -148,7 +148,7 @@ def _batch(
 def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
     """The mean over tokens (B, D) float32 of hidden states (B, T, D) where the mask (B, T) is 1, on any side."""
     mask = mask.to(states.device)
-    # not a product: nothing is said of what stands where nothing is read
+    # not a product: what stands where nothing is read may be infinite
     kept = torch.where(mask[..., None] > 0, states.float(), 0.0)
     return kept.sum(1) / mask.sum(1, keepdim=True)
 
@@ -166,9 +166,9 @@ def causal_nats(logits: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
     logits: (B, T, V). ids, mask: (B, T), padding on any side. As platonic-rep's cross_entropy_loss with padding on the
     left; with padding on the right that counts one prediction of padding a text.
     """
-    found = []
+    nats = []
     for scores, text, read in zip(logits, ids.to(logits.device), mask.to(logits.device), strict=True):
         kept = read > 0
         losses = functional.cross_entropy(scores[kept][:-1].float(), text[kept][1:], reduction="none")
-        found.append(losses.double().sum())
-    return torch.stack(found).cpu()
+        nats.append(losses.double().sum())
+    return torch.stack(nats).cpu()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-if TYPE_CHECKING:
-    from diffalign.models import Loaded
+from diffalign.models.protocol import Denoiser, Loaded
+
+M = TypeVar("M", Loaded, Denoiser)
+# what runs the network of a loaded model
+_RUNS: dict[type, tuple[str, ...]] = {Loaded: ("forward", "decode"), Denoiser: ("run",)}
 
 
-def at_precision(loaded: Loaded, precision: str, device: torch.device) -> Loaded:
+def at_precision(model: M, precision: str, device: torch.device) -> M:
     """A model that runs in ``float32``, ``bfloat16`` or ``float16``, changed in place.
 
     Below float32, what torch.autocast runs in lower precision does: matrix products, convolutions, attention. Norms,
@@ -21,14 +24,18 @@ def at_precision(loaded: Loaded, precision: str, device: torch.device) -> Loaded
     rounded once, not in every pass, which gives the same numbers in half of the memory.
     """
     if precision == "float32":
-        return loaded
+        return model
     dtype = getattr(torch, precision)
-    for module in loaded.module.modules():
+    for module in model.module.modules():
         if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
             module.to(dtype)
 
-    def forward(batch: Mapping[str, Any]) -> object:
-        with torch.autocast(device.type, dtype):
-            return loaded.forward(batch)
+    def cast(function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*given: Any) -> Any:
+            with torch.autocast(device.type, dtype):
+                return function(*given)
 
-    return replace(loaded, forward=forward)
+        return run
+
+    changed: dict[str, Any] = {name: cast(getattr(model, name)) for name in _RUNS[type(model)]}
+    return replace(model, **changed)

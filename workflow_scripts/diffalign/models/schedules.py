@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from diffalign.io.checkpoint_errors import CheckpointError, check_there
+from diffalign.models.predictions import CONVERSIONS, Conversion
 from diffalign.noise import NoiseLevel, linear
 
 # the published img2img features run 100 steps whatever the strength
@@ -35,6 +36,18 @@ def is_flow(scheduler: Any) -> bool:
     return not hasattr(scheduler, "alphas_cumprod") or bool(scheduler.config.get("use_flow_sigmas"))
 
 
+def conversion(scheduler: Any, where: Path) -> Conversion:
+    """How what the network of a pipeline gives becomes estimates of image and noise, by its scheduler's configuration.
+
+    Raises CheckpointError for a kind of prediction that is not known, or not on this path.
+    """
+    kind = str(scheduler.config.get("prediction_type", "flow_prediction"))
+    if kind not in CONVERSIONS or (kind == "flow_prediction") != is_flow(scheduler):
+        path = "flow matching" if is_flow(scheduler) else "a variance-preserving schedule"
+        raise CheckpointError(f"{where / 'scheduler'}: prediction_type '{kind}' on {path} is not known here")
+    return CONVERSIONS[kind]
+
+
 def noise_level(folder: Path, noise: str) -> NoiseLevel:
     """Where a noise level of the grammar lies on the checkpoint's own schedule.
 
@@ -55,7 +68,7 @@ def noise_level(folder: Path, noise: str) -> NoiseLevel:
 def variance_preserving(t: float, alphas_cumprod: ArrayLike) -> NoiseLevel:
     """The level t = σ/(α + σ) on a schedule with α² = ᾱ and α² + σ² = 1.
 
-    The clock lies between the two steps around it, linearly in log-SNR; a level beyond the schedule is told as its
+    The clock lies between the two steps around it, linearly in log-SNR; a level beyond the schedule is taken as its
     first or last step, whose noise is nearest.
     """
     alpha, sigma = linear(t)

@@ -75,8 +75,8 @@ def _untrained(where: Path, of: Sequence[str]) -> Any:
 
 def end_tokens(tokenizer: Any, texts: Sequence[str]) -> torch.Tensor:
     """Position of the last token of each text that is no padding."""
-    found = tokenizer(list(texts), truncation=True, max_length=tokenizer.model_max_length)
-    return torch.tensor([len(ids) - 1 for ids in found.input_ids])
+    tokens = tokenizer(list(texts), truncation=True, max_length=tokenizer.model_max_length)
+    return torch.tensor([len(ids) - 1 for ids in tokens.input_ids])
 
 
 def write_index(folder: Path, pipeline: str, parts: Mapping[str, Sequence[str]]) -> None:

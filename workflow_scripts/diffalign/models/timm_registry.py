@@ -30,24 +30,24 @@ def complete(entry: Mapping[str, Any]) -> dict[str, Any]:
     timm is asked only where one of the last three is missing. Raises ValueError for a hub id or an architecture that
     timm does not know.
     """
-    found = dict(entry)
+    completed = dict(entry)
     weights, given = entry.get("weights"), entry.get("input") or {}
     if not isinstance(weights, Mapping) or not isinstance(given, Mapping):
-        return found
+        return completed
     if weights.get("from") == "hub" and "files" not in weights:
-        found["weights"] = {**weights, "files": list(_FILES)}
+        completed["weights"] = {**weights, "files": list(_FILES)}
     if "layers" in entry and "default_layer" in entry and all(key in given for key in _INPUT):
-        return found
+        return completed
     asked = _asked(entry, weights)
     if asked is None:
-        return found
+        return completed
     about = _known(asked)
-    found["input"] = {**about["input"], **_miniature_size(entry, weights), **given}
-    layers = found.setdefault("layers", about["layers"])
+    completed["input"] = {**about["input"], **_miniature_size(entry, weights), **given}
+    layers = completed.setdefault("layers", about["layers"])
     with suppress(UnknownName, AttributeError):
         if about["default_layer"] in expand_layers(layers):
-            found.setdefault("default_layer", about["default_layer"])
-    return found
+            completed.setdefault("default_layer", about["default_layer"])
+    return completed
 
 
 def _asked(entry: Mapping[str, Any], weights: Mapping[str, Any]) -> str | None:
@@ -125,11 +125,11 @@ def _architecture(asked: str) -> str:
     ids = {each: timm.get_pretrained_cfg(each).hf_hub_id for each in names}
     if ids.get(name) == asked:
         return name
-    found = [each for each, hub in ids.items() if hub == asked]
-    if not found:
+    named = [each for each, hub in ids.items() if hub == asked]
+    if not named:
         known = sorted({hub for hub in ids.values() if hub})
         raise ValueError(f"timm knows no hub id '{asked}'{_near(asked, known)} Or {_SAY}")
-    return str(found[0])
+    return str(named[0])
 
 
 def _near(word: str, allowed: list[str]) -> str:

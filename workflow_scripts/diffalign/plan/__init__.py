@@ -33,7 +33,7 @@ _SCRIPTS = Path(__file__).resolve().parents[2]
 class Plan:
     """A study as files. families: what every family of models declares."""
 
-    def __init__(self, study: Study, families: Mapping[str, models.Kind]) -> None:
+    def __init__(self, study: Study, families: Mapping[str, models.Family]) -> None:
         self.study = study
         self.families = families
         self.stimuli = Stimuli(self)

@@ -1,38 +1,15 @@
-"""VFM-VAE: a frozen SigLIP2 encoder and an adapter that turns three of its layers into a latent."""
+"""VFM-VAE: a SigLIP2 encoder and an adapter, under the names of the published checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-import transformers
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from diffalign.io.checkpoint_errors import CheckpointError
-from diffalign.io.layouts.lightningdit import STATISTICS, statistics_in
-from diffalign.io.state_dicts import StateDict, checkpoint_file, read_state_dict
-from diffalign.models import Loaded, spatial_tokens
-from diffalign.models.architectures import fill, read_fields
-from diffalign.models.posterior import Posterior
-from diffalign.specs import Model
-
-# what a batch of this family holds
-READS = "pixels"
-NEEDS = ("architecture",)
-# an untrained twin is written from the architecture of its entry
-UNTRAINED = "architecture"
-
-# what the published checkpoint carries beside encoder and adapter
-_NOT_THE_ENCODER = (
-    *("synthesis.", "mapping.", "ldm_adapter.post_quant.", "ldm_adapter.linear_proj."),
-    "vfm_encoder.encoder.text_model.",
-)
-_VISION = "vfm_encoder.encoder.vision_model."
 
 
 @dataclass(frozen=True)
@@ -215,8 +192,8 @@ class VfmVae(nn.Module):
     def patches(self, images: Tensor) -> list[Tensor]:
         """(B, 3, S, S) in [0, 1] -> (B, T, D) for each of the layers that are read."""
         large = nn.functional.interpolate(images, scale_factor=self._scale, mode="bilinear", align_corners=False)
-        found: list[Tensor] = self.vfm_encoder.encoder((large - 0.5) / 0.5)
-        return found
+        tokens: list[Tensor] = self.vfm_encoder.encoder((large - 0.5) / 0.5)
+        return tokens
 
     def moments(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) in [0, 1] -> (B, 2C, H, W), mean and log-variance."""
@@ -235,38 +212,8 @@ def _as_map(tokens: Tensor) -> Tensor:
     return tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)
 
 
-def load(model: Model, folder: Path, noise: str | None, device: torch.device) -> Loaded:
-    """Load encoder and adapter of a checkpoint; the decoder and the text half of SigLIP2 are left out by name.
-
-    Tokens of all layers are patches and are averaged. Raises CheckpointError for a wrong architecture, and for missing
-    or unexpected keys.
-    """
-    place = f"models.{model.name}.architecture"
-    shape = _checked(read_fields(Architecture, model.built, place), place)
-    net = VfmVae(shape, Posterior(model))
-    state = read_state_dict(checkpoint_file(folder, beside=tuple(STATISTICS)))
-    fill(model, net, _one_level(state.without(_NOT_THE_ENCODER)))
-    net.eval().to(device)
-
-    def forward(batch: Mapping[str, Any]) -> object:
-        return net(batch["pixels"], batch["names"])
-
-    def tokens(output: Tensor) -> Tensor:
-        return spatial_tokens(output) if output.ndim == 4 else output
-
-    facts = {
-        "transformers": transformers.__version__,
-        "nesting": state.nesting,
-        "tokens": "patch",
-        "pooling": "mean",
-        "posterior": model.posterior,
-        "latent_scaling": "none",
-    }
-    return Loaded(net, forward, tokens, facts, latent_statistics=statistics_in(folder)[0], multiple=shape.compression)
-
-
-def _checked(shape: Architecture, place: str) -> Architecture:
-    """Raise CheckpointError where sizes do not go into each other."""
+def checked(shape: Architecture, place: str) -> Architecture:
+    """The same architecture. Raises CheckpointError where sizes do not go into each other."""
     depth = shape.num_hidden_layers
     wrong = [
         (
@@ -278,21 +225,7 @@ def _checked(shape: Architecture, place: str) -> Architecture:
         (shape.concatenated % (2 * shape.z_dimension), f"z_dimension: twice it does not divide {shape.concatenated}"),
         (any(not -1 <= i <= depth for i in shape.patch_from_layers), f"patch_from_layers: expected -1 to {depth}"),
     ]
-    mistakes = [text for found, text in wrong if found]
+    mistakes = [text for is_wrong, text in wrong if is_wrong]
     if mistakes:
         raise CheckpointError(f"{place}: {'; '.join(mistakes)}")
     return shape
-
-
-def _one_level(state: StateDict) -> StateDict:
-    """Keys as transformers 5 has them; before, a vision model held another one."""
-    inner = f"{_VISION}vision_model."
-    return replace(state, tensors={key.replace(inner, _VISION, 1): tensor for key, tensor in state.tensors.items()})
-
-
-def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:
-    """Write random weights of this architecture."""
-    torch.manual_seed(seed)
-    shape = _checked(read_fields(Architecture, miniature, "miniature"), "miniature")
-    net = VfmVae(shape, nn.Identity())
-    save_file({key: tensor.contiguous() for key, tensor in net.state_dict().items()}, folder / "model.safetensors")

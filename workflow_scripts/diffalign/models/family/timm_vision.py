@@ -7,31 +7,22 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import timm
-import torch
-from safetensors.torch import load_file
-from timm.models._hub import save_for_hf
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from diffalign.io.checkpoint_errors import CheckpointError, check_keys
-from diffalign.models import Loaded, map_tokens
+from diffalign.models.protocol import Loaded
+from diffalign.models.registry import Family
+from diffalign.models.tokens import map_tokens
 from diffalign.specs import Model
 
-# what a batch of this family holds
-READS = "pixels"
-TAKES = ("tokens", "architecture")
-# completes entries that leave out what timm knows
-COMPLETED_BY = "timm_registry"
-
-# an untrained twin needs the configuration alone
-UNTRAINED = "configuration"
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 
 
-def load(model: Model, folder: Path, noise: str | None, device: torch.device) -> Loaded:
+def load(model: Model, folder: Path, device: torch.device) -> Loaded:
     """Build the architecture that config.json names and load its weights, every key of them.
 
     ``architecture`` of the entry, with timm's arguments, overrides what config.json says. Patch tokens are averaged,
@@ -39,6 +30,8 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
     taken alone. Positions of a transformer are interpolated to the input size (timm's ``dynamic_img_size``). Keys of
     older layouts are converted as timm does. Raises CheckpointError.
     """
+    import timm
+
     if model.input is None:
         raise ValueError(f"{model.name}: family timm_vision needs 'input'")
     config = _read_config(folder)
@@ -85,12 +78,14 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
         "pooling": "none" if model.tokens == "class" else "mean",
     }
     tokens = class_token if model.tokens == "class" else patch_tokens
-    multiple, input_size = _sides(net)
-    return Loaded(net, forward, tokens, facts, multiple=multiple, input_size=input_size)
+    multiple, only_side = _sides(net)
+    return Loaded(net, forward, tokens, facts, multiple, only_side)
 
 
 def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:
     """Write a narrow model of the architecture named in ``miniature.architecture``, in timm's own layout."""
+    from timm.models._hub import save_for_hf
+
     widths = dict(miniature)
     architecture = widths.pop("architecture")
     net = _build(architecture, widths, seed)
@@ -99,6 +94,9 @@ def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> Non
 
 def _build(architecture: str, arguments: Mapping[str, Any], seed: int | None) -> torch.nn.Module:
     """A model without classifier; a transformer takes any input size, where timm can interpolate its positions."""
+    import timm
+    import torch
+
     arguments = {**arguments, "num_classes": 0}
     with torch.device("meta"):
         kind = type(timm.create_model(architecture, pretrained=False, **arguments))
@@ -112,22 +110,24 @@ def _build(architecture: str, arguments: Mapping[str, Any], seed: int | None) ->
 
 def _load_weights(net: Any, path: Path) -> None:
     """Load every key of a checkpoint but its classifier, converting older layouts. Raises CheckpointError."""
-    found = load_file(path)
-    missing, unexpected = _misfits(net, found)
+    from safetensors.torch import load_file
+
+    weights = load_file(path)
+    missing, unexpected = _misfits(net, weights)
     convert = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
     if (missing or unexpected) and convert is not None:
-        found = convert(found, net)
-        missing, unexpected = _misfits(net, found)
+        weights = convert(weights, net)
+        missing, unexpected = _misfits(net, weights)
     check_keys(missing, unexpected, str(path))
-    net.load_state_dict({key: found[key] for key in net.state_dict()})
+    net.load_state_dict({key: weights[key] for key in net.state_dict()})
 
 
-def _misfits(net: Any, found: Mapping[str, Tensor]) -> tuple[set[str], set[str]]:
+def _misfits(net: Any, weights: Mapping[str, Tensor]) -> tuple[set[str], set[str]]:
     """Missing and unexpected keys; a classifier, which num_classes=0 leaves out, is expected."""
     named = net.pretrained_cfg.get("classifier") or ()
     heads = tuple(f"{head}." for head in ("head", "fc", *((named,) if isinstance(named, str) else named)))
     expected = set(net.state_dict())
-    return expected - set(found), {key for key in set(found) - expected if not key.startswith(heads)}
+    return expected - set(weights), {key for key in set(weights) - expected if not key.startswith(heads)}
 
 
 def _channels_last(net: torch.nn.Module) -> bool | None:
@@ -162,3 +162,13 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if "architecture" not in config:
         raise CheckpointError(f"{path}: no key 'architecture', so this is no timm checkpoint")
     return config
+
+
+FAMILY = Family(
+    reads="pixels",
+    takes=("tokens", "architecture"),
+    untrained="configuration",
+    completed_by="timm_registry",
+    load=load,
+    make_miniature=make_miniature,
+)

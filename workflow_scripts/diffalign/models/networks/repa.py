@@ -1,39 +1,15 @@
-"""REPA (Yu et al. 2025, github.com/sihyun-yu/REPA): SiT with projectors onto a vision model's tokens, fed t."""
+"""REPA (Yu et al. 2025): SiT with projectors, under the names of its published state dict."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.io.state_dicts import StateDict
-from diffalign.models import Loaded
-from diffalign.models.architectures import fill
-from diffalign.models.latent_transformers import (
-    Architecture,
-    FinalLayer,
-    LatentTransformer,
-    flow_level,
-    flow_loaded,
-    read_architecture,
-    read_weights,
-    save_miniature,
-)
-from diffalign.noise import NoiseLevel
-from diffalign.specs import Model
-
-# what a batch of this family holds
-READS = "latents"
-CONDITIONED_ON = "labels"
-NEEDS = ("architecture", "path")
-TAKES = ("interpolate_positions",)
-# an untrained twin is written from the architecture of its entry
-UNTRAINED = "architecture"
+from diffalign.models.networks.latent_transformers import Architecture, FinalLayer, LatentTransformer
 
 # widths that a checkpoint says itself
 WIDTHS = ("z_dims", "projector_dim")
@@ -93,24 +69,3 @@ def projector_widths(state: StateDict) -> tuple[list[int], int]:
     if not z_dims or not hidden:
         raise CheckpointError(f"{state.path}: no projectors.0.…, so this is no checkpoint of REPA or REG")
     return z_dims, hidden[0]
-
-
-def noise_level(model: Model, folder: Path, noise: str) -> NoiseLevel:
-    """α and σ on the model's path; its own clock is 1 at noise."""
-    return flow_level(model, noise, towards_data=False)
-
-
-def load(model: Model, folder: Path, noise: str | None, device: torch.device) -> Loaded:
-    """Load the checkpoint; all tokens are averaged. Raises CheckpointError."""
-    assert noise is not None  # the config is checked
-    state = read_weights(folder)
-    net = REPA(read_architecture(RepaArchitecture, model.built, model.name, WIDTHS), *projector_widths(state))
-    fill(model, net, state)
-    return flow_loaded(model, net, state, noise_level(model, folder, noise), device)
-
-
-def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:
-    """Write random weights of this architecture, with projectors of `z_dims` and `projector_dim`."""
-    torch.manual_seed(seed)
-    architecture = read_architecture(RepaArchitecture, miniature, "miniature", WIDTHS)
-    save_miniature(REPA(architecture, miniature["z_dims"], miniature["projector_dim"]), folder)

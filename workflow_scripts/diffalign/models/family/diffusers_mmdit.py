@@ -3,64 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import diffusers
-import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
-from torch import Tensor
-
-from diffalign.models import Loaded, from_diffusers, schedules
-from diffalign.models.text_encoders import encoding_pipeline, write_clip, write_index, write_t5
-from diffalign.noise import NoiseLevel
+from diffalign.models.registry import Family
 from diffalign.specs import Model
 
-# what a batch of this family holds
-READS = "latents"
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-# an untrained twin needs the configuration alone
-UNTRAINED = "configuration"
+    from diffalign.models.protocol import Denoiser, Prediction
+    from diffalign.noise import NoiseLevel
 
 
-def noise_level(model: Model, folder: Path, noise: str) -> NoiseLevel:
-    """``t0.5``: α = 1 - t, σ = t, and the model is told 1000 t. ``s20``: what 100 img2img steps at strength 20 % start
-    from on the checkpoint's own schedule, with its shift.
+def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
+    """Load the transformer; every image token is averaged, text tokens never are.
+
+    ``t0.5``: α = 1 - t, σ = t, and the model's clock is at 1000 t. ``s20``: what 100 img2img steps at strength 20 %
+    start from on the checkpoint's own schedule, with its shift. Raises CheckpointError.
     """
-    return schedules.noise_level(folder, noise)
+    import diffusers
+    import torch
 
+    from diffalign.models import schedules
+    from diffalign.models.diffusers_checkpoints import from_diffusers
+    from diffalign.models.protocol import Denoiser
 
-def load(model: Model, folder: Path, noise: str | None, device: torch.device) -> Loaded:
-    """Load the transformer; every image token is averaged, text tokens never are. Raises CheckpointError."""
-    assert noise is not None  # the config is checked
-    net = from_diffusers(SD3Transformer2DModel, folder / "transformer", model.initial_seed)
+    net = from_diffusers(diffusers.SD3Transformer2DModel, folder / "transformer", model.initial_seed)
     net.eval().to(device)
-    level = noise_level(model, folder, noise)
+    as_prediction = schedules.conversion(schedules.scheduler_of(folder), folder)
 
-    def forward(batch: Mapping[str, Any]) -> object:
-        latents = batch["latents"]
+    def run(x_t: Tensor, level: NoiseLevel, conditioning: Mapping[str, Tensor]) -> Any:
         return net(
-            hidden_states=latents,
-            timestep=torch.full((len(latents),), level.timestep, device=latents.device),
-            encoder_hidden_states=batch["prompt_embeds"],
-            pooled_projections=batch["pooled_prompt_embeds"],
+            hidden_states=x_t,
+            timestep=torch.full((len(x_t),), level.timestep, device=x_t.device),
+            encoder_hidden_states=conditioning["prompt_embeds"],
+            pooled_projections=conditioning["pooled_prompt_embeds"],
         )
+
+    def convert(output: Any, x_t: Tensor, level: NoiseLevel, _: Mapping[str, Tensor]) -> Prediction:
+        return as_prediction(output.sample, x_t, level)
 
     def image_stream(output: Tensor | tuple[Tensor | None, Tensor]) -> Tensor:
         # a joint block returns (text stream, image stream); the text stream of the last one is None
         return output[1] if isinstance(output, tuple) else output
 
-    return Loaded(
+    return Denoiser(
         net,
-        forward,
+        partial(schedules.noise_level, folder),
+        run,
+        convert,
         image_stream,
-        {
-            "diffusers": diffusers.__version__,
-            "tokens": "image stream",
-            "pooling": "mean",
-            "noise_level": level.facts(),
-        },
-        latent_channels=int(net.config.in_channels),
+        int(net.config.in_channels),
+        {"diffusers": diffusers.__version__, "tokens": "image stream", "pooling": "mean"},
         # the table of positions is large and cropped around its centre for every size
         multiple=int(net.config.patch_size),
     )
@@ -71,6 +68,10 @@ def embed_prompts(model: Model, folder: Path, texts: Sequence[str], device: torc
 
     ``text`` (M, P), what stands for a text without an image, is the latter: the end tokens of both CLIP encoders.
     """
+    import torch
+
+    from diffalign.models.text_encoders import encoding_pipeline
+
     pipeline = encoding_pipeline(folder, device, model.initial_seed)
     rows: dict[str, list[Tensor]] = {"prompt_embeds": [], "pooled_prompt_embeds": []}
     with torch.inference_mode():
@@ -80,14 +81,19 @@ def embed_prompts(model: Model, folder: Path, texts: Sequence[str], device: torc
             )
             rows["prompt_embeds"].append(embeds[0].float().cpu())
             rows["pooled_prompt_embeds"].append(pooled[0].float().cpu())
-    found = {key: torch.stack(value) for key, value in rows.items()}
-    return {**found, "text": found["pooled_prompt_embeds"].clone()}
+    tensors = {key: torch.stack(value) for key, value in rows.items()}
+    return {**tensors, "text": tensors["pooled_prompt_embeds"].clone()}
 
 
 def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:
     """Write a narrow SD3 pipeline without autoencoder: transformer, scheduler, and text encoders at their real depth
     (CLIP-L 12, CLIP-G 32, T5-XXL 24 layers) with tokenizers built here.
     """
+    import torch
+    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+
+    from diffalign.models.text_encoders import write_clip, write_index, write_t5
+
     torch.manual_seed(seed)
     width, text_width = 32, 64
     SD3Transformer2DModel(
@@ -106,3 +112,13 @@ def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> Non
         **write_t5(folder, "_3", width=text_width),
     }
     write_index(folder, "StableDiffusion3Pipeline", parts)
+
+
+FAMILY = Family(
+    reads="latents",
+    conditioned_on="prompts",
+    untrained="configuration",
+    load=load,
+    make_miniature=make_miniature,
+    embed_prompts=embed_prompts,
+)

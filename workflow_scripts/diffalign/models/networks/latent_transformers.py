@@ -9,20 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from diffalign.io.checkpoint_errors import CheckpointError
-from diffalign.io.state_dicts import StateDict, checkpoint_file, read_state_dict
-from diffalign.models import Loaded
 from diffalign.models.architectures import read_fields
-from diffalign.noise import NoiseLevel, on_path
-from diffalign.specs import Model
 
 _FREQUENCIES = 256
 
@@ -281,56 +275,3 @@ def sine_positions(grid: int, width: int) -> Tensor:
     columns = side.expand(grid, -1, -1)
     rows = side[:, None].expand(-1, grid, -1)
     return torch.cat([columns, rows], dim=-1).flatten(0, 1).float()
-
-
-def flow_level(model: Model, noise: str, towards_data: bool) -> NoiseLevel:
-    """The noise level on the model's path. towards_data: whether its own clock is 1 at data, not at noise.
-
-    Raises ValueError for a strength, which nobody published for these models.
-    """
-    if noise[0] != "t":
-        raise ValueError(f"{model.name}: family '{model.family}' has no img2img strength '{noise}'; write t0.2")
-    alpha, sigma, tau = on_path(str(model.path), float(noise[1:]))
-    return NoiseLevel(alpha, sigma, 1 - tau if towards_data else tau)
-
-
-def read_weights(folder: Path) -> StateDict:
-    """The state dict of the one checkpoint in `folder`. Raises CheckpointError."""
-    return read_state_dict(checkpoint_file(folder))
-
-
-def flow_loaded(
-    model: Model,
-    net: LatentTransformer,
-    state: StateDict,
-    level: NoiseLevel,
-    device: torch.device,
-    tokens: Callable[[Any], Tensor] = unchanged,
-    kind: str = "all",
-    class_token_width: int | None = None,
-) -> Loaded:
-    """A model ready for extraction. kind: which tokens are averaged, for the recipe."""
-    net.eval().to(device)
-
-    def forward(batch: Mapping[str, Any]) -> object:
-        latents = batch["latents"]
-        t = torch.full((len(latents),), level.timestep, device=latents.device)
-        given = [] if class_token_width is None else [batch["class_tokens"]]
-        return net(latents, t, batch["labels"], *given)
-
-    return Loaded(
-        net,
-        forward,
-        tokens,
-        {"state_dict": state.nesting or "top", "tokens": kind, "pooling": "mean", "noise_level": level.facts()},
-        latent_channels=net.architecture.in_channels,
-        latent_size=None if model.interpolate_positions else net.architecture.input_size,
-        multiple=net.architecture.patch_size,
-        classes=net.architecture.num_classes,
-        class_token_width=class_token_width,
-    )
-
-
-def save_miniature(net: LatentTransformer, folder: Path) -> None:
-    """Write the weights of `net` as the one file of a checkpoint."""
-    save_file({key: tensor.contiguous() for key, tensor in net.state_dict().items()}, folder / "model.safetensors")

@@ -7,34 +7,30 @@ import inspect
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
-import transformers
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from diffalign.io.checkpoint_errors import CheckpointError, check_keys
-from diffalign.models import LoadedLanguage, Tokenized
+from diffalign.models.protocol import LoadedLanguage, Tokenized
+from diffalign.models.registry import Family
 from diffalign.specs import Model
 
-# what a batch of this family holds
-READS = "texts"
-TAKES = ("context", "exclude_bos", "quantization", "device_map")
-
-# an untrained twin needs the configuration and the tokenizer
-UNTRAINED = "configuration"
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 # more than this is a tokenizer's way to say that it knows no limit
 _NO_LIMIT = 1_000_000
 
 
-def load(model: Model, folder: Path, noise: str | None, device: torch.device) -> LoadedLanguage:
+def load(model: Model, folder: Path, device: torch.device) -> LoadedLanguage:
     """Load the class that config.json names, every key of it, held in the precision of the entry.
 
     A causal model predicts the next token; any other class gives hidden states alone. Raises CheckpointError for a
     class that reads no texts, for an encoder and decoder in one, for a tokenizer that gives no offsets, and where
     ``quantization`` or ``device_map`` need a package that is not installed.
     """
+    import transformers
+
     kind = _kind(folder)
     net = _read(model, folder, kind, device)
     net.eval()
@@ -51,13 +47,14 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
 
     def forward(ids: Tensor, mask: Tensor) -> tuple[Sequence[Tensor], Tensor | None]:
         read = mask.to(first)
-        # a model that is told no positions counts padding on the left
-        told = {"position_ids": (read.cumsum(1) - 1).clamp(min=0)} if positions and not bool(mask[:, 0].all()) else {}
-        found = net(input_ids=ids.to(first), attention_mask=read, output_hidden_states=True, **told, **uncached)
-        states = getattr(found, "hidden_states", None)
+        # a model that is given no positions counts padding on the left
+        padded = positions and not bool(mask[:, 0].all())
+        given = {"position_ids": (read.cumsum(1) - 1).clamp(min=0)} if padded else {}
+        output = net(input_ids=ids.to(first), attention_mask=read, output_hidden_states=True, **given, **uncached)
+        states = getattr(output, "hidden_states", None)
         if not states or states[0] is None:
             raise ValueError(f"{model.name}: {kind.__name__} gives no hidden states")
-        return states, found.logits if causal else None
+        return states, output.logits if causal else None
 
     facts = {
         "transformers": transformers.__version__,
@@ -76,6 +73,8 @@ def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> Non
     Its keys are class, the name of a class of transformers; special, the special tokens that the model has, of bos,
     eos, pad, cls and sep; and those of the configuration of the class.
     """
+    import torch
+
     widths = dict(miniature)
     kind = _named(str(widths.pop("class")), "miniature")
     special = list(widths.pop("special"))
@@ -88,6 +87,7 @@ def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> Non
 
 def _write_tokenizer(folder: Path, special: Sequence[str]) -> dict[str, int]:
     """A byte-level BPE without merges; bos, or cls and sep, stand around every text. Returns special token -> id."""
+    import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -123,6 +123,8 @@ def _kind(folder: Path) -> Any:
 
 def _named(name: str, where: str) -> Any:
     """A class of transformers that reads texts, alone. Raises CheckpointError."""
+    import transformers
+
     kind: Any = getattr(transformers, name, None)
     is_model: bool = inspect.isclass(kind) and issubclass(kind, transformers.PreTrainedModel)
     if not is_model:
@@ -136,6 +138,8 @@ def _named(name: str, where: str) -> Any:
 
 def _read(model: Model, folder: Path, kind: Any, device: torch.device) -> Any:
     """The model in its precision, on the device or spread as device_map says, or an untrained twin of it."""
+    import torch
+
     dtype = getattr(torch, model.precision)
     # a pooler has no say in hidden states, and many checkpoints lack it
     bare = {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind.__init__).parameters else {}
@@ -162,6 +166,8 @@ def _read(model: Model, folder: Path, kind: Any, device: torch.device) -> Any:
 
 def _quantization(bits: str, dtype: torch.dtype) -> Any:
     """Weights in 8 bits, or in 4 as QLoRA has them (NF4, quantised twice), which is what platonic-rep takes."""
+    import transformers
+
     if bits == "8bit":
         return transformers.BitsAndBytesConfig(load_in_8bit=True)
     return transformers.BitsAndBytesConfig(
@@ -180,10 +186,12 @@ def _parameters(net: Any) -> int:
 
 
 def _tokenizer(folder: Path) -> Any:
-    found = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    if not found.is_fast:
-        raise CheckpointError(f"{folder}: {type(found).__name__} gives no offsets, so bytes cannot be counted")
-    return found
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if not tokenizer.is_fast:
+        raise CheckpointError(f"{folder}: {type(tokenizer).__name__} gives no offsets, so bytes cannot be counted")
+    return tokenizer
 
 
 def _padding(tokenizer: Any) -> tuple[int, str]:
@@ -223,3 +231,13 @@ def _tokenized(tokenizer: Any, text: str, context: int | None) -> Tokenized:
     cut = tokenizer(text, truncation=True, max_length=context, return_offsets_mapping=True)
     end = max(stop for _, stop in cut.offset_mapping)
     return Tokenized(tuple(cut.input_ids), len(whole), len(text[:end].encode()))
+
+
+FAMILY = Family(
+    reads="texts",
+    takes=("context", "exclude_bos", "quantization", "device_map"),
+    # an untrained twin needs the tokenizer as well
+    untrained="configuration",
+    load=load,
+    make_miniature=make_miniature,
+)

@@ -1,43 +1,24 @@
-"""LightningDiT (Yao et al. 2025, github.com/hustvl/LightningDiT): a flow transformer over VA-VAE latents, fed 1 - t."""
+"""LightningDiT (Yao et al. 2025), under the names of its published state dict."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffalign.models import Loaded
-from diffalign.models.architectures import fill
-from diffalign.models.latent_transformers import (
+from diffalign.models.networks.latent_transformers import (
     Architecture,
     Block,
     FinalLayer,
     LatentTransformer,
     Mlp,
     bare_norm,
-    flow_level,
-    flow_loaded,
-    read_architecture,
-    read_weights,
-    save_miniature,
     unchanged,
 )
-from diffalign.noise import NoiseLevel
-from diffalign.specs import Model
-
-# what a batch of this family holds
-READS = "latents"
-CONDITIONED_ON = "labels"
-NEEDS = ("architecture", "path")
-TAKES = ("latent_multiplier", "interpolate_positions")
-# an untrained twin is written from the architecture of its entry
-UNTRAINED = "architecture"
 
 
 @dataclass(frozen=True)
@@ -139,23 +120,3 @@ class LightningDiT(LatentTransformer):
         for block in self.blocks:
             x = block(x, condition, rotate)
         return self.unpatched(self.final_layer(x, condition), latents)[:, : self.architecture.in_channels]
-
-
-def noise_level(model: Model, folder: Path, noise: str) -> NoiseLevel:
-    """α and σ on the model's path; its own clock is 1 at data."""
-    return flow_level(model, noise, towards_data=True)
-
-
-def load(model: Model, folder: Path, noise: str | None, device: torch.device) -> Loaded:
-    """Load the checkpoint; all tokens are averaged. Raises CheckpointError."""
-    assert noise is not None  # the config is checked
-    net = LightningDiT(read_architecture(LightningArchitecture, model.built, model.name))
-    state = read_weights(folder)
-    fill(model, net, state)
-    return flow_loaded(model, net, state, noise_level(model, folder, noise), device)
-
-
-def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:
-    """Write random weights of this architecture."""
-    torch.manual_seed(seed)
-    save_miniature(LightningDiT(read_architecture(LightningArchitecture, miniature, "miniature")), folder)

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from diffalign.io.headers import check_same_names
 from diffalign.io.layouts.feature_tables import Table, read_layers
 from diffalign.io.layouts.row_names import ROWS, names_beside
+from diffalign.models.registry import Family
 from diffalign.specs import FeatureFiles, Model
-
-READS = "features"
 
 
 @dataclass(frozen=True)
@@ -92,3 +91,6 @@ def read(model: Model, where: Mapping[str, Source]) -> Precomputed:
 def _files(model: Model) -> FeatureFiles:
     assert model.features is not None  # the config is checked
     return model.features
+
+
+FAMILY = Family(reads="features")

@@ -1,39 +1,18 @@
-"""REG (Wu et al. 2025, github.com/Martinser/REG): REPA with a noisy class token of DINOv2 beside the patches, fed t."""
+"""REG (Wu et al. 2025): REPA with a class token, under the names of its published state dict."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from diffalign.io.checkpoint_errors import CheckpointError
-from diffalign.models import Loaded
-from diffalign.models.architectures import fill
-from diffalign.models.latent_transformers import (
-    FinalLayer,
-    flow_level,
-    flow_loaded,
-    read_architecture,
-    read_weights,
-    save_miniature,
-)
-from diffalign.models.repa import REPA, WIDTHS, RepaArchitecture, projector_widths
-from diffalign.noise import NoiseLevel
-from diffalign.specs import Model
+from diffalign.models.networks import repa
+from diffalign.models.networks.latent_transformers import FinalLayer
+from diffalign.models.networks.repa import REPA, RepaArchitecture
 
-# what a batch of this family holds
-READS = "latents"
-CONDITIONED_ON = "labels"
-NEEDS = ("architecture", "path", "class_tokens")
-TAKES = ("interpolate_positions",)
-# an untrained twin is written from the architecture of its entry
-UNTRAINED = "architecture"
-
-_WIDTHS = (*WIDTHS, "cls_token_dim")
+WIDTHS = (*repa.WIDTHS, "cls_token_dim")
 
 
 class Projector(nn.Sequential):
@@ -83,29 +62,3 @@ class REG(REPA):
 def tokens_of(output: Tensor | tuple[Tensor, ...]) -> Tensor:
     """The patches' tokens; of projectors and of the final layer, what they say are tokens."""
     return output[0] if isinstance(output, tuple) else output[:, 1:]
-
-
-def noise_level(model: Model, folder: Path, noise: str) -> NoiseLevel:
-    """α and σ on the model's path, of latents and of class tokens; its own clock is 1 at noise."""
-    return flow_level(model, noise, towards_data=False)
-
-
-def load(model: Model, folder: Path, noise: str | None, device: torch.device) -> Loaded:
-    """Load the checkpoint; patch tokens are averaged, all tokens of projectors. Raises CheckpointError."""
-    assert noise is not None  # the config is checked
-    state = read_weights(folder)
-    projector = state.tensors.get("cls_projectors2.weight")
-    if projector is None or projector.ndim != 2:
-        raise CheckpointError(f"{state.path}: no matrix cls_projectors2.weight, so this is no checkpoint of REG")
-    width = projector.shape[1]
-    net = REG(read_architecture(RepaArchitecture, model.built, model.name, _WIDTHS), *projector_widths(state), width)
-    fill(model, net, state)
-    level = noise_level(model, folder, noise)
-    return flow_loaded(model, net, state, level, device, tokens_of, "patch; all of projectors", width)
-
-
-def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:
-    """Write random weights of this architecture, with class tokens of `cls_token_dim` numbers."""
-    torch.manual_seed(seed)
-    architecture = read_architecture(RepaArchitecture, miniature, "miniature", _WIDTHS)
-    save_miniature(REG(architecture, *(miniature[key] for key in _WIDTHS)), folder)

@@ -1,31 +1,11 @@
-"""VA-VAE: the encoder of latent-diffusion's AutoencoderKL at stride 16, under the names of its published checkpoint."""
+"""VA-VAE: latent-diffusion's AutoencoderKL, under the names of its published checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
-
-from diffalign.io.layouts.lightningdit import STATISTICS, statistics_in
-from diffalign.io.state_dicts import checkpoint_file, read_state_dict
-from diffalign.models import Loaded, spatial_tokens
-from diffalign.models.architectures import fill, read_fields
-from diffalign.models.posterior import Posterior
-from diffalign.specs import Model
-
-# what a batch of this family holds
-READS = "pixels"
-NEEDS = ("architecture",)
-# an untrained twin is written from the architecture of its entry
-UNTRAINED = "architecture"
-
-# what the published checkpoint carries beside the encoder
-_NOT_THE_ENCODER = ("decoder.", "post_quant_conv.", "foundation_model.", "linear_proj.", "loss.")
 
 
 @dataclass(frozen=True)
@@ -93,23 +73,45 @@ class Downsample(nn.Module):
         return out
 
 
-class Stage(nn.Module):
-    """Residual blocks at one resolution, each with attention where it is asked for, and the step to the next."""
+class Upsample(nn.Module):
+    """Twice the side by repeating positions, and a convolution."""
 
-    def __init__(self, inner: int, outer: int, blocks: int, attention: bool, downsample: bool) -> None:
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, 2H, 2W)."""
+        out: Tensor = self.conv(nn.functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return out
+
+
+class Stage(nn.Module):
+    """Residual blocks at one resolution, each with attention where it is asked for, and the step to the next.
+
+    step: ``down`` or ``up`` in size, or None.
+    """
+
+    def __init__(self, inner: int, outer: int, blocks: int, attention: bool, step: str | None) -> None:
         super().__init__()
         self.block = nn.ModuleList(ResnetBlock(inner if i == 0 else outer, outer) for i in range(blocks))
         self.attn = nn.ModuleList(Attention(outer) for _ in range(blocks if attention else 0))
-        if downsample:
+        # one of two names, as in the published state dict
+        if step == "down":
             self.downsample = Downsample(outer)
+        elif step == "up":
+            self.upsample = Upsample(outer)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inner, H, W) -> (B, outer, H, W), or half of H and W."""
+        """(B, inner, H, W) -> (B, outer, H, W), or half or twice of H and W."""
         for i, block in enumerate(self.block):
             x = block(x)
             if len(self.attn):
                 x = self.attn[i](x)
-        return self.downsample(x) if hasattr(self, "downsample") else x
+        for step in ("downsample", "upsample"):
+            if hasattr(self, step):
+                x = getattr(self, step)(x)
+        return x
 
 
 class Middle(nn.Module):
@@ -141,7 +143,7 @@ class Encoder(nn.Module):
                 widths[i + 1],
                 shape.num_res_blocks,
                 attention=shape.resolution // 2**i in shape.attn_resolutions,
-                downsample=i < last,
+                step="down" if i < last else None,
             )
             for i in range(last + 1)
         )
@@ -158,14 +160,54 @@ class Encoder(nn.Module):
         return out
 
 
-class VaVae(nn.Module):
-    """The encoding half: the encoder, and the convolution that makes moments of its output."""
+class Decoder(nn.Module):
+    """Latents, after a convolution -> images in [-1, 1], more or less (latent-diffusion's Decoder)."""
 
-    def __init__(self, shape: Architecture, posterior: nn.Module) -> None:
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        widths = [shape.ch * multiple for multiple in (*shape.ch_mult, shape.ch_mult[-1])]
+        last = len(shape.ch_mult) - 1
+        self.conv_in = nn.Conv2d(shape.z_channels, widths[-1], 3, padding=1)
+        self.mid = Middle(widths[-1])
+        # numbered as in the encoder, so the last stage runs first
+        self.up = nn.ModuleList(
+            Stage(
+                widths[i + 1],
+                widths[i],
+                shape.num_res_blocks + 1,
+                attention=shape.resolution // 2**i in shape.attn_resolutions,
+                step="up" if i > 0 else None,
+            )
+            for i in range(last + 1)
+        )
+        self.norm_out = _norm(widths[0])
+        self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, 3, 16H, 16W) for five stages."""
+        hidden = self.mid(self.conv_in(latents))
+        for stage in reversed(self.up):
+            hidden = stage(hidden)
+        out: Tensor = self.conv_out(nn.functional.silu(self.norm_out(hidden)))
+        return out
+
+
+class VaVae(nn.Module):
+    """The encoder and the convolution that makes moments of its output; with `decoder`, the decoding half as well."""
+
+    def __init__(self, shape: Architecture, posterior: nn.Module, decoder: bool = False) -> None:
         super().__init__()
         self.encoder = Encoder(shape)
         self.quant_conv = nn.Conv2d(2 * shape.z_channels, 2 * shape.z_channels, 1)
         self.posterior = posterior
+        if decoder:
+            self.post_quant_conv = nn.Conv2d(shape.z_channels, shape.z_channels, 1)
+            self.decoder = Decoder(shape)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Unnormalised latents (B, C, H, W) -> images (B, 3, 16H, 16W), about in [-1, 1]."""
+        out: Tensor = self.decoder(self.post_quant_conv(latents))
+        return out
 
     def moments(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) in [-1, 1] -> (B, 2C, S/16, S/16), mean and log-variance."""
@@ -180,34 +222,3 @@ class VaVae(nn.Module):
 
 def _norm(width: int) -> nn.GroupNorm:
     return nn.GroupNorm(32, width, eps=1e-6)
-
-
-def load(model: Model, folder: Path, noise: str | None, device: torch.device) -> Loaded:
-    """Load the encoding half of a checkpoint of latent-diffusion; the rest of it is left out by name.
-
-    Raises CheckpointError for a wrong architecture, and for missing or unexpected keys.
-    """
-    shape = read_fields(Architecture, model.built, f"models.{model.name}.architecture")
-    net = VaVae(shape, Posterior(model))
-    state = read_state_dict(checkpoint_file(folder, beside=tuple(STATISTICS)))
-    fill(model, net, state.without(_NOT_THE_ENCODER))
-    net.eval().to(device)
-
-    def forward(batch: Mapping[str, Any]) -> object:
-        return net(batch["pixels"], batch["names"])
-
-    facts = {"nesting": state.nesting, "pooling": "mean", "posterior": model.posterior, "latent_scaling": "none"}
-    # every stage but the last halves the side
-    stride = 2 ** (len(shape.ch_mult) - 1)
-    return Loaded(net, forward, spatial_tokens, facts, latent_statistics=statistics_in(folder)[0], multiple=stride)
-
-
-def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:
-    """Write random weights of this architecture, and the mean and std that its latents of noise have."""
-    torch.manual_seed(seed)
-    net = VaVae(read_fields(Architecture, miniature, "miniature"), nn.Identity())
-    save_file(net.state_dict(), folder / "model.safetensors")
-    with torch.no_grad():
-        means = net.moments(torch.randn(8, 3, 64, 64)).chunk(2, dim=1)[0]
-    std, mean = torch.std_mean(means, (0, 2, 3), keepdim=True)
-    torch.save({"mean": mean, "std": std}, folder / "latents_stats.pt")

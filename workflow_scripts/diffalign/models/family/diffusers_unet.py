@@ -3,60 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import diffusers
-import torch
-from diffusers import UNet2DConditionModel
-from torch import Tensor
-
-from diffalign.models import Loaded, from_diffusers, schedules, spatial_tokens
-from diffalign.models.text_encoders import encoding_pipeline, end_tokens, write_clip, write_index
-from diffalign.noise import NoiseLevel
+from diffalign.models.registry import Family
+from diffalign.models.tokens import spatial_tokens
 from diffalign.specs import Model
 
-# what a batch of this family holds
-READS = "latents"
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-# an untrained twin needs the configuration alone
-UNTRAINED = "configuration"
-
-
-def noise_level(model: Model, folder: Path, noise: str) -> NoiseLevel:
-    """``t0.5`` or ``s20`` on the checkpoint's schedule: PNDM, DDIM or Euler steps. Raises CheckpointError."""
-    return schedules.noise_level(folder, noise)
+    from diffalign.models.protocol import Denoiser, Prediction
+    from diffalign.noise import NoiseLevel
 
 
-def load(model: Model, folder: Path, noise: str | None, device: torch.device) -> Loaded:
-    """Load the UNet. Latents at the noise level have α² + σ² = 1, as scale_model_input makes them for an Euler step.
+def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
+    """Load the UNet. Latents have α² + σ² = 1, as scale_model_input makes them for an Euler step.
 
-    Raises CheckpointError.
+    ``t0.5`` and ``s20`` are on the checkpoint's schedule: PNDM, DDIM or Euler steps. Raises CheckpointError.
     """
-    assert noise is not None  # the config is checked
-    net = from_diffusers(UNet2DConditionModel, folder / "unet", model.initial_seed)
+    import diffusers
+    import torch
+
+    from diffalign.models import schedules
+    from diffalign.models.diffusers_checkpoints import from_diffusers
+    from diffalign.models.protocol import Denoiser
+
+    net = from_diffusers(diffusers.UNet2DConditionModel, folder / "unet", model.initial_seed)
     net.eval().to(device)
-    level = noise_level(model, folder, noise)
+    as_prediction = schedules.conversion(schedules.scheduler_of(folder), folder)
 
-    def forward(batch: Mapping[str, Any]) -> object:
-        latents = batch["latents"]
-        return net(
-            latents,
-            torch.full((len(latents),), level.timestep, device=latents.device),
-            encoder_hidden_states=batch["prompt_embeds"],
-        )
+    def run(x_t: Tensor, level: NoiseLevel, conditioning: Mapping[str, Tensor]) -> Any:
+        steps = torch.full((len(x_t),), level.timestep, device=x_t.device)
+        return net(x_t, steps, encoder_hidden_states=conditioning["prompt_embeds"])
 
-    return Loaded(
+    def convert(output: Any, x_t: Tensor, level: NoiseLevel, _: Mapping[str, Tensor]) -> Prediction:
+        return as_prediction(output.sample, x_t, level)
+
+    return Denoiser(
         net,
-        forward,
+        partial(schedules.noise_level, folder),
+        run,
+        convert,
         first_map,
-        {
-            "diffusers": diffusers.__version__,
-            "tokens": "all positions",
-            "pooling": "mean",
-            "noise_level": level.facts(),
-        },
-        latent_channels=int(net.config.in_channels),
+        int(net.config.in_channels),
+        {"diffusers": diffusers.__version__, "tokens": "all positions", "pooling": "mean"},
     )
 
 
@@ -69,6 +62,10 @@ def first_map(output: Any) -> Tensor:
 
 def embed_prompts(model: Model, folder: Path, texts: Sequence[str], device: torch.device) -> dict[str, Tensor]:
     """Embed texts as the pipeline: ``prompt_embeds`` (M, 77, D), and ``text`` (M, D), the last token, float32."""
+    import torch
+
+    from diffalign.models.text_encoders import encoding_pipeline, end_tokens
+
     pipeline = encoding_pipeline(folder, device, model.initial_seed)
     with torch.inference_mode():
         embeds = [pipeline.encode_prompt(text, device, 1, do_classifier_free_guidance=False)[0][0] for text in texts]
@@ -81,6 +78,11 @@ def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> Non
     """Write a narrow pipeline without autoencoder from ``miniature``: the keys of the UNet's configuration, and
     ``scheduler`` and ``text_encoder_layers``.
     """
+    import diffusers
+    import torch
+
+    from diffalign.models.text_encoders import write_clip, write_index
+
     torch.manual_seed(seed)
     widths = dict(miniature)
     scheduler = dict(widths.pop("scheduler"))
@@ -89,10 +91,20 @@ def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> Non
     kind(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", **scheduler).save_pretrained(
         folder / "scheduler"
     )
-    UNet2DConditionModel(**widths).save_pretrained(folder / "unet")
+    diffusers.UNet2DConditionModel(**widths).save_pretrained(folder / "unet")
     parts = write_clip(folder, "", layers, width=widths["cross_attention_dim"], projection=False)
     write_index(
         folder,
         "StableDiffusionPipeline",
         {**parts, "scheduler": ["diffusers", kind.__name__], "unet": ["diffusers", "UNet2DConditionModel"]},
     )
+
+
+FAMILY = Family(
+    reads="latents",
+    conditioned_on="prompts",
+    untrained="configuration",
+    load=load,
+    make_miniature=make_miniature,
+    embed_prompts=embed_prompts,
+)

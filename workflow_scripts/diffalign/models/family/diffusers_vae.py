@@ -1,32 +1,28 @@
-"""Autoencoders of diffusers: the encoder's stages and the latent itself."""
+"""Autoencoders of diffusers: the encoder's stages and the latent itself; images from latents on request."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import diffusers
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from diffalign.io.checkpoint_errors import CheckpointError
-from diffalign.models import Loaded, from_diffusers, spatial_tokens
-from diffalign.models.posterior import Posterior
+from diffalign.models.images import unit_range
+from diffalign.models.protocol import Loaded
+from diffalign.models.registry import Family
+from diffalign.models.tokens import spatial_tokens
 from diffalign.specs import Model
 
-# what a batch of this family holds
-READS = "pixels"
-
-# an untrained twin needs the configuration alone
-UNTRAINED = "configuration"
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What tells one class of diffusers from another.
+class AutoencoderClass:
+    """How one class of diffusers differs from another.
 
     moments: the posterior is a Gaussian; without, the latent is what the encoder gives. video: images are films of one
     frame, (B, C, 1, H, W). channels: the key of the configuration that says how many channels a latent has.
@@ -37,34 +33,43 @@ class Kind:
     channels: str = "latent_channels"
 
 
-KINDS = {
-    "AutoencoderKL": Kind(),
-    "AutoencoderDC": Kind(moments=False),
-    "AutoencoderTiny": Kind(moments=False),
-    "AutoencoderKLQwenImage": Kind(video=True, channels="z_dim"),
-    "AutoencoderKLWan": Kind(video=True, channels="z_dim"),
+CLASSES = {
+    "AutoencoderKL": AutoencoderClass(),
+    "AutoencoderDC": AutoencoderClass(moments=False),
+    "AutoencoderTiny": AutoencoderClass(moments=False),
+    "AutoencoderKLQwenImage": AutoencoderClass(video=True, channels="z_dim"),
+    "AutoencoderKLWan": AutoencoderClass(video=True, channels="z_dim"),
 }
 
 
-def load(model: Model, folder: Path, noise: str | None, device: torch.device) -> Loaded:
+def load(model: Model, folder: Path, device: torch.device, decoder: bool = False) -> Loaded:
     """Load an autoencoder from `folder` or its subfolder ``vae``; ``_class_name`` of its config.json says which class.
 
     Raises CheckpointError for an unknown class, for keys that do not fit, and where a sample is asked of an autoencoder
     without a posterior.
     """
-    if model.input is None:
+    import diffusers
+    import torch
+    from torch import nn
+
+    from diffalign.models.diffusers_checkpoints import from_diffusers
+    from diffalign.models.networks.posterior import Posterior
+
+    spec = model.input
+    if spec is None:
         raise ValueError(f"{model.name}: family diffusers_vae needs 'input'")
     where = folder / "vae" if (folder / "vae" / "config.json").is_file() else folder
     name = _class_name(where)
-    kind = KINDS[name]
+    kind = CLASSES[name]
     if model.posterior == "sample" and not kind.moments:
         raise CheckpointError(
             f"{where}: an {name} has no posterior to sample from; set models.{model.name}.posterior: mode"
         )
     vae = from_diffusers(getattr(diffusers, name), where, model.initial_seed)
-    # the latent becomes a module beside the encoder, so that it can be tapped; nothing is decoded
+    # the latent becomes a module beside the encoder, so that it can be tapped
     vae.posterior = Posterior(model) if kind.moments else nn.Identity()
-    vae.decoder = nn.Identity()
+    if not decoder:
+        vae.decoder = nn.Identity()
     vae.eval().to(device)
 
     def forward(batch: Mapping[str, Any]) -> object:
@@ -78,6 +83,11 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
     def tokens(output: Tensor) -> Tensor:
         return spatial_tokens(output.squeeze(2) if output.ndim == 5 else output)
 
+    def decode(latents: Tensor) -> Tensor:
+        with torch.no_grad():
+            decoded = vae.decode(latents.unsqueeze(2) if kind.video else latents, return_dict=False)[0]
+        return unit_range(decoded.squeeze(2) if kind.video else decoded, spec)
+
     facts = {
         "diffusers": diffusers.__version__,
         "class": name,
@@ -86,7 +96,8 @@ def load(model: Model, folder: Path, noise: str | None, device: torch.device) ->
         "latent_scaling": "none",
     }
     statistics = _fixed_statistics(vae.config, kind)
-    return Loaded(vae, forward, tokens, facts, latent_statistics=statistics, multiple=_stride(vae))
+    loaded = Loaded(vae, forward, tokens, facts, _stride(vae), latent_statistics=statistics)
+    return replace(loaded, decode=decode) if decoder else loaded
 
 
 def _stride(vae: Any) -> int:
@@ -106,13 +117,15 @@ def _class_name(folder: Path) -> str:
             "config.json and safetensors"
         )
     name = str(json.loads(path.read_text(encoding="utf-8")).get("_class_name"))
-    if name not in KINDS:
-        raise CheckpointError(f"{path}: _class_name '{name}' is not known here; known: {', '.join(KINDS)}")
+    if name not in CLASSES:
+        raise CheckpointError(f"{path}: _class_name '{name}' is not known here; known: {', '.join(CLASSES)}")
     return name
 
 
-def _fixed_statistics(config: Mapping[str, Any], kind: Kind) -> tuple[Tensor, Tensor]:
+def _fixed_statistics(config: Mapping[str, Any], kind: AutoencoderClass) -> tuple[Tensor, Tensor]:
     """Mean and std (1, C, 1, 1) that the configuration defines: per channel, or one shift and one scale."""
+    import torch
+
     channels = int(config[kind.channels])
     scale = float(config.get("scaling_factor") or 1.0)
     if config.get("latents_mean") is not None and config.get("latents_std") is not None:
@@ -124,11 +137,14 @@ def _fixed_statistics(config: Mapping[str, Any], kind: Kind) -> tuple[Tensor, Te
 
 def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:
     """Write a narrow autoencoder from ``miniature``: ``class`` and the keys of its configuration."""
+    import diffusers
+    import torch
+
     torch.manual_seed(seed)
     widths = dict(miniature)
     name = widths.pop("class", "AutoencoderKL")
-    if name not in KINDS:
-        raise ValueError(f"miniature: unknown class '{name}'; known: {', '.join(KINDS)}")
+    if name not in CLASSES:
+        raise ValueError(f"miniature: unknown class '{name}'; known: {', '.join(CLASSES)}")
     if name == "AutoencoderKL":
         stages = len(widths["block_out_channels"])
         widths = {
@@ -137,3 +153,6 @@ def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> Non
             **widths,
         }
     getattr(diffusers, name)(**widths).save_pretrained(folder)
+
+
+FAMILY = Family(reads="pixels", untrained="configuration", decodes=True, load=load, make_miniature=make_miniature)

@@ -1,0 +1,87 @@
+"""Class-conditional flow transformers as denoisers: what SiT, REPA, REG and LightningDiT share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from diffalign.io.state_dicts import StateDict, checkpoint_file, read_state_dict
+from diffalign.models.networks.latent_transformers import LatentTransformer, unchanged
+from diffalign.models.predictions import from_velocity
+from diffalign.models.protocol import Denoiser, Prediction
+from diffalign.noise import NoiseLevel, on_path, path_slopes
+from diffalign.specs import Model
+
+
+def flow_level(model: Model, towards_data: bool, noise: str) -> NoiseLevel:
+    """The noise level on the model's path. towards_data: whether its own clock is 1 at data, not at noise.
+
+    Raises ValueError for a strength, which nobody published for these models.
+    """
+    if noise[0] != "t":
+        raise ValueError(f"{model.name}: family '{model.family}' has no img2img strength '{noise}'; write t0.2")
+    alpha, sigma, tau = on_path(str(model.path), float(noise[1:]))
+    return NoiseLevel(alpha, sigma, 1 - tau if towards_data else tau)
+
+
+def read_weights(folder: Path) -> StateDict:
+    """The state dict of the one checkpoint in `folder`. Raises CheckpointError."""
+    return read_state_dict(checkpoint_file(folder))
+
+
+def flow_denoiser(
+    model: Model,
+    net: LatentTransformer,
+    state: StateDict,
+    device: torch.device,
+    towards_data: bool,
+    tokens: Callable[[Any], Tensor] = unchanged,
+    kind: str = "all",
+    class_token_width: int | None = None,
+) -> Denoiser:
+    """A network as a denoiser: it predicts the velocity of latents, and of class tokens where it reads them.
+
+    towards_data: whether its clock, and so its velocity, runs from noise to data. kind: which tokens are averaged, for
+    the recipe.
+    """
+    net.eval().to(device)
+
+    def run(x_t: Tensor, level: NoiseLevel, conditioning: Mapping[str, Tensor]) -> Any:
+        t = torch.full((len(x_t),), level.timestep, device=x_t.device)
+        beside = [] if class_token_width is None else [conditioning["class_tokens"]]
+        return net(x_t, t, conditioning["labels"], *beside)
+
+    def convert(output: Any, x_t: Tensor, level: NoiseLevel, conditioning: Mapping[str, Tensor]) -> Prediction:
+        d_alpha, d_sigma = path_slopes(str(model.path), level.alpha, level.sigma)
+        slopes = (-d_alpha, -d_sigma) if towards_data else (d_alpha, d_sigma)
+        if class_token_width is None:
+            return from_velocity(output, x_t, level, slopes)
+        latents, class_tokens = output
+        of_class = from_velocity(class_tokens, conditioning["class_tokens"], level, slopes)
+        of_latents = from_velocity(latents, x_t, level, slopes)
+        return Prediction(of_latents.x0, of_latents.eps, of_class)
+
+    return Denoiser(
+        net,
+        partial(flow_level, model, towards_data),
+        run,
+        convert,
+        tokens,
+        net.architecture.in_channels,
+        {"state_dict": state.nesting or "top", "tokens": kind, "pooling": "mean"},
+        multiple=net.architecture.patch_size,
+        only_side=None if model.interpolate_positions else net.architecture.input_size,
+        classes=net.architecture.num_classes,
+        class_token_width=class_token_width,
+    )
+
+
+def save_miniature(net: LatentTransformer, folder: Path) -> None:
+    """Write the weights of `net` as the one file of a checkpoint."""
+    save_file({key: tensor.contiguous() for key, tensor in net.state_dict().items()}, folder / "model.safetensors")
