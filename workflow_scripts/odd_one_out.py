@@ -47,7 +47,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of predictions; see schemas/config.schema.yaml."""
+    """Settings of predictions; docs/config.md."""
 
     distance: str
     ties: str

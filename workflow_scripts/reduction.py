@@ -32,7 +32,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of predictions; see schemas/config.schema.yaml."""
+    """Settings of predictions; docs/config.md."""
 
     poolings: tuple[str, ...]
     components: tuple[int, ...]

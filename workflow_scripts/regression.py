@@ -33,7 +33,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of predictions; see schemas/config.schema.yaml."""
+    """Settings of predictions; docs/config.md."""
 
     folds: int
     alphas: tuple[float, ...]

@@ -32,10 +32,10 @@ def one_thread() -> Iterator[None]:
 def layers_of(features: list[np.ndarray]) -> list[Layer]:
     layers = [array_layer(x.astype(np.float32), [str(i) for i in range(len(x))], K) for x in features]
     # measured several times, searched once
-    found = [layer.lists() for layer in layers]
+    lists_of = [layer.lists() for layer in layers]
     return [
         Layer(layer.count, lambda lists=lists: lists, layer.rows, layer.folds)
-        for layer, lists in zip(layers, found, strict=True)
+        for layer, lists in zip(layers, lists_of, strict=True)
     ]
 
 
@@ -48,13 +48,13 @@ def model(random: np.random.Generator, count: int, depth: int = 2) -> list[np.nd
 def test_threshold_p_and_calibrated_score_by_hand() -> None:
     null = np.arange(1, 20)[:, None, None] / 20
     # of 20 values, the 19th smallest at alpha = 0.1 is the 18th for ceil(0.9 * 20) = 18
-    found = calibrate_by_permutations(np.array([[0.97]]), null, 1.0, 0.1)
-    assert found.threshold[0, 0] == 0.9
-    assert found.p[0, 0] == 1 / 20
-    assert found.calibrated[0, 0] == pytest.approx((0.97 - 0.9) / (1 - 0.9))
-    assert found.mean[0, 0] == pytest.approx(0.5)
-    assert found.sd[0, 0] == pytest.approx(null.std(ddof=1))
-    assert found.z[0, 0] == pytest.approx(0.47 / null.std(ddof=1))
+    above = calibrate_by_permutations(np.array([[0.97]]), null, 1.0, 0.1)
+    assert above.threshold[0, 0] == 0.9
+    assert above.p[0, 0] == 1 / 20
+    assert above.calibrated[0, 0] == pytest.approx((0.97 - 0.9) / (1 - 0.9))
+    assert above.mean[0, 0] == pytest.approx(0.5)
+    assert above.sd[0, 0] == pytest.approx(null.std(ddof=1))
+    assert above.z[0, 0] == pytest.approx(0.47 / null.std(ddof=1))
     # the score itself is among the values that the threshold is taken from
     within = calibrate_by_permutations(np.array([[0.42]]), null, 1.0, 0.1)
     assert within.threshold[0, 0] == 0.85
@@ -64,9 +64,9 @@ def test_threshold_p_and_calibrated_score_by_hand() -> None:
 
 def test_ties_with_the_null_count_against_a_score() -> None:
     null = np.array([0.1, 0.2, 0.2, 0.3] * 5)[:, None, None]
-    found = calibrate_by_permutations(np.array([[0.3]]), null, 1.0, 0.1)
-    assert found.p[0, 0] == 6 / 21
-    assert found.calibrated[0, 0] == 0
+    calibration = calibrate_by_permutations(np.array([[0.3]]), null, 1.0, 0.1)
+    assert calibration.p[0, 0] == 6 / 21
+    assert calibration.calibrated[0, 0] == 0
 
 
 @pytest.mark.parametrize(("highest", "expected"), [(10.0, 0.5), (math.inf, 1.0)])
@@ -84,26 +84,33 @@ def test_the_largest_score_is_held_against_the_largest_of_each_permutation() -> 
     random = np.random.default_rng(0)
     null = random.uniform(size=(39, 2, 3))
     scores = np.array([[0.2, 0.5, 0.1], [0.3, np.nan, 0.98]])
-    found = calibrate_by_permutations(scores, null, 1.0, 0.05)
+    calibration = calibrate_by_permutations(scores, null, 1.0, 0.05)
     defined = ~np.isnan(scores)
     maxima = null[:, defined].max(axis=1)
-    assert np.array_equal(found.maxima, maxima)
-    assert found.maximum_p == (1 + (maxima >= 0.98).sum()) / 40
-    assert found.maximum_threshold == np.sort(np.append(maxima, 0.98))[37]
-    assert found.maximum_calibrated == pytest.approx(
-        np.clip((0.98 - found.maximum_threshold) / (1 - found.maximum_threshold), 0, 1)
+    assert np.array_equal(calibration.maxima, maxima)
+    assert calibration.maximum_p == (1 + (maxima >= 0.98).sum()) / 40
+    assert calibration.maximum_threshold == np.sort(np.append(maxima, 0.98))[37]
+    assert calibration.maximum_calibrated == pytest.approx(
+        np.clip((0.98 - calibration.maximum_threshold) / (1 - calibration.maximum_threshold), 0, 1)
     )
-    for values in (found.mean, found.sd, found.z, found.p, found.threshold, found.calibrated):
+    for values in (
+        calibration.mean,
+        calibration.sd,
+        calibration.z,
+        calibration.p,
+        calibration.threshold,
+        calibration.calibrated,
+    ):
         assert np.array_equal(np.isnan(values), ~defined)
 
 
 def test_a_grid_without_any_score() -> None:
     scores = np.full((2, 2), np.nan)
-    found = calibrate_by_permutations(scores, np.full((19, 2, 2), np.nan), 1.0, 0.05)
-    assert np.isnan(found.p).all()
-    assert np.isnan(found.maxima).all()
-    assert math.isnan(found.maximum_threshold)
-    assert math.isnan(found.maximum_calibrated)
+    permuted = calibrate_by_permutations(scores, np.full((19, 2, 2), np.nan), 1.0, 0.05)
+    assert np.isnan(permuted.p).all()
+    assert np.isnan(permuted.maxima).all()
+    assert math.isnan(permuted.maximum_threshold)
+    assert math.isnan(permuted.maximum_calibrated)
     closed = calibrate_by_moments(scores, NullMoments(scores, scores, scores), 1.0, 0.05)
     assert np.isnan(closed.p).all()
     assert math.isnan(closed.maximum_p)
@@ -124,24 +131,24 @@ def test_a_calibrated_score_is_positive_exactly_where_p_is_at_most_alpha() -> No
     for draws, alpha in ((99, 0.05), (99, 0.1), (199, 0.01), (57, 0.05)):
         null = random.integers(0, 400, (draws, 20, 20)) / 400
         scores = random.uniform(0.8, 0.999, (20, 20))
-        found = calibrate_by_permutations(scores, null, 1.0, alpha)
-        assert np.array_equal(found.calibrated > 0, found.p <= alpha)
+        calibration = calibrate_by_permutations(scores, null, 1.0, alpha)
+        assert np.array_equal(calibration.calibrated > 0, calibration.p <= alpha)
 
 
 def test_calibration_by_moments() -> None:
     skewness = np.array([[0.0, 0.0, 0.0]])
     null = NullMoments(np.full((1, 3), 0.1), np.full((1, 3), 0.02), skewness)
     scores = np.array([[0.1, 0.18, np.nan]])
-    found = calibrate_by_moments(scores, null, math.inf, 0.05)
-    assert found.z[0, :2] == pytest.approx([0, 4])
-    assert found.p[0, :2] == pytest.approx([0.5, 3.167e-5], rel=1e-3)
-    assert found.threshold[0, 0] == pytest.approx(0.1 + 1.6449 * 0.02, abs=1e-5)
-    assert found.calibrated[0, :2] == pytest.approx([0, (0.18 - 0.132897) / (1 - 0.132897)], abs=1e-5)
-    assert np.isnan(found.p[0, 2])
+    calibration = calibrate_by_moments(scores, null, math.inf, 0.05)
+    assert calibration.z[0, :2] == pytest.approx([0, 4])
+    assert calibration.p[0, :2] == pytest.approx([0.5, 3.167e-5], rel=1e-3)
+    assert calibration.threshold[0, 0] == pytest.approx(0.1 + 1.6449 * 0.02, abs=1e-5)
+    assert calibration.calibrated[0, :2] == pytest.approx([0, (0.18 - 0.132897) / (1 - 0.132897)], abs=1e-5)
+    assert np.isnan(calibration.p[0, 2])
     # Bonferroni over the two cells that have a score
-    assert found.maximum_p == pytest.approx(2 * found.p[0, 1])
-    assert found.maximum_threshold == pytest.approx(0.1 + 1.95996 * 0.02, abs=1e-5)
-    assert len(found.maxima) == 0
+    assert calibration.maximum_p == pytest.approx(2 * calibration.p[0, 1])
+    assert calibration.maximum_threshold == pytest.approx(0.1 + 1.95996 * 0.02, abs=1e-5)
+    assert len(calibration.maxima) == 0
     without = calibrate_by_moments(scores, NullMoments(null.mean, null.sd), math.inf, 0.05)
     assert without.z[0, 1] == pytest.approx(4)
     assert np.isnan(without.p).all()
@@ -156,8 +163,8 @@ def test_calibrate_measures_the_same_null() -> None:
     a, b = (layers_of(side) for side in features)
     settings = Settings(K)
     scores = measure_grid(METRICS, a, b, settings)
-    found = calibrate(scores, a, b, settings, 19, 0.05, seed=3)
-    assert set(found) == {name for name, metric in METRICS.items() if not isinstance(metric.null, NoNull)}
+    calibrations = calibrate(scores, a, b, settings, 19, 0.05, seed=3)
+    assert set(calibrations) == {name for name, metric in METRICS.items() if not isinstance(metric.null, NoNull)}
     orders = list(permutations(60, 19, 3))
     scorer = NeighborScores(["mutual_knn", "cknna"], [x.lists() for x in a], [x.lists() for x in b], K)
     drawn = [scorer.scores(permutation=order) for order in orders]
@@ -166,20 +173,20 @@ def test_calibrate_measures_the_same_null() -> None:
             scores[name], np.stack([x[name] for x in drawn]), METRICS[name].highest(K), 0.05
         )
         for part in ("p", "threshold", "calibrated", "maxima"):
-            assert np.array_equal(getattr(found[name], part), getattr(expected, part))
+            assert np.array_equal(getattr(calibrations[name], part), getattr(expected, part))
     exact = mutual_knn_moments(*(knn_graphs([x.lists() for x in side], K) for side in (a, b)))
-    assert np.array_equal(found["mutual_knn"].mean, exact.mean)
-    assert np.array_equal(found["mutual_knn"].sd, exact.sd)
-    assert found["mutual_knn"].z == pytest.approx((scores["mutual_knn"] - exact.mean) / exact.sd)
+    assert np.array_equal(calibrations["mutual_knn"].mean, exact.mean)
+    assert np.array_equal(calibrations["mutual_knn"].sd, exact.sd)
+    assert calibrations["mutual_knn"].z == pytest.approx((scores["mutual_knn"] - exact.mean) / exact.sd)
 
     sides = [[leading_vectors(x.rows()) for x in side] for side in (a, b)]
     under = svcca_under(*sides)
     expected = calibrate_by_permutations(scores["svcca"], np.stack([under(order) for order in orders]), 1.0, 0.05)
-    assert found["svcca"].p == pytest.approx(expected.p)
-    assert found["unbiased_cka_rbf"].method == "moments"
-    assert np.isnan(found["unbiased_cka_rbf"].p).all()
-    assert np.isfinite(found["unbiased_cka_rbf"].z).all()
-    assert found["cka"].mean == pytest.approx(scores["cka"], abs=0.7)
+    assert calibrations["svcca"].p == pytest.approx(expected.p)
+    assert calibrations["unbiased_cka_rbf"].method == "moments"
+    assert np.isnan(calibrations["unbiased_cka_rbf"].p).all()
+    assert np.isfinite(calibrations["unbiased_cka_rbf"].z).all()
+    assert calibrations["cka"].mean == pytest.approx(scores["cka"], abs=0.7)
     with pytest.raises(ValueError, match="18 permutations cannot reject anything"):
         calibrate({"cknna": scores["cknna"]}, a, b, settings, 18, 0.05, seed=3)
     # closed forms need no permutations
@@ -196,17 +203,17 @@ def test_a_planted_alignment_is_found(metric: str) -> None:
     a, b = (layers_of([x, random.standard_normal((80, 14))]) for x in features)
     settings = Settings(K)
     scores = measure_grid([metric], a, b, settings)
-    found = calibrate(scores, a, b, settings, DRAWS, 0.05, seed=0)[metric]
-    assert found.z[0, 0] > 3
+    calibration = calibrate(scores, a, b, settings, DRAWS, 0.05, seed=0)[metric]
+    assert calibration.z[0, 0] > 3
     if isinstance(METRICS[metric].null, Permutations):
-        assert found.p[0, 0] == 0.01
-        assert found.maximum_p <= 0.02
-    if not np.isnan(found.p[0, 0]):
-        assert found.p[0, 0] < 0.011
-        assert found.calibrated[0, 0] > 0
-        assert found.maximum_p < 0.021
-        assert found.maximum_calibrated > 0
-        assert found.maximum_calibrated <= found.calibrated[0, 0]
+        assert calibration.p[0, 0] == 0.01
+        assert calibration.maximum_p <= 0.02
+    if not np.isnan(calibration.p[0, 0]):
+        assert calibration.p[0, 0] < 0.011
+        assert calibration.calibrated[0, 0] > 0
+        assert calibration.maximum_p < 0.021
+        assert calibration.maximum_calibrated > 0
+        assert calibration.maximum_calibrated <= calibration.calibrated[0, 0]
 
 
 STUDIES = 200
@@ -220,7 +227,7 @@ def independent() -> dict[str, np.ndarray]:
     Permutation p-values are multiples of 1 / (K + 1), and ties with the null make them larger: drawn between the share
     above the score and the share at or above it, they are uniform on [0, 1] exactly.
     """
-    found: dict[str, list[float]] = {}
+    by_key: dict[str, list[float]] = {}
     with threadpool_limits(1):
         for study in range(STUDIES):
             random = np.random.default_rng(1000 + study)
@@ -237,15 +244,15 @@ def independent() -> dict[str, np.ndarray]:
                     (f"{name} maximum", one.maximum_p, scores[name].max(), one.maxima),
                 ):
                     above = (values > score).sum() / (DRAWS + 1)
-                    found.setdefault(key, []).append(above + random.uniform() * (p - above))
-                    found.setdefault(f"{key} as reported", []).append(p)
-                found.setdefault(f"{name} calibrated", []).append(one.calibrated[0, 0])
+                    by_key.setdefault(key, []).append(above + random.uniform() * (p - above))
+                    by_key.setdefault(f"{key} as reported", []).append(p)
+                by_key.setdefault(f"{name} calibrated", []).append(one.calibrated[0, 0])
             closed = calibrate({x: scores[x] for x in ("unbiased_cka", "cka")}, a, b, settings, 0, 0.05, 0)
             for name, one in closed.items():
-                found.setdefault(name, []).append(one.p[0, 0])
-                found.setdefault(f"{name} maximum", []).append(one.maximum_p)
-                found.setdefault(f"{name} calibrated", []).append(one.calibrated[0, 0])
-    return {key: np.array(values) for key, values in found.items()}
+                by_key.setdefault(name, []).append(one.p[0, 0])
+                by_key.setdefault(f"{name} maximum", []).append(one.maximum_p)
+                by_key.setdefault(f"{name} calibrated", []).append(one.calibrated[0, 0])
+    return {key: np.array(values) for key, values in by_key.items()}
 
 
 @pytest.mark.parametrize(
@@ -309,9 +316,9 @@ def test_the_false_discovery_rate_is_controlled() -> None:
         p = random.uniform(size=60)
         # as permutations give them: multiples of 1 / 1000
         p[:15] = np.maximum(random.beta(0.1, 4, 15), 0)
-        found = false_discovery_rates(np.ceil(p * 1000) / 1000) <= 0.1
-        false.append(found[15:].sum() / max(1, found.sum()))
-        power.append(found[:15].mean())
+        rejected = false_discovery_rates(np.ceil(p * 1000) / 1000) <= 0.1
+        false.append(rejected[15:].sum() / max(1, rejected.sum()))
+        power.append(rejected[:15].mean())
     assert np.mean(false) <= 0.1 * 45 / 60 + 3 * np.std(false) / math.sqrt(1000)
     assert np.mean(power) > 0.3
 
@@ -319,11 +326,11 @@ def test_the_false_discovery_rate_is_controlled() -> None:
 def test_standard_errors_are_those_of_the_metrics_that_have_a_closed_form() -> None:
     random = np.random.default_rng(0)
     a, b = (layers_of(model(random, 50)) for _ in "ab")
-    found = standard_errors(METRICS, a, b, Settings(K))
+    errors = standard_errors(METRICS, a, b, Settings(K))
     expected = {name for name, metric in METRICS.items() if metric.shares or metric.error}
-    assert set(found) == expected
+    assert set(errors) == expected
     assert {"mutual_knn", "cknna", "cka", "unbiased_cka"} <= expected
-    for name, grid in found.items():
+    for name, grid in errors.items():
         assert grid.shape == (2, 2)
         assert (grid > 0).all()
         single = standard_errors([name], a[1:], b[:1], Settings(K), memory=1)[name]

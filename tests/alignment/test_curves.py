@@ -82,14 +82,14 @@ def test_subsets_are_nested_and_do_not_depend_on_order() -> None:
 def test_measured_is_the_score_and_its_calibration() -> None:
     a, b = (array_layer(side, NAMES, K) for side in related())
     settings = Settings(K)
-    found = measured(SHOWN, a, b, settings, 39, 0.05, 0)
-    nulls = calibrate({"cknna": np.array([[found["cknna"].score]])}, [a], [b], settings, 39, 0.05, 0)
-    assert found["cknna"].null_mean == nulls["cknna"].mean[0, 0]
-    assert found["cknna"].p == nulls["cknna"].p[0, 0] == 1 / 40
-    assert 0 < found["cknna"].calibrated < found["cknna"].score
-    assert found["unbiased_cka"].null_mean == 0
-    assert math.isnan(found["ridge"].null_mean)
-    assert found["ridge"].score == measure("ridge", *related(), k=K, names=NAMES).value
+    by_metric = measured(SHOWN, a, b, settings, 39, 0.05, 0)
+    nulls = calibrate({"cknna": np.array([[by_metric["cknna"].score]])}, [a], [b], settings, 39, 0.05, 0)
+    assert by_metric["cknna"].null_mean == nulls["cknna"].mean[0, 0]
+    assert by_metric["cknna"].p == nulls["cknna"].p[0, 0] == 1 / 40
+    assert 0 < by_metric["cknna"].calibrated < by_metric["cknna"].score
+    assert by_metric["unbiased_cka"].null_mean == 0
+    assert math.isnan(by_metric["ridge"].null_mean)
+    assert by_metric["ridge"].score == measure("ridge", *related(), k=K, names=NAMES).value
 
 
 @pytest.fixture(scope="module")

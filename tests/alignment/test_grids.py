@@ -85,11 +85,11 @@ def shuffled_lists(features: Sequence[np.ndarray], order: np.ndarray, k: int) ->
 def test_permuted_scores_are_those_of_shuffled_features(k: int) -> None:
     a, b = related(1)
     sides = [a, random_features(5, 60, 9)], [b, a]
-    found = [[lists(x, k) for x in side] for side in sides]
-    scores = NeighborScores(ON_LISTS, found[0], found[1], k)
+    neighbors = [[lists(x, k) for x in side] for side in sides]
+    scores = NeighborScores(ON_LISTS, neighbors[0], neighbors[1], k)
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(60)
-        expected = NeighborScores(ON_LISTS, found[0], shuffled_lists(sides[1], order, k), k).scores(1e-6)
+        expected = NeighborScores(ON_LISTS, neighbors[0], shuffled_lists(sides[1], order, k), k).scores(1e-6)
         for name, values in scores.scores(1e-6, order).items():
             np.testing.assert_allclose(values, expected[name], atol=1e-12, err_msg=name)
     identity = scores.scores(permutation=np.arange(60))
@@ -99,12 +99,12 @@ def test_permuted_scores_are_those_of_shuffled_features(k: int) -> None:
 
 def test_permuted_scores_of_many_layers_that_share_few_edges() -> None:
     sides = [[random_features(10 * side + i, 600, 6) for i in range(5)] for side in range(2)]
-    found = [[lists(x, 3) for x in side] for side in sides]
+    neighbors = [[lists(x, 3) for x in side] for side in sides]
     order = np.random.default_rng(0).permutation(600)
-    values = NeighborScores(["cknna", "cknna_biased"], found[0], found[1], 3).scores(permutation=order)
+    values = NeighborScores(["cknna", "cknna_biased"], neighbors[0], neighbors[1], 3).scores(permutation=order)
     moved = shuffled_lists(sides[1], order, 3)
     for i, j in itertools.product(range(5), range(5)):
-        one = NeighborScores(["cknna", "cknna_biased"], found[0][i : i + 1], moved[j : j + 1], 3).scores()
+        one = NeighborScores(["cknna", "cknna_biased"], neighbors[0][i : i + 1], moved[j : j + 1], 3).scores()
         for name, grid in values.items():
             assert grid[i, j] == pytest.approx(one[name][0, 0], abs=1e-12)
 
@@ -132,24 +132,24 @@ def test_shorter_k_needs_no_new_list() -> None:
 @pytest.mark.parametrize("keep", [np.arange(0, 60, 2), np.arange(5, 60), np.arange(60)])
 def test_restricted_lists_are_those_of_a_new_search(keep: np.ndarray) -> None:
     rows = unit(related(0)[0])
-    found = restricted(nearest_neighbors(rows, 45), keep, 6)
+    cut = restricted(nearest_neighbors(rows, 45), keep, 6)
     fresh = nearest_neighbors(np.ascontiguousarray(rows[keep]), 6)
-    assert np.array_equal(found.indices, fresh.indices)
-    assert np.array_equal(found.similarities, fresh.similarities)
-    assert found.indices.dtype == np.int32
+    assert np.array_equal(cut.indices, fresh.indices)
+    assert np.array_equal(cut.similarities, fresh.similarities)
+    assert cut.indices.dtype == np.int32
 
 
 def test_restricted_lists_with_ties() -> None:
     rows = unit(with_ties(0)[0])
     keep = np.sort(np.random.default_rng(0).permutation(60)[:40])
-    found = restricted(nearest_neighbors(rows, 50), keep, 8)
-    assert np.array_equal(found.indices, nearest_neighbors(np.ascontiguousarray(rows[keep]), 8).indices)
+    cut = restricted(nearest_neighbors(rows, 50), keep, 8)
+    assert np.array_equal(cut.indices, nearest_neighbors(np.ascontiguousarray(rows[keep]), 8).indices)
 
 
 def test_lists_of_which_too_little_is_left() -> None:
-    found = lists(related(0)[0], 10)
+    neighbors = lists(related(0)[0], 10)
     with pytest.raises(ListsTooShort, match=r"20 of 60 images leave \d of 10 neighbours in a list, and k = 9; raise"):
-        restricted(found, np.arange(20), 9)
+        restricted(neighbors, np.arange(20), 9)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -166,8 +166,8 @@ def test_a_restricted_layer_scores_as_a_layer_of_these_images(metric: str) -> No
 
 def test_eps_enters_denominators_only() -> None:
     a, b = related(0)
-    found = [[lists(x, 10)] for x in (a, b)]
-    scores = NeighborScores(ON_LISTS, found[0], found[1], 10)
+    neighbors = [[lists(x, 10)] for x in (a, b)]
+    scores = NeighborScores(ON_LISTS, neighbors[0], neighbors[1], 10)
     kernels = [mask * linear(unit(x)) for mask, x in zip(dense_masks(unit(a), unit(b), 10), (a, b), strict=True)]
     scale = math.sqrt(math.prod(dense_unbiased_hsic(kernel, kernel) for kernel in kernels))
     plain, shifted = scores.scores(), scores.scores(1e-3)

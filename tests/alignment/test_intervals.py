@@ -56,15 +56,15 @@ def covered(scores: np.ndarray, errors: np.ndarray) -> float:
 def studies() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Scores and standard errors of 300 samples of 250 images."""
     population = Population(0, 2)
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in IN_CLOSED_FORM}
+    by_metric: dict[str, list[tuple[float, float]]] = {name: [] for name in IN_CLOSED_FORM}
     with threadpool_limits(1):
         for _ in range(300):
             a, b = population.sample(250, 10)
             scores = measure_grid(IN_CLOSED_FORM, a, b, Settings(10))
             errors = standard_errors(IN_CLOSED_FORM, a, b, Settings(10))
-            for name, pairs in found.items():
+            for name, pairs in by_metric.items():
                 pairs.append((scores[name][0, 0], errors[name][0, 0]))
-    return {name: (np.array(pairs)[:, 0], np.array(pairs)[:, 1]) for name, pairs in found.items()}
+    return {name: (np.array(pairs)[:, 0], np.array(pairs)[:, 1]) for name, pairs in by_metric.items()}
 
 
 @pytest.mark.parametrize("metric", IN_CLOSED_FORM)
@@ -142,11 +142,11 @@ def dense_error(metric: str, a: KnnGraphs, b: KnnGraphs) -> float:
 @pytest.mark.parametrize(("seed", "k"), [(0, 2), (1, 4)])
 def test_dyadic_errors_equal_their_dense_definition(metric: str, seed: int, k: int) -> None:
     sides = lists_of(seed, 24, k)
-    found = NeighborScores([metric], *sides, k).errors()[metric]
+    errors = NeighborScores([metric], *sides, k).errors()[metric]
     for i, left in enumerate(sides[0]):
         for j, right in enumerate(sides[1]):
             expected = dense_error(metric, knn_graphs([left], k), knn_graphs([right], k))
-            assert found[i, j] == pytest.approx(expected, rel=1e-8)
+            assert errors[i, j] == pytest.approx(expected, rel=1e-8)
 
 
 @pytest.mark.parametrize("metric", ON_LISTS)
@@ -188,9 +188,9 @@ def test_errors_of_cka_are_those_of_the_influence_of_every_image(unbiased: bool)
     function: Callable[[Moments, Moments], float] = unbiased_cka if unbiased else cka
     without = np.array([function(*(moments(np.delete(x, i, axis=0)) for x in rows)) for i in range(400)])
     jackknifed = math.sqrt(399 / 400 * np.square(without - without.mean()).sum())
-    found = cka_error(*(moments(x) for x in rows), unbiased)
-    assert found == pytest.approx(jackknifed, rel=0.03)
-    assert found < jackknifed
+    error = cka_error(*(moments(x) for x in rows), unbiased)
+    assert error == pytest.approx(jackknifed, rel=0.03)
+    assert error < jackknifed
 
 
 def test_errors_of_cka_of_constant_and_of_identical_layers() -> None:
@@ -233,15 +233,15 @@ def test_groups_are_dealt_out_in_turn() -> None:
 
 def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
     values = np.random.default_rng(0).standard_normal((40, 2))
-    found = jackknife(values.mean(axis=0), np.arange(40), lambda keep: values[keep].mean(axis=0))
+    interval = jackknife(values.mean(axis=0), np.arange(40), lambda keep: values[keep].mean(axis=0))
     expected = values.std(axis=0, ddof=1) / math.sqrt(40)
-    assert found.error == pytest.approx(expected)
-    assert found.high == pytest.approx(values.mean(axis=0) + t.ppf(0.975, 39) * expected)
+    assert interval.error == pytest.approx(expected)
+    assert interval.high == pytest.approx(values.mean(axis=0) + t.ppf(0.975, 39) * expected)
 
 
 def test_an_undefined_replicate_leaves_no_interval() -> None:
-    found = jackknife(np.array([1.0]), np.arange(4), lambda keep: np.array([np.nan if 2 not in keep else 1.0]))
-    assert np.isnan(found.error).all()
+    interval = jackknife(np.array([1.0]), np.arange(4), lambda keep: np.array([np.nan if 2 not in keep else 1.0]))
+    assert np.isnan(interval.error).all()
 
 
 WITHOUT_CLOSED_FORM = ("svcca", "procrustes", "rsa", "rsa_pearson", "ridge")
@@ -252,7 +252,7 @@ def jackknifed() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Scores, standard errors and whether the interval covers the mean, of 80 samples of 120 images in 20 groups."""
     population = Population(2, 2)
     names = ("mutual_knn", "cknna", *WITHOUT_CLOSED_FORM)
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    by_metric: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     with threadpool_limits(1):
         for _ in range(80):
             a, b = population.sample(120, 30)
@@ -267,9 +267,9 @@ def jackknifed() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
             groups = np.arange(120) % 20
             interval = jackknife(scores, groups, lambda keep, a=a, b=b: measured(keep, a, b))
             for name, score, error in zip(names, scores, interval.error, strict=True):
-                found[name].append((score, error))
+                by_metric[name].append((score, error))
     out = {}
-    for name, pairs in found.items():
+    for name, pairs in by_metric.items():
         scores, errors = np.array(pairs).T
         interval = around(scores, errors, freedom=19)
         out[name] = scores, errors, (interval.low <= scores.mean()) & (scores.mean() <= interval.high)

@@ -73,9 +73,9 @@ def test_metrics_over_all_neighbours(name: str) -> None:
     )
     assert full == pytest.approx(unbiased, abs=1e-6)
     biased = measure("cka", a, b, preparation=preparation).value
-    found = [[nearest_neighbors(unit_rows(x, names(len(x)), preparation), every)] for x in (a, b)]
+    neighbors = [[nearest_neighbors(unit_rows(x, names(len(x)), preparation), every)] for x in (a, b)]
     # an image is its own neighbour here
-    with_diagonal = NeighborScores(["cknna_biased"], found[0], found[1], len(a)).scores()["cknna_biased"][0, 0]
+    with_diagonal = NeighborScores(["cknna_biased"], neighbors[0], neighbors[1], len(a)).scores()["cknna_biased"][0, 0]
     assert with_diagonal == pytest.approx(biased, abs=1e-6)
     assert measure("mutual_knn", a, b, k=every, preparation=preparation).value == 1
 
@@ -229,9 +229,9 @@ def test_constant_features_have_no_score(metric: str, count: int) -> None:
     # nothing is predicted from a constant, and that is a score
     given = {"ridge": [(a, same), (same, same)], "ridge_back": [(same, a), (same, same)]}
     for x, y in given.get(metric, [(a, same), (same, a), (same, same)]):
-        found = measure(metric, x, y)
-        assert math.isnan(found.value)
-        assert found.undefined == METRICS[metric].undefined
+        score = measure(metric, x, y)
+        assert math.isnan(score.value)
+        assert score.undefined == METRICS[metric].undefined
 
 
 @pytest.mark.parametrize("metric", ON_LISTS)
@@ -267,9 +267,9 @@ def test_one_dimension(metric: str) -> None:
         with pytest.raises(ValueError, match="40 images have the same value in every dimension: they have no pattern"):
             measure(metric, a, b)
     elif metric == "svcca":
-        found = measure(metric, a, b)
-        assert math.isnan(found.value)
-        assert found.undefined == "a layer spans fewer than 10 dimensions"
+        score = measure(metric, a, b)
+        assert math.isnan(score.value)
+        assert score.undefined == "a layer spans fewer than 10 dimensions"
     else:
         assert measure(metric, a, b, k=3).value == pytest.approx(DENSE[metric](unit(a), unit(b), 3), abs=1e-5)
 
@@ -290,8 +290,8 @@ def test_few_images(metric: str, count: int) -> None:
     if metric in ON_LISTS and METRICS[metric].minimum_k == 1:
         assert measure(metric, a, b, k=k).value == pytest.approx(DENSE[metric](unit(a), unit(b), k))
     elif metric in {"rsa", "svcca"} or (metric == "cknna_biased" and count == 3):
-        found = measure(metric, a, b, k=k)
-        assert math.isfinite(found.value) or found.undefined == METRICS[metric].undefined
+        score = measure(metric, a, b, k=k)
+        assert math.isfinite(score.value) or score.undefined == METRICS[metric].undefined
     else:
         with pytest.raises(ValueError, match=r"at least (4|10) images|k of at least 2"):
             measure(metric, a, b, k=k)

@@ -37,7 +37,7 @@ def all_similarities(rows: np.ndarray) -> np.ndarray:
     return similarity
 
 
-def check_brute_force(found: Neighbors, rows: np.ndarray, k: int) -> None:
+def check_brute_force(lists: Neighbors, rows: np.ndarray, k: int) -> None:
     """The lists are those of all similarities in float64, sorted by (-similarity, index); within 2**-40 they are ties.
 
     Processors sum in different orders, so a similarity may be rounded to either of two steps of 2**-40: neighbours
@@ -46,11 +46,11 @@ def check_brute_force(found: Neighbors, rows: np.ndarray, k: int) -> None:
     similarity = all_similarities(rows)
     places = np.broadcast_to(np.arange(len(rows)), similarity.shape)
     expected = np.lexsort((places, -(similarity * 2**40).round()), axis=1)[:, :k]
-    known, measured = (np.take_along_axis(similarity, indices, 1) for indices in (expected, found.indices))
-    moved = found.indices != expected
+    known, measured = (np.take_along_axis(similarity, indices, 1) for indices in (expected, lists.indices))
+    moved = lists.indices != expected
     assert (np.abs(measured - known)[moved] <= bounds.QUANTUM + rows.shape[1] * EPS).all()
-    check_equal_rows(found.indices, rows)
-    np.testing.assert_allclose(found.similarities, measured, rtol=0, atol=np.finfo(np.float32).eps)
+    check_equal_rows(lists.indices, rows)
+    np.testing.assert_allclose(lists.similarities, measured, rtol=0, atol=np.finfo(np.float32).eps)
 
 
 def check_equal_rows(indices: np.ndarray, rows: np.ndarray) -> None:
@@ -70,10 +70,10 @@ def check_equal_rows(indices: np.ndarray, rows: np.ndarray) -> None:
 @pytest.mark.parametrize(("count", "width", "k"), [(50, 8, 10), (300, 64, 100), (40, 3, 39), (200, 1, 5), (5, 2, 1)])
 def test_lists_equal_brute_force(count: int, width: int, k: int) -> None:
     rows = unit_rows(RNG.standard_normal((count, width)).astype(np.float32), names(count))
-    found = nearest_neighbors(rows, k)
-    check_brute_force(found, rows, k)
-    assert found.indices.dtype == np.int32
-    assert found.similarities.dtype == np.float32
+    lists = nearest_neighbors(rows, k)
+    check_brute_force(lists, rows, k)
+    assert lists.indices.dtype == np.int32
+    assert lists.similarities.dtype == np.float32
 
 
 def test_planted_ties_go_to_the_smaller_index() -> None:
@@ -81,9 +81,9 @@ def test_planted_ties_go_to_the_smaller_index() -> None:
     # every row five times, some scaled: their directions are equal
     features = np.concatenate([base, base, 2 * base, 0.5 * base, base])[RNG.permutation(150)]
     rows = unit_rows(features, names(150))
-    found = nearest_neighbors(rows, 20)
-    check_brute_force(found, rows, 20)
-    assert not (found.indices == np.arange(150)[:, None]).any()
+    lists = nearest_neighbors(rows, 20)
+    check_brute_force(lists, rows, 20)
+    assert not (lists.indices == np.arange(150)[:, None]).any()
 
 
 def test_many_near_ties_at_the_cut_are_settled_in_double_precision() -> None:
@@ -194,9 +194,9 @@ def test_any_rows_have_the_lists_of_brute_force(seed: int, count: int, width: in
     features[(features == 0).all(axis=1)] = 1
     rows = unit_rows(features, names(count))
     k = int(random.integers(1, count))
-    found = nearest_neighbors(rows, k)
-    check_brute_force(found, rows, k)
-    check_equal(nearest_neighbors(rows, k, device=CPU), found)
+    lists = nearest_neighbors(rows, k)
+    check_brute_force(lists, rows, k)
+    check_equal(nearest_neighbors(rows, k, device=CPU), lists)
 
 
 @pytest.mark.parametrize("precision", [np.float32, np.float64])

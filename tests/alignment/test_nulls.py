@@ -57,8 +57,8 @@ def under(function, a: np.ndarray, b: np.ndarray, orders: Sequence[np.ndarray]) 
 
 
 def with_cubes(function, a: Sequence[Moments], b: Sequence[Moments]) -> NullMoments:  # type: ignore[no-untyped-def]
-    found: NullMoments = function(a, b, ([kernel_cubes(x) for x in a], [kernel_cubes(x) for x in b]))
-    return found
+    null: NullMoments = function(a, b, ([kernel_cubes(x) for x in a], [kernel_cubes(x) for x in b]))
+    return null
 
 
 def u_centred(rows: np.ndarray) -> np.ndarray:
@@ -77,9 +77,9 @@ def test_sums_of_cubes_equal_those_of_the_dense_kernel(count: int, width: int) -
     rows = unit(0, count, width)
     kernel = u_centred(rows)
     assert np.allclose(kernel.sum(axis=1), 0)
-    found = kernel_cubes(moments(rows))
-    assert found.cubes == pytest.approx((kernel**3).sum(), rel=1e-5, abs=1e-6)
-    assert found.triangles == pytest.approx(np.trace(kernel @ kernel @ kernel), rel=1e-5, abs=1e-6)
+    sums = kernel_cubes(moments(rows))
+    assert sums.cubes == pytest.approx((kernel**3).sum(), rel=1e-5, abs=1e-6)
+    assert sums.triangles == pytest.approx(np.trace(kernel @ kernel @ kernel), rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize("count", [6, 7])
@@ -118,10 +118,10 @@ def test_moments_of_rsa_over_all_permutations(count: int) -> None:
 
 @pytest.mark.parametrize(("count", "k"), [(3, 1), (4, 2), (5, 2), (6, 1), (6, 3), (7, 2)])
 def test_moments_of_mutual_knn_over_all_permutations(count: int, k: int) -> None:
-    found = [[nearest_neighbors(unit(seed, count, 4), k)] for seed in (6, 7)]
-    scores = NeighborScores(["mutual_knn"], found[0], found[1], k)
+    neighbors = [[nearest_neighbors(unit(seed, count, 4), k)] for seed in (6, 7)]
+    scores = NeighborScores(["mutual_knn"], neighbors[0], neighbors[1], k)
     values = np.array([scores.scores(permutation=order)["mutual_knn"][0, 0] for order in all_orders(count)])
-    null = mutual_knn_moments(*(knn_graphs(side, k) for side in found))
+    null = mutual_knn_moments(*(knn_graphs(side, k) for side in neighbors))
     assert null.mean[0, 0] == pytest.approx(values.mean(), abs=1e-12)
     assert null.mean[0, 0] == pytest.approx(k / (count - 1))
     assert null.sd[0, 0] == pytest.approx(values.std(), abs=1e-9)
@@ -195,10 +195,10 @@ def test_moments_of_rsa_against_random_permutations(sides: tuple[list[np.ndarray
 def test_moments_of_mutual_knn_against_random_permutations(
     sides: tuple[list[np.ndarray], list[np.ndarray]],
 ) -> None:
-    found = [[nearest_neighbors(x, 5) for x in side] for side in sides]
-    scores = NeighborScores(["mutual_knn"], found[0], found[1], 5)
+    neighbors = [[nearest_neighbors(x, 5) for x in side] for side in sides]
+    scores = NeighborScores(["mutual_knn"], neighbors[0], neighbors[1], 5)
     values = np.array([scores.scores(permutation=order)["mutual_knn"] for order in ORDERS])
-    close(mutual_knn_moments(*(knn_graphs(side, 5) for side in found)), values)
+    close(mutual_knn_moments(*(knn_graphs(side, 5) for side in neighbors)), values)
 
 
 def test_tail_probabilities_are_those_of_pearsons_third_type() -> None:
@@ -261,15 +261,15 @@ def test_permutations_of_any_metric_measure_the_relabelled_layers(name: str, mon
     settings = Settings(k=5)
     a, b = layers_of(40, (12, 20), 0), layers_of(40, (16,), 7)
     scores = measure_grid([name], a, b, settings)
-    found = calibrate(scores, a, b, settings, 19, 0.05, 3)[name]
+    calibration = calibrate(scores, a, b, settings, 19, 0.05, 3)[name]
     null = []
     for order in permutations(40, 19, 3):
         # lists of relabelled rows are searched anew, where the calibration relabels their edges
         moved = [rows_layer(x.rows()[order], [f"{i:03d}" for i in range(40)], nearest(x.rows()[order])) for x in b]
         null.append(measure_grid([name], a, moved, settings)[name])
     expected = (1 + (np.stack(null) >= scores[name] - 1e-12).sum(axis=0)) / 20
-    np.testing.assert_allclose(found.p, expected, atol=1e-12)
-    np.testing.assert_allclose(found.mean, np.mean(null, axis=0), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(calibration.p, expected, atol=1e-12)
+    np.testing.assert_allclose(calibration.mean, np.mean(null, axis=0), rtol=1e-6, atol=1e-9)
 
 
 def nearest(rows: Any) -> Any:
@@ -295,8 +295,8 @@ def test_a_new_closed_form_is_used_and_a_wrong_one_refused(monkeypatch: pytest.M
     a, b = layers_of(20, (6, 8), 0), layers_of(20, (6,), 5)
     scores = measure_grid(["procrustes"], a, b, Settings(k=3))
     monkeypatch.setitem(METRICS, "procrustes", replace(METRICS["procrustes"], null=ClosedForm(moments_of)))
-    found = calibrate(scores, a, b, Settings(k=3), 19, 0.05, 0)["procrustes"]
-    np.testing.assert_allclose(found.z, (scores["procrustes"] - 0.25) / 0.125)
+    calibration = calibrate(scores, a, b, Settings(k=3), 19, 0.05, 0)["procrustes"]
+    np.testing.assert_allclose(calibration.z, (scores["procrustes"] - 0.25) / 0.125)
     one_cell = ClosedForm(lambda sides: NullMoments(np.zeros((1, 1)), np.ones((1, 1))))
     monkeypatch.setitem(METRICS, "procrustes", replace(METRICS["procrustes"], null=one_cell))
     with pytest.raises(ValueError, match=r"procrustes: the null has shape \(1, 1\), the scores \(2, 1\)"):
@@ -327,7 +327,7 @@ def permuted_procrustes(
     """The calibration of a metric whose statistic is a function of an order and of the observed scores (1, 2)."""
     a, b = layers_of(20, (6,), 0), layers_of(20, (6, 8), 5)
     scores = measure_grid(["procrustes"], a, b, Settings(k=3))
-    null = Permutations(lambda a, b: lambda order: under(order, scores["procrustes"]))
+    null = Permutations(lambda a, b, eps: lambda order: under(order, scores["procrustes"]))
     monkeypatch.setitem(METRICS, "procrustes", replace(METRICS["procrustes"], null=null))
     return lambda: calibrate(scores, a, b, Settings(k=3), 19, 0.05, 0)["procrustes"]
 
@@ -352,6 +352,23 @@ def test_a_statistic_of_another_shape_is_refused(
         permuted_procrustes(monkeypatch, lambda order, s: s if unmoved(order) else wrong(s))()
 
 
+def test_a_statistic_has_the_eps_of_the_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    def under(a: Sequence[Moments], b: Sequence[Moments], eps: float) -> Callable[[np.ndarray], np.ndarray]:
+        def scores(order: np.ndarray) -> np.ndarray:
+            moved = [moments(y.rows[order]) for y in b]
+            return np.array([[cka(x, y, eps) for y in moved] for x in a])
+
+        return scores
+
+    monkeypatch.setitem(METRICS, "cka", replace(METRICS["cka"], null=Permutations(under)))
+    a, b = layers_of(20, (6,), 0), layers_of(20, (6, 8), 5)
+    settings = Settings(k=3, eps=0.5)
+    scores = measure_grid(["cka"], a, b, settings)
+    faster = calibrate(scores, a, b, settings, 19, 0.05, 0)["cka"]
+    monkeypatch.setitem(METRICS, "cka", replace(METRICS["cka"], null=Permutations()))
+    np.testing.assert_allclose(faster.mean, calibrate(scores, a, b, settings, 19, 0.05, 0)["cka"].mean, rtol=1e-5)
+
+
 def test_a_statistic_of_unmoved_images_must_be_the_score(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"procrustes: the statistic of unmoved images is 1\.\d+ for layers 0 and 0"):
         permuted_procrustes(monkeypatch, lambda order, s: s + 1)()
@@ -366,9 +383,9 @@ def test_a_new_metric_on_factors_needs_no_statistic(stored: bool, monkeypatch: p
         a, b = ([replace(x, factors=lambda x=x: leading_vectors(x.rows())) for x in side] for side in (a, b))
     monkeypatch.setitem(METRICS, "mine", replace(METRICS["svcca"], null=Permutations()))
     scores = measure_grid(["svcca", "mine"], a, b, Settings(k=5))
-    found = calibrate(scores, a, b, Settings(k=5), 19, 0.05, 0)
-    np.testing.assert_allclose(found["mine"].p, found["svcca"].p)
-    np.testing.assert_allclose(found["mine"].mean, found["svcca"].mean, rtol=1e-9)
+    calibrations = calibrate(scores, a, b, Settings(k=5), 19, 0.05, 0)
+    np.testing.assert_allclose(calibrations["mine"].p, calibrations["svcca"].p)
+    np.testing.assert_allclose(calibrations["mine"].mean, calibrations["svcca"].mean, rtol=1e-9)
 
 
 def test_new_metrics_on_lists(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,9 +400,9 @@ def test_new_metrics_on_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METRICS, "closed", replace(METRICS["mutual_knn"], null=closed))
     a, b = layers_of(40, (12, 20), 0), layers_of(40, (16,), 7)
     scores = measure_grid(["mutual_knn", "jaccard", "closed"], a, b, Settings(k=3))
-    found = calibrate(scores, a, b, Settings(k=3), 39, 0.05, 0)
-    np.testing.assert_allclose(found["jaccard"].p, found["mutual_knn"].p)
-    np.testing.assert_allclose(found["closed"].z, found["mutual_knn"].z)
+    calibrations = calibrate(scores, a, b, Settings(k=3), 39, 0.05, 0)
+    np.testing.assert_allclose(calibrations["jaccard"].p, calibrations["mutual_knn"].p)
+    np.testing.assert_allclose(calibrations["closed"].z, calibrations["mutual_knn"].z)
     with pytest.raises(NotImplementedError, match="lists are relabelled as edges"):
         a[0].relabelled(np.arange(40)).lists()
 
@@ -395,10 +412,15 @@ def test_new_metrics_on_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("cka", {"needs": "kernels"}, "unknown need 'kernels'; allowed: lists, moments"),
         ("ridge", {"null": NoNull(" ")}, "has no null and gives no reason"),
-        ("mutual_knn", {"null": Permutations(lambda a, b: lambda order: order)}, "on lists cannot declare null.stat"),
+        (
+            "mutual_knn",
+            {"null": Permutations(lambda a, b, eps: lambda order: order)},
+            "on lists cannot declare null.stat",
+        ),
         ("cka", {"null": Permutations(exact=mutual_knn_moments)}, "on moments cannot declare null.exact"),
         ("cka", {"backward": True, "scaled": True}, "on moments cannot declare scaled, backward"),
         ("svcca", {"error": lambda a, b: 0.0}, "on factors cannot declare error"),
+        ("cknna_biased", {"minimum_k": 1}, "includes the image itself, so minimum_k is at least 2"),
     ],
 )
 def test_declarations_that_contradict_themselves_are_refused(name: str, changes: dict[str, Any], message: str) -> None:

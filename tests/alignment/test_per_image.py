@@ -69,28 +69,28 @@ def files(tmp_path: Path) -> tuple[sides.Files, sides.Files]:
 
 def test_every_column_is_its_definition() -> None:
     a, b = lists(A), lists(B)
-    found = per_image(a, b, K)
+    columns = per_image(a, b, K)
     own, other = ([set(side.indices[i].tolist()) for i in range(COUNT)] for side in (a, b))
     shared = [own[i] & other[i] for i in range(COUNT)]
-    assert found.shared.tolist() == [len(s) for s in shared]
+    assert columns.shared.tolist() == [len(s) for s in shared]
     for i in range(COUNT):
-        assert set(found.neighbors_a[i][found.is_shared_a[i]].tolist()) == shared[i]
-        assert set(found.neighbors_b[i][found.is_shared_b[i]].tolist()) == shared[i]
+        assert set(columns.neighbors_a[i][columns.is_shared_a[i]].tolist()) == shared[i]
+        assert set(columns.neighbors_b[i][columns.is_shared_b[i]].tolist()) == shared[i]
         mutual = [j for j in shared[i] if i in shared[j]]
         expected = len(mutual) / len(shared[i]) if shared[i] else np.nan
-        assert found.reciprocal[i] == pytest.approx(expected, nan_ok=True)
-        assert found.in_degree_a[i] == sum(i in s for s in own)
-        assert found.in_degree_b[i] == sum(i in s for s in other)
-    assert np.array_equal(found.is_nearest_shared, a.indices[:, 0] == b.indices[:, 0])
-    assert found.similarity_b == pytest.approx(b.similarities.mean(axis=1))
-    assert 0 < found.shared.sum() < COUNT * K
+        assert columns.reciprocal[i] == pytest.approx(expected, nan_ok=True)
+        assert columns.in_degree_a[i] == sum(i in s for s in own)
+        assert columns.in_degree_b[i] == sum(i in s for s in other)
+    assert np.array_equal(columns.is_nearest_shared, a.indices[:, 0] == b.indices[:, 0])
+    assert columns.similarity_b == pytest.approx(b.similarities.mean(axis=1))
+    assert 0 < columns.shared.sum() < COUNT * K
 
 
 def test_the_mean_overlap_is_mutual_knn() -> None:
-    found = per_image(lists(A), lists(B), K)
+    columns = per_image(lists(A), lists(B), K)
     score = measure("mutual_knn", A, B, k=K).value
-    assert found.shared.sum() / (COUNT * K) == score
-    assert found.overlap.mean() == pytest.approx(score, abs=1e-15)
+    assert columns.shared.sum() / (COUNT * K) == score
+    assert columns.overlap.mean() == pytest.approx(score, abs=1e-15)
 
 
 def test_longer_lists_are_cut_to_k_and_shorter_ones_refused() -> None:

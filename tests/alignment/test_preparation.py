@@ -118,10 +118,10 @@ def test_centring_follows_clamping() -> None:
 
 def test_whitened_features_have_the_identity_for_covariance() -> None:
     mixed = features() @ np.random.default_rng(1).standard_normal((20, 20))
-    found = whitened(mixed)
-    assert found.shape == (100, 20)
-    assert np.allclose(found.mean(axis=0), 0, atol=1e-10)
-    assert np.allclose(np.cov(found.T), np.eye(20), atol=1e-8)
+    white = whitened(mixed)
+    assert white.shape == (100, 20)
+    assert np.allclose(white.mean(axis=0), 0, atol=1e-10)
+    assert np.allclose(np.cov(white.T), np.eye(20), atol=1e-8)
 
 
 def test_whitening_does_not_see_linear_maps() -> None:
@@ -136,9 +136,9 @@ def test_whitening_does_not_see_linear_maps() -> None:
 
 def test_whitening_leaves_out_directions_without_variance() -> None:
     doubled = np.concatenate([features(), features()[:, :5], np.ones((100, 1), np.float32)], axis=1)
-    found = whitened(doubled)
-    assert found.shape == (100, 20)
-    assert np.allclose(np.cov(found.T), np.eye(20), atol=1e-6)
+    white = whitened(doubled)
+    assert white.shape == (100, 20)
+    assert np.allclose(np.cov(white.T), np.eye(20), atol=1e-6)
 
 
 def test_whitening_needs_more_images_than_dimensions() -> None:

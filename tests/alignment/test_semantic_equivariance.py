@@ -54,14 +54,14 @@ class Population:
         """Condition -> features of both models. Noise has one direction at all levels, as published."""
         latents = self.random.standard_normal((count, 8))
         turned = latents + 0.8 * self.random.standard_normal(latents.shape)
-        found: dict[str, list[np.ndarray]] = {condition: [] for condition in CONDITIONS}
+        by_condition: dict[str, list[np.ndarray]] = {condition: [] for condition in CONDITIONS}
         for linear in self.maps:
             own, direction = (self.random.standard_normal((count, linear.shape[1])) for _ in "ab")
-            found["clean"].append(latents @ linear + self.own * own)
-            found["equivariance"].append(turned @ linear + self.own * own)
+            by_condition["clean"].append(latents @ linear + self.own * own)
+            by_condition["equivariance"].append(turned @ linear + self.own * own)
             for condition, level in NOISE.items():
-                found[condition].append(latents @ linear + self.own * own + 2 * level * direction)
-        return found
+                by_condition[condition].append(latents @ linear + self.own * own + 2 * level * direction)
+        return by_condition
 
 
 def layers(features: dict[str, list[np.ndarray]], k: int = 10) -> dict[str, semantic.Pair]:
@@ -81,52 +81,54 @@ def measured(pairs: dict[str, semantic.Pair], draws: int = 19, k: int = 10) -> s
 
 def test_it_is_the_mean_over_transformed_images_without_clean() -> None:
     features = Population(2).sample(80)
-    found = measured(layers(features))
+    result = measured(layers(features))
     alone = {condition: measure("cknna", a, b, k=10).value for condition, (a, b) in features.items()}
     clean = alone.pop("clean")
-    assert {name: each.value for name, each in found.transformed.conditions.items()} == pytest.approx(alone)
+    assert {name: each.value for name, each in result.transformed.conditions.items()} == pytest.approx(alone)
     mean = np.mean(list(alone.values()))
-    assert found.transformed.mean.value == pytest.approx(mean)
-    assert found.clean.value == pytest.approx(clean)
-    assert found.change.value == pytest.approx(mean - clean)
-    assert found.relative.value == pytest.approx(mean / clean - 1)
-    assert found.relative.low < found.relative.value < found.relative.high
+    assert result.transformed.mean.value == pytest.approx(mean)
+    assert result.clean.value == pytest.approx(clean)
+    assert result.change.value == pytest.approx(mean - clean)
+    assert result.relative.value == pytest.approx(mean / clean - 1)
+    assert result.relative.low < result.relative.value < result.relative.high
 
 
 def test_its_null_relabels_images_in_all_conditions_alike() -> None:
     pairs = layers(Population(2).sample(80))
-    found = measured(pairs, draws=39)
-    assert found.null is not None
-    assert found.null.p[0, 0] == pytest.approx(1 / 40)
+    result = measured(pairs, draws=39)
+    assert result.null is not None
+    assert result.null.p[0, 0] == pytest.approx(1 / 40)
     # one condition, taken four times, has the null of that condition
     one = measured({"clean": pairs["clean"], **dict.fromkeys("abcd", pairs["equivariance"])}, draws=39)
     single = measured({"clean": pairs["clean"], "a": pairs["equivariance"]}, draws=39)
     assert one.null is not None
     assert single.null is not None
     assert one.null.sd[0, 0] == pytest.approx(single.null.sd[0, 0])
-    assert found.null.sd[0, 0] < single.null.sd[0, 0]
+    assert result.null.sd[0, 0] < single.null.sd[0, 0]
 
 
 def test_a_model_is_robust_where_nothing_changes() -> None:
     pairs = layers(Population(2).sample(60))
     clean = pairs["clean"][0]
-    found = semantic.under_conditions({"same": (clean, clean), "noise": (clean, pairs["noise_0.200"][0])}, Settings(10))
-    assert found.conditions["same"].value == pytest.approx(1)
-    assert found.conditions["same"].error == pytest.approx(0, abs=1e-6)
-    assert found.conditions["noise"].value < 0.9
-    assert found.mean.value == pytest.approx((1 + found.conditions["noise"].value) / 2)
+    robustness = semantic.under_conditions(
+        {"same": (clean, clean), "noise": (clean, pairs["noise_0.200"][0])}, Settings(10)
+    )
+    assert robustness.conditions["same"].value == pytest.approx(1)
+    assert robustness.conditions["same"].error == pytest.approx(0, abs=1e-6)
+    assert robustness.conditions["noise"].value < 0.9
+    assert robustness.mean.value == pytest.approx((1 + robustness.conditions["noise"].value) / 2)
 
 
 def test_an_undefined_condition_leaves_the_mean_undefined_and_the_others_alone() -> None:
     # images that are all orthogonal have no kernel off the diagonal, so the layer has no scale
     flat = layers({"x": [np.eye(60), np.eye(60)]})["x"]
-    found = measured(layers(Population(2).sample(60)) | {"noise_0.050": flat})
-    assert math.isnan(found.transformed.conditions["noise_0.050"].value)
-    assert math.isnan(found.transformed.mean.value)
-    assert math.isnan(found.transformed.mean.low)
-    assert math.isnan(found.relative.value)
-    assert found.null is None
-    assert math.isfinite(found.transformed.conditions["noise_0.100"].value)
+    result = measured(layers(Population(2).sample(60)) | {"noise_0.050": flat})
+    assert math.isnan(result.transformed.conditions["noise_0.050"].value)
+    assert math.isnan(result.transformed.mean.value)
+    assert math.isnan(result.transformed.mean.low)
+    assert math.isnan(result.relative.value)
+    assert result.null is None
+    assert math.isfinite(result.transformed.conditions["noise_0.100"].value)
 
 
 # --- intervals ------------------------------------------------------------------------------------------------------
@@ -182,8 +184,8 @@ def test_intervals_cover_the_truth_of_the_mean_and_of_the_change() -> None:
     population = Population(2)
     rows = []
     for _ in range(200):
-        found = measured(layers(population.sample(150)))
-        estimates = (found.clean, found.transformed.mean, found.change, found.relative)
+        result = measured(layers(population.sample(150)))
+        estimates = (result.clean, result.transformed.mean, result.change, result.relative)
         rows.append([(each.value, each.error, each.low, each.high) for each in estimates])
     values, errors, low, high = np.moveaxis(np.array(rows), -1, 0)
     truth = values.mean(axis=0)

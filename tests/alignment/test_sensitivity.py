@@ -27,7 +27,10 @@ def layers(seed: int, values: np.ndarray) -> dict[str, np.ndarray]:
 def written(tmp_path: Path, width: int, eps: float = 0.0) -> tuple[pd.DataFrame, list[dict[str, np.ndarray]]]:
     """The table of a pair whose study centres features, and the features."""
     features = [layers(seed, values) for seed, values in enumerate(related(width))]
-    files = [write_side(tmp_path / side, side, found, CENTRED) for side, found in zip("ab", features, strict=True)]
+    files = [
+        write_side(tmp_path / side, side, layers_of_side, CENTRED)
+        for side, layers_of_side in zip("ab", features, strict=True)
+    ]
     alignment, calibration = write_settings(tmp_path, eps=eps)
     tsv, parquet = tmp_path / "s.tsv", tmp_path / "s.parquet"
     where, pair = Where("theirs", "clean"), (files[0], files[1])
@@ -58,8 +61,8 @@ def test_every_row_is_the_score_under_its_preparation(tmp_path: Path) -> None:
 def test_what_published_scripts_do_is_pooled_and_has_their_eps(tmp_path: Path) -> None:
     frame, features = written(tmp_path, 12)
     rows = []
-    for found in features:
-        everything = [np.float32(values) for values in found.values()]
+    for layers_of_side in features:
+        everything = [np.float32(values) for values in layers_of_side.values()]
         bound = clamp_bound(everything, 0.95, "per_image")
         rows.append(unit_rows(everything[0], NAMES, PARITY["platonic"], bound))
     for metric in SHOWN:
@@ -67,7 +70,7 @@ def test_what_published_scripts_do_is_pooled_and_has_their_eps(tmp_path: Path) -
         assert frame.loc[("parity platonic", metric), "score"] == pytest.approx(expected, abs=1e-6)
     own = frame.loc[("clamp, per image", "cknna"), "score"]
     assert frame.loc[("parity platonic", "cknna"), "score"] != pytest.approx(own, abs=1e-4)
-    a, b = (np.float32(found["b0"]) for found in features)
+    a, b = (np.float32(layers_of_side["b0"]) for layers_of_side in features)
     expected = measure("cknna", a, b, k=K, eps=PARITY_EPS, preparation=PARITY["vfm-vae"]).value
     assert frame.loc[("parity vfm-vae", "cknna"), "score"] == pytest.approx(expected, abs=1e-9)
     # the same preparation under the eps of the study

@@ -221,7 +221,7 @@ def test_what_only_some_kinds_and_families_need_is_said_once() -> None:
 
 
 def test_a_data_set_of_files_needs_a_path() -> None:
-    assert "datasets.mine: kind 'folder' needs a path" in mistakes(
+    assert "datasets.mine: kind 'folder' needs the key 'path'" in mistakes(
         {"datasets": {"mine": {"kind": "folder", "size": 64}}}
     )
 

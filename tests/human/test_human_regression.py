@@ -20,15 +20,15 @@ def planted(count: int, width: int, targets: int, noise: float, seed: int = 0) -
 def test_every_target_is_that_of_scikit_learn(count: int, width: int) -> None:
     rows, targets = planted(count, width, 6, noise=5.0)
     targets[:, 3] = np.random.default_rng(9).standard_normal(count)
-    found = fit(rows, targets)
+    ridge = fit(rows, targets)
     for m in range(6):
         known = RidgeCV(alphas=ALPHAS, fit_intercept=True).fit(
             rows.astype(np.float64), targets[:, m].astype(np.float64)
         )
-        assert found.alphas[m] == known.alpha_
+        assert ridge.alphas[m] == known.alpha_
         expected = known.predict(rows.astype(np.float64))
-        assert np.abs(found.predict(rows)[:, m] - expected).max() < 1e-6 * max(1, np.abs(expected).max())
-        assert np.abs(found.weights[:, m] - known.coef_).max() < 1e-6
+        assert np.abs(ridge.predict(rows)[:, m] - expected).max() < 1e-6 * max(1, np.abs(expected).max())
+        assert np.abs(ridge.weights[:, m] - known.coef_).max() < 1e-6
 
 
 def test_folds_do_not_see_what_they_predict() -> None:
@@ -47,22 +47,22 @@ def test_a_planted_map_is_found_and_noise_is_not() -> None:
     rows, targets = planted(300, 20, 3, noise=0.1)
     targets[:, 2] = np.random.default_rng(5).standard_normal(300)
     predicted = cross_predicted(rows, targets, np.arange(300) % 5)
-    found = explained(targets, predicted, np.random.default_rng(0))
-    assert found.values[:2].min() > 0.99
-    assert found.low[2] < 0.01
-    assert abs(found.values[2]) < 0.1
-    assert (found.low < found.values).all()
-    assert (found.values < found.high).all()
-    assert np.abs(found.per_fold.mean(axis=0)[:2] - found.values[:2]).max() < 0.01
+    r2 = explained(targets, predicted, np.random.default_rng(0))
+    assert r2.values[:2].min() > 0.99
+    assert r2.low[2] < 0.01
+    assert abs(r2.values[2]) < 0.1
+    assert (r2.low < r2.values).all()
+    assert (r2.values < r2.high).all()
+    assert np.abs(r2.per_fold.mean(axis=0)[:2] - r2.values[:2]).max() < 0.01
 
 
 def test_r2_within_folds_is_that_of_scikit_learn() -> None:
     rows, targets = planted(50, 10, 1, noise=3.0)
     folds = np.arange(50) % 5
-    found = explained(targets, cross_predicted(rows, targets, folds), np.random.default_rng(0))
+    r2 = explained(targets, cross_predicted(rows, targets, folds), np.random.default_rng(0))
     for fold in range(5):
         known = RidgeCV(alphas=ALPHAS).fit(rows[folds != fold], targets[folds != fold, 0])
-        assert found.per_fold[fold, 0] == pytest.approx(
+        assert r2.per_fold[fold, 0] == pytest.approx(
             known.score(rows[folds == fold], targets[folds == fold, 0]), abs=1e-5
         )
 

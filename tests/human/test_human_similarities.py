@@ -19,10 +19,10 @@ NAMES = ["owl", "cat", "bat1", "dog", "ant"]
 
 
 def matrix(count: int = 5, seed: int = 0) -> np.ndarray:
-    found = np.random.default_rng(seed).random((count, count))
-    found = found + found.T
-    np.fill_diagonal(found, 0)
-    return found
+    values = np.random.default_rng(seed).random((count, count))
+    values = values + values.T
+    np.fill_diagonal(values, 0)
+    return values
 
 
 def published(folder: Path, values: np.ndarray, names: list[str]) -> dict[str, str]:
@@ -40,16 +40,16 @@ def read(entry: dict[str, Any], measures: str = "dissimilarity") -> Any:
 
 def test_all_layouts_say_the_same(tmp_path: Path) -> None:
     values = matrix()
-    found = read(published(tmp_path, values, NAMES))
-    assert found.names == tuple(NAMES)
-    assert np.array_equal(found.values, -values)
+    similarities = read(published(tmp_path, values, NAMES))
+    assert similarities.names == tuple(NAMES)
+    assert np.array_equal(similarities.values, -values)
     np.save(tmp_path / "m.npy", values)
     np.savetxt(tmp_path / "m.csv", values, delimiter=",")
     (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n")
     for name in ("m.npy", "m.csv"):
         other = read({"path": str(tmp_path / name), "names": str(tmp_path / "names.txt")}, "similarity")
         np.testing.assert_allclose(other.values, values)
-        assert other.names == found.names
+        assert other.names == similarities.names
 
 
 @pytest.mark.parametrize(
@@ -75,11 +75,11 @@ def test_what_cannot_be_used_is_refused(
 def test_correlations_are_those_of_scipy() -> None:
     people, model = matrix(30), matrix(30) + 0.5 * matrix(30, 1)
     above = np.triu_indices(30, 1)
-    found = rsa(people, model, keyed(0, "bootstrap", "similarities"))
-    assert found.spearman == pytest.approx(spearmanr(people[above], model[above]).statistic)
-    assert found.pearson == pytest.approx(pearsonr(people[above], model[above]).statistic)
-    assert found.spearman_low < found.spearman < found.spearman_high
-    assert found == rsa(people, model, keyed(0, "bootstrap", "similarities"))
+    correlations = rsa(people, model, keyed(0, "bootstrap", "similarities"))
+    assert correlations.spearman == pytest.approx(spearmanr(people[above], model[above]).statistic)
+    assert correlations.pearson == pytest.approx(pearsonr(people[above], model[above]).statistic)
+    assert correlations.spearman_low < correlations.spearman < correlations.spearman_high
+    assert correlations == rsa(people, model, keyed(0, "bootstrap", "similarities"))
     with pytest.raises(ValueError, match="all pairs of objects are equally similar"):
         rsa(people, np.ones((30, 30)), keyed(0, "bootstrap", "similarities"))
 
@@ -95,8 +95,8 @@ def test_intervals_hold_what_they_are_of() -> None:
     for trial in range(20):
         rows = draws.choice(2000, 48, replace=False)
         a, b = latent[rows], noisy[rows]
-        found = rsa(a @ a.T, b @ b.T, keyed(trial, "bootstrap", "similarities"))
-        held += found.pearson_low <= truth <= found.pearson_high
+        correlations = rsa(a @ a.T, b @ b.T, keyed(trial, "bootstrap", "similarities"))
+        held += correlations.pearson_low <= truth <= correlations.pearson_high
     assert held >= 16
 
 

@@ -43,13 +43,13 @@ def test_human_dimensions_predict_human_choices_as_published(
 
 def test_likelihood_of_human_choices(people: Triplets, vice: np.ndarray) -> None:
     similarities, _ = pair_similarities(vice, people, "dot")
-    found = likelihood(similarities)
-    assert found.nll == pytest.approx(0.83652, abs=5e-6)
-    assert found.fitted < found.nll
+    fitted = likelihood(similarities)
+    assert fitted.nll == pytest.approx(0.83652, abs=5e-6)
+    assert fitted.fitted < fitted.nll
     # the fit is where the slope vanishes: no temperature nearby is better
     for factor in (0.99, 1.01):
-        assert likelihood(similarities / (found.temperature * factor)).nll > found.fitted
-    assert likelihood(similarities / found.temperature).nll == pytest.approx(found.fitted, abs=1e-12)
+        assert likelihood(similarities / (fitted.temperature * factor)).nll > fitted.fitted
+    assert likelihood(similarities / fitted.temperature).nll == pytest.approx(fitted.fitted, abs=1e-12)
 
 
 def test_a_representation_that_knows_nothing_has_an_infinite_temperature() -> None:
@@ -60,11 +60,11 @@ def test_a_representation_that_knows_nothing_has_an_infinite_temperature() -> No
 
 
 def test_human_ceilings(people: Triplets) -> None:
-    found = ceilings(people)
-    assert found is not None
-    assert found.majority == pytest.approx(0.67221, abs=5e-6)
-    assert found.leave_one_out == pytest.approx(0.64379, abs=5e-6)
-    assert (found.triplets, found.choices) == (1000, 20000)
+    ceiling = ceilings(people)
+    assert ceiling is not None
+    assert ceiling.majority == pytest.approx(0.67221, abs=5e-6)
+    assert ceiling.leave_one_out == pytest.approx(0.64379, abs=5e-6)
+    assert (ceiling.triplets, ceiling.choices) == (1000, 20000)
     assert ceilings(people.taken(np.array([0, 1]))) is None
     distinct_triplets, counts = votes(people)
     assert (distinct_triplets[:, :2] < distinct_triplets[:, 1:]).all()
@@ -94,19 +94,19 @@ def test_many_clusters_have_the_error_of_a_sample(monkeypatch: pytest.MonkeyPatc
     groups = np.arange(4000) // 2
     drawn = clustered(gained, groups, seed=0)
     monkeypatch.setattr("diffalign.human.ceilings._MOST_CLUSTERS", 10)
-    found = clustered(gained, groups, seed=0)
-    assert (drawn.method, found.method) == ("bootstrap", "sandwich")
-    assert found.errors[0] == pytest.approx(drawn.errors[0], rel=0.05)
-    assert found.low[0] == pytest.approx(drawn.low[0], abs=1e-3)
+    linearised = clustered(gained, groups, seed=0)
+    assert (drawn.method, linearised.method) == ("bootstrap", "sandwich")
+    assert linearised.errors[0] == pytest.approx(drawn.errors[0], rel=0.05)
+    assert linearised.low[0] == pytest.approx(drawn.low[0], abs=1e-3)
     pairs = gained.reshape(-1, 2).mean(axis=1)
-    assert found.errors[0] == pytest.approx(pairs.std(ddof=1) / np.sqrt(len(pairs)))
+    assert linearised.errors[0] == pytest.approx(pairs.std(ddof=1) / np.sqrt(len(pairs)))
 
 
 def test_ties_on_a_binarised_embedding(people: Triplets, vice: np.ndarray) -> None:
-    found = odd_one_out((vice > 0.5).astype(np.float32), people, "dot")
-    assert found.credit("published").mean() == pytest.approx(0.6199, abs=1e-4)
-    assert found.credit().mean() == pytest.approx(0.5713, abs=1e-4)
-    assert 0.3 < found.tie_rate < 0.32
+    choices = odd_one_out((vice > 0.5).astype(np.float32), people, "dot")
+    assert choices.credit("published").mean() == pytest.approx(0.6199, abs=1e-4)
+    assert choices.credit().mean() == pytest.approx(0.5713, abs=1e-4)
+    assert 0.3 < choices.tie_rate < 0.32
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean", "dot"])
@@ -115,9 +115,9 @@ def test_choices_of_the_published_code(distance: str) -> None:
         features, objects = file["features"], file["triplets"]
     expected = json.loads(golden("odd_one_out.json").read_text())["values"][distance]
     triplets = Triplets(objects.astype(np.int32), len(features))
-    found = odd_one_out(features, triplets, distance)
-    assert found.odd[: len(expected["choices_head"])].tolist() == expected["choices_head"]
-    assert found.credit("published").mean() == pytest.approx(expected["exact"], abs=1e-7)
+    choices = odd_one_out(features, triplets, distance)
+    assert choices.odd[: len(expected["choices_head"])].tolist() == expected["choices_head"]
+    assert choices.credit("published").mean() == pytest.approx(expected["exact"], abs=1e-7)
     similarities, _ = pair_similarities(features, triplets, "dot")
     shares = np.exp(similarities - similarities.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
@@ -139,8 +139,8 @@ def test_fair_ties_share_one_credit() -> None:
     # two objects alike and a third: both pairs with the third are equal
     rows = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     alike = Triplets(np.array([[0, 2, 1], [1, 0, 2], [2, 1, 0]], np.int32), 3)
-    found = odd_one_out(rows, alike)
-    assert found.credit().tolist() == [0, 1, 0]
+    choices = odd_one_out(rows, alike)
+    assert choices.credit().tolist() == [0, 1, 0]
     flat = odd_one_out(np.ones((3, 2)), alike)
     assert flat.credit() == pytest.approx([CHANCE] * 3)
     assert flat.odd.tolist() == [-1, -1, -1]
@@ -161,9 +161,9 @@ def test_accuracy_of_every_object_and_category() -> None:
     assert means[:4].tolist() == pytest.approx([1 / 3, 1 / 3, 1, 0])
     assert np.isnan(means[4])
     members = np.array([[False, False, True, True, False], [False, False, False, False, True]])
-    found, sizes = per_category(np.array([1.0, 0.0, 0.0]), triplets, members)
-    assert (found[0], sizes.tolist()) == (pytest.approx(1 / 3), [3, 0])
-    assert np.isnan(found[1])
+    means_of_categories, sizes = per_category(np.array([1.0, 0.0, 0.0]), triplets, members)
+    assert (means_of_categories[0], sizes.tolist()) == (pytest.approx(1 / 3), [3, 0])
+    assert np.isnan(means_of_categories[1])
 
 
 def test_published_layouts_hold_the_same_choices(tmp_path: Path) -> None:
@@ -188,8 +188,8 @@ def test_published_layouts_hold_the_same_choices(tmp_path: Path) -> None:
 )
 def test_numbers_are_separated_by_commas_or_white_space(tmp_path: Path, text: str) -> None:
     (tmp_path / "triplets.txt").write_text(text, newline="")
-    found = read_triplets(tmp_path / "triplets.txt", 3, first=0, odd="last")
-    assert found.objects.tolist() == [[2, 1, 0], [1, 2, 0]]
+    triplets = read_triplets(tmp_path / "triplets.txt", 3, first=0, odd="last")
+    assert triplets.objects.tolist() == [[2, 1, 0], [1, 2, 0]]
 
 
 @pytest.mark.parametrize(

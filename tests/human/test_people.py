@@ -73,8 +73,8 @@ def _check_regression(folder: Path, bundle: str) -> None:
     layers = json.loads((folder / f"{bundle}.json").read_text())["layers"]
     # what is learned from dimensions of people predicts them better than cosines do, and no better than people
     raw = pd.read_csv(folder.parents[2] / f"odd_one_out/things/clean/{bundle}.tsv", sep="\t").set_index("layer")
-    for layer, found in layers.items():
-        assert raw.loc[layer, "accuracy"] < found["accuracy"] < 0.64379
+    for layer, values in layers.items():
+        assert raw.loc[layer, "accuracy"] < values["accuracy"] < 0.64379
 
 
 def test_the_published_grid_is_planned_in_seconds(fresh: Workflow, tmp_path: Path) -> None:

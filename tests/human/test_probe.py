@@ -69,8 +69,8 @@ def test_objective_of_the_published_code(bias: bool) -> None:
         assert np.abs(offsets.grad.numpy() - arrays["grad_b_True"]).max() < 1e-5
     map_ = Transform(arrays[f"W_{bias}"], arrays["b_True"] if bias else None, prepared.mean, prepared.std)
     triplets = Triplets(arrays["triplets"].astype(np.int32), 40)
-    found = odd_one_out(map_.apply(arrays["features_raw"]), triplets, "dot").credit()
-    assert found.mean() == pytest.approx(expected["accuracy"])
+    credit = odd_one_out(map_.apply(arrays["features_raw"]), triplets, "dot").credit()
+    assert credit.mean() == pytest.approx(expected["accuracy"])
 
 
 def test_partition_of_the_published_code() -> None:
@@ -95,11 +95,11 @@ def planted() -> tuple[dict[str, np.ndarray], Triplets]:
 def test_a_planted_map_is_found_on_objects_never_seen(planted: tuple[dict[str, np.ndarray], Triplets]) -> None:
     layers, triplets = planted
     plan = Plan(settings=(Setting(1e-4, 1e-2),), schedule=QUICK)
-    found = probe(layers, named(240), triplets, plan, 0, CPU)["b0"]
-    assert 0.3 < found.before.mean() < 0.4
-    assert found.after.mean() > 0.95
-    assert len(found.transforms) == 3
-    assert all(transform.mean is not None for transform in found.transforms)
+    probed = probe(layers, named(240), triplets, plan, 0, CPU)["b0"]
+    assert 0.3 < probed.before.mean() < 0.4
+    assert probed.after.mean() > 0.95
+    assert len(probed.transforms) == 3
+    assert all(transform.mean is not None for transform in probed.transforms)
 
 
 def test_noise_is_not_improved() -> None:
@@ -108,13 +108,13 @@ def test_noise_is_not_improved() -> None:
     triplets = judged(draws.standard_normal((90, 3)), 20_000, 4)
     layers = {"b0": draws.standard_normal((90, 40)).astype(np.float32)}
     plan = Plan(pca=20, settings=grid([1e-3, 1e-1], [1e-3, 1e-2]), schedule=QUICK)
-    found = probe(layers, named(90), triplets, plan, 0, CPU)["b0"]
-    gain = clustered((found.after - found.before)[None], triplets.groups[found.tested], 0)
-    objects = np.unique(triplets.objects[found.tested])
+    probed = probe(layers, named(90), triplets, plan, 0, CPU)["b0"]
+    gain = clustered((probed.after - probed.before)[None], triplets.groups[probed.tested], 0)
+    objects = np.unique(triplets.objects[probed.tested])
     assert len(objects) == 90
     # objects recur in triplets, so the spread over triplets is too small: three of it
     assert abs(gain.means[0]) < max(3 * gain.errors[0], 0.05)
-    assert found.after.mean() == pytest.approx(1 / 3, abs=0.06)
+    assert probed.after.mean() == pytest.approx(1 / 3, abs=0.06)
 
 
 def test_splits_share_no_object(planted: tuple[dict[str, np.ndarray], Triplets]) -> None:
@@ -170,13 +170,13 @@ def test_probes_are_trained_together_as_alone(planted: tuple[dict[str, np.ndarra
     start = np.random.default_rng(0).standard_normal((12, 12)).astype(np.float32) * np.float32(1e-3)
     settings = grid([1e-3, 1.0], [1e-3, 1e-2])
     together = train([rows] * 4, triplets, split, settings, schedule, [start] * 4, "0", 0, CPU)
-    for setting, found in zip(settings, together, strict=True):
+    for setting, fitted in zip(settings, together, strict=True):
         alone = train([rows], triplets, split, [setting], schedule, [start], "0", 0, CPU)[0]
-        assert found.epoch == alone.epoch
-        assert found.losses == pytest.approx(alone.losses, rel=1e-4)
-        assert np.abs(found.weights - alone.weights).max() < 1e-4
-        assert found.bias is not None
-    assert len({found.losses for found in together}) == 4
+        assert fitted.epoch == alone.epoch
+        assert fitted.losses == pytest.approx(alone.losses, rel=1e-4)
+        assert np.abs(fitted.weights - alone.weights).max() < 1e-4
+        assert fitted.bias is not None
+    assert len({fitted.losses for fitted in together}) == 4
 
 
 def test_training_that_was_killed_goes_on(
@@ -246,8 +246,8 @@ def test_transforms_of_every_published_layout(tmp_path: Path) -> None:
     nested: defaultdict[str, dict[str, dict[str, np.ndarray]]] = defaultdict(dict)
     nested["custom"]["clip"] = {"penultimate": weights}
     (tmp_path / "d.pkl").write_bytes(pickle.dumps(nested))
-    found = read_transform(tmp_path / "d.pkl", ("custom", "clip", "penultimate"))
-    assert np.array_equal(found.weights, weights)
+    transform = read_transform(tmp_path / "d.pkl", ("custom", "clip", "penultimate"))
+    assert np.array_equal(transform.weights, weights)
     with pytest.raises(TransformError, match="has no 'logits'; there: penultimate"):
         read_transform(tmp_path / "d.pkl", ("custom", "clip", "logits"))
 

@@ -39,10 +39,12 @@ def test_blocks_of_columns_say_what_the_dense_rows_say(distance: str) -> None:
     flat, triplets = tokens().reshape(OBJECTS, -1), choices(500)
     dense, sizes = pair_similarities(flat, triplets, distance)
     for memory_mb in (1000, 0):
-        found, of = similarities_of_products(products(flat, memory_mb), triplets, distance)
-        np.testing.assert_allclose(found, dense, rtol=1e-10, atol=1e-10 * sizes.max())
+        similarities, of = similarities_of_products(products(flat, memory_mb), triplets, distance)
+        np.testing.assert_allclose(similarities, dense, rtol=1e-10, atol=1e-10 * sizes.max())
         np.testing.assert_allclose(of, sizes, rtol=1e-10)
-        assert np.array_equal(closest_pairs(triplets.objects, found, of), closest_pairs(triplets.objects, dense, sizes))
+        assert np.array_equal(
+            closest_pairs(triplets.objects, similarities, of), closest_pairs(triplets.objects, dense, sizes)
+        )
 
 
 @pytest.mark.parametrize("count", [3, 10, OBJECTS - 1])
@@ -59,10 +61,10 @@ def test_components_are_those_of_scikit_learn(count: int) -> None:
 
 
 def test_pooling_does_not_depend_on_blocks() -> None:
-    found = tokens()
-    for pooling, expected in (("mean", found.astype(np.float64).mean(1)), ("max", found.max(1))):
+    values = tokens()
+    for pooling, expected in (("mean", values.astype(np.float64).mean(1)), ("max", values.max(1))):
         for memory_mb in (1000, 0):
-            np.testing.assert_allclose(pooled(found, pooling, memory_mb), expected, rtol=1e-12)
+            np.testing.assert_allclose(pooled(values, pooling, memory_mb), expected, rtol=1e-12)
 
 
 def test_similarities_are_of_as_many_objects_as_triplets() -> None:
@@ -91,10 +93,10 @@ def test_tokens_come_back_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         write_tokens(tmp_path / "t", names, batches(values, names), {"bundle": "x"})
     assert "un-pooled features take 0.00 GB" in caplog.text
     assert "b0 4 x 5 x 3, b1 4 x 5 x 3" in caplog.text
-    found = read_tokens(tmp_path / "t")
-    assert (found.names, found.recipe, list(found.layers)) == (("a", "b", "c", "d"), {"bundle": "x"}, ["b0", "b1"])
-    assert isinstance(found.layers["b0"], np.memmap)
-    assert np.array_equal(found.layers["b1"], 2 * values)
+    stored = read_tokens(tmp_path / "t")
+    assert (stored.names, stored.recipe, list(stored.layers)) == (("a", "b", "c", "d"), {"bundle": "x"}, ["b0", "b1"])
+    assert isinstance(stored.layers["b0"], np.memmap)
+    assert np.array_equal(stored.layers["b1"], 2 * values)
     (tmp_path / "t/layers.json").unlink()
     with pytest.raises(StoreError, match="missing, so the folder is not whole"):
         read_tokens(tmp_path / "t")

@@ -60,16 +60,16 @@ def test_real_choices_and_features_in_another_order_meet_by_name(fresh: Workflow
     overlay = study(tmp_path, distance="dot", analyses=["odd_one_out", "regression", "probe"], probe=asked)
     done = fresh.run(overlay=overlay)
     assert done.code == 0, done.output
-    found = fresh.directory / "results/odd_one_out/things/clean"
-    table = pd.read_csv(found / "vice.tsv", sep="\t").set_index("layer")
+    folder = fresh.directory / "results/odd_one_out/things/clean"
+    table = pd.read_csv(folder / "vice.tsv", sep="\t").set_index("layer")
     assert table["accuracy"].to_dict() == {"b0": pytest.approx(0.55, abs=0.02), "b1": pytest.approx(0.63565)}
     assert table.loc["b1", "nll"] == pytest.approx(0.83652, abs=5e-6)
     assert table.loc["b1", "error_both"] > table.loc["b1", "error_people"] > table.loc["b1", "error_triplets"]
-    recipe = json.loads((found / "vice.json").read_text())
+    recipe = json.loads((folder / "vice.json").read_text())
     assert recipe["people"]["choices"]["ceilings"]["majority"] == pytest.approx(0.67221, abs=5e-6)
     assert recipe["people"]["choices"]["people"] == 325
     assert recipe["people"]["triplets"]["sha256"].startswith("f2593378")
-    with np.load(found / "vice.npz") as file:
+    with np.load(folder / "vice.npz") as file:
         assert file["closest"].shape == (2, 20000)
         assert file["objects"].shape == (2, 1854)
         assert file["layers"].tolist() == ["b0", "b1"]
@@ -104,9 +104,9 @@ def _check_table(stem: Path) -> None:
         ("regression", {"r2": "r2"}),
         ("probe", {"before": "before", "after_high": "after_high"}),
     ):
-        found = pd.read_csv(results / f"{analysis}/things/clean/vice.tsv", sep="\t").groupby("layer")
+        layers = pd.read_csv(results / f"{analysis}/things/clean/vice.tsv", sep="\t").groupby("layer")
         for column, source in columns.items():
-            assert table[column].to_dict() == pytest.approx(found[source].mean().to_dict())
+            assert table[column].to_dict() == pytest.approx(layers[source].mean().to_dict())
     recipe = json.loads((results / "regression/things/clean/vice.json").read_text())
     assert table.loc["b0", "predicted"] == pytest.approx(recipe["layers"]["b0"]["accuracy"])
     assert pd.isna(b1["t"])
@@ -132,8 +132,8 @@ def _check_probe(folder: Path) -> None:
     assert table.loc["b1", "gain"] == pytest.approx(table.loc["b1", "after"] - table.loc["b1", "before"])
     transforms = sorted(str(path.relative_to(folder / "vice")) for path in (folder / "vice").rglob("*.npz"))
     assert transforms == [f"{layer}/fold{fold}.npz" for layer in ("b0", "b1") for fold in range(3)]
-    found = read_transform(folder / "vice/b1/fold0.npz")
-    assert (found.weights.shape, found.mean is not None) == ((42, 42), True)
+    transform = read_transform(folder / "vice/b1/fold0.npz")
+    assert (transform.weights.shape, transform.mean is not None) == ((42, 42), True)
     recipe = json.loads((folder / "vice.json").read_text())
     assert np.array(recipe["layers"]["b0"]["losses"]).shape == (3, 2)
     assert not list((folder.parents[2] / "checkpoints").rglob("*.pt"))
@@ -203,21 +203,21 @@ def concepts(path: Path, *names: str) -> Path:
 
 
 def test_every_concept_has_an_image(tmp_path: Path) -> None:
-    found = read_concepts(concepts(tmp_path / "c.tsv", "bat2", "ant", "bat1"))
-    assert [(c.word, c.description, c.categories) for c in found[:1]] == [("bat", "bat", ("animal", "food"))]
+    objects = read_concepts(concepts(tmp_path / "c.tsv", "bat2", "ant", "bat1"))
+    assert [(c.word, c.description, c.categories) for c in objects[:1]] == [("bat", "bat", ("animal", "food"))]
     folder = tmp_path / "images"
     folder.mkdir()
     for name in ("ant", "bat1", "bat2"):
         Image.new("RGB", (8, 8)).save(folder / f"{name}.jpg")
-    assert [(s.name, s.label_index) for s in concept_images(folder, found)] == [("ant", 1), ("bat1", 2), ("bat2", 0)]
+    assert [(s.name, s.label_index) for s in concept_images(folder, objects)] == [("ant", 1), ("bat1", 2), ("bat2", 0)]
     (folder / "bat1.jpg").unlink()
     with pytest.raises(StoreError, match="1 concepts have no image, first: bat1"):
-        concept_images(folder, found)
+        concept_images(folder, objects)
     (folder / "ant.jpg").rename(folder / "bat1.jpg")
     Image.new("RGB", (8, 8)).save(folder / "ant.jpg")
     Image.new("RGB", (8, 8)).save(folder / "cat.jpg")
     with pytest.raises(StoreError, match="1 images are of no concept, first: cat"):
-        concept_images(folder, found)
+        concept_images(folder, objects)
 
 
 def test_files_that_are_no_concepts_are_refused(tmp_path: Path) -> None:
@@ -239,20 +239,20 @@ def test_people_are_kept_in_order_of_name(tmp_path: Path) -> None:
     triplets = Triplets(np.array([[0, 1, 2]], np.int32), 3, np.array([7]))
     dimensions = np.array([[0.0], [1.0], [2.0]], np.float32)
     write_people(tmp_path / "p.npz", ordered(listed, triplets, dimensions, {"a": 1}))
-    found = read_people(tmp_path / "p.npz")
-    assert found.names == ("ant", "bat1", "cat")
-    assert [found.names[i] for i in found.triplets.objects[0]] == ["cat", "ant", "bat1"]
-    assert found.dimensions is not None
-    assert found.dimensions.ravel().tolist() == [1, 2, 0]
-    assert (found.words, found.categories, found.facts) == (("ant", "bat", "cat"), ("animal", "food"), {"a": 1})
-    assert found.members.shape == (2, 3)
+    people = read_people(tmp_path / "p.npz")
+    assert people.names == ("ant", "bat1", "cat")
+    assert [people.names[i] for i in people.triplets.objects[0]] == ["cat", "ant", "bat1"]
+    assert people.dimensions is not None
+    assert people.dimensions.ravel().tolist() == [1, 2, 0]
+    assert (people.words, people.categories, people.facts) == (("ant", "bat", "cat"), ("animal", "food"), {"a": 1})
+    assert people.members.shape == (2, 3)
     with pytest.raises(StoreError, match="expected one row for each of 3 concepts"):
         ordered(listed, triplets, dimensions[:2], {})
     files = {"b0": tmp_path / "b0.pt"}
     rows = np.zeros((3, 2), np.float32)
     bundles.write(files, tmp_path / "layers.json", ("ant", "bat1", "dog"), lambda _: rows, {"bundle": "x"}, {"b0": "0"})
     with pytest.raises(StoreError, match=r"1 only in .*p\.npz: cat; 1 only in .*b0\.pt: dog"):
-        layer_of(read_bundle(tmp_path / "layers.json"), "b0", found)
+        layer_of(read_bundle(tmp_path / "layers.json"), "b0", people)
     (tmp_path / "q.npz").write_bytes(b"no")
     with pytest.raises(StoreError, match="cannot be read as a file of people's choices"):
         read_people(tmp_path / "q.npz")

@@ -98,7 +98,5 @@ def test_what_contradicts_itself_in_an_entry() -> None:
     of_table = KINDS["table"].mistakes
     assert list(of_table({"path": "x", "columns": {"caption": "a"}})) == []
     assert [key for key, _ in of_table({"columns": {}, "path": "x", "hub": {"repository": "a/b"}})] == ["", "columns"]
-    assert list(of_table({"path": "x", "columns": {"image": "a"}})) == [("", "missing key 'size'")]
     assert [key for key, _ in of_table({"path": "x", "size": 8, "columns": {"caption": "a"}})] == ["size"]
-    assert list(KINDS["things"].mistakes({"path": "x"})) == [("", "with images (path), kind 'things' needs a size")]
     assert list(KINDS["folder"].mistakes({})) == []

@@ -219,7 +219,7 @@ def _permuted(
         null = METRICS[name].null
         if isinstance(null, Permutations) and null.statistic is not None:
             prepared = [[prepare(METRICS[name].needs, layer, settings) for layer in side] for side in (a, b)]
-            statistics[name] = null.statistic(prepared[0], prepared[1])
+            statistics[name] = null.statistic(prepared[0], prepared[1], settings.eps)
             _check_statistic(name, scores, statistics[name](np.arange(a[0].count)))
         elif name not in on_lists:
             measured_again.append(name)

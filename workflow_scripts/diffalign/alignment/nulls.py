@@ -29,8 +29,11 @@ def permutations(count: int, draws: int, seed: int) -> Iterator[NDArray[np.intp]
         yield generator.permutation(count)
 
 
-def svcca_under(a: Sequence[Factors], b: Sequence[Factors]) -> Callable[[NDArray[np.intp]], Grid]:
-    """The permutation statistic of SVCCA: a function from an order (N,) of the images of B to scores (L_A, L_B)."""
+def svcca_under(a: Sequence[Factors], b: Sequence[Factors], eps: float = 0.0) -> Callable[[NDArray[np.intp]], Grid]:
+    """The permutation statistic of SVCCA: a function from an order (N,) of the images of B to scores (L_A, L_B).
+
+    eps: unused, since SVCCA has no denominator.
+    """
     r = SVCCA_DIMENSIONS
     full_a, full_b = ([i for i, side in enumerate(layers) if side.vectors.shape[1] == r] for layers in (a, b))
     left = np.concatenate([a[i].vectors for i in full_a], axis=1) if full_a else np.empty((a[0].count, 0))

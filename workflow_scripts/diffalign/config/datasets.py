@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from diffalign.config.fields import Count, Listed, NonEmpty, Section, Sha256, Text, Word
+from diffalign.config.fields import Count, Listed, NonEmpty, OneOf, Section, Sha256, Text, Word
 from diffalign.specs import Dataset, SimilarityFile, SourceFile, Texts, TripletFile
+from diffalign.stimuli.kinds import KINDS
 
 ColumnNames = str | NonEmpty[str] | None
 
@@ -93,7 +94,7 @@ class HubTable(Section):
 class DatasetEntry(Section):
     """A set of images, of texts, or of names of features."""
 
-    kind: Literal["photographs", "folder", "synsets", "transformed", "table", "things", "precomputed"] = Field(
+    kind: Annotated[str, OneOf(tuple(KINDS))] = Field(
         description=(
             "photographs: crops of the photographs that ship with scikit-image and scikit-learn. folder: the images of "
             "one flat folder. synsets: one folder a class, as ImageNet's validation set is usually unpacked. "
@@ -226,46 +227,16 @@ class Things:
         )
 
 
-# the keys of an entry that each kind reads beside `kind`
-_OF_IMAGES = frozenset({"size", "texts", "words"})
-_KEYS = {
-    "photographs": _OF_IMAGES | {"per_photograph"},
-    "folder": _OF_IMAGES | {"path", "square", "sample", "labels"},
-    "synsets": _OF_IMAGES | {"path", "square", "sample"},
-    "transformed": _OF_IMAGES | {"path", "sample", "labels"},
-    "table": _OF_IMAGES | {"path", "square", "sample", "columns", "caption_index", "prompt", "hub"},
-    "things": _OF_IMAGES | {"path", "square", "concepts", "dimensions", "triplets", "similarities"},
-    "precomputed": frozenset[str](),
-}
-
-
 def check(name: str, entry: DatasetEntry) -> Iterator[str]:
     """Mistakes that one key does not show: keys of another kind, and what a kind needs."""
-    place, kind, given = f"datasets.{name}", entry.kind, entry.model_fields_set
-    for key in sorted(given - _KEYS[kind] - {"kind"}):
-        yield f"{place}.{key}: means nothing for kind '{kind}'"
-    if kind in ("photographs", "folder", "synsets", "transformed") and entry.size is None:
+    place, kind = f"datasets.{name}", KINDS[entry.kind]
+    given = entry.model_dump(exclude_unset=True)
+    for key in sorted(set(given) - kind.known):
+        yield f"{place}.{key}: means nothing for kind '{entry.kind}'"
+    for key in sorted(kind.needs):
+        if not given.get(key):
+            yield f"{place}: kind '{entry.kind}' needs the key '{key}'"
+    if entry.size is None and kind.has_images(entry.record()):
         yield f"{place}: missing key 'size'"
-    if kind in ("folder", "synsets", "transformed") and not entry.path:
-        yield f"{place}: kind '{kind}' needs a path"
-    if kind == "table":
-        yield from _table_mistakes(place, entry)
-    if kind == "things":
-        if entry.path and not entry.size:
-            yield f"{place}: with images (path), kind 'things' needs a size"
-        for key in ("concepts", "triplets"):
-            if not getattr(entry, key):
-                yield f"{place}: kind 'things' needs the key '{key}'"
-
-
-def _table_mistakes(place: str, entry: DatasetEntry) -> Iterator[str]:
-    if bool(entry.path) == bool(entry.hub):
-        yield f"{place}: kind 'table' needs a path or a repository of the hub, one of the two"
-    columns = entry.columns
-    if not any((columns.image, columns.caption, columns.description, columns.label)):
-        yield f"{place}.columns: says neither where images are nor where texts are"
-    if columns.image and not entry.size:
-        yield f"{place}: missing key 'size'"
-    for key in () if columns.image else ("size", "square"):
-        if key in entry.model_fields_set:
-            yield f"{place}.{key}: means nothing without images; say columns.image"
+    for key, message in kind.mistakes(given):
+        yield f"{place}.{key}: {message}" if key else f"{place}: {message}"

@@ -9,6 +9,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from diffalign.names import nearest
+
 T = TypeVar("T")
 
 
@@ -58,6 +60,25 @@ class Matching:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return {**handler(schema), "pattern": f"^(?:{self.pattern})$"}
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Text must be one of some words, which another module declares."""
+
+    words: tuple[str, ...]
+
+    def check(self, value: str) -> str:
+        """Raises PydanticCustomError that offers the nearest word."""
+        if value not in self.words:
+            raise mistake(f"'{value}' is not allowed{nearest(value, self.words)}")
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "enum": list(self.words)}
 
 
 class Distinct:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from diffalign.config.fields import Section
+from diffalign.config.fields import OneOf, Section
 from diffalign.config.study import Configuration
 
 
@@ -109,6 +109,9 @@ def _type(annotation: Any, field: FieldInfo | None = None) -> str:
         text = "mapping"
     else:
         text = _WORDS.get(annotation, str(annotation))
+    words = [each for each in (field.metadata if field is not None else ()) if isinstance(each, OneOf)]
+    if words:
+        return " \\| ".join(f"`{word}`" for word in words[0].words)
     return text + _limits(field.metadata if field is not None else ())
 
 

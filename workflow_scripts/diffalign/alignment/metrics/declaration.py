@@ -24,10 +24,10 @@ NEEDS = ("lists", "moments", "patterns", "factors", "ranks", "rbf", "regressions
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings that scores depend on, beside the features.
+    """Settings that scores depend on, in addition to the features.
 
-    k: neighbours per image. eps: added to the denominator of CKNNA and CKA. rbf_sigma: bandwidth of the
-    RBF kernel, in units of the distance between unit rows.
+    k: neighbours per image. eps: added to the denominator of CKNNA and CKA. rbf_sigma: bandwidth of the RBF kernel, in
+    units of the distance between unit rows.
     """
 
     k: int = 10
@@ -99,14 +99,14 @@ class Layer:
 class Permutations:
     """A null of random relabellings of the images of side B.
 
-    statistic: takes the prepared layers of both sides and returns a function from an order (N,) to the scores
+    statistic: takes the prepared layers of both sides and eps, and returns a function from an order (N,) to the scores
     (L_A, L_B). Give it where that is faster than preparing each relabelled layer of B again; its value at the identity
     must be the score. Not for metrics on lists, whose edges are relabelled. exact: takes the neighbour graphs of both
     sides and returns the mean and standard deviation over all N! orders, which replace those of the orders drawn. For
     metrics on lists only.
     """
 
-    statistic: Callable[[Sequence[Any], Sequence[Any]], Callable[[NDArray[np.intp]], Grid]] | None = None
+    statistic: Callable[[Sequence[Any], Sequence[Any], float], Callable[[NDArray[np.intp]], Grid]] | None = None
     exact: Callable[[KnnGraphs, KnnGraphs], NullMoments] | None = None
 
 
@@ -250,6 +250,8 @@ class Metric:
         misplaced = [] if self.uses_k else [field for field, value in for_lists.items() if value]
         if self.uses_k and permutations.statistic:
             misplaced.append("null.statistic")
+        if self.includes_self and self.minimum_k < 2:
+            raise ValueError(f"the metric '{self.label}' includes the image itself, so minimum_k is at least 2")
         if self.error and self.needs != "moments":
             misplaced.append("error")
         if misplaced:

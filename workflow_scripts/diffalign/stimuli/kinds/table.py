@@ -210,8 +210,6 @@ def _mistakes(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     columns = given.get("columns") or {}
     if not any(columns.get(key) for key in ("image", "caption", "description", "label")):
         yield "columns", "says neither where images are nor where texts are"
-    if columns.get("image") and not given.get("size"):
-        yield "", "missing key 'size'"
     for key in () if columns.get("image") else ("size", "square"):
         if key in given:
             yield key, "means nothing without images; say columns.image"

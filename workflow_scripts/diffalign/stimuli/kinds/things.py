@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from diffalign.human.concepts import Concept
 from diffalign.io.headers import StoreError
@@ -101,15 +100,9 @@ def _has_images(dataset: Dataset) -> bool:
     return dataset.path is not None
 
 
-def _mistakes(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if given.get("path") and not given.get("size"):
-        yield "", "with images (path), kind 'things' needs a size"
-
-
 KIND = DatasetKind(
     rows,
     frozenset({"path", "square", "concepts", "dimensions", "triplets", "similarities"}),
     needs=frozenset({"concepts", "triplets"}),
-    mistakes=_mistakes,
     has_images=_has_images,
 )
