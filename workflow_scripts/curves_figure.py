@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _AXES = {"k": "neighbours k", "n": "images N"}
 # of the null
-_HOLLOW: dict[str, Any] = {"linestyle": "--", "linewidth": 0.7, "markersize": 2.0, "markerfacecolor": "white"}
+_HOLLOW: dict[str, Any] = {"linestyle": "--", "linewidth": style.THIN, "markersize": 2.0, "markerfacecolor": "white"}
 # ridge R² of few images may fall to any depth
 _LOWEST = -0.5
 # a calibrated axis reaches at least so far
@@ -54,7 +54,7 @@ def curves_figure(table: Path, outputs: Sequence[Path], miniature: bool) -> None
         calibrated.set_xlabel(_AXES[kind])
         raw.set_title(f"over k, at N = {n}" if kind == "k" else f"over N, at k = {k}")
         for axes in (raw, calibrated):
-            axes.axvline(k if kind == "k" else n, color="0.85", linewidth=3, zorder=0)
+            axes.axvline(k if kind == "k" else n, color=style.MISSING, linewidth=3, zorder=0)
             grids.horizontal_lines(axes)
     lowest = panels[0, 0].get_ylim()[0]
     panels[0, 0].set_ylim(bottom=max(lowest, _LOWEST))

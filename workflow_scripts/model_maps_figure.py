@@ -171,7 +171,7 @@ def reason(grid: NDArray[np.float64], by_calibrated: bool) -> str:
 
 def dendrogram(axes: Axes, tree: NDArray[np.float64]) -> None:
     """The clustering above the columns of a matrix; heights are distances."""
-    hierarchy.dendrogram(tree, ax=axes, no_labels=True, color_threshold=0, above_threshold_color="0.3")
+    hierarchy.dendrogram(tree, ax=axes, no_labels=True, color_threshold=0, above_threshold_color=style.QUIET)
     axes.set_ylim(bottom=0)
     axes.locator_params(axis="y", nbins=3)
     axes.spines["bottom"].set_visible(False)

@@ -77,7 +77,7 @@ class Axis:
             for label in axes.get_xticklabels()[len(labels) :]:
                 label.set(rotation=25, ha="right", rotation_mode="anchor")
         if self.others:
-            axes.axvline(self.last + 0.75 * self.step, color="0.85", linewidth=style.THIN)
+            axes.axvline(self.last + 0.75 * self.step, color=style.MISSING, linewidth=style.THIN)
         axes.set_xlabel("standard deviation of the noise", loc="left")
         grids.horizontal_lines(axes)
 

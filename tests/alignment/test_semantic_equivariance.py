@@ -305,7 +305,7 @@ def test_the_table_and_the_figure_show_the_recipes(written: Written, tmp_path: P
     outputs = [tmp_path / "f.png", tmp_path / "f.pdf"]
     se_cknna_figure(paths, outputs)
     check_pictures(outputs)
-    assert pair_label(recipe).startswith(f"encoder final vs vae final: SE-CKNNA {value:.3f}, ")
+    assert pair_label(recipe).startswith(f"encoder final vs vae final:\nSE-CKNNA {value:.3f}, ")
     # of undefined scores
     recipe["conditions"]["noise_0.100"] = dict.fromkeys(("value", "error", "low", "high"))
     recipe |= {"value": None, "interval": None, "null": None}
