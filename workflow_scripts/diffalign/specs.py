@@ -77,19 +77,6 @@ class Dataset:
         """Of kind table, which text of a cell that holds a list, and the text before every caption."""
         return self.caption_index, self.prompt
 
-    @property
-    def has_images(self) -> bool:
-        """False where there are only features that were made elsewhere, or names and texts."""
-        of_texts = (self.kind == "table" and self.table_columns.image is None) or (
-            self.kind == "things" and self.path is None
-        )
-        return self.has_manifest and not of_texts
-
-    @property
-    def has_manifest(self) -> bool:
-        """False where there are only features that were made elsewhere, whose names nothing else knows."""
-        return self.kind != "precomputed"
-
 
 @dataclass(frozen=True)
 class Texts:

@@ -134,7 +134,7 @@ class Features(Stage):
         model = self.study.models[name]
 
         def inputs(wildcards: Wildcards) -> dict[str, Any]:
-            if not self.study.datasets[wildcards.dataset].has_images:
+            if not self.has_images(wildcards.dataset):
                 raise ValueError(f"the data set '{wildcards.dataset}' has no images, so {name} cannot be run on it")
             files: dict[str, Any] = {
                 "recipe": paths.fill(paths.RECIPE, bundle=wildcards.bundle),
@@ -157,7 +157,7 @@ class Features(Stage):
 
     def texts_inputs(self, wildcards: Wildcards) -> dict[str, str]:
         """What the features of a text or a given embedding alone read; of the latter without a checkpoint."""
-        if not self.study.datasets[wildcards.dataset].has_images:
+        if not self.has_images(wildcards.dataset):
             raise ValueError(f"the data set '{wildcards.dataset}' has no images, so there are no texts of them")
         conditioning = self.study.representation(wildcards.bundle).conditioning
         given = conditioning in self.study.model_of(wildcards.bundle).embeddings

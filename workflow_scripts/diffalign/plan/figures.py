@@ -69,7 +69,7 @@ class Figures(Stage):
     def _single_pairs(self) -> list[str]:
         """A closer look at the pairs of study.scores, on the default data set and condition."""
         where = {"dataset": self.study.default_dataset, "condition": self.study.default_condition}
-        shown = ["curves", *(["gallery"] if self.study.datasets[self.study.default_dataset].has_images else [])]
+        shown = ["curves", *(["gallery"] if self.has_images(self.study.default_dataset) else [])]
         return [
             path
             for pair in self.study.scores

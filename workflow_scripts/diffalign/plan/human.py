@@ -87,7 +87,7 @@ class Human(Stage):
 
     def inputs_of_layer(self, wildcards: Wildcards) -> dict[str, str]:
         """The same for a typed name, and the pictures of the objects where there are any."""
-        has_images = self.study.datasets[wildcards.dataset].has_images
+        has_images = self.has_images(wildcards.dataset)
         pictures = self.plan.stimuli.pictures(wildcards) if has_images else {}
         return {**self._inputs(wildcards, wildcards.a), **pictures}
 

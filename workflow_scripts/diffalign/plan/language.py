@@ -34,7 +34,7 @@ class Language(Stage):
     def inputs(self, wildcards: Wildcards) -> dict[str, str]:
         """What the extraction of a language model reads. Raises ValueError for a data set without texts."""
         dataset = wildcards.dataset
-        if not self.study.datasets[dataset].has_manifest:
+        if not self.has_manifest(dataset):
             raise ValueError(f"the data set '{dataset}' has no texts, so '{wildcards.means}' reads nothing on it")
         conditioning = str(self.study.representation(wildcards.means).conditioning)
         return {

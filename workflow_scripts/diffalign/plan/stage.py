@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from diffalign import names
 from diffalign.plan import paths
+from diffalign.stimuli import kinds
 
 if TYPE_CHECKING:
     from diffalign.config.study import Study
@@ -41,6 +42,14 @@ class Stage:
     def study(self) -> Study:
         """The checked configuration."""
         return self.plan.study
+
+    def has_images(self, dataset: str) -> bool:
+        """False where a data set has only features that were made elsewhere, or names and texts."""
+        return kinds.has_images(self.study.datasets[dataset])
+
+    def has_manifest(self, dataset: str) -> bool:
+        """False where a data set has only features that were made elsewhere, whose names nothing else knows."""
+        return kinds.has_manifest(self.study.datasets[dataset])
 
     def image_file(self, pattern: str, wildcards: Wildcards) -> str:
         """A file of the data set and condition of a target."""

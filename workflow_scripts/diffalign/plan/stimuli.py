@@ -19,18 +19,18 @@ class Stimuli(Stage):
     @property
     def with_images(self) -> str:
         """Pattern of the data sets that have images."""
-        return any_or_none(name for name, dataset in self.study.datasets.items() if dataset.has_images)
+        return any_or_none(name for name in self.study.datasets if self.has_images(name))
 
     @property
     def with_concepts_alone(self) -> str:
         """Pattern of the data sets of kind things that have no images."""
-        return any_or_none(name for name in self.study.things if not self.study.datasets[name].has_images)
+        return any_or_none(name for name in self.study.things if not self.has_images(name))
 
     @property
     def with_texts_alone(self) -> str:
         """Pattern of the tables that have names and texts, and no images."""
         datasets = self.study.datasets.items()
-        return any_or_none(name for name, each in datasets if each.kind == "table" and not each.has_images)
+        return any_or_none(name for name, each in datasets if each.kind == "table" and not self.has_images(name))
 
     @property
     def on_hub(self) -> str:
@@ -91,13 +91,13 @@ class Stimuli(Stage):
 
     def manifest(self, wildcards: Wildcards) -> dict[str, str]:
         """The manifest of the images of a target; nothing for a data set without images."""
-        if not self.study.datasets[wildcards.dataset].has_images:
+        if not self.has_images(wildcards.dataset):
             return {}
         return {"manifest": self.image_file(paths.MANIFEST, wildcards)}
 
     def pictures(self, wildcards: Wildcards) -> dict[str, str]:
         """The folder of PNG files of a target. Raises ValueError for a data set without images."""
-        if not self.study.datasets[wildcards.dataset].has_images:
+        if not self.has_images(wildcards.dataset):
             raise ValueError(f"the data set '{wildcards.dataset}' has no images, so there is no gallery of them")
         return {"images": self.image_file(paths.PICTURES, wildcards)}
 
