@@ -16,6 +16,7 @@ from diffalign.io.checkpoints import chosen, package_folder
 from diffalign.io.headers import StoreError
 from diffalign.io.manifest import read_manifest
 from diffalign.specs import Columns, Dataset, Texts
+from diffalign.stimuli import kinds
 from diffalign.stimuli.captions import CaptionError
 from diffalign.stimuli.kinds.table import TableError, read_rows
 from images import images
@@ -99,8 +100,8 @@ def test_texts_alone_are_read_by_language_models(tmp_path: Path) -> None:
     (tmp_path / "words.tsv").write_text(WORDS)
     columns = {"name": "id", "caption": "word", "label": "word", "description": ["definition", "word"]}
     dataset = Dataset("table", path=str(tmp_path / "words.tsv"), columns=columns)
-    assert dataset.has_manifest
-    assert not dataset.has_images
+    assert kinds.has_manifest(dataset)
+    assert not kinds.has_images(dataset)
     manifest, spec = tmp_path / "manifest.tsv", tmp_path / "dataset.json"
     named_texts("words", dataset, 0, manifest, spec)
     said = {}
@@ -178,11 +179,8 @@ def test_contradictions_in_a_table() -> None:
     assert "datasets.b.labels: means nothing for kind 'table'" in found
     assert "datasets.c.size: means nothing without images" in found
     assert "datasets.d.prompt: means nothing for kind 'folder'" in found
-    assert (
-        not load({"datasets": {"w": {"kind": "table", "path": "x", "columns": {"caption": "c"}}}})
-        .datasets["w"]
-        .has_images
-    )
+    texts = load({"datasets": {"w": {"kind": "table", "path": "x", "columns": {"caption": "c"}}}}).datasets["w"]
+    assert not kinds.has_images(texts)
 
 
 def test_language_models_run_where_there_is_no_image(fresh: Workflow, tmp_path: Path) -> None:

@@ -67,16 +67,6 @@ class Dataset:
     prompt: str = ""
     hub: Mapping[str, Any] | None = None
 
-    @property
-    def table_columns(self) -> Columns:
-        """Of kind table, the names of its columns."""
-        return Columns(**self.columns)
-
-    @property
-    def table_texts(self) -> tuple[int, str]:
-        """Of kind table, which text of a cell that holds a list, and the text before every caption."""
-        return self.caption_index, self.prompt
-
 
 @dataclass(frozen=True)
 class Texts:
