@@ -59,7 +59,6 @@ def test_importing_the_registry_loads_nothing_heavy() -> None:
 )
 def test_which_data_sets_have_images_and_a_manifest(dataset: Dataset, images: bool, manifest: bool) -> None:
     assert (kinds.has_images(dataset), kinds.has_manifest(dataset)) == (images, manifest)
-    assert (dataset.has_images, dataset.has_manifest) == (images, manifest)
 
 
 def test_rows_of_folders(tmp_path: Path) -> None:
