@@ -49,7 +49,7 @@ BLOCKS = tuple(f"b{block}" for block in range(24))
 def catalogue() -> Mapping[str, Model]:
     """The models of the catalogue."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
-    return study.load(config, read_catalogue(ROOT / "catalogue"), models.families(), METRICS).models
+    return study.load(config, read_catalogue(ROOT / "catalogue"), models.all_families(), METRICS).models
 
 
 def miniature(name: str, folder: Path, **widths: Any) -> Model:

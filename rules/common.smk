@@ -12,11 +12,11 @@ from diffalign.alignment.metrics import METRICS as KNOWN_METRICS
 from diffalign.conditions import CLEAN
 from diffalign.config import study
 from diffalign.config.catalogue import read_catalogue
-from diffalign.models import families
+from diffalign.models import all_families
 from diffalign.plan import Plan, paths, targets
 from diffalign.plan.stage import memory
 
-FAMILIES = families()
+FAMILIES = all_families()
 try:
     STUDY = study.load(config, read_catalogue(ROOT / "catalogue"), FAMILIES, KNOWN_METRICS)
 except study.ConfigError as error:

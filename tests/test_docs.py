@@ -16,7 +16,7 @@ from test_graph import SINGLE, snakemake
 from diffalign.alignment.metrics import METRICS
 from diffalign.config import study
 from diffalign.io.feature_files import read_features
-from diffalign.models import Family, families
+from diffalign.models import Family, all_families
 from diffalign.names import expand_layers
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -35,7 +35,7 @@ def test_every_example_of_a_configuration_is_valid(page: Path) -> None:
         # as in config.yaml, which examples are laid over
         merge(config, {"study": {"against": [], "pairs": "all"}})
         merge(config, yaml.safe_load(block))
-        study.load(config, catalogue(), {**families(), "my_convnet": MY_CONVNET}, METRICS)
+        study.load(config, catalogue(), {**all_families(), "my_convnet": MY_CONVNET}, METRICS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -69,7 +69,7 @@ def test_the_picture_of_the_rules_is_the_graph(tmp_path: Path) -> None:
 def test_the_example_of_a_new_family_runs(fresh: Workflow) -> None:
     page = ROOT / "docs" / "add-a-model.md"
     (code,) = blocks(page, "python")
-    (fresh.tree / "workflow_scripts" / "diffalign" / "models" / "family" / "my_convnet.py").write_text(code)
+    (fresh.tree / "workflow_scripts" / "diffalign" / "models" / "families" / "my_convnet.py").write_text(code)
     (entry,) = (block for block in blocks(page, "yaml") if "my_convnet" in block)
     overlay = yaml.safe_load(entry)
     merge(overlay, {"models": {"mine": {"weights": {"from": "miniature"}, "input": {"size": 64}}}})
@@ -87,7 +87,7 @@ def test_a_model_of_timm_takes_three_lines() -> None:
     short = yaml.safe_load(entry)
     config = copy.deepcopy(demo_config())
     merge(config, short)
-    found = study.load(config, catalogue(), families(), METRICS).models["vits"]
+    found = study.load(config, catalogue(), all_families(), METRICS).models["vits"]
     assert (found.default_layer, len(found.layers), found.input and found.input.size) == ("final", 14, 224)
 
 

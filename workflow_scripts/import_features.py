@@ -11,7 +11,7 @@ import torch
 from diffalign import logs
 from diffalign.io import bundles
 from diffalign.io.checkpoints import RECORD
-from diffalign.models.family import precomputed
+from diffalign.models.families import precomputed
 from diffalign.provenance import file_sha256
 from diffalign.specs import Model
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from diffalign.alignment.metrics import METRICS
 from diffalign.config import study
 from diffalign.config.study import ConfigError
-from diffalign.models import families
+from diffalign.models import all_families
 from diffalign.specs import FeatureFiles, Model
 
 
@@ -21,7 +21,7 @@ def load(overlay: dict[str, Any] | None = None) -> study.Study:
     # tests say which models they mean
     merge(config, {"study": {"against": [], "pairs": "all"}})
     merge(config, overlay or {})
-    return study.load(config, catalogue(), families(), METRICS)
+    return study.load(config, catalogue(), all_families(), METRICS)
 
 
 def mistakes(overlay: dict[str, Any]) -> str:
@@ -35,7 +35,7 @@ def test_the_shipped_configurations_are_valid(profile: str | None) -> None:
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     if profile:
         merge(config, yaml.safe_load((ROOT / "profiles" / profile / "study.yaml").read_text()))
-    loaded = study.load(config, catalogue(), families(), METRICS)
+    loaded = study.load(config, catalogue(), all_families(), METRICS)
     assert len(loaded.pairs) == (11 if profile == "demo" else 6)
     assert loaded.layer("sd3") == "b8"
     assert loaded.bundle("sd3_b8") == "sd3-t0.5"
@@ -344,13 +344,13 @@ def test_whatever_stands_in_a_configuration_it_is_valid_or_explained(data: st.Da
             holder[data.draw(st.sampled_from(["x", "X_", 0, None, True]))] = copy.deepcopy(data.draw(strange))
     # any exception but this one fails the test
     with contextlib.suppress(ConfigError):
-        study.load(config, catalogue(), families(), METRICS)
+        study.load(config, catalogue(), all_families(), METRICS)
 
 
 def test_the_config_is_left_as_it_was(tmp_path: Path) -> None:
     config = demo_config()
     before = copy.deepcopy(config)
-    study.load(config, catalogue(), families(), METRICS)
+    study.load(config, catalogue(), all_families(), METRICS)
     assert config == before
 
 

@@ -16,7 +16,7 @@ from test_models import STUDY
 from diffalign import models
 from diffalign.extraction.taps import Taps
 from diffalign.io.checkpoint_errors import CheckpointError
-from diffalign.models import Denoiser, Prediction, families, find_family, schedules
+from diffalign.models import Denoiser, Prediction, all_families, find_family, schedules
 from diffalign.noise import NoiseLevel
 
 CPU = torch.device("cpu")
@@ -69,7 +69,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def test_every_diffusion_family_is_here() -> None:
     assert set(NAMES) == {*FLOWS, *OWN}
-    diffusion = {name for name, family in families().items() if family.reads == "latents"}
+    diffusion = {name for name, family in all_families().items() if family.reads == "latents"}
     assert {STUDY.models[name].family for name in NAMES} == diffusion
 
 

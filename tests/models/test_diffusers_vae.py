@@ -19,7 +19,7 @@ from diffalign.extraction.passes import pooled_features
 from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.io.latents import Latents, write_shard
 from diffalign.models import Loaded
-from diffalign.models.family import diffusers_vae
+from diffalign.models.families import diffusers_vae
 from diffalign.specs import Model
 
 CPU = torch.device("cpu")

@@ -19,7 +19,7 @@ from diffalign.conditions import parse_condition
 from diffalign.config.study import Study
 from diffalign.io import feature_files
 from diffalign.io.manifest import read_manifest
-from diffalign.models import families
+from diffalign.models import all_families
 from diffalign.specs import Compute, Dataset, Model, Texts
 from extract import LatentInputs, Whole, extract
 from images import images
@@ -87,7 +87,7 @@ class Bench:
 
     def weights(self, model: Model) -> tuple[Path, Path]:
         folder, record = self.root / model.name / "checkpoint", self.root / model.name / "weights.json"
-        if not families()[model.family].has_weights:
+        if not all_families()[model.family].has_weights:
             link_weights(model.name, model.weights, folder, record)
         elif not record.exists():
             miniature_weights(model.family, model.miniature, 0, folder, record)
@@ -150,7 +150,7 @@ class Bench:
         encoder = self.study.models[model.latents]
         shards, statistics = self.latents(encoder, condition)
         told = tokens = None
-        if families()[model.family].conditioned_on == "prompts":
+        if all_families()[model.family].conditioned_on == "prompts":
             told = self.root / f"{model.name}-uncond.safetensors"
             prompts(model, "uncond", Texts({}, None), *self.weights(model), made.manifest, told, "cpu")
         if model.class_tokens is not None:
@@ -164,14 +164,14 @@ STUDY = load()
 # language models see no image: tests/extraction/test_language.py
 SEEN = ("pixels", "latents")
 ONE_OF_EACH = {
-    model.family: name for name, model in reversed(STUDY.models.items()) if families()[model.family].reads in SEEN
+    model.family: name for name, model in reversed(STUDY.models.items()) if all_families()[model.family].reads in SEEN
 }
 # SAM takes inputs of one side only
 ONE_OF_EACH["transformers_vision"] = "siglip2"
 
 
 def test_the_catalogue_has_a_model_of_every_family() -> None:
-    assert set(ONE_OF_EACH) == {name for name, kind in families().items() if kind.reads in SEEN}
+    assert set(ONE_OF_EACH) == {name for name, kind in all_families().items() if kind.reads in SEEN}
 
 
 @pytest.mark.parametrize("family", sorted(ONE_OF_EACH))
@@ -181,7 +181,7 @@ def test_a_family_runs_under_the_conditions_that_apply(family: str, made: dict[s
     found = {}
     for condition in CONDITIONS:
         asked = model
-        if condition == "equivariance" and "interpolate_positions" in families()[family].takes:
+        if condition == "equivariance" and "interpolate_positions" in all_families()[family].takes:
             with pytest.raises(ValueError, match=f"{model.name} has a fixed table of positions"):
                 bench.features(model, condition)
             asked = replace(model, interpolate_positions=True)
@@ -214,7 +214,7 @@ def test_an_untrained_twin_is_written_from_its_architecture(name: str, tmp_path:
 
 
 def test_every_family_that_learns_has_untrained_twins() -> None:
-    assert {kind.untrained for kind in families().values() if kind.reads != "features" and kind.has_weights} == {
+    assert {kind.untrained for kind in all_families().values() if kind.reads != "features" and kind.has_weights} == {
         "configuration",
         "architecture",
     }

@@ -18,7 +18,7 @@ from diffalign.extraction import inputs
 from diffalign.extraction.passes import pooled_features
 from diffalign.extraction.taps import Taps
 from diffalign.io.checkpoint_errors import CheckpointError
-from diffalign.models import Loaded, families, find_family
+from diffalign.models import Loaded, all_families, find_family
 from diffalign.noise import NoiseLevel, linear
 from diffalign.specs import Model
 
@@ -55,7 +55,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def load_any(model: Model, folder: Path, noise: str | None = None) -> Loaded:
     """A model of images, or a denoiser at a noise level, that of its entry or another."""
-    if families()[model.family].reads == "pixels":
+    if all_families()[model.family].reads == "pixels":
         return models.load(model, folder, CPU)
     assert model.noise is not None
     denoiser = models.load_denoiser(model, folder, CPU)
@@ -297,8 +297,8 @@ def test_features_that_are_not_finite_name_layer_and_image(checkpoints: dict[str
 @pytest.mark.parametrize(
     ("imports", "absent"),
     [
-        ("diffalign.models.family.timm_vision, extract", ("diffusers", "transformers", "pandas", "matplotlib")),
-        ("diffalign.models.family.transformers_vision, extract", ("diffusers", "timm")),
+        ("diffalign.models.families.timm_vision, extract", ("diffusers", "transformers", "pandas", "matplotlib")),
+        ("diffalign.models.families.transformers_vision, extract", ("diffusers", "timm")),
         ("align, align_layers", ("torch", "pandas", "matplotlib", "timm", "diffusers", "transformers")),
         (
             "layer_maps_figure, depth_curves_figure, null_histograms_figure, alignment_table, pairs_table",

@@ -11,29 +11,29 @@ import pytest
 from conftest import ROOT
 
 from diffalign import code_digests
-from diffalign.models import Family, families, find_family, module_path, registry
+from diffalign.models import Family, all_families, find_family, module_path, registry
 
 SCRIPTS = ROOT / "workflow_scripts"
 
 
 def test_families_are_found_by_name() -> None:
     reads = {"diffusers_mmdit": "latents", "diffusers_vae": "pixels", "precomputed": "features", "reg": "latents"}
-    assert reads.items() <= {name: family.reads for name, family in families().items()}.items()
-    assert list(families()) == sorted(families())
-    assert families()["reg"] == Family(
+    assert reads.items() <= {name: family.reads for name, family in all_families().items()}.items()
+    assert list(all_families()) == sorted(all_families())
+    assert all_families()["reg"] == Family(
         "latents", "labels", ("architecture", "path", "class_tokens"), ("interpolate_positions",), "architecture"
     )
-    assert families()["diffusers_mmdit"].conditioned_on == "prompts"
-    assert {name for name, family in families().items() if family.complete} == {"timm_vision"}
-    assert {name for name, family in families().items() if family.decodes} == {"diffusers_vae", "vavae"}
+    assert all_families()["diffusers_mmdit"].conditioned_on == "prompts"
+    assert {name for name, family in all_families().items() if family.complete} == {"timm_vision"}
+    assert {name for name, family in all_families().items() if family.decodes} == {"diffusers_vae", "vavae"}
     with pytest.raises(ValueError, match=r"unknown family 'tim'; allowed: .*diffusers_mmdit"):
         find_family("tim")
     with pytest.raises(ValueError, match="a family without 'make_miniature' was asked for it"):
-        families()["precomputed"].make_miniature({}, Path(), 0)
+        all_families()["precomputed"].make_miniature({}, Path(), 0)
 
 
 def test_a_diffusion_family_is_conditioned_on_what_it_can_embed() -> None:
-    for name, family in families().items():
+    for name, family in all_families().items():
         assert (family.conditioned_on is None) == (family.reads != "latents"), name
         embeds = family.embed_prompts.__name__ == "embed_prompts"
         assert embeds == (family.conditioned_on == "prompts"), name
@@ -42,14 +42,14 @@ def test_a_diffusion_family_is_conditioned_on_what_it_can_embed() -> None:
 def test_a_module_that_declares_no_family_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty.py").touch()
     monkeypatch.setattr(registry, "_FOLDER", tmp_path)
-    monkeypatch.setitem(sys.modules, "diffalign.models.family.empty", types.ModuleType("empty"))
+    monkeypatch.setitem(sys.modules, "diffalign.models.families.empty", types.ModuleType("empty"))
     with pytest.raises(TypeError, match=rf"{tmp_path}/empty\.py: FAMILY = Family\(…\) is missing"):
-        families.__wrapped__()
+        all_families.__wrapped__()
 
 
 def test_listing_the_families_imports_none_of_their_libraries() -> None:
     code = (
-        "import sys, time; from diffalign.models import families; assert len(families()) > 10;"
+        "import sys, time; from diffalign.models import all_families; assert len(all_families()) > 10;"
         "heavy = {'torch', 'diffusers', 'timm', 'transformers', 'safetensors', 'pandas', 'scipy'} & set(sys.modules);"
         "print(heavy or '', time.process_time())"
     )
@@ -65,7 +65,7 @@ def digests(script: str = "extract.py") -> dict[str, str]:
     tree = code_digests._ROOT.parent
     return {
         name: code_digests.code_digest([tree / script, tree / module_path(name).relative_to(SCRIPTS)])
-        for name in families()
+        for name in all_families()
     }
 
 
@@ -103,8 +103,8 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             "PUBLISHED_STEPS = 50",
             {"diffusers_unet", "diffusers_mmdit", "diffusers_pipeline", "diffusers_dit"},
         ),
-        ("precision.py", 'precision == "float32"', 'precision == "float64"', set(families())),
-        ("protocol.py", 'not in ("names", "latents")', 'not in ("latents",)', set(families())),
+        ("precision.py", 'precision == "float32"', 'precision == "float64"', set(all_families())),
+        ("protocol.py", 'not in ("names", "latents")', 'not in ("latents",)', set(all_families())),
         # what completes an entry of the configuration changes that entry, which recipes hold
         ("timm_registry.py", "Or {_SAY}", "Otherwise {_SAY}", set()),
         ("networks/sit.py", '"""The velocity', '"""A velocity', set()),

@@ -23,7 +23,7 @@ from diffalign.extraction.passes import pooled_features
 from diffalign.extraction.taps import find_module
 from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.models import Loaded, map_tokens, timm_registry
-from diffalign.models.family import transformers_vision
+from diffalign.models.families import transformers_vision
 from diffalign.names import expand_layers
 from diffalign.specs import ImageInput, Model, Weights
 

@@ -9,13 +9,13 @@ import pytest
 from conftest import ROOT, catalogue, merge, read_yaml
 from test_study import load
 
-from diffalign.models import families
+from diffalign.models import all_families
 from diffalign.plan import Plan, paths
 from diffalign.plan.stage import memory
 
 
 def plan(overlay: dict[str, Any] | None = None) -> Plan:
-    return Plan(load(overlay), families())
+    return Plan(load(overlay), all_families())
 
 
 def test_every_pattern_of_a_path_stands_once() -> None:
@@ -54,7 +54,7 @@ def test_the_first_page_of_the_report_is_written_for_any_study(overlay: str | No
     config = read_yaml(ROOT / "config.yaml")
     if overlay is not None:
         merge(config, read_yaml(ROOT / overlay))
-    facts = Plan(load_config(config), families()).figures.report_facts()
+    facts = Plan(load_config(config), all_families()).figures.report_facts()
     snakemake = SimpleNamespace(config={"report": facts})
     text = jinja2.Template((ROOT / "report" / "workflow.rst").read_text()).render(snakemake=snakemake)
     assert ("random weights" in text) == (overlay == "profiles/demo/study.yaml")
@@ -68,4 +68,4 @@ def load_config(config: dict[str, Any]) -> Any:
     from diffalign.alignment.metrics import METRICS
     from diffalign.config import study
 
-    return study.load(config, catalogue(), families(), METRICS)
+    return study.load(config, catalogue(), all_families(), METRICS)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.models.protocol import Denoiser, Loaded, LoadedLanguage
-from diffalign.models.registry import families, find_family
+from diffalign.models.registry import all_families, find_family
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ def load(model: Model, folder: Path, device: torch.device, decoder: bool = False
     from diffalign.models.precision import at_precision
 
     if decoder and not find_family(model.family).decodes:
-        known = ", ".join(name for name, family in families().items() if family.decodes)
+        known = ", ".join(name for name, family in all_families().items() if family.decodes)
         raise CheckpointError(f"{model.name}: family '{model.family}' has no decoder here; families with one: {known}")
     loaded = _load(model, folder, device, **({"decoder": True} if decoder else {}))
     assert isinstance(loaded, Loaded)

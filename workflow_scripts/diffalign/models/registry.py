@@ -1,6 +1,6 @@
 """Which families of models there are, and what each declares of itself.
 
-A family is a module of `diffalign.models.family`, named like it, with one object: ``FAMILY``, a `Family`. All modules
+A family is a module of `diffalign.models.families`, named like it, with one object: ``FAMILY``, a `Family`. All modules
 are imported to list the families, so a family imports torch and other heavy libraries inside its functions.
 
 `code_digests` cannot follow an import by name: a job depends on the file of its model's family, `module_path`, which
@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-_FOLDER = Path(__file__).parent / "family"
+_FOLDER = Path(__file__).parent / "families"
 
 
 def _absent(what: str) -> Callable[..., Any]:
@@ -35,7 +35,7 @@ class Family:
     reads: ``pixels``, ``latents`` or ``texts``, what its models see; ``features`` where none runs and features are
     files that were made elsewhere.
     conditioned_on: what a diffusion family is given beside latents, ``prompts`` or class ``labels``.
-    needs, takes: keys of a model's entry that only some families know (`specs.FAMILY_KEYS`): those that it cannot do
+    needs, takes: keys of a model's entry that only some families know (see `config.models`): those that it cannot do
     without, and those that it may have.
     untrained: what untrained twins are made of. ``configuration``: the files of the checkpoint that hold no weights,
     from which `load` builds the architecture, with weights drawn by ``model.initial_seed``. ``architecture``: that of
@@ -77,11 +77,11 @@ class Family:
 
 
 @cache
-def families() -> Mapping[str, Family]:
+def all_families() -> Mapping[str, Family]:
     """The families that exist by name, in alphabetical order. Raises TypeError for a module that declares none."""
     declared = {}
     for name in sorted(path.stem for path in _FOLDER.glob("*.py") if path.stem != "__init__"):
-        family = getattr(importlib.import_module(f"diffalign.models.family.{name}"), "FAMILY", None)
+        family = getattr(importlib.import_module(f"diffalign.models.families.{name}"), "FAMILY", None)
         if not isinstance(family, Family):
             raise TypeError(f"{module_path(name)}: FAMILY = Family(…) is missing")
         declared[name] = family
@@ -90,9 +90,9 @@ def families() -> Mapping[str, Family]:
 
 def find_family(name: str) -> Family:
     """One family. Raises ValueError for an unknown one."""
-    if name not in families():
-        raise ValueError(f"unknown family '{name}'; allowed: {', '.join(families())}")
-    return families()[name]
+    if name not in all_families():
+        raise ValueError(f"unknown family '{name}'; allowed: {', '.join(all_families())}")
+    return all_families()[name]
 
 
 def module_path(name: str) -> Path:

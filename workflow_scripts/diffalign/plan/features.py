@@ -8,7 +8,7 @@ from typing import Any
 
 from diffalign import names
 from diffalign.conditions import CLEAN
-from diffalign.models.family import precomputed
+from diffalign.models.families import precomputed
 from diffalign.plan import paths
 from diffalign.plan.stage import UNKNOWN_COUNT, UNKNOWN_WIDTH, Stage, Wildcards, any_or_none, memory
 from diffalign.provenance import files_digest
