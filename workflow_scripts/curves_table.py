@@ -46,8 +46,8 @@ def curves_table(
     lists = [side.lists.layer(alias) for side, alias in zip(pair, layers, strict=True)]
     drawn = (drawing.permutations, drawing.alpha, drawing.seed, memory_mb * 2**20)
     every = [
-        rows_layer(r, names, lambda found=found: found, drawing.seed)  # type: ignore[misc]
-        for r, found in zip(rows, lists, strict=True)
+        rows_layer(r, names, lambda own=own: own, drawing.seed)  # type: ignore[misc]
+        for r, own in zip(rows, lists, strict=True)
     ]
 
     def part(all_rows: NDArray[np.float32], keep: NDArray[np.intp]) -> Layer:
@@ -67,12 +67,12 @@ def curves_table(
             yield "n", size, setting.k, measured(metrics, some[0], some[1], setting, *drawn)
 
     identity = sides.identity(pair, layers)
-    found: list[dict[str, Any]] = [
+    lines: list[dict[str, Any]] = [
         {"curve": curve, "metric": metric, **asdict(where), **identity, "n": n, "k": k, **asdict(values)}
         for curve, n, k, scores in points()
         for metric, values in scores.items()
     ]
-    tables.write_tsv(pd.DataFrame(found), table)
+    tables.write_tsv(pd.DataFrame(lines), table)
 
 
 if __name__ == "__main__":

@@ -116,9 +116,11 @@ def rows(place: Place, about: Bundle) -> Iterator[dict[str, Any]]:
 def _regression(results: Results) -> Mapping[Any, Mapping[Any, float]]:
     """By layer: mean R² over dimensions, and the odd-one-out accuracy of the predicted dimensions."""
     means = pd.read_csv(results.table, sep="\t").groupby("layer")["r2"].mean()
-    found = json.loads(results.recipe.read_text(encoding="utf-8"))["layers"]
+    by_layer = json.loads(results.recipe.read_text(encoding="utf-8"))["layers"]
     keys = {"predicted": "accuracy", "predicted_low": "low", "predicted_high": "high"}
-    return {layer: {"r2": means[layer], **{to: each[key] for to, key in keys.items()}} for layer, each in found.items()}
+    return {
+        layer: {"r2": means[layer], **{to: each[key] for to, key in keys.items()}} for layer, each in by_layer.items()
+    }
 
 
 def _probe(results: Results) -> Mapping[Any, Mapping[Any, float]]:

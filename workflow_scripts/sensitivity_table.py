@@ -72,10 +72,10 @@ def sensitivity_table(
             how = preparation or pair[0].preparation
             used = replace(setting, eps=PARITY_EPS) if name in PUBLISHED else setting
             skipped = ""
-            found = dict.fromkeys(metrics, Measured(float("nan")))
+            scores = dict.fromkeys(metrics, Measured(float("nan")))
             try:
                 both = [layer(side, alias, preparation) for side, alias in zip(pair, layers, strict=True)]
-                found = measured(
+                scores = measured(
                     metrics,
                     both[0],
                     both[1],
@@ -90,7 +90,7 @@ def sensitivity_table(
                     raise
                 skipped = str(error)
                 logs.log.warning("%s: skipped, %s", name, skipped)
-            for metric, values in found.items():
+            for metric, values in scores.items():
                 yield {
                     "preparation": name,
                     "metric": metric,
