@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffalign.io.state_dicts import StateDict, checkpoint_file, read_state_dict
-from diffalign.models.networks.latent_transformers import LatentTransformer, unchanged
+from diffalign.models.architectures import fill
+from diffalign.models.networks.latent_transformers import A, LatentTransformer, read_architecture, unchanged
 from diffalign.models.predictions import from_velocity
 from diffalign.models.protocol import Denoiser, Prediction
 from diffalign.noise import NoiseLevel, on_path, path_slopes
@@ -80,6 +81,36 @@ def flow_denoiser(
         classes=net.architecture.num_classes,
         class_token_width=class_token_width,
     )
+
+
+def load_flow(
+    model: Model,
+    folder: Path,
+    device: torch.device,
+    network: Callable[[A], LatentTransformer],
+    architecture: type[A],
+    towards_data: bool,
+) -> Denoiser:
+    """The one checkpoint of a folder as a denoiser, for networks that their architecture describes as a whole.
+
+    Raises CheckpointError for an architecture that does not exist or that the checkpoint does not fit.
+    """
+    net = network(read_architecture(architecture, model.built, model.name))
+    state = read_weights(folder)
+    fill(model, net, state)
+    return flow_denoiser(model, net, state, device, towards_data)
+
+
+def write_flow(
+    network: Callable[[A], LatentTransformer],
+    architecture: type[A],
+    miniature: Mapping[str, Any],
+    folder: Path,
+    seed: int,
+) -> None:
+    """Write random weights of such a network. Raises CheckpointError for an architecture that does not exist."""
+    torch.manual_seed(seed)
+    save_miniature(network(read_architecture(architecture, miniature, "miniature")), folder)
 
 
 def save_miniature(net: LatentTransformer, folder: Path) -> None:

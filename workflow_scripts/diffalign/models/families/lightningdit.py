@@ -17,27 +17,18 @@ if TYPE_CHECKING:
 
 def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
     """Load the checkpoint; all tokens are averaged. Raises CheckpointError."""
-    from diffalign.models.architectures import fill
-    from diffalign.models.flows import flow_denoiser, read_weights
-    from diffalign.models.networks.latent_transformers import read_architecture
+    from diffalign.models.flows import load_flow
     from diffalign.models.networks.lightningdit import LightningArchitecture, LightningDiT
 
-    net = LightningDiT(read_architecture(LightningArchitecture, model.built, model.name))
-    state = read_weights(folder)
-    fill(model, net, state)
-    return flow_denoiser(model, net, state, device, towards_data=True)
+    return load_flow(model, folder, device, LightningDiT, LightningArchitecture, towards_data=True)
 
 
 def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:
     """Write random weights of this architecture."""
-    import torch
-
-    from diffalign.models.flows import save_miniature
-    from diffalign.models.networks.latent_transformers import read_architecture
+    from diffalign.models.flows import write_flow
     from diffalign.models.networks.lightningdit import LightningArchitecture, LightningDiT
 
-    torch.manual_seed(seed)
-    save_miniature(LightningDiT(read_architecture(LightningArchitecture, miniature, "miniature")), folder)
+    write_flow(LightningDiT, LightningArchitecture, miniature, folder, seed)
 
 
 FAMILY = Family(

@@ -17,27 +17,18 @@ if TYPE_CHECKING:
 
 def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
     """Load the checkpoint; all tokens are averaged. Raises CheckpointError."""
-    from diffalign.models.architectures import fill
-    from diffalign.models.flows import flow_denoiser, read_weights
-    from diffalign.models.networks.latent_transformers import read_architecture
+    from diffalign.models.flows import load_flow
     from diffalign.models.networks.sit import SiT, SiTArchitecture
 
-    net = SiT(read_architecture(SiTArchitecture, model.built, model.name))
-    state = read_weights(folder)
-    fill(model, net, state)
-    return flow_denoiser(model, net, state, device, towards_data=True)
+    return load_flow(model, folder, device, SiT, SiTArchitecture, towards_data=True)
 
 
 def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:
     """Write random weights of this architecture."""
-    import torch
-
-    from diffalign.models.flows import save_miniature
-    from diffalign.models.networks.latent_transformers import read_architecture
+    from diffalign.models.flows import write_flow
     from diffalign.models.networks.sit import SiT, SiTArchitecture
 
-    torch.manual_seed(seed)
-    save_miniature(SiT(read_architecture(SiTArchitecture, miniature, "miniature")), folder)
+    write_flow(SiT, SiTArchitecture, miniature, folder, seed)
 
 
 FAMILY = Family(
