@@ -22,7 +22,9 @@ use rule recipe as calibration_settings with:
 
 rule align:
     input:
-        unpack(PLAN.alignment.one_metric),
+        unpack(PLAN.alignment.features_and_factors),
+        neighbors_a=PLAN.alignment.neighbors("a"),
+        neighbors_b=PLAN.alignment.neighbors("b"),
         settings=paths.ALIGNMENT_SETTINGS,
         calibration=paths.CALIBRATION_SETTINGS,
     output:

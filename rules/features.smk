@@ -23,6 +23,9 @@ for name, model in PLAN.features.image_models.items():
             PLAN.features.rule_name("extract", name)
         input:
             unpack(PLAN.features.inputs(name)),
+            recipe=paths.RECIPE,
+            dataset=paths.DATASET_RECORD,
+            manifest=paths.MANIFEST,
         output:
             **({"part": temp(paths.FEATURE_PART)} if PLAN.features.in_parts else PLAN.features.outputs(model)),
         log:

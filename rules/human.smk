@@ -118,6 +118,9 @@ rule human_rsa:
 rule unpooled:
     input:
         unpack(PLAN.features.unpooled_inputs),
+        recipe=paths.RECIPE,
+        dataset=paths.DATASET_RECORD,
+        manifest=paths.MANIFEST,
     output:
         unpooled=temp(directory(paths.TOKENS)),
     log:

@@ -54,9 +54,13 @@ class Alignment(Stage):
         """The layer that side b of a target means."""
         return self.study.layer(wildcards.b)
 
-    def one_metric(self, wildcards: Wildcards) -> dict[str, str]:
-        """What the metric of a target reads of both sides."""
-        return self._of_both(wildcards, reads([wildcards.metric]))
+    def neighbors(self, side: str) -> Callable[[Wildcards], str]:
+        """The neighbour lists of side ``a`` or ``b`` of a target."""
+        return lambda wildcards: self.lists(wildcards)[input_name("neighbors", side)]
+
+    def features_and_factors(self, wildcards: Wildcards) -> dict[str, str]:
+        """Features and factors of both sides, where the metric of a target needs them beside neighbour lists."""
+        return self._of_both(wildcards, [part for part in reads([wildcards.metric]) if part != "neighbors"])
 
     def all_metrics(self, wildcards: Wildcards) -> dict[str, str]:
         """What all metrics of the study read of both sides."""

@@ -130,18 +130,13 @@ class Features(Stage):
         return {**(self.download(name) or sources), "recipe": paths.RECIPE}
 
     def inputs(self, name: str) -> Callable[[Wildcards], dict[str, Any]]:
-        """What the extraction of one model reads: images, or latents, prompts and class tokens."""
+        """The checkpoint of one model, and what the model sees: images, or latents, prompts and class tokens."""
         model = self.study.models[name]
 
         def inputs(wildcards: Wildcards) -> dict[str, Any]:
             if not self.has_images(wildcards.dataset):
                 raise ValueError(f"the data set '{wildcards.dataset}' has no images, so {name} cannot be run on it")
-            files: dict[str, Any] = {
-                "recipe": paths.fill(paths.RECIPE, bundle=wildcards.bundle),
-                **self.plan.weights.files(wildcards.bundle),
-                "dataset": self.image_file(paths.DATASET_RECORD, wildcards),
-                "manifest": self.image_file(paths.MANIFEST, wildcards),
-            }
+            files: dict[str, Any] = self.plan.weights.files(wildcards.bundle)
             if model.latents is None:
                 return {**files, "images": self.image_file(paths.PICTURES, wildcards)}
             files |= self.plan.latents.inputs(model.latents, wildcards)
@@ -179,7 +174,7 @@ class Features(Stage):
         return paths.fill(paths.FEATURE_MANIFEST, **dict(wildcards.items()))
 
     def unpooled_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
-        """What the extraction of all tokens reads. Raises ValueError where a model has none."""
+        """The same for the extraction of all tokens. Raises ValueError where a model has none."""
         representation = self.study.representation(wildcards.bundle)
         if representation.text or representation.model not in self.image_models:
             raise ValueError(
