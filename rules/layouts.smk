@@ -56,7 +56,7 @@ for name, model in PLAN.features.precomputed_models.items():
         script:
             "../workflow_scripts/import_features.py"
 
-    if model.features.quality:
+    if model.features.bits_per_byte:
 
         rule:
             name:

@@ -34,7 +34,7 @@ def prompts(
     Raises CheckpointError where the checkpoint is not the recorded one, CaptionError for images without such a text.
     """
     images = read_manifest(manifest)
-    source = files.words if conditioning == "label" else files.files.get(conditioning)
+    source = files.class_names if conditioning == "label" else files.files.get(conditioning)
     given = None if source is None else (read_words if conditioning == "label" else read_texts)(Path(source))
     texts, rows = prompt_texts(images, conditioning, given)
     checkpoints.verify(record, weights)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def texts(conditioning: str, files: Texts, manifest: Path, dataset_json: Path, path: Path) -> None:
     """Write the text of every image. Raises CaptionError that names the first five without one."""
     images = read_manifest(manifest)
-    source = files.words if conditioning == "label" else files.files.get(conditioning)
+    source = files.class_names if conditioning == "label" else files.files.get(conditioning)
     given = None if source is None else (read_words if conditioning == "label" else read_texts)(Path(source))
     distinct, rows = prompt_texts(images, conditioning, given)
     facts = {"conditioning": conditioning, "texts": len(distinct), "first": distinct[0]}

@@ -71,7 +71,7 @@ def study(address: str, sha256: str | None = None) -> dict[str, Any]:
 
     models = {name: entry(f"{name}_pool-cls.pt") for name in VISION}
     for name in LANGUAGE:
-        models[name] = {**entry(f"{name}_pool-avg.pt", quality=True), "series": name.rstrip("12")}
+        models[name] = {**entry(f"{name}_pool-avg.pt", bits_per_byte=True), "series": name.rstrip("12")}
     if sha256:
         models["bloom1"]["features"]["sha256"] = sha256
     return {
@@ -123,7 +123,7 @@ def test_a_published_study_without_a_model(published: Path, address: str, tmp_pa
     # better models were made more alike
     told = pd.read_csv(work / "results/tables/bits_per_byte_correlations.tsv", sep="\t").set_index(["other", "score"])
     assert told.loc[("vit.published", "maximum"), "rho"] > 0.8
-    assert told.loc[("vit.published", "maximum"), "families"] == 3
+    assert told.loc[("vit.published", "maximum"), "series"] == 3
     again = workflow.plan(figure, alignment, overlay=overlay)
     assert again.jobs() == {}, again.output
 
@@ -161,14 +161,14 @@ def test_entries_of_features_that_mean_nothing(tmp_path: Path) -> None:
     workflow = Workflow(ROOT, tmp_path / "work")
     overlay = study("http://127.0.0.1")
     features = overlay["models"]["vit.published"]["features"]
-    features |= {"path": "x.pt", "layout": "auto", "quality": True}
+    features |= {"path": "x.pt", "layout": "auto", "bits_per_byte": True}
     overlay["models"]["mae.published"]["features"] = {"path": "x.pt", "sha256": "0" * 64}
     overlay["models"]["llama1.published"]["features"] = {"url": "ftp://x/y.pt"}
     refused = workflow.run(options=["-n"], overlay=overlay)
     assert refused.code != 0
     for message in (
         "models.vit.published.features: needs one of 'path' and 'url'",
-        "models.vit.published.features.quality: only files of layout platonic have it, not of 'auto'",
+        "models.vit.published.features.bits_per_byte: only files of layout platonic have it, not of 'auto'",
         "models.mae.published.features.sha256: is of a download, and there is no url",
         "'ftp://x/y.pt' is no address; write https://host/path/file.pt",
     ):

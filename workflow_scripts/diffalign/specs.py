@@ -70,10 +70,10 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Texts:
-    """Files of texts of the images of a data set. files: conditioning -> file. words: file of class names."""
+    """Files of texts of the images of a data set. files: conditioning -> file. class_names: a file of them, or None."""
 
     files: Mapping[str, str]
-    words: str | None
+    class_names: str | None
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,8 @@ class Weights:
 class FeatureFiles:
     """Where features that were made elsewhere lie; ``{dataset}``, ``{condition}`` and ``{layer}`` stand in paths.
 
-    url, sha256: of a file that is downloaded, in the place of a path. quality: whether it says how well a language
-    model predicts texts.
+    url, sha256: of a file that is downloaded, in the place of a path. bits_per_byte: whether it holds the bits per byte
+    of a language model.
     """
 
     path: str | None = None
@@ -157,7 +157,7 @@ class FeatureFiles:
     names: str | None = None
     url: str | None = None
     sha256: str | None = None
-    quality: bool = False
+    bits_per_byte: bool = False
 
     @property
     def file(self) -> str | None:

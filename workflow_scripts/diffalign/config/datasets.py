@@ -145,7 +145,7 @@ class DatasetEntry(Section):
             "mapping of image names to texts, or a .tsv of two columns, name and text, with a header."
         ),
     )
-    words: Text | None = Field(
+    class_names: Text | None = Field(
         None,
         description=(
             "A file of lines 'n01440764 tench, Tinca tinca': the prompt of the conditioning label is the text up to "
@@ -199,7 +199,7 @@ class DatasetEntry(Section):
     def text_files(self) -> Texts:
         """Files of texts of its images."""
         files = {key: path for key, path in self.texts if path is not None}
-        return Texts(files, self.words)
+        return Texts(files, self.class_names)
 
 
 def _plain(value: Any) -> Any:

@@ -154,8 +154,8 @@ def _feature_mistakes(place: str, features: FeatureFilesEntry | None) -> Iterato
         yield f"{place}.features.sha256: is of a download, and there is no url"
     if features.url is not None and not FeatureFiles(url=features.url).file:
         yield f"{place}.features.url: '{features.url}' names no file"
-    if features.quality and features.layout != "platonic":
-        yield f"{place}.features.quality: only files of layout platonic have it, not of '{features.layout}'"
+    if features.bits_per_byte and features.layout != "platonic":
+        yield f"{place}.features.bits_per_byte: only files of layout platonic have it, not of '{features.layout}'"
 
 
 def _variant_mistakes(place: str, entry: ModelEntry) -> Iterator[str]:

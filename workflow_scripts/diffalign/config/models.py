@@ -140,7 +140,7 @@ class FeatureFilesEntry(Section):
     sha256: Sha256 | None = Field(
         None, description="Of the download, which is refused where it differs. null records that of the file."
     )
-    quality: bool = Field(
+    bits_per_byte: bool = Field(
         False,
         description=(
             "Whether a file of platonic-rep is of a language model, and holds its loss, bits per byte and number of "

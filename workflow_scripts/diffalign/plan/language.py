@@ -61,7 +61,7 @@ class Language(Stage):
     def predicts_texts(self, name: str) -> bool:
         """Whether a file says how well the model of a typed name predicts texts."""
         model = self.study.model_of(name)
-        return model.features.quality if model.features else self.plan.features.is_language(model)
+        return model.features.bits_per_byte if model.features else self.plan.features.is_language(model)
 
     def loss_file(self, dataset: str, condition: str, name: str) -> str:
         """Path of the loss file of a language model. ``-last`` bundles share the file of the mean-pooled bundle."""

@@ -105,9 +105,9 @@ class Stimuli(Stage):
         """A user's own files of texts for the conditioning of a target, and of class names for labels."""
         texts = self.study.texts[wildcards.dataset]
         files = {word: path for word, path in texts.files.items() if word == wildcards.conditioning}
-        return {"files": files, "words": texts.words if wildcards.conditioning == "label" else None}
+        return {"files": files, "class_names": texts.class_names if wildcards.conditioning == "label" else None}
 
     def text_files(self, wildcards: Wildcards) -> str:
         """Digest of these files, to notice a change."""
         texts = self.texts(wildcards)
-        return files_digest(Path(path) for path in (*texts["files"].values(), texts["words"]) if path)
+        return files_digest(Path(path) for path in (*texts["files"].values(), texts["class_names"]) if path)

@@ -41,7 +41,7 @@ def prompt_texts(
         if mute:
             raise CaptionError(
                 f"the labels of {len(mute)} images are WordNet synsets, which say nothing to a text encoder, "
-                f"first: {first_five(mute)}; let datasets.*.words name a file with a word for each"
+                f"first: {first_five(mute)}; let datasets.*.class_names name a file with a word for each"
             )
         texts = [label_prompt(word) if word else "" for word in called]
     elif conditioning in TEXTS:
@@ -52,7 +52,7 @@ def prompt_texts(
     if bare:
         raise CaptionError(
             f"{len(bare)} of {len(images)} images have no {conditioning}, first: {first_five(bare)} "
-            f"(datasets.*.texts and .words in config.yaml name files of texts)"
+            f"(datasets.*.texts and .class_names in config.yaml name files of texts)"
         )
     row_of = {text: row for row, text in enumerate(dict.fromkeys(texts))}
     return list(row_of), [row_of[text] for text in texts]
@@ -92,7 +92,7 @@ def read_words(path: Path) -> Mapping[str, str]:
     The first name is taken. Raises CaptionError for an absent file, a label that stands twice, or one without a name.
     """
     if not path.is_file():
-        raise CaptionError(f"{path}: no such file; datasets.*.words in config.yaml says where they are")
+        raise CaptionError(f"{path}: no such file; datasets.*.class_names in config.yaml says where they are")
     pairs = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.strip():

@@ -15,7 +15,7 @@ from diffalign.stimuli import squares
 from diffalign.stimuli.folders import Source
 
 # keys that every data set with rows may have
-_OF_ROWS = frozenset({"size", "texts", "words"})
+_OF_ROWS = frozenset({"size", "texts", "class_names"})
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class DatasetKind:
     """A kind of data set.
 
     rows: lists its rows; None for a kind whose names only features know. keys: of an entry, beside kind, size, texts
-    and words. needs: those of them that no entry can do without; size is needed by every data set with images.
+    and class_names. needs: those of them that no entry can do without; size is needed by every data set with images.
     mistakes: (key, message) of what contradicts itself in an entry as it was given; the key is '' for the entry as a
     whole. has_images: whether a data set has any. has_transformed: whether its folder holds the images of other
     conditions, too.
