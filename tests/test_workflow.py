@@ -334,8 +334,9 @@ def test_a_hub_that_cannot_be_reached_says_what_to_do(fresh: Workflow) -> None:
 def test_a_local_folder_gives_the_same_features_as_the_checkpoint_it_holds(copied: Workflow, tmp_path: Path) -> None:
     (copied.directory / "resources/weights/siglip2/checkpoint").rename(tmp_path / "mine")
     before = feature_files.read_features(copied.directory / FEATURES / "siglip2/final.pt")
-    overlay = {"models": {"siglip2": {"weights": {"from": "folder", "folder": str(tmp_path / "mine")}}}}
-    done = copied.run(f"{FEATURES}/siglip2/layers.json", overlay=overlay)
+    # weights of the user's own take the published size, unless the user says another one
+    mine = {"weights": {"from": "folder", "folder": str(tmp_path / "mine")}, "input": {"size": 64}}
+    done = copied.run(f"{FEATURES}/siglip2/layers.json", overlay={"models": {"siglip2": mine}})
     assert done.code == 0, done.output
     after = feature_files.read_features(copied.directory / FEATURES / "siglip2/final.pt")
     assert np.array_equal(before.values, after.values)

@@ -246,11 +246,11 @@ SETTINGS = {"alignment_settings": 1, "calibration_settings": 1}
             | dict.fromkeys(("model_maps_figure", "gallery_figure", "curves_figure", "all"), 1),
         ),
         (
-            "models/transformers_vision.py",
+            "models/families/transformers_vision.py",
             PAIRS_OF_A_MODEL | {"miniature_weights": 1, "recipe": 1, "extract_siglip2": 1, "neighbors": 1},
         ),
         (
-            "models/diffusers_mmdit.py",
+            "models/families/diffusers_mmdit.py",
             PAIRS_OF_A_MODEL
             | {"miniature_weights": 1, "prompts": 1, "recipe": 1, "extract_sd3": 1, "neighbors": 1}
             | OF_THE_SCORE,
@@ -289,7 +289,7 @@ def test_a_changed_constant_of_a_metric_reruns_scores_and_what_hangs_on_them(cop
     "edits",
     [
         [("specs.py", '"""How the work is done; no result depends on it."""', '"""How the work is done."""')],
-        [("alignment/search/exact.py", "# above so many candidates", "# beyond so many candidates")],
+        [("alignment/search/exact.py", "# bytes per product", "# bytes of each product")],
         [("config/model_checks.py", "_DRAWN = (", "_UNUSED = 1\n_DRAWN = (")],
         [("plan/paths.py", "def fill(", "UNUSED = 1\n\n\ndef fill(")],
         # an option of models that another family will read
