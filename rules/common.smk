@@ -20,7 +20,7 @@ FAMILIES = all_families()
 try:
     STUDY = study.load(config, read_catalogue(ROOT / "catalogue"), FAMILIES, KNOWN_METRICS)
 except study.ConfigError as error:
-    files = " + ".join(str(path) for path in workflow.configfiles)
+    files = " + ".join(dict.fromkeys(str(Path(path).resolve()) for path in workflow.configfiles))
     raise WorkflowError(f"The configuration ({files}) has {len(error.mistakes)} mistake(s):\n{error}") from None
 
 PLAN = Plan(STUDY, FAMILIES)

@@ -281,6 +281,15 @@ def test_one_mistake_is_reported_once() -> None:
     assert caught.value.mistakes == ("models: is empty; expected: object",)
 
 
+def test_a_key_that_is_refused_is_not_said_to_be_missing() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load({"models": {"dinov2": {"input": {"size": 4}}}, "human": {"regression": {"alphas": []}}})
+    assert set(caught.value.mistakes) == {
+        "models.dinov2.input.size: 4 is less than the minimum of 8",
+        "human.regression.alphas: [] should be non-empty",
+    }
+
+
 def test_miniatures_are_known_through_the_autoencoder() -> None:
     mixed = load({"models": {"sd3": {"weights": {"from": "hub"}}}})
     assert mixed.is_miniature("sd3")

@@ -101,6 +101,7 @@ def _place(place: str, path: Path, fault: Any) -> str:
 def _text(kind: type[Section], path: Path, fault: Any) -> str:
     """What is wrong with the value at a path."""
     value, name = fault["input"], fault["type"]
+    value = list(value) if isinstance(value, tuple) else value
     members = _members(_annotation_at(kind, path))
     words = [word for each in members if get_origin(each) is Literal for word in get_args(each)]
     if name == "mistake":

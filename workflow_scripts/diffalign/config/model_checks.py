@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from diffalign import names
@@ -22,18 +22,23 @@ def family_keys(families: Mapping[str, Family]) -> list[str]:
 
 
 def check(
-    name: str, entry: ModelEntry, entries: Mapping[str, ModelEntry], families: Mapping[str, Family]
+    name: str,
+    entry: ModelEntry,
+    entries: Mapping[str, ModelEntry],
+    families: Mapping[str, Family],
+    refused: Collection[str] = (),
 ) -> Iterator[str]:
     """Mistakes that one key does not show: keys that a family does not read, and names of other models.
 
-    entries: of all models that were read.
+    entries: of all models that were read. refused: keys of this entry that were reported already, so that none of them
+    is said to be missing.
     """
     place = f"models.{name}"
     if entry.family not in families:
         yield f"{place}.family: {names.unknown('family', entry.family, families)}"
     else:
-        yield from _input_mistakes(place, entry, entries, families[entry.family])
-        yield from _family_mistakes(place, entry, entries, families)
+        yield from _input_mistakes(place, entry, entries, families[entry.family], refused)
+        yield from _family_mistakes(place, entry, entries, families, refused)
     yield from _weights_mistakes(place, entry)
     yield from _feature_mistakes(place, entry.features)
     yield from _variant_mistakes(place, entry)
@@ -94,7 +99,9 @@ def _needed_and_idle(entry: ModelEntry, reads: str) -> tuple[list[str], list[str
     return ["features"], [*idle, *_DRAWN, "batch_size"]
 
 
-def _input_mistakes(place: str, entry: ModelEntry, entries: Mapping[str, ModelEntry], kind: Family) -> Iterator[str]:
+def _input_mistakes(
+    place: str, entry: ModelEntry, entries: Mapping[str, ModelEntry], kind: Family, refused: Collection[str]
+) -> Iterator[str]:
     """Keys that a model needs or that mean nothing to it, and an autoencoder that is none."""
     source = None if entry.weights is None else entry.weights.source
     if source == "none" and kind.has_weights:
@@ -103,7 +110,7 @@ def _input_mistakes(place: str, entry: ModelEntry, entries: Mapping[str, ModelEn
         yield f"{place}.weights: nothing of family '{entry.family}' is learned; say {{from: none}}"
     needed, idle = _needed_and_idle(entry, kind.reads)
     for key in needed:
-        if not getattr(entry, key):
+        if not getattr(entry, key) and key not in refused:
             yield f"{place}: family '{entry.family}' reads {kind.reads} and needs the key '{key}'"
     for key in idle:
         if key in entry.model_fields_set and getattr(entry, key):
@@ -115,12 +122,16 @@ def _input_mistakes(place: str, entry: ModelEntry, entries: Mapping[str, ModelEn
 
 
 def _family_mistakes(
-    place: str, entry: ModelEntry, entries: Mapping[str, ModelEntry], families: Mapping[str, Family]
+    place: str,
+    entry: ModelEntry,
+    entries: Mapping[str, ModelEntry],
+    families: Mapping[str, Family],
+    refused: Collection[str],
 ) -> Iterator[str]:
     """Keys that only some families know, and the conditionings of a model."""
     kind = families[entry.family]
     for key in kind.needs:
-        if not getattr(entry, key):
+        if not getattr(entry, key) and key not in refused:
             yield f"{place}: family '{entry.family}' needs the key '{key}'"
     for key in family_keys(families):
         is_given = key in entry.model_fields_set and getattr(entry, key) != ModelEntry.model_fields[key].default

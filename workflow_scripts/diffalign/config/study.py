@@ -95,6 +95,8 @@ class Sections:
     compute: ComputeSection | None
     datasets: Mapping[str, DatasetEntry]
     models: Mapping[str, ModelEntry]
+    # model -> keys of its entry that were refused
+    refused: Mapping[str, Collection[str]]
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ def load(
     mistakes += _reference_mistakes(sections, plain, catalogue, families, metrics)
     if mistakes:
         raise ConfigError(list(dict.fromkeys(mistakes)))
-    parts = {key: value for key, value in vars(sections).items() if key != "top"}
+    parts = {key: value for key, value in vars(sections).items() if key not in ("top", "refused")}
     return _study(Configuration.model_construct(**dict(sections.top or ()), **parts))
 
 
@@ -218,6 +220,8 @@ def _read_sections(
         return default
 
     top = {key: value for key, value in plain.items() if key in Top.model_fields}
+    given = _model_entries(plain, catalogue, families, mistakes)
+    entries = _read_entries("models", given, ModelName, ModelEntry, mistakes)
     return Sections(
         read(Top, top, "", mistakes) if "conditions" in top else None,
         section("defaults", DefaultsSection),
@@ -230,7 +234,8 @@ def _read_sections(
         section("extraction", ExtractionSection),
         section("compute", ComputeSection),
         _read_entries("datasets", plain.get("datasets", {}), Word, DatasetEntry, mistakes),
-        _read_models(plain, catalogue, families, mistakes),
+        entries,
+        {name: set(given[name]) - entry.model_fields_set for name, entry in entries.items()},
     )
 
 
@@ -252,13 +257,13 @@ def _read_entries(place: str, given: Any, key: Any, kind: type[S], mistakes: lis
     return entries
 
 
-def _read_models(
+def _model_entries(
     plain: Mapping[str, Any], catalogue: Mapping[str, Entry], families: Mapping[str, Family], mistakes: list[str]
-) -> dict[str, ModelEntry]:
-    """The catalogue and the user's entries, completed by their families."""
+) -> Any:
+    """The catalogue and the user's entries, completed by their families; what is no mapping as it is."""
     own, defaults = plain.get("models", {}), plain.get("defaults")
     if not isinstance(own, dict):
-        return _read_entries("models", own, ModelName, ModelEntry, mistakes)
+        return own
     weights = defaults.get("weights") if isinstance(defaults, dict) else None
     entries = resolve(catalogue, own, weights, mistakes)
     for name, entry in list(entries.items()):
@@ -269,7 +274,7 @@ def _read_models(
             except ValueError as error:
                 mistakes.append(f"models.{name}: {error}")
                 del entries[name]
-    return _read_entries("models", entries, ModelName, ModelEntry, mistakes)
+    return entries
 
 
 def _reference_mistakes(
@@ -285,7 +290,7 @@ def _reference_mistakes(
         yield from datasets.check(name, dataset)
     vocabularies: dict[str, Vocabulary] = {}
     for name, model in sections.models.items():
-        broken = list(model_checks.check(name, model, sections.models, families))
+        broken = list(model_checks.check(name, model, sections.models, families, sections.refused[name]))
         yield from broken
         if not broken:
             vocabularies[name] = model.record(name, 0).vocabulary
