@@ -74,7 +74,7 @@ FOUR_MODELS := 'study={models: [dinov2, sdvae, sd3, bloom560m], pairs: all}' 'se
 # after a change of the rules; needs graphviz
 rulegraph: $(VENV)/.installed
 	$(BIN)/snakemake --profile profiles/demo --rulegraph --config $(FOUR_MODELS) 2>/dev/null > docs/rulegraph.dot
-	dot -Tsvg -Grankdir=LR docs/rulegraph.dot -o docs/rulegraph.svg
+	dot -Tsvg -Grankdir=LR docs/rulegraph.dot | tr '\n' ' ' > docs/rulegraph.svg
 
 clean-demo:
 	rm -rf demo
