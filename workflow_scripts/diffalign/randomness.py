@@ -29,6 +29,11 @@ def keyed(seed: int, purpose: str, name: str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key))
 
 
+def uniform(seed: int, purpose: str, name: str) -> float:
+    """A number in [0, 1), keyed by (seed, purpose, image name): the first 53 bits of their hash."""
+    return (int.from_bytes(_digest(seed, purpose, name)[:8], "big") >> 11) / 2**53
+
+
 def shuffled(names: Sequence[str], seed: int, purpose: str) -> list[int]:
     """Positions of the names, sorted by the hash of (seed, purpose, name)."""
     return sorted(range(len(names)), key=lambda i: _digest(seed, purpose, names[i]))

@@ -6,7 +6,7 @@ Scripts and modules of models import these in place of the configuration, so tha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -52,6 +52,18 @@ class Columns:
 
 
 @dataclass(frozen=True)
+class Split:
+    """One part of a collection: ``train``, or ``held_out``, which has about that share of its images."""
+
+    part: str
+    held_out: float = 0.2
+
+
+# keys of a data set that recipes leave out where they are not given
+_OPTIONAL = ("collection", "split")
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Where images come from and how they become squares of `size` pixels; docs/config.md."""
 
@@ -66,6 +78,12 @@ class Dataset:
     caption_index: int = 0
     prompt: str = ""
     hub: Mapping[str, Any] | None = None
+    collection: str | None = None
+    split: Mapping[str, Any] | None = None
+
+    def recipe(self) -> dict[str, Any]:
+        """Every key, as plain JSON; a collection and a split only where there is one."""
+        return {key: value for key, value in asdict(self).items() if value is not None or key not in _OPTIONAL}
 
 
 @dataclass(frozen=True)
