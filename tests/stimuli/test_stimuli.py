@@ -182,17 +182,23 @@ def test_the_unconditional_prompt_is_empty_for_all() -> None:
         captions.prompt_texts(rows("a"), "labl")
 
 
-def test_noise_is_keyed_by_name_or_constant() -> None:
+def test_noise_is_keyed_by_model_and_name_by_name_or_constant() -> None:
     shape = (4, 8, 8)
 
-    def draw(name: str, seeding: str = "name", kind: str = "noise", seed: int = 0) -> np.ndarray:
-        return randomness.normal(shape, seeding, seed, name, kind)
+    def draw(name: str, seeding: str = "name", kind: str = "noise", seed: int = 0, model: str = "sit") -> np.ndarray:
+        return randomness.normal(shape, randomness.NoiseKey(seeding, seed, model), name, kind)
 
     assert np.array_equal(draw("a"), draw("a"))
     assert not np.array_equal(draw("a"), draw("b"))
     assert not np.array_equal(draw("a"), draw("a", seed=1))
     assert not np.array_equal(draw("a"), draw("a", kind="posterior"))
+    # models see noise of their own unless they share it
+    assert not np.array_equal(draw("a"), draw("a", model="dit"))
+    assert np.array_equal(draw("a", "common"), draw("a", "common", model="dit"))
+    assert not np.array_equal(draw("a", "common"), draw("b", "common"))
+    assert not np.array_equal(draw("a", "common"), draw("a"))
     assert np.array_equal(draw("a", "constant"), draw("b", "constant"))
+    assert np.array_equal(draw("a", "constant"), draw("a", "constant", model="dit"))
     assert not np.array_equal(draw("a", "constant"), draw("a", "constant", "posterior"))
     many = np.stack([draw(str(i)) for i in range(500)])
     assert abs(many.mean()) < 0.01

@@ -1,6 +1,6 @@
 """The grammar of representation names. No other module parses or builds them.
 
-    model[-noise][-conditioning][-cosine][-shared][-drawsN][-untrained][-last][_layer]
+    model[-noise][-conditioning][-cosine][-shared|-commonnoise][-drawsN][-untrained][-last][_layer]
 
     dinov2   dinov2_b5   sd3_b8   sd3-t0.5_b8   sd3-s20-label_b8   sd3-t0.5-caption-shared-draws4_b8
     dinov2-untrained_b5   minilm-description-last_h6
@@ -28,7 +28,9 @@ TEXT = "textlast"
 TEXT_LAYERS = ("text",)
 CONDITIONINGS = ("uncond", "label", "caption", "description", "caption2", TEXT)
 # in the order of names; draws is followed by a number
-OPTIONS = ("cosine", "shared", "draws", "untrained", "last")
+OPTIONS = ("cosine", "shared", "commonnoise", "draws", "untrained", "last")
+# options of which a name has one at most
+_EXCLUSIVE = ("shared", "commonnoise")
 # the last token of a language model instead of the mean over tokens
 LAST = "last"
 _DRAWS = r"draws(?:[2-9]|[1-9][0-9])"
@@ -179,6 +181,10 @@ def _sorted_variant(text: str, model: str, variant: Sequence[str], vocabulary: V
             raise UnknownName(f"'{text}' gives two {kind}s, '{parts[kind]}' and '{part}'")
         parts[kind] = part
     ordered = [kind for kind in kinds if kind in parts]
+    if set(_EXCLUSIVE) <= set(parts):
+        raise UnknownName(
+            f"'{text}': '-shared' is one noise for all images, '-commonnoise' one an image for all models; give one"
+        )
     if ordered != list(parts):
         right = "-".join(parts[kind] for kind in ordered)
         raise UnknownName(f"'{text}': parts of a variant stand in the order '-{right}'")
@@ -269,8 +275,11 @@ def name_pattern(models: Iterable[str], layer: bool = False) -> str:
 
 def _options(options: Iterable[str]) -> str:
     allowed = set(options)
-    patterns = {option: _DRAWS if option == "draws" else option for option in OPTIONS}
-    return "".join(f"(?:-{pattern})?" for option, pattern in patterns.items() if option in allowed)
+    patterns = {option: _DRAWS if option == "draws" else option for option in OPTIONS if option in allowed}
+    if allowed.issuperset(_EXCLUSIVE):
+        first, second = _EXCLUSIVE
+        patterns[first] = f"(?:{patterns[first]}|{patterns.pop(second)})"
+    return "".join(f"(?:-{pattern})?" for pattern in patterns.values())
 
 
 def any_of(words: Iterable[str]) -> str:

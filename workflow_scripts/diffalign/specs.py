@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from diffalign import names
 from diffalign.names import Representation, Vocabulary
+from diffalign.randomness import NoiseKey
 
 
 def without_defaults(record: Any) -> dict[str, Any]:
@@ -262,7 +263,8 @@ class Model:
         conditionings = tuple(word for word in self.conditionings if word != names.TEXT)
         allowed = {
             "cosine": self.path == "linear",
-            "shared": self.latents is not None and self.seeding == "name",
+            "shared": self.latents is not None and self.seeding != "constant",
+            "commonnoise": self.latents is not None and self.seeding == "name",
             "draws": self.latents is not None,
             "untrained": self.features is None,
             names.LAST: self.reads_texts,
@@ -288,6 +290,8 @@ class Model:
                 changes["path"] = "cosine"
             if "shared" in representation.options:
                 changes["seeding"] = "constant"
+            if "commonnoise" in representation.options:
+                changes["seeding"] = "common"
         options = representation.options
         return replace(self, **changes, untrained="untrained" in options, last=names.LAST in options)
 
@@ -310,6 +314,11 @@ class Model:
     def built(self) -> Mapping[str, Any]:
         """The architecture of the checkpoint that is loaded: the model's own, or that of its miniature."""
         return self.miniature if self.weights.source == "miniature" else self.architecture
+
+    @property
+    def noise_key(self) -> NoiseKey:
+        """What its noise and its posterior samples are keyed by, beside the image."""
+        return NoiseKey(self.seeding, self.seed, self.name)
 
     @property
     def initial_seed(self) -> int | None:

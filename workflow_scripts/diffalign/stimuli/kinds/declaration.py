@@ -71,9 +71,9 @@ def _no_mistakes(_: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 class DatasetKind:
     """A kind of data set.
 
-    rows: lists all its rows, of which `kinds.rows` takes a split and a sample; None for a kind whose names only features
-    know. keys: of an entry, beside kind, size, texts and class_names. needs: those of them that no entry can do
-    without; size is needed by every data set with images.
+    rows: lists all its rows, of which `kinds.rows` takes a split and a sample; None for a kind whose names only
+    features know. keys: of an entry, beside kind, size, texts and class_names. needs: those of them that no entry can
+    do without; size is needed by every data set with images.
     mistakes: (key, message) of what contradicts itself in an entry as it was given; the key is '' for the entry as a
     whole. has_images: whether a data set has any. has_transformed: whether its folder holds the images of other
     conditions, too.
