@@ -145,6 +145,39 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Training:
+    """How a model is trained here; docs/training.md.
+
+    dataset: of its images. loss: ``classification``, ``reconstruction`` or ``flow_matching``. checkpoints: steps,
+    ascending. schedule: of the learning rate after `warmup` steps, ``cosine`` or ``constant``. clip: the largest norm
+    of gradients. ema: decay of averaged weights, which checkpoints then hold. kl: weight of the Kullback-Leibler
+    divergence of reconstruction. label_dropout, times: of flow matching. teacher: a representation with its layer,
+    whose tokens the layer `teacher_layer` is aligned with (REPA, Yu et al. 2025), with this weight, through a projector
+    of this width.
+    """
+
+    dataset: str
+    loss: str
+    steps: int
+    checkpoints: tuple[int, ...] = ()
+    batch_size: int = 128
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    schedule: str = "cosine"
+    warmup: int = 0
+    clip: float | None = None
+    ema: float = 0.0
+    kl: float = 1e-6
+    label_dropout: float = 0.1
+    times: str = "uniform"
+    teacher: str | None = None
+    teacher_layer: str | None = None
+    teacher_weight: float = 0.5
+    projector: int = 256
+
+
+@dataclass(frozen=True)
 class FeatureFiles:
     """Where features that were made elsewhere lie; ``{dataset}``, ``{condition}`` and ``{layer}`` stand in paths.
 
@@ -237,6 +270,8 @@ class Model:
     device_map: str | None = None
     precision: str = "float32"
     series: str | None = None
+    training: Training | None = None
+    step: int | None = None
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -282,7 +317,8 @@ class Model:
         """
         entry = without_defaults(self)
         idle = list(_NOT_IN_RECIPES)
-        if self.latents is None and self.posterior == "mode" and not self.untrained:
+        draws_nothing = self.latents is None and self.posterior == "mode"
+        if draws_nothing and not self.untrained and self.training is None:
             idle += ["seed", "seeding"]
         if self.weights.source != "miniature":
             idle.append("miniature")
@@ -336,6 +372,7 @@ class Model:
             "input": ImageInput,
             "features": FeatureFiles,
             "latents_from": LatentFiles,
+            "training": Training,
         }
         made = {key: _record(records[key], value) for key, value in entry.items() if key in records}
         return cls(**{**entry, **made, "default_layer": ""})

@@ -42,12 +42,14 @@ class Family:
     the entry, of which `make_miniature` writes a checkpoint of full size. None: there are no twins.
     has_weights: False where nothing is learned; its models have no checkpoint, and it has no `make_miniature`.
     decodes: whether `load` can load the decoder of an autoencoder.
+    trains: losses that its models can be trained with here; see `config.training`.
     completed_by: a module of `diffalign.models` whose function ``complete(entry)`` fills in what an entry leaves out.
 
     load(model, folder, device): reads the checkpoint in `folder`; a `Loaded` where the family reads pixels, a
     `Denoiser` where it reads latents, a `LoadedLanguage` where it reads texts. A family that decodes is asked for the
     decoder by ``decoder=True``.
     make_miniature(miniature, folder, seed): writes a narrow checkpoint that `load` reads.
+    trainable(model, device): the network of the entry's architecture as its training begins, a `Trainable`.
     embed_prompts(model, folder, texts, device): dict of tensors of one row a text, what the model takes beside latents,
     and ``text``, what stands for the text alone.
     """
@@ -59,9 +61,11 @@ class Family:
     untrained: str | None = None
     has_weights: bool = True
     decodes: bool = False
+    trains: tuple[str, ...] = ()
     completed_by: str | None = None
     load: Callable[..., Any] = field(default=_absent("load"), compare=False, repr=False)
     make_miniature: Callable[..., None] = field(default=_absent("make_miniature"), compare=False, repr=False)
+    trainable: Callable[..., Any] = field(default=_absent("trainable"), compare=False, repr=False)
     embed_prompts: Callable[..., dict[str, Any]] = field(default=_absent("embed_prompts"), compare=False, repr=False)
 
     @property
