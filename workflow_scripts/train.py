@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from diffalign import logs, models
+from diffalign import logs, models, training
 from diffalign.devices import choose_device
 from diffalign.extraction.inputs import ImageFiles
 from diffalign.io import tables
@@ -24,7 +24,6 @@ from diffalign.io.training_checkpoints import TrainingFolder
 from diffalign.offenders import first_five
 from diffalign.specs import Compute, Model, Training
 from diffalign.stimuli.labels import class_labels
-from diffalign.training import StreamedImages, train
 from diffalign.training.batches import Images, held, order_of
 from diffalign.training.objectives import Objective
 from diffalign.training.objectives.alignment import TeacherAlignment
@@ -104,7 +103,9 @@ class TrainingImages(Dataset[Mapping[str, Any]]):
         return item
 
 
-def run(recipe: Path, reads: TrainingInputs, writes: TrainingOutputs, folder: TrainingFolder, compute: Compute) -> None:
+def train(
+    recipe: Path, reads: TrainingInputs, writes: TrainingOutputs, folder: TrainingFolder, compute: Compute
+) -> None:
     """Train the model of a recipe, and write a checkpoint of each step that is asked for.
 
     folder: what a killed training goes on from; removed at the end. Raises ValueError that names the images, files or
@@ -126,13 +127,14 @@ def run(recipe: Path, reads: TrainingInputs, writes: TrainingOutputs, folder: Tr
     layer = None if reads.teacher is None else reads.teacher.layer
     pictures = encoded if encoded is not None else _pictures(model, names, reads)
     images = _in_memory(
-        StreamedImages(names, TrainingImages(names, pictures, labels, teacher, layer), compute.workers), compute
+        training.StreamedImages(names, TrainingImages(names, pictures, labels, teacher, layer), compute.workers),
+        compute,
     )
     objective = _objective(model, asked, network, images, on)
     inputs = _described(reads, teacher)
     logs.log.info("%s on %s: %s, %d images, %d steps", model.name, on, asked.loss, len(names), asked.steps)
     key = {"recipe": content, **inputs}
-    losses = train(model.name, network.module, objective, asked, model.seed, images, writes.steps, folder, key)
+    losses = training.train(model.name, network.module, objective, asked, model.seed, images, writes.steps, folder, key)
     for step, checkpoint, record in zip(writes.steps, writes.checkpoints, writes.records, strict=True):
         state = folder.read_weights(step)
         make_empty(checkpoint)
@@ -182,7 +184,7 @@ def _teacher(names: Sequence[str], reads: TrainingInputs) -> Tokens | None:
     return tokens
 
 
-def _in_memory(images: StreamedImages, compute: Compute) -> Images:
+def _in_memory(images: training.StreamedImages, compute: Compute) -> Images:
     """Images held in memory where they fit: batches are the same."""
     first = images.dataset[0]
     size = sum(value.numel() * value.element_size() for value in first.values() if isinstance(value, Tensor))
@@ -248,7 +250,7 @@ if __name__ == "__main__":
         named = dict(given.items())
         optional = {key: Path(named[key]) for key in ("images", "statistics", "autoencoder_record") if key in named}
         teacher = Teacher(Path(named["teacher"]), params.teacher_layer) if "teacher" in named else None
-        run(
+        train(
             Path(given.recipe),
             TrainingInputs(
                 Path(given.dataset),
