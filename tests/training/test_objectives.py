@@ -61,9 +61,6 @@ def batch(count: int = 4, teacher: tuple[int, int] | None = None) -> Batch:
     return Batch([str(i) for i in range(count)], tensors)
 
 
-# --- flow matching ----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("path", ["linear", "cosine"])
 def test_the_path_and_its_slopes_are_those_of_noise_levels(path: str) -> None:
     for t in (0.1, 0.5, 0.9):
@@ -154,9 +151,6 @@ def test_times_are_uniform_or_the_logistic_of_normal_draws() -> None:
         times("even", 3, 0, 1)
 
 
-# --- alignment with a teacher -----------------------------------------------------------------------------------------
-
-
 def aligned(recipe: Training, images: Batch, seed: int = 0) -> tuple[Trainable, TeacherAlignment]:
     network = models.trainable(flow(seed=seed), CPU)
     return network, TeacherAlignment(network, "b1", "blocks.1", recipe, seed, images)
@@ -216,9 +210,6 @@ def test_layers_that_cannot_be_aligned_are_said(path: str, teacher: tuple[int, i
         TeacherAlignment(network, "b1", path, recipe, 0, batch(teacher=teacher))
 
 
-# --- classification and reconstruction --------------------------------------------------------------------------------
-
-
 def test_cross_entropy_and_accuracy() -> None:
     logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 5.0, 0.0], [0.0, 0.0, 1.0]])
     network = Trainable(nn.Identity(), lambda pixels: logits, lambda *_: None, 3)
@@ -239,7 +230,7 @@ def test_the_divergence_is_that_of_normals() -> None:
     torch.testing.assert_close(divergence_from_normal(mean, log_variance), expected)
 
 
-def test_reconstruction_is_the_absolute_error_and_the_weighted_divergence() -> None:
+def test_reconstruction_is_the_squared_error_and_the_weighted_divergence() -> None:
     mean, log_variance = torch.full((2, 4, 1, 1), 0.5), torch.zeros(2, 4, 1, 1)
     drawn: list[Tensor] = []
 
@@ -251,13 +242,10 @@ def test_reconstruction_is_the_absolute_error_and_the_weighted_divergence() -> N
     images = Batch(["a", "b"], {"pixels": torch.zeros(2, 3, 4, 4)})
     recipe = replace(RECIPE, loss="reconstruction", kl=0.1)
     measured = reconstruction(network, recipe, 0).measure(images, 4)
-    assert float(measured["error"]) == 0.25
+    assert float(measured["error"]) == 0.0625
     assert float(measured["divergence"]) == pytest.approx(4 * 0.5 * 0.25)
-    assert float(measured["loss"]) == pytest.approx(0.25 + 0.1 * 0.5)
+    assert float(measured["loss"]) == pytest.approx(0.0625 + 0.1 * 0.5)
     assert torch.equal(drawn[0], draws.normal((2, 4, 1, 1), 0, "training posterior", 4))
-
-
-# --- what training begins with ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("family", "module"), [("sit", sit), ("lightningdit", lightningdit)])

@@ -14,7 +14,7 @@ from diffalign.training.objectives.objective import Objective
 
 
 def reconstruction(network: Trainable, recipe: Training, seed: int) -> Objective:
-    """Mean absolute error of pixels, as the model reads them, and ``kl`` times the divergence of the posterior.
+    """Mean squared error of pixels, as the model reads them, and ``kl`` times the divergence of the posterior.
 
     The divergence of an image is in nats, summed over its latent (Kingma and Welling 2014, appendix B), and the mean
     over images is taken. Latents are sampled. Parts: ``error`` and ``divergence``.
@@ -27,7 +27,7 @@ def reconstruction(network: Trainable, recipe: Training, seed: int) -> Objective
             return draws.normal(shape, seed, "training posterior", step).to(pixels)
 
         made, mean, log_variance = network.run(pixels, drawn)
-        error = (made - pixels).abs().mean()
+        error = (made - pixels).square().mean()
         divergence = divergence_from_normal(mean, log_variance).mean()
         return {"loss": error + recipe.kl * divergence, "error": error, "divergence": divergence}
 
