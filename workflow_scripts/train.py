@@ -174,11 +174,17 @@ def _pictures(model: Model, names: Sequence[str], reads: TrainingInputs) -> Imag
 
 
 def _teacher(names: Sequence[str], reads: TrainingInputs) -> Tokens | None:
-    """The tokens of the teacher. Raises StoreError where it saw other images, or has no such layer."""
+    """The tokens of the teacher. Raises StoreError where it saw other images, or has no such layer.
+
+    Images are others where they have other names, or the manifest, with the digests of their files, is another.
+    """
     if reads.teacher is None:
         return None
     tokens = read_tokens(reads.teacher.folder)
     check_same_names(names, tokens.names, reads.manifest, reads.teacher.folder)
+    ours = json.loads(reads.dataset_json.read_text(encoding="utf-8")).get("manifest_sha256")
+    if tokens.recipe.get("images", {}).get("manifest_sha256", ours) != ours:
+        raise StoreError(f"{reads.teacher.folder}: the teacher saw other images of the same names; rerun it")
     if reads.teacher.layer not in tokens.layers:
         raise StoreError(f"{reads.teacher.folder}: no layer '{reads.teacher.layer}'; there: {', '.join(tokens.layers)}")
     return tokens

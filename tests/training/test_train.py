@@ -119,11 +119,11 @@ class Tinted:
             *files, latents=[shard], statistics=statistics, autoencoder_record=record, teacher=aligned
         )
 
-    def tokens(self, names: Sequence[str] | None = None, layer: str = "final", count: int = 4) -> Path:
+    def tokens(self, names: Sequence[str] | None = None, layer: str = "final", count: int = 4, **said: Any) -> Path:
         names = [row.name for row in self.rows] if names is None else names
         rng = np.random.default_rng(0)
         values = {layer: rng.standard_normal((len(names), count, 16), dtype=np.float32)}
-        write_tokens(self.folder / "tokens", names, [(names, values)], {"bundle": "digits.vit"})
+        write_tokens(self.folder / "tokens", names, [(names, values)], {"bundle": "digits.vit", **said})
         return self.folder / "tokens"
 
 
@@ -267,6 +267,7 @@ def test_workers_and_memory_change_no_byte(model: Model, tmp_path: Path) -> None
     ("changes", "message"),
     [
         ({"names": ["000", "001"]}, r"images differ: 30 only in .*manifest\.tsv: 002, 003, 004, 005, 006 …"),
+        ({"images": {"manifest_sha256": "0" * 64}}, "tokens: the teacher saw other images of the same names; rerun it"),
         ({"layer": "b3"}, r"tokens: no layer 'final'; there: b3"),
         ({"count": 9}, r"layer 'b1' gives \(4, 16\) for an image, but the teacher digits\.vit_final has 9 tokens"),
     ],

@@ -108,17 +108,18 @@ def test_images_in_memory_and_read_by_workers_are_the_same_batches(workers: int,
 
 def test_the_order_of_images_is_that_of_their_names_wherever_they_stand() -> None:
     backwards = NAMES[::-1]
-    a, b = order_of(NAMES, 8, 4, 9), order_of(backwards, 8, 4, 9)
+    a, b = list(order_of(NAMES, 8, 4, 9)), list(order_of(backwards, 8, 4, 9))
     assert [[NAMES[row] for row in rows] for rows in a] == [[backwards[row] for row in rows] for rows in b]
-    assert order_of(NAMES, 8, 5, 9) != a
+    assert list(order_of(NAMES, 8, 5, 9)) != a
 
 
 def test_an_epoch_sees_an_image_once_and_the_next_in_another_order() -> None:
-    order = order_of(NAMES, 8, 0, 7)
+    order = list(order_of(NAMES, 8, 0, 7))
     first, second = ([row for rows in epoch for row in rows] for epoch in (order[:3], order[3:6]))
     assert len(set(first)) == len(set(second)) == 24
     assert first != second
-    assert order_of(NAMES, 8, 0, 4) == order[:4]
+    assert list(order_of(NAMES, 8, 0, 4)) == order[:4]
+    assert [list(order_of(NAMES, 8, 0, 7, made)) for made in (0, 2, 3, 7)] == [order, order[2:], order[3:], []]
 
 
 _CHILD = """
@@ -178,6 +179,12 @@ def test_a_state_is_gone_on_from_and_one_of_another_recipe_is_not(
     made.clear()
     trained(tmp_path / "a", replace(RECIPE, learning_rate=0.02))
     assert made == [6, 7, 8, 9, 10, 11, 12]
+
+
+def test_a_training_that_is_done_makes_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses, _ = trained(tmp_path / "a")
+    monkeypatch.setitem(train.__globals__, "_make_step", None)
+    assert trained(tmp_path / "a")[0] == losses
 
 
 def test_another_list_of_checkpoints_begins_anew(tmp_path: Path) -> None:

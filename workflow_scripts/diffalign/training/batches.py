@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,7 +35,7 @@ class Images(Protocol):
     def names(self) -> Sequence[str]:
         """Of all images, sorted."""
 
-    def batches(self, order: Sequence[Sequence[int]], device: torch.device) -> Iterator[Batch]:
+    def batches(self, order: Iterable[Sequence[int]], device: torch.device) -> Iterator[Batch]:
         """The batches of these rows, numbers of `names`."""
 
 
@@ -46,7 +46,7 @@ class HeldImages:
     names: Sequence[str]
     tensors: Mapping[str, Tensor]
 
-    def batches(self, order: Sequence[Sequence[int]], device: torch.device) -> Iterator[Batch]:
+    def batches(self, order: Iterable[Sequence[int]], device: torch.device) -> Iterator[Batch]:
         """The batches of these rows, numbers of `names`."""
         for rows in order:
             chosen = torch.as_tensor(rows)
@@ -65,11 +65,11 @@ class StreamedImages:
     dataset: Dataset[Mapping[str, Any]]
     workers: int = 0
 
-    def batches(self, order: Sequence[Sequence[int]], device: torch.device) -> Iterator[Batch]:
+    def batches(self, order: Iterable[Sequence[int]], device: torch.device) -> Iterator[Batch]:
         """The batches of these rows, numbers of `names`."""
         loader = DataLoader(
             self.dataset,
-            batch_sampler=[list(rows) for rows in order],
+            batch_sampler=(list(rows) for rows in order),
             num_workers=self.workers,
             collate_fn=_stacked,
             pin_memory=device.type == "cuda",
@@ -90,19 +90,23 @@ def _stacked(items: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, T
     return [item["name"] for item in items], {key: torch.stack([item[key] for item in items]) for key in keys}
 
 
-def order_of(names: Sequence[str], batch_size: int, seed: int, steps: int) -> list[list[int]]:
-    """The rows of the batch of each step, from the first to the last.
+def order_of(names: Sequence[str], batch_size: int, seed: int, steps: int, made: int = 0) -> Iterator[list[int]]:
+    """The rows of the batch of each step, from the first to the last, without those of the first `made` steps.
 
     In each epoch every image has its place by the hash of (seed, epoch, name); whole batches are taken, and the few
     images that are left are not seen in it. Raises ValueError for a batch larger than the data.
     """
     if batch_size > len(names):
         raise ValueError(f"a batch of {batch_size} images is larger than the data set, which has {len(names)}")
+    return _order(names, batch_size, seed, steps, made)
+
+
+def _order(names: Sequence[str], batch_size: int, seed: int, steps: int, made: int) -> Iterator[list[int]]:
     per_epoch = len(names) // batch_size
-    order: list[list[int]] = []
-    epoch = 0
-    while len(order) < steps:
-        rows = shuffled(names, seed, f"training order\x00{epoch}")
-        order += [rows[i * batch_size : (i + 1) * batch_size] for i in range(per_epoch)]
-        epoch += 1
-    return order[:steps]
+    epoch, rows = -1, list[int]()
+    for step in range(made, steps):
+        if step // per_epoch != epoch:
+            epoch = step // per_epoch
+            rows = shuffled(names, seed, f"training order\x00{epoch}")
+        first = step % per_epoch * batch_size
+        yield rows[first : first + batch_size]

@@ -81,7 +81,8 @@ def train(
     beyond = [step for step in checkpoints if not 0 <= step <= recipe.steps]
     if beyond:
         raise ValueError(f"{name}: checkpoint {beyond[0]} lies beyond the last step, {recipe.steps}")
-    order = order_of(images.names, recipe.batch_size, seed, recipe.steps)
+    # refused before anything is written
+    order_of(images.names, recipe.batch_size, seed, recipe.steps)
     device = next(module.parameters()).device
     parameters = [each for each in module.parameters() if each.requires_grad]
     if objective.beside is not None:
@@ -96,7 +97,8 @@ def train(
         if run.step == 0 and 0 in checkpoints:
             folder.weights(0).write(_on_cpu(run.average))
         module.train()
-        batches = images.batches(order[run.step :], device)
+        order = order_of(images.names, recipe.batch_size, seed, recipe.steps, run.step)
+        batches = images.batches(order, device)
         written = time.monotonic()
         for batch in progress(batches, recipe.steps - run.step, f"train {name}"):
             _make_step(run, recipe, seed, batch, folder, checkpoints)
