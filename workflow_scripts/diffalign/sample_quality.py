@@ -74,8 +74,8 @@ def frechet(a: Array, b: Array) -> float:
 def _triangle(features: Array) -> NDArray[np.float64]:
     """R (min(N, D), D) with RᵀR = the unbiased covariance."""
     values = features.astype(np.float64)
-    triangle: NDArray[np.float64] = np.linalg.qr(values - values.mean(axis=0), mode="r")
-    return triangle / np.sqrt(len(values) - 1)
+    _, triangle = np.linalg.qr(values - values.mean(axis=0))
+    return np.asarray(triangle / np.sqrt(len(values) - 1))
 
 
 def rank_note(count: int, width: int) -> str:
