@@ -78,7 +78,7 @@ def sample_quality(
         {
             "dataset": drawn.recipe["images"]["dataset"],
             "model": drawn.recipe["model"]["name"],
-            "step": drawn.recipe["step"],
+            "step": drawn.recipe["model"].get("step"),
             "seed": number,
             "measure": measure,
             "value": value,

@@ -59,10 +59,10 @@ def sample_sheet_figure(
         axes.set_title(title, loc="left")
     middles = (np.arange(len(classes)) + 0.5) * panels[0][1].shape[0] / len(classes)
     grid[0, 0].set_yticks(middles, [names[label] for label in classes])
-    sampler = drawn[0].recipe["sampler"]
+    name, sampler = drawn[0].recipe["model"]["name"], drawn[0].recipe["sampler"]
     style.heading(
         figure,
-        f"Samples of {drawn[0].recipe['model']['name']}, class by class. All panels of samples begin with the same noise "
+        f"Samples of {name}, class by class. All panels of samples begin with the same noise "
         f"({sampler['method'].capitalize()}, {sampler['steps']} steps, guidance {sampler['guidance']:g})",
     )
     style.save(figure, outputs, miniature)
@@ -74,7 +74,7 @@ def _classes(count: int) -> list[int]:
 
 
 def _title(samples: Samples) -> str:
-    step = samples.recipe["step"]
+    step = samples.recipe["model"].get("step")
     return "samples" if step is None else f"step {step}"
 
 

@@ -48,9 +48,9 @@ def samples(
 ) -> None:
     """Integrate from noise to latents, decode them and write images, and the recipe that they are made of.
 
-    recipe: JSON with ``model``, ``step`` (of a checkpoint, or null), ``autoencoder``, ``sampler``, ``per_class``,
-    ``seeds``. Raises ValueError where classes, latents or channels of the data set are not those of the model, and
-    where latents or images become NaN or infinite; nothing is written then.
+    recipe: JSON with ``model``, ``autoencoder``, ``sampler``, ``per_class`` and ``seeds``. Raises ValueError where
+    classes, latents or channels of the data set are not those of the model, and where latents or images become NaN or
+    infinite; nothing is written then.
     """
     content = json.loads(recipe.read_text(encoding="utf-8"))
     model, decoder = Model.from_recipe(content["model"]), Model.from_recipe(content["autoencoder"])

@@ -97,8 +97,7 @@ class Study:
     def sample(self, seeds: tuple[int, ...] = (3, 0), per_class: int = 3, step: int | None = 300) -> Path:
         content = {
             "format": 1,
-            "model": self.model.recipe(),
-            "step": step,
+            "model": replace(self.model, step=step).recipe(),
             "autoencoder": replace(STUDY.models["sdvae"], latent_statistics="measured").encoder(),
             "sampler": dict(self.sampler),
             "per_class": per_class,
@@ -168,7 +167,7 @@ def test_samples_are_of_every_class_and_seed_and_depend_on_no_batch(study: Study
     assert found.labels.tolist() == [n // 3 for n in range(30)] * 2
     assert found.names[:4] == ("class_0_00000", "class_0_00001", "class_0_00002", "class_1_00000")
     recipe = json.loads(path.with_suffix(".json").read_text())
-    assert (recipe["classes"], recipe["step"], recipe["images"]["dataset"]) == (10, 300, "noise")
+    assert (recipe["classes"], recipe["model"]["step"], recipe["images"]["dataset"]) == (10, 300, "noise")
     assert [level["t"] for level in recipe["noise_levels"]] == [1, 0.5, 0]
     assert recipe["weights"]["sha256"]
     again = read_samples(replace(study, batch=7).sample(seeds=(0, 3)))

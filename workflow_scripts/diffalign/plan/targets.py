@@ -11,7 +11,7 @@ from diffalign.conditions import is_condition
 from diffalign.config.study import Study
 from diffalign.names import UnknownName
 from diffalign.plan.stage import Wildcards
-from diffalign.specs import TEXTS_OF_IMAGES
+from diffalign.specs import LABEL_CONDITIONINGS, TEXTS_OF_IMAGES
 
 Words = Sequence[str]
 _CONSTRAINED = re.compile(r"\{(\w+),[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")
@@ -19,6 +19,7 @@ _WILDCARD = re.compile(r"\{(\w+)\}")
 # folders of results of all layers of two models
 _OF_ALL_LAYERS = {"layers", "calibration", "layer_maps", "depth_curves", "null_histograms"}
 _OTHER_FORM = "another form"
+_LABELS = set(LABEL_CONDITIONINGS)
 
 
 def unknown_pattern(made: Iterable[str]) -> str:
@@ -167,6 +168,11 @@ def _models(pattern: Words, study: Study) -> tuple[str, list[str]]:
     models = study.models.items()
     if pattern[1] == "training":
         return "trained model", [name for name, model in models if model.training is not None]
+    if pattern[1] in ("samples", "sample_quality") or "samples" in pattern:
+        told = [model for _, model in models if model.latents and {"label"} <= set(model.conditionings) <= _LABELS]
+        if pattern[1] == "figures":
+            return "model of classes", [model.name for model in told]
+        return "checkpoint of a model of classes", [name for model in told for name in model.checkpoints]
     if pattern[1] == "weights":
         return "model", [*study.models, *(f"{name}-untrained" for name in study.models)]
     if pattern[1] == "latents":
