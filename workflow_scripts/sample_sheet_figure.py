@@ -108,6 +108,7 @@ def _sheet(images: Sequence[Sequence[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
 def _draw(axes: Axes, sheet: NDArray[np.uint8]) -> None:
     tall, wide = sheet.shape[:2]
     axes.imshow(sheet, extent=(0, wide, tall, 0))
+    axes.set_anchor("NW")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.tick_params(length=0)

@@ -19,7 +19,6 @@ _WILDCARD = re.compile(r"\{(\w+)\}")
 # folders of results of all layers of two models
 _OF_ALL_LAYERS = {"layers", "calibration", "layer_maps", "depth_curves", "null_histograms"}
 _OTHER_FORM = "another form"
-_LABELS = set(LABEL_CONDITIONINGS)
 
 
 def unknown_pattern(made: Iterable[str]) -> str:
@@ -168,11 +167,8 @@ def _models(pattern: Words, study: Study) -> tuple[str, list[str]]:
     models = study.models.items()
     if pattern[1] == "training":
         return "trained model", [name for name, model in models if model.training is not None]
-    if pattern[1] in ("samples", "sample_quality") or "samples" in pattern:
-        told = [model for _, model in models if model.latents and {"label"} <= set(model.conditionings) <= _LABELS]
-        if pattern[1] == "figures":
-            return "model of classes", [model.name for model in told]
-        return "checkpoint of a model of classes", [name for model in told for name in model.checkpoints]
+    if "samples" in pattern or pattern[1] == "sample_quality":
+        return _of_classes(pattern[1] == "figures", study)
     if pattern[1] == "weights":
         return "model", [*study.models, *(f"{name}-untrained" for name in study.models)]
     if pattern[1] == "latents":
@@ -180,6 +176,18 @@ def _models(pattern: Words, study: Study) -> tuple[str, list[str]]:
     if "noise_levels" in pattern:
         return "diffusion model", [name for name, model in models if model.noise is not None]
     return "model", list(study.models)
+
+
+def _of_classes(is_figure: bool, study: Study) -> tuple[str, list[str]]:
+    """The models of classes: a figure is of all checkpoints of a model, a file of samples of one."""
+    told = [
+        model
+        for model in study.models.values()
+        if model.latents and {"label"} <= set(model.conditionings) <= set(LABEL_CONDITIONINGS)
+    ]
+    if is_figure:
+        return "model of classes", [model.name for model in told]
+    return "checkpoint of a model of classes", [name for model in told for name in model.checkpoints]
 
 
 def _unknown_literal(patterns: Sequence[Words], words: Words, depth: int, study: Study) -> str:
