@@ -16,7 +16,7 @@ from pydantic import Field
 
 from diffalign import names
 from diffalign.conditions import CLEAN
-from diffalign.config import alignment, datasets, human, model_checks, pairs, training
+from diffalign.config import alignment, datasets, human, model_checks, pairs, samples, training
 from diffalign.config.alignment import AlignmentSection
 from diffalign.config.catalogue import Entry, resolve
 from diffalign.config.datasets import DatasetEntry, Things
@@ -25,6 +25,7 @@ from diffalign.config.human import HumanSection
 from diffalign.config.mistakes import ConfigError, is_text, read
 from diffalign.config.models import ModelEntry
 from diffalign.config.pairs import DefaultsSection, StudySection
+from diffalign.config.samples import SamplesSection
 from diffalign.config.se_cknna import SemanticEquivarianceSection
 from diffalign.config.work import ComputeSection, ExtractionSection, LatentsSection, TransformsSection
 from diffalign.names import Representation, Vocabulary
@@ -75,6 +76,9 @@ class Configuration(Top):
         description="SE-CKNNA, the mean of CKNNA over transformed images, with clean beside it; docs/se-cknna.md.",
     )
     human: HumanSection = Field(HumanSection(), description="Models and people; docs/human.md.")
+    samples: SamplesSection = Field(
+        SamplesSection(), description="Samples of class-conditional models and their quality; docs/samples.md."
+    )
     latents: LatentsSection = Field(LatentsSection(), description="Files of latents.")
     extraction: ExtractionSection = Field(ExtractionSection(), description="Jobs of extractions.")
     compute: ComputeSection = Field(ComputeSection(), description="How the work is done; no result depends on it.")
@@ -91,6 +95,7 @@ class Sections:
     transforms: TransformsSection | None
     se_cknna: SemanticEquivarianceSection | None
     human: HumanSection | None
+    samples: SamplesSection | None
     latents: LatentsSection | None
     extraction: ExtractionSection | None
     compute: ComputeSection | None
@@ -132,6 +137,7 @@ class Study:
     alignment: AlignmentSection
     se_cknna: SemanticEquivarianceSection
     human: HumanSection
+    samples: SamplesSection
     compared: tuple[str, ...]
     latent_shards: int
     extraction_parts: int
@@ -253,6 +259,7 @@ def _read_sections(
         section("transforms", TransformsSection),
         section("se_cknna", SemanticEquivarianceSection),
         section("human", HumanSection),
+        section("samples", SamplesSection),
         section("latents", LatentsSection),
         section("extraction", ExtractionSection),
         section("compute", ComputeSection),
@@ -334,6 +341,10 @@ def _reference_mistakes(
             yield from pairs.pair_mistakes("se_cknna.pairs", "pair", listed, vocabularies, declared)
         if sections.human is not None:
             yield from human.check(sections.human, sections.datasets, vocabularies, declared)
+        if sections.samples is not None:
+            default = sections.defaults.dataset if sections.defaults else None
+            known = _names_of(plain.get("datasets"))
+            yield from samples.check(sections.samples, default, known, sections.models, families, vocabularies)
     if sections.se_cknna is not None and CLEAN in sections.se_cknna.conditions:
         yield "se_cknna.conditions: 'clean' stands beside the mean and is no part of it; leave it out"
 
@@ -385,6 +396,7 @@ def _study(configuration: Configuration) -> Study:
         alignment=configuration.alignment.resolved(),
         se_cknna=semantic,
         human=configuration.human,
+        samples=configuration.samples,
         compared=configuration.human.compared([*study.models, *study.against]),
         latent_shards=configuration.latents.shards,
         extraction_parts=configuration.extraction.parts,

@@ -79,6 +79,23 @@ class ImageFiles(Dataset[Item]):
         return {"name": name, "pixels": pixels(np.asarray(image), replace(self._spec, size=self.sides[name]))}
 
 
+class ImageArrays(Dataset[Item]):
+    """Images by name that are held in memory, (H, W, 3) uint8: what `ImageFiles` makes of PNG files of them."""
+
+    def __init__(self, images: Mapping[str, NDArray[np.uint8]], spec: ImageInput) -> None:
+        self._names = sorted(images)
+        self._images = images
+        self._spec = spec
+        self.sides = dict.fromkeys(self._names, spec.size)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Item:
+        name = self._names[index]
+        return {"name": name, "pixels": pixels(self._images[name], self._spec)}
+
+
 class NoisyLatents(Dataset[Item]):
     """Latents by name at one noise level, and the conditioning of each: ``{"name", "latents", <conditioning>}``.
 
@@ -143,7 +160,7 @@ class Batches(Iterable[dict[str, Any]]):
 
     def __init__(
         self,
-        dataset: ImageFiles | NoisyLatents,
+        dataset: ImageFiles | ImageArrays | NoisyLatents,
         batch_size: int,
         workers: int,
         device: torch.device,

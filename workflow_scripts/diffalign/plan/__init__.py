@@ -19,6 +19,7 @@ from diffalign.plan.human import Human
 from diffalign.plan.language import Language
 from diffalign.plan.latents import Latents
 from diffalign.plan.layouts import Layouts
+from diffalign.plan.samples import Samples
 from diffalign.plan.se_cknna import SemanticEquivariance
 from diffalign.plan.stage import Wildcards
 from diffalign.plan.stimuli import Stimuli
@@ -42,6 +43,7 @@ class Plan:
         self.training = Trainings(self)
         self.latents = Latents(self)
         self.features = Features(self)
+        self.samples = Samples(self)
         self.language = Language(self)
         self.alignment = Alignment(self)
         self.figures = Figures(self)
@@ -51,7 +53,7 @@ class Plan:
 
     def everything(self) -> list[str]:
         """The tables, figures and scores of the study."""
-        stages = (self.figures, self.language, self.se_cknna, self.human)
+        stages = (self.figures, self.samples, self.language, self.se_cknna, self.human)
         return [path for stage in stages for path in stage.targets()]
 
     def digest(self, *scripts: str, family: str | None = None) -> str:
