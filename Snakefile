@@ -22,7 +22,7 @@ wildcard_constraints:
     dataset=names.any_of(STUDY.datasets),
     condition=names.any_of(STUDY.conditions),
     metric=names.any_of(METRICS),
-    model=names.any_of(STUDY.models),
+    model=CHECKPOINT,
     bundle=TYPED,
     a=NAME,
     b=NAME,
@@ -54,6 +54,7 @@ rule all_models:
 
 include: "rules/stimuli.smk"
 include: "rules/weights.smk"
+include: "rules/training.smk"
 include: "rules/latents.smk"
 include: "rules/features.smk"
 include: "rules/language.smk"

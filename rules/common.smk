@@ -25,6 +25,8 @@ except study.ConfigError as error:
 
 PLAN = Plan(STUDY, FAMILIES)
 METRICS = PLAN.alignment.metrics
+# a model, with its step where it has several checkpoints
+CHECKPOINT = names.checkpoint_pattern(STUDY.models)
 # model and variant; the same with an optional layer
 TYPED = names.name_pattern(STUDY.models)
 NAME = names.name_pattern(STUDY.models, layer=True)

@@ -96,6 +96,34 @@ rule text_features:
         "../workflow_scripts/text_features.py"
 
 
+# all tokens of some layers, for the reduction of tokens and for teachers of a training
+rule unpooled:
+    input:
+        unpack(PLAN.features.unpooled_inputs),
+        recipe=paths.RECIPE,
+        dataset=paths.DATASET_RECORD,
+        manifest=paths.MANIFEST,
+    output:
+        unpooled=temp(directory(paths.TOKENS)),
+    log:
+        paths.log("unpooled", "dataset", "condition", "bundle"),
+    conda:
+        "../envs/models.yaml"
+    threads: 4
+    resources:
+        gpu=1,
+        device=STUDY.compute.device,
+        batch_size=PLAN.features.unpooled_batch_size,
+        workers=STUDY.compute.workers,
+        compile=int(STUDY.compute.compile),
+        mem_mb=memory(24000),
+        runtime=720,
+    params:
+        layers=PLAN.features.unpooled_layers,
+    script:
+        "../workflow_scripts/extract.py"
+
+
 rule neighbors:
     input:
         layers=PLAN.features.manifest,

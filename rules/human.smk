@@ -115,33 +115,6 @@ rule human_rsa:
         "../workflow_scripts/human_rsa.py"
 
 
-rule unpooled:
-    input:
-        unpack(PLAN.features.unpooled_inputs),
-        recipe=paths.RECIPE,
-        dataset=paths.DATASET_RECORD,
-        manifest=paths.MANIFEST,
-    output:
-        unpooled=temp(directory(paths.TOKENS)),
-    log:
-        paths.log("unpooled", "dataset", "condition", "bundle"),
-    conda:
-        "../envs/models.yaml"
-    threads: 4
-    resources:
-        gpu=1,
-        device=STUDY.compute.device,
-        batch_size=PLAN.features.unpooled_batch_size,
-        workers=STUDY.compute.workers,
-        compile=int(STUDY.compute.compile),
-        mem_mb=memory(24000),
-        runtime=720,
-    params:
-        layers=PLAN.human.reduced_layers,
-    script:
-        "../workflow_scripts/extract.py"
-
-
 rule reduction:
     input:
         unpack(PLAN.human.reduction_inputs),

@@ -7,8 +7,7 @@
 rule latents:
     input:
         unpack(PLAN.latents.clean_statistics),
-        weights=paths.CHECKPOINT,
-        record=paths.CHECKPOINT_RECORD,
+        unpack(PLAN.weights.of_target),
         images=paths.PICTURES,
         manifest=paths.MANIFEST,
     output:
@@ -64,8 +63,7 @@ rule import_latents:
 
 rule prompts:
     input:
-        weights=paths.CHECKPOINT,
-        record=paths.CHECKPOINT_RECORD,
+        unpack(PLAN.weights.of_target),
         # maps images to texts
         manifest=paths.fill(paths.MANIFEST, condition=CLEAN),
     output:

@@ -21,6 +21,10 @@ CATALOGUE = {
         ("optim", "optimx1"),
         ("shared", "draws", "untrained"),
     ),
+    "digits.sit": Vocabulary(("b0", "b3"), "b3", "t0.5", ("uncond", "label"), options=("draws",), steps=(0, 300, 1200)),
+    "sd1.mine": Vocabulary(
+        ("mid",), "mid", "t0.5", ("uncond", "caption"), ("caption",), ("optim",), ("untrained",), steps=(500, 1000)
+    ),
 }
 
 
@@ -45,6 +49,16 @@ CATALOGUE = {
         ("sd1-optimx1_text", "sd1-optimx1", "text"),
         ("sd1-textlast-caption_text", "sd1-textlast-caption", "text"),
         ("sd1-textlast-label-untrained", "sd1-textlast-label-untrained", None),
+        ("digits.sit", "digits.sit@1200-t0.5", None),
+        ("digits.sit@0_b3", "digits.sit@0-t0.5", "b3"),
+        ("digits.sit@300-t0.50-label-draws4_b0", "digits.sit@300-t0.5-label-draws4", "b0"),
+        ("sd1.mine-caption", "sd1.mine@1000-t0.5-caption", None),
+        ("sd1.mine-untrained_mid", "sd1.mine-t0.5-untrained", "mid"),
+        ("sd1.mine-textlast-caption", "sd1.mine@1000-textlast-caption", None),
+        ("sd1.mine@500-textlast-caption_text", "sd1.mine@500-textlast-caption", "text"),
+        ("sd1.mine-textlast-caption-untrained", "sd1.mine-textlast-caption-untrained", None),
+        ("sd1.mine-optim", "sd1.mine-optim", None),
+        ("sd1.mine@500-t0.5-optim", "sd1.mine@500-t0.5-optim", None),
     ],
 )
 def test_typed_names_become_bundles(typed: str, bundle: str, layer: str | None) -> None:
@@ -74,6 +88,9 @@ def test_a_bundle_parses_to_itself_and_fits_its_pattern(model: str, t: float, no
     for option in vocabulary.options:
         if data.draw(st.booleans()):
             typed += f"-{option}{data.draw(st.integers(2, 99)) if option == 'draws' else ''}"
+    if "untrained" not in typed:
+        step = data.draw(st.sampled_from(["", *(f"@{step}" for step in vocabulary.steps)]))
+        typed = typed.replace(model, f"{model}{step}", 1)
     assert re.fullmatch(names.name_pattern(CATALOGUE), typed)
     bundle = names.parse_representation(typed, CATALOGUE).bundle(vocabulary)
     assert re.fullmatch(names.bundle_pattern(model, vocabulary), bundle)
@@ -84,12 +101,18 @@ def test_a_bundle_parses_to_itself_and_fits_its_pattern(model: str, t: float, no
 _PARTS = r"t[0-9.]{1,4}|s[0-9]{1,3}|label|uncond|caption|optim|textlast|cosine|shared|draws[0-9]{1,2}|draws|untrained"
 
 
-@given(st.from_regex(rf"\A(sd3|dinov2|sit|sd1)(-({_PARTS})){{0,4}}(_(b0|mid|text))?\Z"))
+@given(
+    st.from_regex(rf"\A(sd3|dinov2|sit|sd1|sd1\.mine|digits\.sit)(@(0|500|7))?(-({_PARTS})){{0,4}}(_(b0|mid|text))?\Z")
+)
 @example("sd1-textlast-caption-untrained_text")
 @example("sd1-optim_text")
 @example("sd1-optim_mid")
 @example("sd1-textlast_text")
 @example("sd1-t0.5-optim_text")
+@example("sd1.mine@500-textlast-caption_text")
+@example("sd1.mine-textlast-caption-untrained")
+@example("sd1.mine-t0.5-untrained")
+@example("sd1.mine-optim")
 def test_a_name_that_parses_fits_its_patterns(text: str) -> None:
     try:
         found = names.parse_representation(text, CATALOGUE)
@@ -146,6 +169,13 @@ def test_patterns_of_one_model_match_no_other() -> None:
         ("sd1-optim-shared", "an embedding alone takes no '-shared'; as the prompt it follows a noise level"),
         ("sd3-textlast-label", "sd3 has no variant 'textlast'"),
         ("", "unknown model ''"),
+        ("digits.sit@200", "digits.sit has no checkpoint of step '200'; it has 0, 300, 1200"),
+        ("digits.sit@0300_b3", "digits.sit has no checkpoint of step '0300'"),
+        ("digits.sit@", "digits.sit has no checkpoint of step ''"),
+        ("digits.sit-untrained", "the untrained twin of digits.sit is its first checkpoint; write digits.sit@0"),
+        ("sd1.mine@500-untrained", "an untrained twin has no step, so '@500' means nothing"),
+        ("sd1.mine@500-optim", "an embedding alone has no step, so '@500' means nothing"),
+        ("dinov2@3", "dinov2 has one checkpoint and no steps, so '@3' means nothing"),
     ],
 )
 def test_unknown_words_are_named_with_the_nearest(typed: str, message: str) -> None:

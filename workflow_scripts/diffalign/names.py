@@ -1,17 +1,19 @@
 """The grammar of representation names. No other module parses or builds them.
 
-    model[-noise][-conditioning][-cosine][-shared][-drawsN][-untrained][-last][_layer]
+    model[@step][-noise][-conditioning][-cosine][-shared][-drawsN][-untrained][-last][_layer]
 
     dinov2   dinov2_b5   sd3_b8   sd3-t0.5_b8   sd3-s20-label_b8   sd3-t0.5-caption-shared-draws4_b8
-    dinov2-untrained_b5   minilm-description-last_h6
+    dinov2-untrained_b5   minilm-description-last_h6   digits.sit@300-t0.5_b3
 
     model-textlast-conditioning[-untrained]      last token of the text encoder, without an image: sd1-textlast-caption
     model-embedding                              a given embedding, without an image: sd1-optim; as a prompt:
                                                  sd1-s20-optim
 
-A *typed* name may omit defaults. A *bundle* (model and variant, without a layer) is canonical: it always has the noise
-level, without trailing zeros, and never the default conditioning. Files of features and neighbours are named by
-bundles, so nothing is extracted twice. Representations without an image have no noise level and only the layer `text`.
+A *typed* name may omit defaults. A *bundle* (model and variant, without a layer) is canonical: it always has the step,
+of a model with several checkpoints, and the noise level, without trailing zeros, and never the default conditioning.
+Files of features and neighbours are named by bundles, so nothing is extracted twice. Representations without an image
+have no noise level and only the layer `text`. A *checkpoint* is a model, with its step where it has several:
+``digits.sit@300``; a bare name means the last step.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ OPTIONS = ("cosine", "shared", "draws", "untrained", "last")
 LAST = "last"
 _DRAWS = r"draws(?:[2-9]|[1-9][0-9])"
 _AS_PROMPT = "as the prompt it follows a noise level"
+_STEP = r"0|[1-9][0-9]*"
 _LEVEL = r"t(?:0(?:\.[0-9]+)?|1(?:\.0+)?)|s(?:[1-9][0-9]?|100)"
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -48,7 +51,7 @@ class Vocabulary:
     layers: aliases in order of depth. default_layer: one of them. noise: default noise level (``t0.5``); None for a
     model without noise levels. conditionings: allowed words, the first is the default; empty for a model without
     conditioning. texts: conditionings that may follow ``textlast``. embeddings: words of given embeddings. options:
-    the subset of OPTIONS that the model has.
+    the subset of OPTIONS that the model has. steps: of its checkpoints, ascending; empty for a model with one.
     """
 
     layers: tuple[str, ...]
@@ -58,6 +61,7 @@ class Vocabulary:
     texts: tuple[str, ...] = ()
     embeddings: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    steps: tuple[int, ...] = ()
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -71,7 +75,7 @@ class Representation:
     """A representation with all defaults filled in. layer: None means all layers.
 
     text: whether it is a text or a given embedding without an image; noise is None then. options: canonical words,
-    ``draws`` with its number.
+    ``draws`` with its number. step: of the checkpoint, None for a model with one and for an untrained twin.
     """
 
     model: str
@@ -80,6 +84,7 @@ class Representation:
     layer: str | None
     text: bool = False
     options: tuple[str, ...] = ()
+    step: int | None = None
 
     @property
     def draws(self) -> int:
@@ -88,7 +93,7 @@ class Representation:
 
     def bundle(self, vocabulary: Vocabulary) -> str:
         """The canonical name of model and variant, as in file names."""
-        parts = [self.model]
+        parts = [checkpoint_name(self.model, self.step)]
         if self.noise is not None:
             parts.append(self.noise)
         if self.text and self.conditioning not in vocabulary.embeddings:
@@ -139,7 +144,8 @@ def parse_representation(text: str, catalogue: Mapping[str, Vocabulary]) -> Repr
     Raises UnknownName, with the nearest known word, for an unknown model, variant or layer.
     """
     head, underscore, layer = text.partition("_")
-    model, *variant = head.split("-")
+    checkpoint, *variant = head.split("-")
+    model, at, step = checkpoint.partition("@")
     if model not in catalogue:
         raise unknown("model", model, catalogue)
     vocabulary = catalogue[model]
@@ -156,6 +162,7 @@ def parse_representation(text: str, catalogue: Mapping[str, Vocabulary]) -> Repr
         layer if underscore else None,
         alone,
         options,
+        _step(text, model, step if at else None, parts, vocabulary),
     )
     layers = representation.layers(vocabulary)
     if underscore and layer not in layers:
@@ -164,9 +171,43 @@ def parse_representation(text: str, catalogue: Mapping[str, Vocabulary]) -> Repr
     return representation
 
 
+def _step(text: str, model: str, step: str | None, parts: Mapping[str, str], vocabulary: Vocabulary) -> int | None:
+    """The step that a name means, the last where it gives none. Raises UnknownName for one that does not exist."""
+    fixed = "an untrained twin" if "untrained" in parts else None
+    if parts.get("conditioning") in vocabulary.embeddings and "noise level" not in parts:
+        fixed = "an embedding alone"
+    if step is None:
+        return None if fixed else next(reversed(vocabulary.steps), None)
+    if not vocabulary.steps:
+        raise UnknownName(f"'{text}': {model} has one checkpoint and no steps, so '@{step}' means nothing")
+    if fixed:
+        raise UnknownName(f"'{text}': {fixed} has no step, so '@{step}' means nothing")
+    if not re.fullmatch(_STEP, step) or int(step) not in vocabulary.steps:
+        raise UnknownName(f"{model} has no checkpoint of step '{step}'; it has {listed_steps(vocabulary.steps)}")
+    return int(step)
+
+
+def listed_steps(steps: Sequence[int]) -> str:
+    """``0, 100, 300``: steps for a message; of many, the first, the last and how many there are."""
+    if len(steps) <= 12:
+        return ", ".join(map(str, steps))
+    return f"{steps[0]}, {steps[1]}, {steps[2]} … {steps[-1]} ({len(steps)} steps)"
+
+
+def checkpoint_name(model: str, step: int | None) -> str:
+    """``digits.sit@300``, or the model alone where it has one checkpoint."""
+    return model if step is None else f"{model}@{step}"
+
+
+def split_checkpoint(text: str) -> tuple[str, str | None]:
+    """The model and the step of ``digits.sit@300`` as they stand there; None without a step. Neither need exist."""
+    model, at, step = text.partition("@")
+    return model, step if at else None
+
+
 def model_word(text: str) -> str:
     """The model of a name or bundle. It need not exist."""
-    return re.split("[-_]", text)[0]
+    return re.split("[-_@]", text)[0]
 
 
 def _sorted_variant(text: str, model: str, variant: Sequence[str], vocabulary: Vocabulary) -> dict[str, str]:
@@ -202,6 +243,8 @@ def _kind(text: str, model: str, part: str, vocabulary: Vocabulary) -> str:
         return "draws"
     if part in vocabulary.options and part != "draws":
         return part
+    if part == "untrained" and 0 in vocabulary.steps:
+        raise UnknownName(f"'{text}': the untrained twin of {model} is its first checkpoint; write {model}@0")
     if vocabulary.words:
         raise UnknownName(f"'{text}': {model} has no variant '{part}'{nearest(part, vocabulary.words)}")
     raise UnknownName(f"'{text}': {model} has no variants, so '-{part}' means nothing")
@@ -245,18 +288,28 @@ def bundle_pattern(model: str, vocabulary: Vocabulary) -> str:
     """Regular expression of the canonical bundles with images of one model, for wildcard constraints."""
     noise = r"-(?:t0(?:\.[0-9]*[1-9])?|t1|s[1-9][0-9]?|s100)" if vocabulary.noise else ""
     conditioning = _alternatives((*vocabulary.conditionings[1:], *vocabulary.embeddings))
-    return re.escape(model) + noise + conditioning + _options(vocabulary.options)
+    options = tuple(option for option in vocabulary.options if option != "untrained" or not vocabulary.steps)
+    trained = re.escape(model) + _at_step(vocabulary) + noise + conditioning + _options(options)
+    if options == vocabulary.options:
+        return trained
+    # an untrained twin has no step
+    return f"(?:{trained}|{re.escape(model)}{noise}{conditioning}{_options(vocabulary.options, required='untrained')})"
 
 
 def text_pattern(model: str, vocabulary: Vocabulary) -> str:
     """Regular expression of the bundles without images of one model; ``(?!)`` for none."""
     forms = []
     if vocabulary.texts:
+        text, at = f"-{TEXT}-{any_of(vocabulary.texts)}", _at_step(vocabulary)
         untrained = tuple(option for option in vocabulary.options if option == "untrained")
-        forms.append(f"{TEXT}-{any_of(vocabulary.texts)}{_options(untrained)}")
+        forms += [f"{at}{text}", *([f"{text}-untrained"] if untrained else [])] if at else [text + _options(untrained)]
     if vocabulary.embeddings:
-        forms.append(any_of(vocabulary.embeddings))
-    return f"{re.escape(model)}-(?:{'|'.join(forms)})" if forms else "(?!)"
+        forms.append(f"-{any_of(vocabulary.embeddings)}")
+    return f"{re.escape(model)}(?:{'|'.join(forms)})" if forms else "(?!)"
+
+
+def _at_step(vocabulary: Vocabulary) -> str:
+    return f"@{any_of(map(str, vocabulary.steps))}" if vocabulary.steps else ""
 
 
 def name_pattern(models: Iterable[str], layer: bool = False) -> str:
@@ -264,13 +317,19 @@ def name_pattern(models: Iterable[str], layer: bool = False) -> str:
 
     The pattern of nearly every file contains it, so it is short: `parse_representation` checks the rest of a name.
     """
-    return any_of(models) + r"(?:-[a-z0-9.]+)*" + (f"(?:_{LAYER})?" if layer else "")
+    return checkpoint_pattern(models) + "(?:-[a-z0-9.]+)*" + (f"(?:_{LAYER})?" if layer else "")
 
 
-def _options(options: Iterable[str]) -> str:
+def checkpoint_pattern(models: Iterable[str]) -> str:
+    """Regular expression of checkpoints of these models, whether or not a step exists."""
+    return any_of(models) + "(?:@[0-9]+)?"
+
+
+def _options(options: Iterable[str], required: str | None = None) -> str:
     allowed = set(options)
     patterns = {option: _DRAWS if option == "draws" else option for option in OPTIONS}
-    return "".join(f"(?:-{pattern})?" for option, pattern in patterns.items() if option in allowed)
+    optional = {option: "" if option == required else "?" for option in OPTIONS}
+    return "".join(f"(?:-{pattern}){optional[option]}" for option, pattern in patterns.items() if option in allowed)
 
 
 def any_of(words: Iterable[str]) -> str:

@@ -131,8 +131,10 @@ class ImageInput:
 
 @dataclass(frozen=True)
 class Weights:
-    """Where a checkpoint comes from: ``hub``, ``folder``, ``file``, ``package`` or ``miniature``; ``none`` where
-    nothing is learned, ``precomputed`` where features are files.
+    """Where a checkpoint comes from: ``hub``, ``folder``, ``file``, ``package``, ``training`` or ``miniature``;
+    ``none`` where nothing is learned, ``precomputed`` where features are files.
+
+    steps: step -> folder or file, for several checkpoints of a user's own training.
     """
 
     source: str
@@ -142,6 +144,46 @@ class Weights:
     folder: str | None = None
     path: str | None = None
     package: str | None = None
+    steps: Mapping[int, str] = field(default_factory=dict)
+
+    def at(self, step: int) -> Weights:
+        """The checkpoint of one step of a user's own training."""
+        if self.source == "folder":
+            return replace(self, folder=self.steps[step])
+        return replace(self, path=self.steps[step])
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a model is trained here; docs/training.md.
+
+    dataset: of its images. loss: ``classification``, ``reconstruction`` or ``flow_matching``. checkpoints: steps,
+    ascending. schedule: of the learning rate after `warmup` steps, ``cosine`` or ``constant``. clip: the largest norm
+    of gradients. ema: decay of averaged weights, which checkpoints then hold. kl: weight of the Kullback-Leibler
+    divergence of reconstruction. label_dropout, times: of flow matching. teacher: a representation with its layer,
+    whose tokens the layer `teacher_layer` is aligned with (REPA, Yu et al. 2025), with this weight, through a projector
+    of this width.
+    """
+
+    dataset: str
+    loss: str
+    steps: int
+    checkpoints: tuple[int, ...] = ()
+    batch_size: int = 128
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    schedule: str = "cosine"
+    warmup: int = 0
+    clip: float | None = None
+    ema: float = 0.0
+    kl: float = 1e-6
+    label_dropout: float = 0.1
+    times: str = "uniform"
+    teacher: str | None = None
+    teacher_layer: str | None = None
+    teacher_weight: float = 0.5
+    projector: int = 256
 
 
 @dataclass(frozen=True)
@@ -200,8 +242,9 @@ class Model:
     """One model: its family, weights, input, layers (alias -> module path, in order of depth) and defaults.
 
     embeddings: word -> file of given embeddings, one an image. path: ``linear`` or ``cosine``, for families that
-    choose. draws, untrained and last are set by a name: how many draws of noise features are the mean of, whether the
-    architecture has the weights that it begins with, and whether features are the last token in place of the mean.
+    choose. training: how it is trained here. step, draws, untrained and last are set by a name: which of several
+    checkpoints, how many draws of noise features are the mean of, whether the architecture has the weights that it
+    begins with, and whether features are the last token in place of the mean.
     """
 
     name: str
@@ -237,6 +280,27 @@ class Model:
     device_map: str | None = None
     precision: str = "float32"
     series: str | None = None
+    training: Training | None = None
+    step: int | None = None
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The steps of its checkpoints, ascending; empty for a model with one."""
+        return tuple(sorted(self.weights.steps)) if self.training is None else self.training.checkpoints
+
+    def at_step(self, step: int) -> Model:
+        """This model at one of its steps."""
+        return replace(self, step=step, weights=self.weights.at(step) if self.weights.steps else self.weights)
+
+    @property
+    def checkpoint(self) -> str:
+        """What its checkpoint is named by: the model, with its step where it has several."""
+        return names.checkpoint_name(self.name, self.step)
+
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """The names of all its checkpoints."""
+        return tuple(names.checkpoint_name(self.name, step) for step in self.steps) or (self.name,)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -246,7 +310,8 @@ class Model:
             "cosine": self.path == "linear",
             "shared": self.latents is not None and self.seeding == "name",
             "draws": self.latents is not None,
-            "untrained": self.features is None,
+            # of a model that is trained here, the first checkpoint
+            "untrained": self.features is None and self.training is None,
             names.LAST: self.reads_texts,
         }
         return Vocabulary(
@@ -257,10 +322,11 @@ class Model:
             tuple(word for word in conditionings if word != "uncond") if names.TEXT in self.conditionings else (),
             tuple(self.embeddings),
             tuple(option for option in names.OPTIONS if allowed[option]),
+            self.steps,
         )
 
     def variant(self, representation: Representation) -> Model:
-        """This model as a name means it: its noise, path, draws and weights, or the text or embedding alone."""
+        """This model as a name means it: its step, noise, path, draws and weights, or the text or embedding alone."""
         if representation.text:
             alone = {"layers": {layer: layer for layer in names.TEXT_LAYERS}, "default_layer": names.TEXT_LAYERS[0]}
             changes: dict[str, Any] = {**alone, "latents": None, "noise": None, "path": None, "seeding": "name"}
@@ -271,18 +337,22 @@ class Model:
             if "shared" in representation.options:
                 changes["seeding"] = "constant"
         options = representation.options
-        return replace(self, **changes, untrained="untrained" in options, last=names.LAST in options)
+        at = self if representation.step is None else self.at_step(representation.step)
+        return replace(at, **changes, untrained="untrained" in options, last=names.LAST in options)
 
     def recipe(self) -> dict[str, Any]:
         """Everything that a feature of this model depends on, as plain JSON; keys at their defaults are left out.
 
         What changes no feature is left out, too: defaults of names (layer, noise level, conditioning), the batch size,
-        the statistics that others normalise its latents with, the widths of a miniature that is not used, and the seed
-        where nothing is drawn.
+        the statistics that others normalise its latents with, the widths of a miniature that is not used, the seed
+        where nothing is drawn, and other checkpoints of its training.
         """
-        entry = without_defaults(self)
+        entry = without_defaults(replace(self, weights=replace(self.weights, steps={})))
+        if self.training is not None:
+            entry["training"] = without_defaults(replace(self.training, checkpoints=()))
         idle = list(_NOT_IN_RECIPES)
-        if self.latents is None and self.posterior == "mode" and not self.untrained:
+        draws_nothing = self.latents is None and self.posterior == "mode"
+        if draws_nothing and not self.untrained and self.training is None:
             idle += ["seed", "seeding"]
         if self.weights.source != "miniature":
             idle.append("miniature")
@@ -336,6 +406,7 @@ class Model:
             "input": ImageInput,
             "features": FeatureFiles,
             "latents_from": LatentFiles,
+            "training": Training,
         }
         made = {key: _record(records[key], value) for key, value in entry.items() if key in records}
         return cls(**{**entry, **made, "default_layer": ""})

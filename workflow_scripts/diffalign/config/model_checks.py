@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from diffalign import names
-from diffalign.config.models import FeatureFilesEntry, ModelEntry
+from diffalign.config.models import FeatureFilesEntry, ModelEntry, WeightsEntry
+from diffalign.config.step_files import StepError, mistake_in
 from diffalign.names import UnknownName
 from diffalign.specs import LABEL_CONDITIONINGS, PLACEHOLDERS, TEXTS_OF_IMAGES, FeatureFiles
 
@@ -50,6 +51,7 @@ def _weights_mistakes(place: str, entry: ModelEntry) -> Iterator[str]:
     if weights is None:
         return
     needs = {
+        "training": ("source", ""),
         "hub": ("hub", "a repository id such as owner/name"),
         "folder": ("folder", "a path"),
         "file": ("path", "a checkpoint's file"),
@@ -58,8 +60,24 @@ def _weights_mistakes(place: str, entry: ModelEntry) -> Iterator[str]:
     key, what = needs.get(weights.source, ("source", ""))
     if not getattr(weights, key):
         yield f"{place}.weights: from '{weights.source}' needs the key '{key}', {what}"
+    if weights.steps:
+        yield from _step_mistakes(place, weights)
     if weights.source == "miniature" and not entry.miniature:
         yield f"{place}.weights: from 'miniature' needs the key 'miniature' of the model, its widths"
+
+
+def _step_mistakes(place: str, weights: WeightsEntry) -> Iterator[str]:
+    if weights.source not in ("folder", "file"):
+        yield f"{place}.weights.steps: means nothing for weights from '{weights.source}', but from folder or file"
+        return
+    wrong = mistake_in(weights.stepped)
+    if wrong:
+        yield f"{place}.weights.{'folder' if weights.source == 'folder' else 'path'}: {wrong}"
+        return
+    try:
+        weights.record()
+    except StepError as error:
+        yield f"{place}.weights.steps: {error}"
 
 
 def _layer_mistakes(place: str, name: str, entry: ModelEntry) -> Iterator[str]:
@@ -89,7 +107,8 @@ def _needed_and_idle(entry: ModelEntry, reads: str) -> tuple[list[str], list[str
     """Keys that a model needs, and those that mean nothing to it, by what its family reads."""
     if reads == "pixels":
         idle = ["latents", "noise", "conditionings", "embeddings", "features"]
-        return ["input"], idle + (list(_DRAWN) if "latent" not in entry.layers else [])
+        drawn = [key for key in _DRAWN if key != "seed" or entry.training is None]
+        return ["input"], idle + (drawn if "latent" not in entry.layers else [])
     if reads == "texts":
         return ["conditionings"], ["input", "latents", "noise", "embeddings", "features", *_DRAWN]
     if reads == "latents":
@@ -133,9 +152,11 @@ def _family_mistakes(
     for key in kind.needs:
         if not getattr(entry, key) and key not in refused:
             yield f"{place}: family '{entry.family}' needs the key '{key}'"
+    # a training begins from an architecture, also where checkpoints hold a configuration
+    of_training = ("architecture",) if entry.training is not None else ()
     for key in family_keys(families):
         is_given = key in entry.model_fields_set and getattr(entry, key) != ModelEntry.model_fields[key].default
-        if is_given and key not in (*kind.needs, *kind.takes):
+        if is_given and key not in (*kind.needs, *kind.takes, *of_training):
             yield f"{place}.{key}: means nothing for family '{entry.family}'"
     if kind.conditioned_on == "labels":
         for word in entry.conditionings:

@@ -21,6 +21,8 @@ from diffalign.config.fields import (
     Sha256,
     Text,
 )
+from diffalign.config.step_files import step_files
+from diffalign.config.training import TrainingEntry
 from diffalign.specs import FeatureFiles, ImageInput, LatentFiles, Model, Weights
 
 PerChannel = Annotated[tuple[Number, ...], Field(min_length=3, max_length=3), FromList]
@@ -32,13 +34,14 @@ Address = Annotated[str, Matching("https?://.*", "is no address; write https://h
 class WeightsEntry(Section):
     """The checkpoint of a model."""
 
-    source: Literal["hub", "folder", "file", "package", "miniature", "none"] = Field(
+    source: Literal["hub", "folder", "file", "package", "training", "miniature", "none"] = Field(
         alias="from",
         description=(
             "hub: a Hugging Face repository, downloaded once. folder: a local folder in the same layout. file: one "
             "local checkpoint (.pt, .pth, .ckpt, .safetensors), as training scripts write it. package: a folder that "
-            "an installed Python package carries. miniature: a narrow model of the same architecture and depth with "
-            "random weights, for trying things out. none: of families in which nothing is learned."
+            "an installed Python package carries. training: trained here, as the key training of the model says. "
+            "miniature: a narrow model of the same architecture and depth with random weights, for trying things out. "
+            "none: of families in which nothing is learned."
         ),
     )
     hub: str | None = Field(None, description="Repository id.")
@@ -58,6 +61,25 @@ class WeightsEntry(Section):
     )
     package: str | None = Field(None, description="A package, by the name that Python imports.")
     path: str | None = Field(None, description="Path of a local checkpoint's file.")
+    steps: Literal["all"] | Annotated[Listed[Seed], Distinct()] = Field(
+        (),
+        description=(
+            "Checkpoints of a training of your own, where the last part of folder or path holds {step}, as in "
+            "runs/sit/{step}.pt; zeros may stand before the number. A list of steps, or all that lie there when "
+            "Snakemake is called: what a training has added since is taken up by the next call. sit@50000 names one, "
+            "the bare name the last."
+        ),
+    )
+
+    @property
+    def stepped(self) -> str:
+        """The path that may hold ``{step}``."""
+        return str((self.folder if self.source == "folder" else self.path) or "")
+
+    def record(self) -> Weights:
+        """What jobs receive. Raises StepError where checkpoints of a user's own are not there."""
+        steps = step_files(self.stepped, self.steps) if self.steps else {}
+        return Weights(**{key: value for key, value in self if key != "steps"}, steps=steps)
 
 
 class InputEntry(Section):
@@ -319,6 +341,9 @@ class ModelEntry(Section):
     features: FeatureFilesEntry | None = Field(
         None, description="For family precomputed, the files of features that were made elsewhere; docs/layouts.md."
     )
+    training: TrainingEntry | None = Field(
+        None, description="For weights from training, how the model is trained; docs/training.md."
+    )
 
     @classmethod
     def missing(cls, given: dict[str, Any]) -> tuple[str, ...]:
@@ -328,12 +353,16 @@ class ModelEntry(Section):
         return () if "weights" in given else ("weights",)
 
     def record(self, name: str, seed: int) -> Model:
-        """What jobs receive. seed: of the study. Raises UnknownName where layers cannot be resolved."""
+        """What jobs receive, of several checkpoints the last. seed: of the study.
+
+        Raises UnknownName where layers cannot be resolved, and StepError where checkpoints of a user's own are not
+        there.
+        """
         every = names.expand_layers(self.layers)
-        return Model(
+        made = Model(
             name=name,
             family=self.family,
-            weights=Weights("precomputed") if self.weights is None else Weights(**dict(self.weights)),
+            weights=Weights("precomputed") if self.weights is None else self.weights.record(),
             layers=names.take_layers(self.take, every, name),
             default_layer=names.resolve_layer(self.default_layer, every, name),
             input=None
@@ -345,8 +374,10 @@ class ModelEntry(Section):
             features=None if self.features is None else FeatureFiles(**dict(self.features)),
             # a miniature of a model with an architecture overrides its widths
             miniature={**self.architecture, **self.miniature} if self.miniature else {},
+            training=None if self.training is None else self.training.record(),
             **{key: getattr(self, key) for key in _AS_GIVEN},
         )
+        return made.at_step(made.steps[-1]) if made.steps else made
 
 
 # keys that jobs receive as they are given

@@ -6,8 +6,9 @@ else reads the configuration.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -15,7 +16,7 @@ from pydantic import Field
 
 from diffalign import names
 from diffalign.conditions import CLEAN
-from diffalign.config import alignment, datasets, human, model_checks, pairs
+from diffalign.config import alignment, datasets, human, model_checks, pairs, training
 from diffalign.config.alignment import AlignmentSection
 from diffalign.config.catalogue import Entry, resolve
 from diffalign.config.datasets import DatasetEntry, Things
@@ -144,6 +145,28 @@ class Study:
     def representation(self, text: str) -> Representation:
         """Parse a typed name; raises UnknownName."""
         return names.parse_representation(text, self.vocabularies)
+
+    def checkpoint(self, text: str) -> Model:
+        """The model of a checkpoint, ``digits.sit@300``, or of a model that has one. Raises UnknownName."""
+        model, step = names.split_checkpoint(text)
+        if model not in self.models:
+            raise names.unknown("model", model, self.models)
+        return self.models[model] if step is None else self.model_of(text)
+
+    def untrained(self, text: str) -> str:
+        """The bundle of the untrained twin of a typed name: of a model that is trained here, its checkpoint of step 0.
+
+        Raises UnknownName where there is none.
+        """
+        representation = self.representation(text)
+        model = self.models[representation.model]
+        if model.training is None:
+            options = {re.sub("[0-9]", "", option): option for option in (*representation.options, "untrained")}
+            ordered = tuple(options[option] for option in names.OPTIONS if option in options)
+            twin = replace(representation, step=None, options=ordered)
+        else:
+            twin = replace(representation, step=0)
+        return self.bundle(twin.bundle(model.vocabulary))
 
     def bundle(self, text: str) -> str:
         """The canonical bundle of a typed name, whether or not it has a layer."""
@@ -291,9 +314,15 @@ def _reference_mistakes(
     vocabularies: dict[str, Vocabulary] = {}
     for name, model in sections.models.items():
         broken = list(model_checks.check(name, model, sections.models, families, sections.refused[name]))
+        broken += training.check(f"models.{name}", model, families, _names_of(plain.get("datasets")))
         yield from broken
         if not broken:
             vocabularies[name] = model.record(name, 0).vocabulary
+    for name, vocabulary in vocabularies.items():
+        layers, entries = vocabulary.layers, sections.models
+        yield from training.check_teacher(
+            f"models.{name}", entries[name].training, layers, entries, families, vocabularies
+        )
     declared = list(dict.fromkeys([*catalogue, *_names_of(plain.get("models"))]))
     # without any model left, every name would be reported in vain
     if vocabularies:

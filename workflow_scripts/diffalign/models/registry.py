@@ -42,6 +42,7 @@ class Family:
     the entry, of which `make_miniature` writes a checkpoint of full size. None: there are no twins.
     has_weights: False where nothing is learned; its models have no checkpoint, and it has no `make_miniature`.
     decodes: whether `load` can load the decoder of an autoencoder.
+    trains: losses that its models can be trained with here; see `config.training`.
     completed_by: a module of `diffalign.models` whose function ``complete(entry)`` fills in what an entry leaves out.
 
     load(model, folder, device): reads the checkpoint in `folder`; a `Loaded` where the family reads pixels, a
@@ -59,6 +60,7 @@ class Family:
     untrained: str | None = None
     has_weights: bool = True
     decodes: bool = False
+    trains: tuple[str, ...] = ()
     completed_by: str | None = None
     load: Callable[..., Any] = field(default=_absent("load"), compare=False, repr=False)
     make_miniature: Callable[..., None] = field(default=_absent("make_miniature"), compare=False, repr=False)

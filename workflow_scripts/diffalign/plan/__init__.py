@@ -22,6 +22,7 @@ from diffalign.plan.layouts import Layouts
 from diffalign.plan.se_cknna import SemanticEquivariance
 from diffalign.plan.stage import Wildcards
 from diffalign.plan.stimuli import Stimuli
+from diffalign.plan.training import Trainings
 from diffalign.plan.weights import Weights
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Plan:
         self.families = families
         self.stimuli = Stimuli(self)
         self.weights = Weights(self)
+        self.training = Trainings(self)
         self.latents = Latents(self)
         self.features = Features(self)
         self.language = Language(self)
@@ -62,7 +64,7 @@ class Plan:
 
     def code_with_family(self, script: str) -> Callable[[Wildcards], str]:
         """The same with the family of the model of a target."""
-        return lambda wildcards: self.digest(script, family=self.study.models[wildcards.model].family)
+        return lambda wildcards: self.digest(script, family=self.study.checkpoint(wildcards.model).family)
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +199,17 @@ class Features(Stage):
     def batch_size(self, model: Model) -> int:
         """Images a forward pass."""
         return model.batch_size or self.study.compute.batch_size
+
+    def layers_named(self, bundle: str, typed: Iterable[str]) -> list[str]:
+        """The layers of a bundle that these names mean, in order of depth; its default layer where they mean none."""
+        named = {self.study.layer(name) for name in typed if self.study.bundle(name) == bundle}
+        model = self.study.model_of(bundle)
+        return [layer for layer in model.layers if layer in named] or [model.default_layer]
+
+    def unpooled_layers(self, wildcards: Wildcards) -> list[str]:
+        """The layers of a bundle whose tokens the reduction of human.reduction or a training asks for."""
+        typed = [*self.study.human.reduction.of, *self.plan.training.teachers]
+        return self.layers_named(wildcards.bundle, typed)
 
     def unpooled_batch_size(self, wildcards: Wildcards) -> int:
         """Images a forward pass of the model of a target."""

@@ -113,10 +113,7 @@ class Human(Stage):
 
     def reduced_layers(self, wildcards: Wildcards) -> list[str]:
         """The layers of a bundle that human.reduction names; of other bundles the default layer."""
-        study = self.study
-        named = {study.layer(name) for name in study.human.reduction.of if study.bundle(name) == wildcards.bundle}
-        model = study.model_of(wildcards.bundle)
-        return [layer for layer in model.layers if layer in named] or [model.default_layer]
+        return self.plan.features.layers_named(wildcards.bundle, self.study.human.reduction.of)
 
     def reduction_inputs(self, wildcards: Wildcards) -> dict[str, str]:
         """All tokens of some layers of a bundle, and human choices of the same objects."""

@@ -23,26 +23,27 @@ class Latents(Stage):
 
     def autoencoders(self, imported: bool = False) -> str:
         """Pattern of the autoencoders that encode here, or of those whose latents were made elsewhere."""
-        models = {name: model for name, model in self.study.models.items() if model.is_autoencoder}
-        return any_or_none(name for name, model in models.items() if (model.latents_from is not None) == imported)
+        models = [model for model in self.study.models.values() if model.is_autoencoder]
+        chosen = [model for model in models if (model.latents_from is not None) == imported]
+        return any_or_none(name for model in chosen for name in model.checkpoints)
 
     def autoencoder(self, wildcards: Wildcards) -> dict[str, Any]:
         """The autoencoder of a target, as a parameter."""
-        return self.study.models[wildcards.model].encoder()
+        return self.study.checkpoint(wildcards.model).encoder()
 
     def batch_size(self, wildcards: Wildcards) -> int:
         """Images a forward pass."""
-        return self.study.models[wildcards.model].batch_size or self.study.compute.batch_size
+        return self.study.checkpoint(wildcards.model).batch_size or self.study.compute.batch_size
 
     def imported_files(self, wildcards: Wildcards) -> str:
         """Digest of the files that latents are imported from, to notice a change."""
-        source = self.study.models[wildcards.model].latents_from
+        source = self.study.checkpoint(wildcards.model).latents_from
         assert source is not None  # the wildcard is constrained to such models
         return files_digest(p for p in source.at(wildcards.dataset, wildcards.condition) if p is not None)
 
     def clean_statistics(self, wildcards: Wildcards) -> dict[str, str]:
         """The statistics of clean latents, which normalise those of transformed images where they are measured."""
-        is_fixed = self.study.models[wildcards.model].latent_statistics == "fixed"
+        is_fixed = self.study.checkpoint(wildcards.model).latent_statistics == "fixed"
         if is_fixed or wildcards.condition == CLEAN:
             return {}
         where = {"dataset": wildcards.dataset, "condition": CLEAN, "model": wildcards.model}
@@ -50,19 +51,25 @@ class Latents(Stage):
 
     def inputs(self, autoencoder: str, wildcards: Wildcards) -> dict[str, Any]:
         """The latents that a diffusion model reads: shards, statistics, and the record of where they come from."""
-        where = {"dataset": wildcards.dataset, "condition": wildcards.condition, "model": autoencoder}
-        imported = self.study.models[autoencoder].latents_from is not None
+        return self.of(autoencoder, wildcards.dataset, wildcards.condition)
+
+    def of(self, autoencoder: str, dataset: str, condition: str) -> dict[str, Any]:
+        """The same of a data set and condition by name; of an autoencoder with several checkpoints, of its last."""
+        model = self.study.models[autoencoder]
+        where = {"dataset": dataset, "condition": condition, "model": model.checkpoint}
+        imported = paths.fill(paths.LATENTS_RECORD, **where)
         return {
             "latents": [paths.fill(shard, **where) for shard in self.shards],
             "statistics": paths.fill(paths.LATENT_STATISTICS, **where),
-            "autoencoder_record": paths.fill(paths.LATENTS_RECORD if imported else paths.CHECKPOINT_RECORD, **where),
+            "autoencoder_record": imported if model.latents_from else self.plan.weights.of(model)["record"],
         }
 
     @property
     def prompted_models(self) -> str:
         """Pattern of the models that read prompts."""
-        families, models = self.plan.families, self.study.models.items()
-        return any_or_none(name for name, model in models if families[model.family].conditioned_on == "prompts")
+        families = self.plan.families
+        models = [m for m in self.study.models.values() if families[m.family].conditioned_on == "prompts"]
+        return any_or_none(name for model in models for name in model.checkpoints)
 
     @property
     def prompt_conditionings(self) -> str:
@@ -71,7 +78,7 @@ class Latents(Stage):
 
     def prompt_spec(self, wildcards: Wildcards) -> dict[str, Any]:
         """What the prompts of a model depend on, as a parameter."""
-        return self.study.models[wildcards.model].prompt_spec()
+        return self.study.checkpoint(wildcards.model).prompt_spec()
 
     def untrained_prompt_spec(self, wildcards: Wildcards) -> dict[str, Any]:
         """The same for text encoders without training."""
@@ -83,7 +90,8 @@ class Latents(Stage):
         model = self.study.models[representation.model]
         given = representation.conditioning in model.embeddings
         untrained = "untrained" in representation.options and not given
-        where = {"dataset": wildcards.dataset, "model": model.name, "conditioning": representation.conditioning}
+        checkpoint = names.checkpoint_name(model.name, None if untrained or given else representation.step)
+        where = {"dataset": wildcards.dataset, "model": checkpoint, "conditioning": representation.conditioning}
         return paths.fill(paths.UNTRAINED_PROMPTS if untrained else paths.PROMPTS, **where)
 
     @property

@@ -124,7 +124,12 @@ def _check(wildcard: str, value: str, pattern: Words, words: Words, study: Study
         "triplets": ("triplets", things.triplets if things else ()),
         "conditioning": ("text", TEXTS_OF_IMAGES),
     }
-    if wildcard in known and value not in known[wildcard][1]:
+    if wildcard == "model" and value not in known["model"][1]:
+        word, step = names.split_checkpoint(value)
+        if step is None or word not in study.models:
+            raise names.unknown(known["model"][0], word, known["model"][1])
+        study.checkpoint(value)
+    elif wildcard in known and value not in known[wildcard][1]:
         what, allowed = known[wildcard]
         raise names.unknown(what, value, allowed)
     if wildcard in ("bundle", "means"):
@@ -160,6 +165,8 @@ def _prompt_problem(word: str, study: Study) -> str:
 def _models(pattern: Words, study: Study) -> tuple[str, list[str]]:
     """What models a wildcard means, by the folder: autoencoders, diffusion models or all."""
     models = study.models.items()
+    if pattern[1] == "training":
+        return "trained model", [name for name, model in models if model.training is not None]
     if pattern[1] == "weights":
         return "model", [*study.models, *(f"{name}-untrained" for name in study.models)]
     if pattern[1] == "latents":

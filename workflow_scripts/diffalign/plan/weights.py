@@ -8,23 +8,25 @@ from typing import Any
 from diffalign.plan import paths
 from diffalign.plan.stage import Stage, Wildcards, any_or_none
 from diffalign.provenance import files_digest, folder_digest
+from diffalign.specs import Model
 
 
 class Weights(Stage):
     """Rules of rules/weights.smk."""
 
     def models_from(self, *sources: str) -> str:
-        """Pattern of the models whose weights come from one of these sources."""
-        return any_or_none(name for name, model in self.study.models.items() if model.weights.source in sources)
+        """Pattern of the checkpoints that come from one of these sources."""
+        models = [model for model in self.study.models.values() if model.weights.source in sources]
+        return any_or_none(name for model in models for name in model.checkpoints)
 
     def spec(self, wildcards: Wildcards) -> dict[str, Any]:
         """What the checkpoint of a model depends on: the part of its entry that says where weights come from."""
-        entry = self.study.models[wildcards.model].recipe()
+        entry = self.study.checkpoint(wildcards.model).recipe()
         return {key: entry[key] for key in ("name", "family", "weights", "miniature") if key in entry}
 
     def own_files(self, wildcards: Wildcards) -> str | None:
         """Digest of a user's own checkpoint, to notice a change; None for others."""
-        weights = self.study.models[wildcards.model].weights
+        weights = self.study.checkpoint(wildcards.model).weights
         if weights.source == "folder":
             return folder_digest(Path(str(weights.folder)).expanduser())
         return files_digest([Path(str(weights.path)).expanduser()]) if weights.source == "file" else None
@@ -52,9 +54,23 @@ class Weights(Stage):
         """Checkpoint and record of a bundle. Raises ValueError where a model has no untrained twin."""
         model = self.study.model_of(bundle)
         if not model.untrained:
-            patterns = (paths.CHECKPOINT, paths.CHECKPOINT_RECORD)
-        elif self.plan.families[model.family].untrained:
+            return self.of(model)
+        if self.plan.families[model.family].untrained:
             patterns = (paths.UNTRAINED_CHECKPOINT, paths.UNTRAINED_RECORD)
         else:
             raise ValueError(f"'{bundle}': models of family '{model.family}' have no untrained twins")
-        return dict(zip(("weights", "record"), (paths.fill(p, model=model.name) for p in patterns), strict=True))
+        return _pair(patterns, model=model.name)
+
+    def of(self, model: Model) -> dict[str, str]:
+        """Checkpoint and record of a model at its step, from outside or from a training here."""
+        if model.training is not None:
+            return _pair((paths.TRAINED_CHECKPOINT, paths.TRAINED_RECORD), model=model.name, step=model.step)
+        return _pair((paths.CHECKPOINT, paths.CHECKPOINT_RECORD), model=model.checkpoint)
+
+    def of_target(self, wildcards: Wildcards) -> dict[str, str]:
+        """The same for the checkpoint that the wildcard ``model`` of a target names."""
+        return self.of(self.study.checkpoint(wildcards.model))
+
+
+def _pair(patterns: tuple[str, str], **words: object) -> dict[str, str]:
+    return dict(zip(("weights", "record"), (paths.fill(pattern, **words) for pattern in patterns), strict=True))

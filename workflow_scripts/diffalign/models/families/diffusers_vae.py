@@ -155,4 +155,11 @@ def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> Non
     getattr(diffusers, name)(**widths).save_pretrained(folder)
 
 
-FAMILY = Family(reads="pixels", untrained="configuration", decodes=True, load=load, make_miniature=make_miniature)
+FAMILY = Family(
+    reads="pixels",
+    untrained="configuration",
+    decodes=True,
+    trains=("reconstruction",),
+    load=load,
+    make_miniature=make_miniature,
+)

@@ -37,6 +37,7 @@ FAMILY = Family(
     needs=("architecture", "path"),
     takes=("interpolate_positions",),
     untrained="architecture",
+    trains=("flow_matching",),
     load=load,
     make_miniature=make_miniature,
 )

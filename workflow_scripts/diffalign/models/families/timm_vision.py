@@ -168,6 +168,7 @@ FAMILY = Family(
     reads="pixels",
     takes=("tokens", "architecture"),
     untrained="configuration",
+    trains=("classification",),
     completed_by="timm_registry",
     load=load,
     make_miniature=make_miniature,

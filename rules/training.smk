@@ -1,0 +1,51 @@
+# Inputs: images of a data set or their latents, tokens of a teacher, and the recipe of a training.
+# Outputs: a checkpoint of every step that an entry names, with weights.json, and the losses; one rule a model.
+
+
+for name in PLAN.training.models:
+
+    rule:
+        name:
+            f"recipe_of_{PLAN.training.rule_name(name)}"
+        output:
+            paths.fill(paths.TRAINING_RECIPE, model=name),
+        log:
+            paths.fill(paths.log("training_recipe", "model"), model=name),
+        localrule: True
+        conda:
+            "../envs/analysis.yaml"
+        params:
+            content=PLAN.training.recipe(name),
+        script:
+            "../workflow_scripts/recipe.py"
+
+    # one thread, since sums of floats, and so weights, depend on the number of threads
+    rule:
+        name:
+            PLAN.training.rule_name(name)
+        input:
+            unpack(PLAN.training.inputs(name)),
+        output:
+            checkpoints=[directory(folder) for folder in PLAN.training.outputs(name)["checkpoints"]],
+            records=PLAN.training.outputs(name)["records"],
+            tsv=PLAN.training.outputs(name)["tsv"],
+            parquet=PLAN.training.outputs(name)["parquet"],
+        log:
+            paths.fill(paths.log("train", "model"), model=name),
+        priority: 10
+        conda:
+            "../envs/models.yaml"
+        threads: 1
+        resources:
+            gpu=1,
+            device=STUDY.compute.device,
+            workers=STUDY.compute.workers,
+            memory_mb=STUDY.compute.memory_mb,
+            mem_mb=memory(8000),
+            runtime=1440,
+        params:
+            steps=PLAN.training.steps(name),
+            teacher_layer=PLAN.training.teacher_layer(name),
+            state=paths.fill(paths.TRAINING_STATE, model=name),
+        script:
+            "../workflow_scripts/train.py"
