@@ -47,10 +47,9 @@ def figure(stem, caption, category, subcategory, **labels):
 def table(name, label, caption=None):
     """Output files of a table: a TSV, which is in the report, and a Parquet file."""
     stem = paths.fill(paths.TABLE, table=name)
-    shown = report(
-        f"{stem}.tsv",
-        caption=f"../report/{caption or name + '_table'}.rst",
-        category="Tables",
-        labels={"table": label},
-    )
-    return {"tsv": shown, "parquet": f"{stem}.parquet"}
+    return {"tsv": reported(f"{stem}.tsv", label, caption or f"{name}_table"), "parquet": f"{stem}.parquet"}
+
+
+def reported(path, label, caption):
+    """A table that is in the report."""
+    return report(path, caption=f"../report/{caption}.rst", category="Tables", labels={"table": label})

@@ -224,10 +224,11 @@ def _shares(
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "atlas"), threadpool_limits(snakemake.threads):
         given, params = dict(snakemake.input.items()), snakemake.params
+        where = dict(snakemake.wildcards.items())
         features = iter(given.get("controls", []))
         atlas(
             Inputs(
-                params.model,
+                where["a"],
                 [
                     Level(level, Path(trained), Path(untrained))
                     for level, trained, untrained in zip(
@@ -236,7 +237,7 @@ if __name__ == "__main__":
                 ],
                 (Path(given["reference"]), params.reference_layer),
                 [
-                    Control(name, Path(next(features)) if layers else None, tuple(layers))
+                    Control(name) if layers is None else Control(name, Path(next(features)), tuple(layers))
                     for name, layers in params.controls.items()
                 ],
                 Path(given["manifest"]),
@@ -244,7 +245,7 @@ if __name__ == "__main__":
             params.metrics,
             params.components,
             (Path(given["settings"]), Path(given["calibration"])),
-            recipes.Where(params.dataset, params.condition),
+            recipes.Where(where["dataset"], where["condition"]),
             Search(
                 Preparation(**params.preparation),
                 params.k,

@@ -122,7 +122,9 @@ def _quality_points(
             raise ValueError(f"no row of the quality of samples has the measure '{measure}'")
     wanted = quality[quality["measure"].isin(measures)] if measures else quality
     trainings = alignment[["recipe", "model", "seed"]].drop_duplicates()
-    joined = trainings.merge(wanted[list(_QUALITY)], on="model")
+    # of the given table neither the order of rows nor that of measures counts
+    ordered = wanted[list(_QUALITY)].sort_values(["measure", "step", "model"])
+    joined = trainings.merge(ordered, on="model")
     for each in joined.assign(quantity=QUALITY, layer="").to_dict("records"):
         yield {str(key): value for key, value in each.items()}
 

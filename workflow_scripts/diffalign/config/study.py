@@ -16,8 +16,9 @@ from pydantic import Field
 
 from diffalign import names
 from diffalign.conditions import CLEAN
-from diffalign.config import alignment, datasets, human, model_checks, pairs, training
+from diffalign.config import alignment, atlas, datasets, human, model_checks, pairs, through_training, training
 from diffalign.config.alignment import AlignmentSection
+from diffalign.config.atlas import AtlasSection
 from diffalign.config.catalogue import Entry, resolve
 from diffalign.config.datasets import DatasetEntry, Things
 from diffalign.config.fields import ConditionName, Distinct, ModelName, NonEmpty, Section, Seed, Word
@@ -26,6 +27,7 @@ from diffalign.config.mistakes import ConfigError, is_text, read
 from diffalign.config.models import ModelEntry
 from diffalign.config.pairs import DefaultsSection, StudySection
 from diffalign.config.se_cknna import SemanticEquivarianceSection
+from diffalign.config.through_training import ThroughTrainingSection
 from diffalign.config.work import ComputeSection, ExtractionSection, LatentsSection, TransformsSection
 from diffalign.names import Representation, Vocabulary
 from diffalign.specs import Compute, Dataset, Model, Texts
@@ -74,6 +76,13 @@ class Configuration(Top):
         SemanticEquivarianceSection(),
         description="SE-CKNNA, the mean of CKNNA over transformed images, with clean beside it; docs/se-cknna.md.",
     )
+    through_training: ThroughTrainingSection = Field(
+        ThroughTrainingSection(),
+        description="Alignment and quality of samples through training; docs/through-training.md.",
+    )
+    atlas: AtlasSection = Field(
+        AtlasSection(), description="Layers over noise levels, beside controls; docs/through-training.md."
+    )
     human: HumanSection = Field(HumanSection(), description="Models and people; docs/human.md.")
     latents: LatentsSection = Field(LatentsSection(), description="Files of latents.")
     extraction: ExtractionSection = Field(ExtractionSection(), description="Jobs of extractions.")
@@ -90,6 +99,8 @@ class Sections:
     alignment: AlignmentSection | None
     transforms: TransformsSection | None
     se_cknna: SemanticEquivarianceSection | None
+    through_training: ThroughTrainingSection | None
+    atlas: AtlasSection | None
     human: HumanSection | None
     latents: LatentsSection | None
     extraction: ExtractionSection | None
@@ -131,6 +142,8 @@ class Study:
     scores: tuple[str, ...]
     alignment: AlignmentSection
     se_cknna: SemanticEquivarianceSection
+    through_training: ThroughTrainingSection
+    atlas: AtlasSection
     human: HumanSection
     compared: tuple[str, ...]
     latent_shards: int
@@ -252,6 +265,8 @@ def _read_sections(
         section("alignment", AlignmentSection),
         section("transforms", TransformsSection),
         section("se_cknna", SemanticEquivarianceSection),
+        section("through_training", ThroughTrainingSection),
+        section("atlas", AtlasSection),
         section("human", HumanSection),
         section("latents", LatentsSection),
         section("extraction", ExtractionSection),
@@ -332,6 +347,10 @@ def _reference_mistakes(
         if sections.se_cknna is not None:
             listed = sections.se_cknna.pairs
             yield from pairs.pair_mistakes("se_cknna.pairs", "pair", listed, vocabularies, declared)
+        if sections.through_training is not None:
+            yield from through_training.check(sections.through_training, sections.models, vocabularies, declared)
+        if sections.atlas is not None:
+            yield from atlas.check(sections.atlas, vocabularies, declared)
         if sections.human is not None:
             yield from human.check(sections.human, sections.datasets, vocabularies, declared)
     if sections.se_cknna is not None and CLEAN in sections.se_cknna.conditions:
@@ -384,6 +403,8 @@ def _study(configuration: Configuration) -> Study:
         scores=study.scores,
         alignment=configuration.alignment.resolved(),
         se_cknna=semantic,
+        through_training=configuration.through_training,
+        atlas=configuration.atlas,
         human=configuration.human,
         compared=configuration.human.compared([*study.models, *study.against]),
         latent_shards=configuration.latents.shards,

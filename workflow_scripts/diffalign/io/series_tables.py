@@ -26,13 +26,15 @@ IDENTITY = {
     **dict.fromkeys(("n", "k"), "int64"),
 }
 # score, error (over images) and null of a layer on all images; maximum_p: of the largest score among the layers of the
-# bundle. first_half: score on the half of the images that chooses; second_half: on the other half, with p and
-# calibrated score
+# bundle. first_half: score on the half of the images that chooses; second_half: on the other half, with error and null
 MEASURED = {
     **dict.fromkeys(("score", "error", "null_mean", "null_sd", "z", "p", "threshold", "calibrated"), "float64"),
     "maximum_p": "float64",
     "chosen": "bool",
-    **dict.fromkeys(("first_half", "second_half", "second_half_p", "second_half_calibrated"), "float64"),
+    "first_half": "float64",
+    **dict.fromkeys(
+        ("second_half", *(f"second_half_{key}" for key in ("error", "p", "threshold", "calibrated"))), "float64"
+    ),
     "n_second_half": "int64",
     "miniature": "bool",
 }
@@ -72,8 +74,7 @@ def rows(
                 "maximum_p": on_all[metric].maximum_p,
                 "first_half": float(on_first[metric][depth, 0]),
                 "second_half": half["score"],
-                "second_half_p": half["p"],
-                "second_half_calibrated": half["calibrated"],
+                **{f"second_half_{key}": half[key] for key in ("error", "p", "threshold", "calibrated")},
                 "n_second_half": len(second),
                 # random weights of the bundle, of its reference or of an autoencoder that they read
                 "miniature": is_miniature({"a": side.recipe, "b": reference.recipe}),
