@@ -14,7 +14,7 @@ from diffalign.config import study
 from diffalign.config.catalogue import read_catalogue
 from diffalign.models import all_families
 from diffalign.plan import Plan, paths, targets
-from diffalign.plan.stage import memory
+from diffalign.plan.stage import any_or_none, memory
 
 FAMILIES = all_families()
 try:
@@ -47,10 +47,9 @@ def figure(stem, caption, category, subcategory, **labels):
 def table(name, label, caption=None):
     """Output files of a table: a TSV, which is in the report, and a Parquet file."""
     stem = paths.fill(paths.TABLE, table=name)
-    shown = report(
-        f"{stem}.tsv",
-        caption=f"../report/{caption or name + '_table'}.rst",
-        category="Tables",
-        labels={"table": label},
-    )
-    return {"tsv": shown, "parquet": f"{stem}.parquet"}
+    return {"tsv": reported(f"{stem}.tsv", label, caption or f"{name}_table"), "parquet": f"{stem}.parquet"}
+
+
+def reported(path, label, caption):
+    """A table that is in the report."""
+    return report(path, caption=f"../report/{caption}.rst", category="Tables", labels={"table": label})

@@ -49,3 +49,25 @@ for name in PLAN.training.models:
             state=paths.fill(paths.TRAINING_STATE, model=name),
         script:
             "../workflow_scripts/train.py"
+
+
+rule losses_figure:
+    input:
+        tables=PLAN.training.losses_of,
+    output:
+        figure(paths.LOSSES_FIGURE, "losses", "Training", "Losses", figure="{loss}"),
+    log:
+        paths.log("losses_figure", "loss"),
+    wildcard_constraints:
+        loss=any_or_none(PLAN.training.figures()),
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=30,
+    params:
+        recipes=PLAN.training.recipes(),
+        code=PLAN.code("losses_figure.py"),
+    script:
+        "../workflow_scripts/losses_figure.py"

@@ -8,12 +8,11 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from diffalign import logs
-from diffalign.alignment import calibration, intervals
+from diffalign.alignment import calibration, intervals, series
 from diffalign.alignment.metrics import Settings, measure_grid
 from diffalign.io import calibration_files, recipes, sides
 from diffalign.io.calibration_files import Selection, StoredCalibration
 from diffalign.io.matrices import read_matrix
-from diffalign.randomness import shuffled
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -68,10 +67,9 @@ def selections(
     """The best pair of layers on one half of the images, and its score on the other half, for metrics with defined
     scores on both.
     """
-    order = np.array(shuffled(a.names, seed, "halves"))
-    halves = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
+    both = series.halves(a.names, seed)
     grids = []
-    for keep in halves:
+    for keep in both:
         half = [[side.layer(alias).restricted(keep, setting.k) for alias in side.layers] for side in (a, b)]
         grids.append(measure_grid(metrics, half[0], half[1], setting, memory_mb * 2**20))
     by_metric = {}
@@ -84,7 +82,7 @@ def selections(
                 chosen=float(first[at]),
                 reported=float(second[at]),
                 uncorrected=float(np.nanmax(second)),
-                count=len(halves[1]),
+                count=len(both[1]),
             )
     return by_metric
 

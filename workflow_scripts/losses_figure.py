@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # columns of the tables that are drawn, with the names of their axes; a loss with parts is drawn in its parts
 _PARTS: Mapping[str, str] = {
     "accuracy": "accuracy\n(of the batch)",
-    "error": "absolute error\n(of pixels)",
+    "error": "squared error\n(of pixels)",
     "divergence": "divergence\n(nats an image)",
     "velocity": "squared error\n(of the velocity)",
     "cosine": "cosine\n(with the teacher)",

@@ -212,6 +212,11 @@ def model_word(text: str) -> str:
     return re.split("[-_@]", text)[0]
 
 
+def has_noise_level(text: str) -> bool:
+    """Whether a typed name gives a noise level. It need not exist."""
+    return any(re.fullmatch(_LEVEL, part) for part in text.partition("_")[0].split("-")[1:])
+
+
 def _sorted_variant(text: str, model: str, variant: Sequence[str], vocabulary: Vocabulary) -> dict[str, str]:
     """Kind of part -> part. Raises UnknownName for an unknown part, two parts of one kind, and another order."""
     kinds = ("noise level", TEXT, "conditioning", *OPTIONS)

@@ -16,8 +16,19 @@ from pydantic import Field
 
 from diffalign import names
 from diffalign.conditions import CLEAN
-from diffalign.config import alignment, datasets, human, model_checks, pairs, samples, training
+from diffalign.config import (
+    alignment,
+    atlas,
+    datasets,
+    human,
+    model_checks,
+    pairs,
+    samples,
+    through_training,
+    training,
+)
 from diffalign.config.alignment import AlignmentSection
+from diffalign.config.atlas import AtlasSection
 from diffalign.config.catalogue import Entry, resolve
 from diffalign.config.datasets import DatasetEntry, Things
 from diffalign.config.fields import ConditionName, Distinct, ModelName, NonEmpty, Section, Seed, Word
@@ -27,6 +38,7 @@ from diffalign.config.models import ModelEntry
 from diffalign.config.pairs import DefaultsSection, StudySection
 from diffalign.config.samples import SamplesSection
 from diffalign.config.se_cknna import SemanticEquivarianceSection
+from diffalign.config.through_training import ThroughTrainingSection
 from diffalign.config.work import ComputeSection, ExtractionSection, LatentsSection, TransformsSection
 from diffalign.names import Representation, Vocabulary
 from diffalign.specs import Compute, Dataset, Model, Texts
@@ -75,6 +87,13 @@ class Configuration(Top):
         SemanticEquivarianceSection(),
         description="SE-CKNNA, the mean of CKNNA over transformed images, with clean beside it; docs/se-cknna.md.",
     )
+    through_training: ThroughTrainingSection = Field(
+        ThroughTrainingSection(),
+        description="Alignment and quality of samples through training; docs/through-training.md.",
+    )
+    atlas: AtlasSection = Field(
+        AtlasSection(), description="Layers over noise levels, beside controls; docs/through-training.md."
+    )
     human: HumanSection = Field(HumanSection(), description="Models and people; docs/human.md.")
     samples: SamplesSection = Field(
         SamplesSection(), description="Samples of class-conditional models and their quality; docs/samples.md."
@@ -94,6 +113,8 @@ class Sections:
     alignment: AlignmentSection | None
     transforms: TransformsSection | None
     se_cknna: SemanticEquivarianceSection | None
+    through_training: ThroughTrainingSection | None
+    atlas: AtlasSection | None
     human: HumanSection | None
     samples: SamplesSection | None
     latents: LatentsSection | None
@@ -136,6 +157,8 @@ class Study:
     scores: tuple[str, ...]
     alignment: AlignmentSection
     se_cknna: SemanticEquivarianceSection
+    through_training: ThroughTrainingSection
+    atlas: AtlasSection
     human: HumanSection
     samples: SamplesSection
     compared: tuple[str, ...]
@@ -258,6 +281,8 @@ def _read_sections(
         section("alignment", AlignmentSection),
         section("transforms", TransformsSection),
         section("se_cknna", SemanticEquivarianceSection),
+        section("through_training", ThroughTrainingSection),
+        section("atlas", AtlasSection),
         section("human", HumanSection),
         section("samples", SamplesSection),
         section("latents", LatentsSection),
@@ -339,6 +364,10 @@ def _reference_mistakes(
         if sections.se_cknna is not None:
             listed = sections.se_cknna.pairs
             yield from pairs.pair_mistakes("se_cknna.pairs", "pair", listed, vocabularies, declared)
+        if sections.through_training is not None:
+            yield from through_training.check(sections.through_training, sections.models, vocabularies, declared)
+        if sections.atlas is not None:
+            yield from atlas.check(sections.atlas, vocabularies, declared)
         if sections.human is not None:
             yield from human.check(sections.human, sections.datasets, vocabularies, declared)
         if sections.samples is not None:
@@ -363,6 +392,11 @@ def _word_mistakes(sections: Sections, declared: Sequence[str], metrics: Collect
         ("defaults.dataset", "dataset", [defaults.dataset] if defaults else [], declared),
         ("defaults.condition", "condition", [defaults.condition] if defaults else [], conditions),
         ("study.datasets[{}]", "dataset", study.datasets if study else [], declared),
+        *(
+            (f"{key}.dataset", "dataset", [section.dataset], declared)
+            for key, section in (("through_training", sections.through_training), ("atlas", sections.atlas))
+            if section is not None and section.dataset is not None
+        ),
         ("study.conditions[{}]", "condition", study.conditions if study else [], conditions),
         ("alignment.metrics[{}]", "metric", measured, metrics),
     ]
@@ -395,6 +429,8 @@ def _study(configuration: Configuration) -> Study:
         scores=study.scores,
         alignment=configuration.alignment.resolved(),
         se_cknna=semantic,
+        through_training=configuration.through_training,
+        atlas=configuration.atlas,
         human=configuration.human,
         samples=configuration.samples,
         compared=configuration.human.compared([*study.models, *study.against]),

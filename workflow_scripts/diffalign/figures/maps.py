@@ -43,22 +43,29 @@ def layer_map(
     top = high if high > low else low + 1
     image = color_map_of(axes, matrix, (low, top), color_map, origin="lower", aspect="auto")
     if framed is not None:
-        row, column = framed
-        for color, width in (("white", 1.8), ("black", 0.8)):
-            frame = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=color, linewidth=width)
-            frame.set_clip_on(False)
-            axes.add_patch(frame)
+        framed_cell(axes, *framed)
     return image
 
 
-def color_bar(image: AxesImage, axes: Axes, width: float = 1.3) -> None:
-    """A slim scale beside a panel, with an arrow where values lie below it. width: of the panel in inches, about."""
+def framed_cell(axes: Axes, row: int, column: int) -> None:
+    """Draw a frame around a cell of a map."""
+    for color, width in (("white", 1.8), ("black", 0.8)):
+        frame = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=color, linewidth=width)
+        frame.set_clip_on(False)
+        axes.add_patch(frame)
+
+
+def color_bar(image: AxesImage, axes: Axes, width: float = 1.3) -> Axes:
+    """A slim scale beside a panel, with an arrow where values lie below it. width: of the panel in inches, about.
+    Gives the axes of the scale.
+    """
     values: NDArray[np.float64] = np.ma.compressed(np.ma.asarray(image.get_array()))
     below = values.size > 0 and float(values.min()) < image.get_clim()[0]
     beside = axes.inset_axes((1 + 0.04 / width, 0, 0.065 / width, 1))
     bar = axes.figure.figure.colorbar(image, cax=beside, extend="min" if below else "neither")
     bar.outline.set_visible(False)
     bar.ax.locator_params(axis="y", nbins=6)
+    return beside
 
 
 def model_matrix(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from diffalign import models
 from diffalign.code_digests import code_digest
 from diffalign.plan.alignment import Alignment
+from diffalign.plan.atlas import Atlas
 from diffalign.plan.features import Features
 from diffalign.plan.figures import Figures
 from diffalign.plan.human import Human
@@ -23,6 +24,7 @@ from diffalign.plan.samples import Samples
 from diffalign.plan.se_cknna import SemanticEquivariance
 from diffalign.plan.stage import Wildcards
 from diffalign.plan.stimuli import Stimuli
+from diffalign.plan.through_training import ThroughTraining
 from diffalign.plan.training import Trainings
 from diffalign.plan.weights import Weights
 
@@ -48,12 +50,15 @@ class Plan:
         self.alignment = Alignment(self)
         self.figures = Figures(self)
         self.se_cknna = SemanticEquivariance(self)
+        self.through_training = ThroughTraining(self)
+        self.atlas = Atlas(self)
         self.human = Human(self)
         self.layouts = Layouts(self)
 
     def everything(self) -> list[str]:
         """The tables, figures and scores of the study."""
-        stages = (self.figures, self.samples, self.language, self.se_cknna, self.human)
+        trained = (self.training, self.samples, self.through_training, self.atlas)
+        stages = (*trained, self.figures, self.language, self.se_cknna, self.human)
         return [path for stage in stages for path in stage.targets()]
 
     def digest(self, *scripts: str, family: str | None = None) -> str:

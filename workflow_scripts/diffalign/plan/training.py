@@ -87,6 +87,28 @@ class Trainings(Stage):
         teacher = self.models[name].teacher
         return None if teacher is None else self.study.layer(teacher)
 
+    def figures(self) -> list[str]:
+        """The losses that models are trained with, each a figure."""
+        return list(dict.fromkeys(training.loss for training in self.models.values()))
+
+    def losses_of(self, wildcards: Wildcards) -> list[str]:
+        """The tables of the trainings with the loss of a figure."""
+        models = [name for name, training in self.models.items() if training.loss == wildcards.loss]
+        return [f"{paths.fill(paths.LOSSES_OF_TRAINING, model=name)}.tsv" for name in models]
+
+    def recipes(self) -> dict[str, str]:
+        """Model -> the recipe that its training shares with those of other seeds, by the names of through_training."""
+        named = {
+            self.study.representation(name).model: recipe
+            for recipe, typed in self.study.through_training.recipes.items()
+            for name in typed
+        }
+        return {name: named.get(name, name) for name in self.models}
+
+    def targets(self) -> list[str]:
+        """The figures of all losses."""
+        return [f"{paths.fill(paths.LOSSES_FIGURE, loss=loss)}.png" for loss in self.figures()]
+
     def _of_step(self, pattern: str, name: str, step: int) -> str:
         return paths.fill(pattern, model=name, step=step)
 

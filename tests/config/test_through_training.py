@@ -1,0 +1,129 @@
+"""The sections through_training and atlas: what they mean, and their mistakes."""
+
+from typing import Any
+
+import pytest
+from config.test_study import load, mistakes
+from test_training import SIT
+
+from diffalign.models import all_families
+from diffalign.plan import Plan
+
+MODELS: dict[str, Any] = {
+    "small.sit": SIT,
+    "small.sit.s1": {"like": "small.sit", "seed": 1},
+    "small.repa": {"like": "small.sit", "noise": "t0.3"},
+}
+RECIPES = {"SiT": ["small.sit-label", "small.sit.s1-label"], "other": ["small.repa"]}
+
+
+def planned(**sections: Any) -> Plan:
+    return Plan(load({"models": MODELS, **sections}), all_families())
+
+
+def test_every_checkpoint_of_every_training_is_measured() -> None:
+    plan = planned(through_training={"recipes": RECIPES, "reference": "dinov2_b3"}).through_training
+    checkpoints = plan.checkpoints()
+    assert [(each["model"], each["seed"], each["step"]) for each in checkpoints] == [
+        ("small.sit", 0, 0),
+        ("small.sit", 0, 40),
+        ("small.sit.s1", 1, 0),
+        ("small.sit.s1", 1, 40),
+        ("small.repa", 0, 0),
+        ("small.repa", 0, 40),
+    ]
+    inputs = plan.inputs()
+    stem = "results/features/photographs/clean"
+    assert inputs["checkpoints"][1] == f"{stem}/small.sit@40-t0.5-label/layers.json"
+    assert inputs["checkpoints"][4] == f"{stem}/small.repa@0-t0.3/layers.json"
+    assert (inputs["reference"], plan.reference_layer) == (f"{stem}/dinov2/layers.json", "b3")
+    assert "quality" not in plan.table_inputs()
+    assert "results/tables/through_training_correlations.tsv" in plan.targets()
+
+
+def test_quality_is_the_table_of_samples() -> None:
+    section: dict[str, Any] = {"recipes": RECIPES, "reference": "dinov2", "quality": ["FID"]}
+    assert planned(through_training=section).through_training.table_inputs()["quality"] == (
+        "results/tables/sample_quality.tsv"
+    )
+    assert planned(through_training=section).through_training.measure == "FID"
+
+
+class Wildcards:
+    dataset, condition = "photographs", "clean"
+
+    def __init__(self, a: str) -> None:
+        self.a = a
+
+
+@pytest.mark.parametrize(
+    ("model", "trained", "untrained"),
+    [
+        ("small.sit", "small.sit@40-t0.9", "small.sit@0-t0.9"),
+        ("small.sit@0-label", "small.sit@0-t0.9-label", "small.sit@0-t0.9-label"),
+        ("sd3-caption-draws4", "sd3-t0.9-caption-draws4", "sd3-t0.9-caption-draws4-untrained"),
+    ],
+)
+def test_an_atlas_reads_a_model_and_its_twin_at_every_level(model: str, trained: str, untrained: str) -> None:
+    plan = planned(atlas={"models": [model], "reference": "dinov2", "levels": [0, 0.9, 1.0]}).atlas
+    inputs = plan.inputs(Wildcards(model))  # type: ignore[arg-type]
+    stem = "results/features/photographs/clean"
+    assert inputs["trained"][1] == f"{stem}/{trained}/layers.json"
+    assert inputs["untrained"][1] == f"{stem}/{untrained}/layers.json"
+    assert "-t0/" in inputs["trained"][0].replace("-t0-", "-t0/")
+    assert inputs["controls"] == [f"{stem}/pixels/layers.json"]
+    assert plan.controls() == {"labels": None, "pixels_p8": ["p8"], "untrained": None}
+    assert f"results/figures/photographs/clean/atlas/cknna/{model}.png" in plan.targets()
+
+
+def test_without_trainings_and_models_nothing_is_made() -> None:
+    plan = planned()
+    assert plan.through_training.targets() == plan.atlas.targets() == []
+    with pytest.raises(ValueError, match=r"set atlas\.reference"):
+        plan.atlas.inputs(Wildcards("small.sit"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("section", "line"),
+    [
+        ({"recipes": RECIPES}, "through_training.reference: is missing"),
+        ({"recipes": {"SiT": ["small.sat"]}, "reference": "dinov2"}, "unknown model 'small.sat'; did you mean"),
+        ({"recipes": {"SiT": ["dinov2"]}, "reference": "dinov2"}, "'dinov2' has one checkpoint; a training needs"),
+        ({"recipes": {"SiT": ["small.sit@40"]}, "reference": "dinov2"}, "names a step; here all steps are meant"),
+        ({"recipes": {"SiT": ["small.sit_b1"]}, "reference": "dinov2"}, "names a layer; here all layers are meant"),
+        (
+            {"recipes": {"SiT": ["small.sit", "small.repa"]}, "reference": "dinov2"},
+            "recipes.SiT[1]: 'small.repa' has the seed of 'small.sit', the study’s; give each model the seed",
+        ),
+        (
+            {"recipes": {"SiT": ["small.sit"], "other": ["small.sit"]}, "reference": "dinov2"},
+            "recipes.other[0]: 'small.sit' is a training of through_training.recipes.SiT[0] already",
+        ),
+        ({"recipes": {"SiT": []}}, "through_training.recipes.SiT"),
+        ({"reference": "dinov2_b99"}, "through_training.reference: dinov2 has no layer 'b99'"),
+        ({"dataset": "photos"}, "through_training.dataset: unknown dataset 'photos'; did you mean 'photographs'?"),
+    ],
+)
+def test_mistakes_of_trainings(section: dict[str, Any], line: str) -> None:
+    assert line in mistakes({"models": MODELS, "through_training": section})
+
+
+@pytest.mark.parametrize(
+    ("section", "line"),
+    [
+        ({"models": ["small.sit"]}, "atlas.reference: is missing"),
+        ({"models": ["dinov2"], "reference": "dinov2"}, "'dinov2' has no noise levels"),
+        ({"models": ["sd3-t0.2"], "reference": "dinov2"}, "names a noise level; atlas.levels says which"),
+        ({"models": ["sd3_b1"], "reference": "dinov2"}, "names a layer; here all layers are meant"),
+        ({"models": ["sd3-untrained"], "reference": "dinov2"}, "is an untrained twin, which every atlas has"),
+        (
+            {"models": ["sd3"], "reference": "dinov2", "controls": ["pixel_p8"]},
+            "atlas.controls[0]: unknown model 'pixel'",
+        ),
+        ({"levels": [0, 1.5]}, "atlas.levels[1]"),
+        ({"levels": [0.5, 0.5]}, "0.5 stands twice"),
+        ({"controls": []}, "atlas.controls"),
+    ],
+)
+def test_mistakes_of_atlases(section: dict[str, Any], line: str) -> None:
+    assert line in mistakes({"models": MODELS, "atlas": section})

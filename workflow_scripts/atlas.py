@@ -1,0 +1,257 @@
+"""An atlas of one model: every layer at every noise level against a reference, beside what controls reach."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from diffalign import logs
+from diffalign.alignment import partial, series
+from diffalign.alignment.preparation import unit_rows
+from diffalign.alignment.settings import Preparation
+from diffalign.io import recipes, tables
+from diffalign.io.headers import StoreError, check_same_names
+from diffalign.io.manifest import read_manifest
+from diffalign.io.series_tables import IDENTITY, MEASURED, choose, rows, write_recipe
+from diffalign.io.unlisted_sides import Search, UnlistedSide, read_side
+from diffalign.offenders import first_five
+from diffalign.randomness import keyed
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+TRAINED, UNTRAINED, LABELS = "trained", "untrained", "labels"
+SCORES = {
+    **dict.fromkeys(("model", "source"), "string"),
+    **dict.fromkeys(("level", "log_snr"), "float64"),
+    **IDENTITY,
+    **MEASURED,
+}
+BEYOND = {
+    **dict.fromkeys(("model", "bundle"), "string"),
+    **dict.fromkeys(("level", "log_snr"), "float64"),
+    "layer": "string",
+    "depth": "int64",
+    "given": "string",
+    **dict.fromkeys(("share", "share_low", "share_high", "cka", "cka_low", "cka_high"), "float64"),
+    **dict.fromkeys(("controls", "n"), "int64"),
+}
+# of the noise that tells apart images of one class, which would else be neighbours in order of name
+_APART = 1e-2
+_APART_WIDTH = 16
+
+
+@dataclass(frozen=True)
+class Level:
+    """A noise level t, and where the features of the model at it and of its untrained twin lie: layers.json."""
+
+    level: float
+    trained: Path
+    untrained: Path
+
+
+@dataclass(frozen=True)
+class Control:
+    """What could be shared for other reasons: ``labels``, ``untrained``, or a bundle of its own and some layers of it.
+
+    name: as it was typed. features: its layers.json; None for labels and the twin.
+    """
+
+    name: str
+    features: Path | None = None
+    layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What an atlas is made of. reference: a layers.json and its layer. manifest: of the images, with their labels."""
+
+    model: str
+    levels: Sequence[Level]
+    reference: tuple[Path, str]
+    controls: Sequence[Control]
+    manifest: Path
+
+
+def atlas(
+    inputs: Inputs,
+    metrics: Sequence[str],
+    components: int,
+    settings: tuple[Path, Path],
+    where: recipes.Where,
+    search: Search,
+    outputs: Mapping[str, Path],
+) -> None:
+    """Write two tables. components: of each control, at most, that count as given; settings: of scores and nulls.
+
+    scores: model, source (trained, untrained, or the name of a control), level (t; empty for controls), log_snr, and
+    the columns of `series_tables`. chosen: the layer and level with the largest score of a source on the first half of
+    the images, below t = 1.
+
+    beyond: model, bundle, level, log_snr, layer, depth; given: the controls, joined by +, once all of them and once
+    each by itself; share of squared covariance beyond them and unbiased CKA of residuals, with 95 % intervals over
+    images (`alignment.partial`); controls: their dimensions.
+
+    outputs: ``scores_tsv``, ``scores_parquet``, ``beyond_tsv``, ``beyond_parquet``, ``recipe``. Raises StoreError for
+    other images and for images without a label where labels are a control.
+    """
+    setting, drawing = recipes.read_settings(settings[0]), recipes.read_drawing(settings[1])
+    drawn = series.Drawn(drawing.permutations, drawing.alpha, drawing.seed)
+    reference = read_side(inputs.reference[0], search, [inputs.reference[1]])
+    own = {control.name: _read_control(control, inputs, reference, search) for control in inputs.controls}
+    made_of: dict[str, Mapping[str, Any]] = {}
+    measured: list[dict[str, Any]] = []
+    shares: list[dict[str, Any]] = []
+
+    def add(side: UnlistedSide, source: str, level: float) -> None:
+        place = {"model": inputs.model, "source": source, "level": level, "log_snr": log_snr(level)}
+        measured.extend({**place, **row} for row in rows(metrics, side, reference, where, setting, drawn))
+
+    for name, control in own.items():
+        if control is not None:
+            add(control.side, name, math.nan)
+    for level in logs.progress(inputs.levels, len(inputs.levels), "noise levels"):
+        sides = {
+            source: read_side(path, search, like=reference, where=inputs.reference[0])
+            for source, path in ((TRAINED, level.trained), (UNTRAINED, level.untrained))
+        }
+        for source, side in sides.items():
+            made_of[side.recipe["bundle"]] = side.recipe
+            add(side, source, level.level)
+        shares += ({"model": inputs.model, **row} for row in _shares(sides, reference, own, components, level.level))
+    # at t = 1 there is no image
+    choose([row for row in measured if row["level"] != 1], ["source", "metric"])
+    tables.write(
+        tables.frame(({"chosen": False, **row} for row in measured), SCORES),
+        outputs["scores_tsv"],
+        outputs["scores_parquet"],
+    )
+    tables.write(tables.frame(shares, BEYOND), outputs["beyond_tsv"], outputs["beyond_parquet"])
+    given = {"controls": list(own), "components": components}
+    write_recipe(outputs["recipe"], metrics, where, setting, drawing, reference, made_of, **given)
+
+
+def log_snr(level: float) -> float:
+    """2 ln(α/σ) at the noise level t = σ/(α + σ): infinite at 0, minus infinity at 1; NaN without a level."""
+    if level in (0, 1):
+        return math.inf if level == 0 else -math.inf
+    return 2 * math.log((1 - level) / level)
+
+
+@dataclass(frozen=True, eq=False)
+class _Own:
+    """A control that has no levels: as a side of its own, and its columns (N, C) as they are given."""
+
+    side: UnlistedSide
+    columns: Sequence[NDArray[np.floating]]
+
+
+def _read_control(control: Control, inputs: Inputs, reference: UnlistedSide, search: Search) -> _Own | None:
+    """A control; None for the twin, which has levels."""
+    if control.name == UNTRAINED:
+        return None
+    if control.features is not None:
+        side = read_side(control.features, search, control.layers, like=reference, where=inputs.reference[0])
+        return _Own(side, list(side.rows.values()))
+    images = read_manifest(inputs.manifest)
+    check_same_names(reference.names, [image.name for image in images], inputs.reference[0], inputs.manifest)
+    bare = [image.name for image in images if image.label_index < 0]
+    if bare:
+        raise StoreError(f"{inputs.manifest}: {len(bare)} images have no label, first: {first_five(bare)}")
+    labels = [image.label for image in images]
+    alone = {LABELS: class_rows(labels, reference.names, search.seed)}
+    recipe = {"bundle": LABELS, "weights": None, "autoencoder_weights": None}
+    return _Own(UnlistedSide(reference.names, alone, recipe, {LABELS: LABELS}, search), [partial.one_hot(labels)])
+
+
+def class_rows(labels: Sequence[str], names: Sequence[str], seed: int) -> NDArray[np.float32]:
+    """Unit rows (N, classes + 16) that say the class of an image and nothing else. Little noise, keyed by (seed, name),
+    makes the neighbours of an image random ones of its class.
+    """
+    apart = np.stack([keyed(seed, "labels", name).standard_normal(_APART_WIDTH) for name in names])
+    return unit_rows(np.concatenate([partial.one_hot(labels), _APART * apart], axis=1), names)
+
+
+def _shares(
+    sides: Mapping[str, UnlistedSide],
+    reference: UnlistedSide,
+    own: Mapping[str, _Own | None],
+    components: int,
+    level: float,
+) -> Iterator[dict[str, Any]]:
+    """What each layer of the model shares with the reference beyond all controls, and beyond each by itself."""
+    (other,) = reference.rows.values()
+    names, model = reference.names, sides[TRAINED]
+    fixed = {
+        name: [partial.leading(columns, components) for columns in control.columns]
+        for name, control in own.items()
+        if control is not None
+    }
+    spans: dict[str, partial.Controls] = {}
+    for depth, (layer, features) in enumerate(model.rows.items()):
+        columns = {
+            name: fixed[name] if name in fixed else [partial.leading(sides[UNTRAINED].rows[layer], components)]
+            for name in own
+        }
+        chosen = {"+".join(own): list(own), **{name: [name] for name in own}}
+        for given, members in chosen.items():
+            if given not in spans or UNTRAINED in members:
+                spans[given] = partial.controls([values for name in members for values in columns[name]], names)
+            found = partial.beyond(features, other, spans[given])
+            yield {
+                "bundle": model.recipe["bundle"],
+                "level": level,
+                "log_snr": log_snr(level),
+                "layer": layer,
+                "depth": depth,
+                "given": given,
+                "share": found.share.value,
+                "share_low": found.share.low,
+                "share_high": found.share.high,
+                "cka": found.cka.value,
+                "cka_low": found.cka.low,
+                "cka_high": found.cka.high,
+                "controls": found.controls,
+                "n": len(names),
+            }
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], "atlas"), threadpool_limits(snakemake.threads):
+        given, params = dict(snakemake.input.items()), snakemake.params
+        where = dict(snakemake.wildcards.items())
+        features = iter(given.get("controls", []))
+        atlas(
+            Inputs(
+                where["a"],
+                [
+                    Level(level, Path(trained), Path(untrained))
+                    for level, trained, untrained in zip(
+                        params.levels, given["trained"], given["untrained"], strict=True
+                    )
+                ],
+                (Path(given["reference"]), params.reference_layer),
+                [
+                    Control(name) if layers is None else Control(name, Path(next(features)), tuple(layers))
+                    for name, layers in params.controls.items()
+                ],
+                Path(given["manifest"]),
+            ),
+            params.metrics,
+            params.components,
+            (Path(given["settings"]), Path(given["calibration"])),
+            recipes.Where(where["dataset"], where["condition"]),
+            Search(
+                Preparation(**params.preparation),
+                params.k,
+                params.seed,
+                snakemake.resources.memory_mb,
+                snakemake.threads,
+            ),
+            {key: Path(path) for key, path in snakemake.output.items()},
+        )

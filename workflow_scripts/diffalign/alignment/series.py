@@ -1,0 +1,73 @@
+"""Layers of many bundles against one reference: scores with errors and nulls, and the best layer chosen on half."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffalign.alignment.calibration import Calibration, calibrate, standard_errors
+from diffalign.alignment.metrics import Layer, Settings, measure_grid
+from diffalign.randomness import shuffled
+
+_CELLS = ("mean", "sd", "z", "p", "threshold", "calibrated")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """How nulls are drawn: permutations, their level and their seed."""
+
+    draws: int
+    alpha: float
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Against:
+    """Scores (L, 1) of layers against a reference, NaN where undefined; errors: over images; null: None without one."""
+
+    scores: NDArray[np.float64]
+    errors: NDArray[np.float64]
+    null: Calibration | None
+
+    def row(self, layer: int) -> dict[str, float]:
+        """One layer: score, error, null_mean, null_sd, z, p, threshold and calibrated score."""
+        cells = {key: math.nan if self.null is None else float(getattr(self.null, key)[layer, 0]) for key in _CELLS}
+        named = {f"null_{key}" if key in ("mean", "sd") else key: value for key, value in cells.items()}
+        return {"score": float(self.scores[layer, 0]), "error": float(self.errors[layer, 0]), **named}
+
+    @property
+    def maximum_p(self) -> float:
+        """The p of the largest score among all layers; NaN without a null."""
+        return math.nan if self.null is None else self.null.maximum_p
+
+
+def against(
+    metrics: Sequence[str],
+    layers: Sequence[Layer],
+    reference: Layer,
+    settings: Settings,
+    drawn: Drawn,
+    memory: float = 2**30,
+    progress: Callable[[Iterable[Any], int], Iterable[Any]] | None = None,
+) -> dict[str, Against]:
+    """Measure layers against a reference: metric -> `Against`.
+
+    Scores, nulls and errors are those of `measure_grid`, `calibrate` and `standard_errors`, which matrices of two
+    models have. progress: wraps the iteration over permutations.
+    """
+    scores = measure_grid(metrics, layers, [reference], settings, memory)
+    nulls = calibrate(scores, layers, [reference], settings, drawn.draws, drawn.alpha, drawn.seed, progress)
+    errors = standard_errors(metrics, layers, [reference], settings, memory)
+    unknown = np.full((len(layers), 1), np.nan)
+    return {name: Against(grid, errors.get(name, unknown), nulls.get(name)) for name, grid in scores.items()}
+
+
+def halves(names: Sequence[str], seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Positions of the images of two halves, ascending, keyed by (seed, name): one chooses, the other reports."""
+    order = np.array(shuffled(names, seed, "halves"), np.intp)
+    return np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])

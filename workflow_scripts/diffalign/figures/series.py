@@ -1,0 +1,71 @@
+"""What figures of many bundles against one reference share: tables, calibrated values with intervals, headings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from diffalign.alignment.intervals import around
+from diffalign.alignment.metrics import METRICS
+from diffalign.figures import style
+
+_TEXT = ("recipe", "model", "source", "bundle", "layer", "metric", "given", "quantity", "measure", "other")
+
+
+def read(path: Path, **equal: Any) -> pd.DataFrame:
+    """A table (TSV), of which the rows are wanted that have these values. Text that is missing is ''."""
+    table = pd.read_csv(path, sep="\t", keep_default_na=False, na_values=[""])
+    for column in table.columns.intersection(list(_TEXT)):
+        table[column] = table[column].fillna("").astype("string")
+    for column, value in equal.items():
+        table = table[table[column] == value]
+    return table
+
+
+def is_calibrated(table: pd.DataFrame) -> bool:
+    """Whether the metric of a table has a null with thresholds."""
+    return bool(table["calibrated"].notna().any())
+
+
+def value_name(metric: str, calibrated: bool) -> str:
+    """A metric as axes and scales name it."""
+    return f"calibrated {METRICS[metric].label}" if calibrated else METRICS[metric].label
+
+
+def second_half(table: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Values (M,) on the half of the images that did not choose, with 95 % intervals over these images.
+
+    Calibrated where the metric has a null: the bounds of the score are scaled as the score is, and end at 0 as well.
+    """
+    scores, errors = (table[column].to_numpy(dtype=np.float64) for column in ("second_half", "second_half_error"))
+    interval = around(scores, errors)
+    if not is_calibrated(table):
+        return scores, interval.low, interval.high
+    threshold = table["second_half_threshold"].to_numpy(dtype=np.float64)
+    values = table["second_half_calibrated"].to_numpy(dtype=np.float64)
+    # where the threshold is the highest score there is no scale
+    room = np.where(threshold < 1, 1 - threshold, np.nan)
+    low, high = (np.clip((bound - threshold) / room, 0, 1) for bound in (interval.low, interval.high))
+    return values, low, high
+
+
+def reference_of(table: pd.DataFrame) -> str:
+    """``digits.vit@600, final``: what a series is measured against."""
+    first = table.iloc[0]
+    return f"{first['reference']}, {first['reference_layer']}"
+
+
+def title_of(table: pd.DataFrame) -> str:
+    """Data set, condition, number of images and of neighbours."""
+    return style.title_of({key: table[key].iloc[0] for key in ("dataset", "condition", "n", "k")})
+
+
+def bracketed(value: float, low: float, high: float, digits: int = 3) -> str:
+    """``0.123 [0.100, 0.150]``; without brackets where there is no interval."""
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
