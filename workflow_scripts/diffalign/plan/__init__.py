@@ -16,6 +16,7 @@ from diffalign.plan.alignment import Alignment
 from diffalign.plan.atlas import Atlas
 from diffalign.plan.features import Features
 from diffalign.plan.figures import Figures
+from diffalign.plan.findings import Findings
 from diffalign.plan.human import Human
 from diffalign.plan.language import Language
 from diffalign.plan.latents import Latents
@@ -48,6 +49,7 @@ class Plan:
         self.samples = Samples(self)
         self.language = Language(self)
         self.alignment = Alignment(self)
+        self.findings = Findings(self)
         self.figures = Figures(self)
         self.se_cknna = SemanticEquivariance(self)
         self.through_training = ThroughTraining(self)
@@ -57,7 +59,7 @@ class Plan:
 
     def everything(self) -> list[str]:
         """The tables, figures and scores of the study."""
-        trained = (self.training, self.samples, self.through_training, self.atlas)
+        trained = (self.training, self.samples, self.through_training, self.atlas, self.findings)
         stages = (*trained, self.figures, self.language, self.se_cknna, self.human)
         return [path for stage in stages for path in stage.targets()]
 

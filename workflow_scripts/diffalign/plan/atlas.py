@@ -88,18 +88,21 @@ class Atlas(Stage):
         used = [wildcards.a, *filter(None, [self.study.atlas.reference])]
         return any(self.study.is_miniature(name) for name in used)
 
-    def targets(self) -> list[str]:
-        """The tables and figures of every model that the study names, under the default condition."""
+    @property
+    def where(self) -> dict[str, str]:
+        """The data set and condition of the atlases of the study."""
         dataset = self.study.atlas.dataset or self.study.default_dataset
-        where = {"dataset": dataset, "condition": self.study.default_condition}
-        return [
-            path
+        return {"dataset": dataset, "condition": self.study.default_condition}
+
+    def tables(self, table: str) -> list[str]:
+        """One of the tables of every model that the study names."""
+        return [f"{paths.fill(paths.ATLAS, **self.where, a=name)}/{table}.tsv" for name in self.study.atlas.models]
+
+    def targets(self) -> list[str]:
+        """The tables and figures of every model that the study names."""
+        figures = [
+            paths.fill(paths.ATLAS_FIGURE, **self.where, a=name, metric=metric) + ".png"
             for name in self.study.atlas.models
-            for path in (
-                *(paths.fill(table, **where, a=name) for table in self.figure_inputs().values()),
-                *(
-                    paths.fill(paths.ATLAS_FIGURE, **where, a=name, metric=metric) + ".png"
-                    for metric in self.plan.alignment.metrics
-                ),
-            )
+            for metric in self.plan.alignment.metrics
         ]
+        return [*(path for table in TABLES for path in self.tables(table)), *figures]

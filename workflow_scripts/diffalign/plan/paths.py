@@ -76,6 +76,7 @@ ANALYSIS = "results/{analysis}/{dataset}/{condition}/{bundle}"
 COMBINED = "results/odd_one_out/{dataset}/{condition}/combined/{combined}"
 PROBE_CHECKPOINTS = "results/checkpoints/probe/{dataset}/{condition}/{bundle}"
 
+FINDINGS = "results/findings.txt"
 LOSSES_FIGURE = "results/figures/training/{loss}"
 TABLE = "results/tables/{table}"
 PAIR_TABLE = "results/tables/{table}/{dataset}/{condition}/{a}_vs_{b}"

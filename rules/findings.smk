@@ -1,0 +1,25 @@
+# Inputs: tables over trainings and of atlases.
+# Outputs: what they say, one sentence a finding, with values, intervals, and over what these are.
+
+
+rule findings:
+    input:
+        **PLAN.findings.inputs(),
+    output:
+        tsv=reported(PLAN.findings.outputs["tsv"], "findings", "findings_table"),
+        parquet=PLAN.findings.outputs["parquet"],
+        text=PLAN.findings.outputs["text"],
+    log:
+        paths.log("findings"),
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=10,
+    params:
+        metrics=METRICS,
+        reference=STUDY.through_training.reference,
+        code=PLAN.code("findings.py"),
+    script:
+        "../workflow_scripts/findings.py"

@@ -1,0 +1,217 @@
+"""What a study of trainings found, in sentences: values, intervals, and over what each interval is."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from diffalign import logs
+from diffalign.io import tables
+from diffalign.io.atomic import replacing
+from diffalign.sample_quality import MEASURES
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+COLUMNS = {
+    **dict.fromkeys(("topic", "measure"), "string"),
+    **dict.fromkeys(("value", "low", "high"), "float64"),
+    **dict.fromkeys(("over", "sentence"), "string"),
+}
+# the level of a p-value at which a negative control is at chance
+_ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A value with its 95 % interval, over what the interval generalises, and the sentence that says it."""
+
+    topic: str
+    measure: str
+    value: float
+    low: float
+    high: float
+    over: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Of each atlas its two tables; and tables over trainings (`through_training_table`), None without trainings."""
+
+    atlases: Sequence[tuple[Path, Path]]
+    steps: Path | None = None
+    contrasts: Path | None = None
+    correlations: Path | None = None
+
+
+def findings(
+    sources: Sources,
+    metrics: Sequence[str],
+    reference: str | None,
+    outputs: tuple[Path, Path, Path],
+) -> None:
+    """Write the findings of a study as TSV, Parquet and text, one sentence a line.
+
+    metrics: of the study; sentences are of each. reference: what checkpoints are compared with.
+    """
+    made = [*_of_trainings(sources, metrics, str(reference)), *_of_atlases(sources.atlases, metrics)]
+    tables.write(tables.frame([vars(each) for each in made], COLUMNS), outputs[0], outputs[1])
+    with replacing(outputs[2]) as temporary:
+        temporary.write_text("".join(f"{each.sentence}\n" for each in made), encoding="utf-8")
+
+
+def _of_trainings(sources: Sources, metrics: Sequence[str], reference: str) -> Iterator[Finding]:
+    if sources.steps is None or sources.contrasts is None or sources.correlations is None:
+        return
+    steps, contrasts, correlations = (
+        pd.read_csv(path, sep="\t") for path in (sources.steps, sources.contrasts, sources.correlations)
+    )
+    measures = [*metrics, *dict.fromkeys(steps.loc[steps["quantity"] == "quality", "measure"])]
+    for measure in measures:
+        of_measure = steps[steps["measure"] == measure]
+        for recipe, rows in of_measure.groupby("recipe", sort=False):
+            yield _gain(str(recipe), measure, rows, reference)
+        for row in contrasts[contrasts["measure"] == measure].to_dict("records"):
+            if row["step"] == contrasts["step"].max():
+                yield _contrast(row)
+    for row in correlations.to_dict("records"):
+        yield _correlation(row)
+
+
+def _gain(recipe: str, measure: str, rows: pd.DataFrame, reference: str) -> Finding:
+    ordered = rows.sort_values("step")
+    first, last = ordered.iloc[0], ordered.iloc[-1]
+    change = direction(last["gain_low"], last["gain_high"], ("rises", "falls", "is not shown to change"))
+    what = f"alignment with {reference} ({measure})" if last["quantity"] == "alignment" else named(measure)
+    sentence = (
+        f"{recipe}: {what} {change} from {first['mean']:.3f} at step {first['step']} to {last['mean']:.3f} at step "
+        f"{last['step']}: {signed(last['gain'])} {interval(last['gain_low'], last['gain_high'])} over "
+        f"{last['trainings']} trainings."
+    )
+    over = f"{last['trainings']} trainings"
+    return Finding("training", measure, last["gain"], last["gain_low"], last["gain_high"], over, sentence)
+
+
+def _contrast(row: Mapping[Any, Any]) -> Finding:
+    change = direction(row["low"], row["high"], ("raises", "lowers", "is not shown to change"))
+    what = f"alignment ({row['measure']})" if row["quantity"] == "alignment" else named(row["measure"])
+    sentence = (
+        f"{row['recipe']} beside {row['other']} {change} {what} at step {row['step']}: {signed(row['difference'])} "
+        f"{interval(row['low'], row['high'])} over {row['trainings']} pairs of trainings with one seed."
+    )
+    over = f"{row['trainings']} pairs of trainings"
+    return Finding("recipes", row["measure"], row["difference"], row["low"], row["high"], over, sentence)
+
+
+def _correlation(row: Mapping[Any, Any]) -> Finding:
+    bounds = "" if math.isnan(row["low"]) else f" {interval(row['low'], row['high'])}"
+    sentence = (
+        f"At the same step, alignment ({row['metric']}) and {named(row['measure'])} have the rank correlation "
+        f"{signed(row['rho'])}{bounds} over {row['trainings']} trainings, p = {row['p']:.2g}."
+    )
+    over = f"{row['trainings']} trainings"
+    return Finding("quality", f"{row['metric']}, {row['measure']}", row["rho"], row["low"], row["high"], over, sentence)
+
+
+def _of_atlases(atlases: Sequence[tuple[Path, Path]], metrics: Sequence[str]) -> Iterator[Finding]:
+    for scores_path, beyond_path in atlases:
+        scores, beyond = (pd.read_csv(path, sep="\t") for path in (scores_path, beyond_path))
+        for metric in metrics:
+            yield from _of_atlas(scores[scores["metric"] == metric], beyond, metric)
+
+
+def _of_atlas(scores: pd.DataFrame, beyond: pd.DataFrame, metric: str) -> Iterator[Finding]:
+    """The maximum of a model, the twin at the same place, what is left beyond controls, and the floor of pure noise."""
+    trained = scores[scores["source"] == "trained"]
+    chosen = trained[trained["chosen"]]
+    if chosen.empty:
+        return
+    best = chosen.iloc[0]
+    twin = scores[
+        (scores["source"] == "untrained") & (scores["level"] == best["level"]) & (scores["layer"] == best["layer"])
+    ].iloc[0]
+    error = 1.96 * best["second_half_error"]
+    low, high = best["second_half"] - error, best["second_half"] + error
+    images = f"{best['n_second_half']} images"
+    yield Finding(
+        "atlas",
+        metric,
+        best["second_half"],
+        low,
+        high,
+        images,
+        f"{best['model']}: alignment ({metric}) is highest at {best['layer']}, t = {best['level']:g}, chosen on one "
+        f"half of the images; on the other it is {best['second_half']:.3f} {interval(low, high)} over {images}, of the "
+        f"untrained twin there {twin['second_half']:.3f}.",
+    )
+    yield from _beyond(best, beyond)
+    floor = trained[trained["level"] == 1]
+    if len(floor):
+        p = float(floor["maximum_p"].iloc[0])
+        verdict = "at chance, as it must" if p > _ALPHA else "above chance: noise is shared, or the null is wrong"
+        yield Finding(
+            "floor",
+            metric,
+            p,
+            math.nan,
+            math.nan,
+            f"{floor['n'].iloc[0]} images",
+            f"{best['model']}: at t = 1, where it sees noise alone, the best layer lies {verdict} ({metric}, "
+            f"p = {p:.2g}).",
+        )
+
+
+def _beyond(best: "pd.Series[Any]", beyond: pd.DataFrame) -> Iterator[Finding]:
+    place = beyond[(beyond["level"] == best["level"]) & (beyond["layer"] == best["layer"])]
+    if best["metric"] != "unbiased_cka" or place.empty:
+        return
+    row = place.loc[place["given"].str.count(r"\+").idxmax()]
+    shown = direction(row["share_low"], row["share_high"], ("is left", "is left, negative,", "is not shown to be left"))
+    yield Finding(
+        "controls",
+        "share beyond controls",
+        row["share"],
+        row["share_low"],
+        row["share_high"],
+        f"{row['n']} images",
+        f"{best['model']}: of the covariance shared there, {row['share']:.3f} "
+        f"{interval(row['share_low'], row['share_high'])} over {row['n']} images {shown} beyond "
+        f"{' + '.join(row['given'].split('+'))}.",
+    )
+
+
+def direction(low: float, high: float, words: tuple[str, str, str]) -> str:
+    """The word for an interval above 0, below 0, or around it; the last, too, where there is no interval."""
+    return words[0] if low > 0 else words[1] if high < 0 else words[2]
+
+
+def interval(low: float, high: float) -> str:
+    """``[0.012, 0.034]``, or that there is none."""
+    return "(no interval)" if math.isnan(low) else f"[{low:.3f}, {high:.3f}]"
+
+
+def signed(value: float) -> str:
+    """``+0.031``."""
+    return f"{value:+.3f}"
+
+
+def named(measure: str) -> str:
+    """A measure of quality as a sentence has it."""
+    return MEASURES[measure].label if measure in MEASURES else measure
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], "findings"):
+        given = dict(snakemake.input.items())
+        scores, beyond = given.get("scores", ()), given.get("beyond", ())
+        of_trainings = {key: Path(given[key]) for key in ("steps", "contrasts", "correlations") if key in given}
+        findings(
+            Sources([(Path(a), Path(b)) for a, b in zip(scores, beyond, strict=True)], **of_trainings),
+            snakemake.params.metrics,
+            snakemake.params.reference,
+            (Path(snakemake.output.tsv), Path(snakemake.output.parquet), Path(snakemake.output.text)),
+        )
