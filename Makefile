@@ -1,4 +1,4 @@
-# make demo: the whole study in minutes, offline, with miniature models.   make test: all checks and tests.
+# make demo: models trained in minutes, offline, and a page of miniatures.   make test: all checks and tests.
 # make demo-all: one score of every model of the catalogue, as miniatures, without other sizes of one.
 # Both need Python >= 3.11 and make; everything else is installed into .venv.
 PYTHON ?= python3
@@ -23,16 +23,23 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 demo: $(VENV)/.installed
 	$(BIN)/snakemake --profile profiles/demo --quiet rules
 	@if [ ! -f demo/report.html ] || \
-	  [ -n "$$(find demo/results/figures demo/results/tables report config.yaml catalogue profiles/demo -newer demo/report.html)" ]; then \
+	  [ -n "$$(find demo/results/figures demo/results/tables report config.yaml catalogue profiles/digits profiles/demo -newer demo/report.html)" ]; then \
 	  $(BIN)/snakemake --profile profiles/demo --report report.html --quiet all; fi
 	@echo
-	@echo "The demo is done. Its models are miniatures with random weights: it shows the workflow, not results."
-	@echo "  demo/report.html                                   everything on one page, offline"
-	@echo "  demo/results/figures/photographs/clean/layer_maps   layer x layer heat maps of every pair"
-	@echo "  demo/results/figures/photographs/clean/depth_curves alignment over depth"
-	@echo "  demo/results/figures/photographs/se_cknna.png       a pair from clean to noisy images"
-	@echo "  demo/results/tables/alignment.tsv                   every score (.parquet beside it)"
-	@echo "  demo/results/cknna/dinov2_vs_sd3_b8.npy             one score, its recipe beside it (.json)"
+	@echo "The demo is done. What models trained on 4,000 digits show on 1,000 held-out ones (95 % intervals, each by itself):"
+	@echo
+	@sed 's/^/  /' demo/results/findings.txt | fold -s -w 116
+	@echo
+	@echo "  demo/report.html                                      everything on one page, offline"
+	@echo "  demo/results/figures/training                          losses"
+	@echo "  demo/results/figures/digits/clean/training_maps        step x layer maps of alignment"
+	@echo "  demo/results/figures/digits/clean/through_training     alignment and quality of samples through training"
+	@echo "  demo/results/figures/digits/clean/atlas                layer x noise level maps, beside controls"
+	@echo "  demo/results/figures/digits/clean/samples              samples of every checkpoint"
+	@echo "  demo/results/tables/findings.tsv                       the sentences above with their numbers"
+	@echo "Miniatures of published architectures, with random weights (they show the workflow, not results):"
+	@echo "  demo/results/figures/photographs/clean/layer_maps      layer x layer heat maps"
+	@echo "  demo/results/cknna/dinov2_vs_sd3_b8.npy                one score, its recipe beside it (.json)"
 
 # one score of every model of the catalogue but other sizes and checkpoints of one
 demo-all: $(VENV)/.installed

@@ -8,7 +8,7 @@ rule findings:
     output:
         tsv=reported(PLAN.findings.outputs["tsv"], "findings", "findings_table"),
         parquet=PLAN.findings.outputs["parquet"],
-        text=PLAN.findings.outputs["text"],
+        text=report(PLAN.findings.outputs["text"], "../report/findings_table.rst", category="Findings"),
     log:
         paths.log("findings"),
     conda:

@@ -15,6 +15,7 @@ from diffalign.config.fields import Section
 from diffalign.config.models import FeatureFilesEntry, InputEntry, LatentFilesEntry, ModelEntry, WeightsEntry
 from diffalign.config.reference import page, schema
 from diffalign.config.study import Configuration
+from diffalign.config.training import TrainingEntry
 from diffalign.config.work import ComputeSection
 
 
@@ -72,6 +73,7 @@ def test_the_schema_accepts_what_is_shipped_and_refuses_a_wrong_word() -> None:
     [
         (ModelEntry, specs.Model),
         (WeightsEntry, specs.Weights),
+        (TrainingEntry, specs.Training),
         (InputEntry, specs.ImageInput),
         (LatentFilesEntry, specs.LatentFiles),
         (FeatureFilesEntry, specs.FeatureFiles),
@@ -86,7 +88,7 @@ def test_records_of_jobs_have_the_defaults_of_the_keys(section: type[Section], r
     # recipes leave out defaults, so a record with another default would say something else
     for each in fields(record):
         field = section.model_fields.get(each.name)
-        if field is None or each.name in ("seed", "weights", "columns"):
+        if field is None or each.name in ("seed", "weights", "columns", "steps"):
             continue
         default = each.default if each.default_factory is MISSING else each.default_factory()
         if default is not MISSING and not field.is_required():
