@@ -84,7 +84,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     ("file", "old", "new", "changed"),
     [
         ("families/sit.py", "towards_data=True", "towards_data=False", {"sit"}),
-        ("families/timm_vision.py", '"num_classes": 0', '"num_classes": 1', {"timm_vision"}),
+        ("families/timm_vision.py", '"num_classes": classes', '"num_classes": classes + 1', {"timm_vision"}),
         ("networks/sit.py", "(2 if", "(3 if", {"sit"}),
         ("networks/repa.py", "enumerate(self.blocks, 1)", "enumerate(self.blocks, 2)", {"repa", "reg"}),
         ("networks/vavae.py", "GroupNorm(32", "GroupNorm(16", {"vavae"}),
