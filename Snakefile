@@ -33,6 +33,7 @@ localrules:
     all,
     all_models,
     recipe,
+    samples_recipe,
     feature_sources,
     alignment_settings,
     calibration_settings,
@@ -57,6 +58,7 @@ include: "rules/weights.smk"
 include: "rules/training.smk"
 include: "rules/latents.smk"
 include: "rules/features.smk"
+include: "rules/samples.smk"
 include: "rules/language.smk"
 include: "rules/alignment.smk"
 include: "rules/figures.smk"

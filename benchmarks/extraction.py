@@ -129,7 +129,7 @@ class Narrow:
         latents = dict(zip(self.names, torch.cat([self.encode(rows) for rows in self.parts]).cpu(), strict=True))
         embeddings = {key: value.cpu() for key, value in self.prompt(1).items()}
         for level in map(self.net.level, levels):
-            dataset = NoisyLatents(latents, level, "name", 0, embeddings, dict.fromkeys(latents, 0))
+            dataset = NoisyLatents(latents, level, self.sd3.noise_key, embeddings, dict.fromkeys(latents, 0))
             pooled_features(self.net.at(level), layers, Batches(dataset, self.batch_size, 0, self.device))
 
     def theirs(self, level: str, block: str) -> None:

@@ -1,4 +1,4 @@
-# Inputs: the folder of a data set, or the photographs of scikit-image and scikit-learn.
+# Inputs: the folder of a data set, or images that installed packages hold.
 # Outputs: square PNG files, a manifest (name, label, caption, sha256) and dataset.json of every data set, and of the
 # rotated and noisy images made from these.
 

@@ -11,7 +11,9 @@ CATALOGUE = {
     "dinov2": Vocabulary(("embed", "b0", "b1", "final"), "final", options=("untrained",)),
     "dinov2.g": Vocabulary(("b0", "b39"), "b39"),
     "sd3": Vocabulary(("embed", *(f"b{i}" for i in range(24)), "final"), "b8", "t0.5", ("uncond", "label")),
-    "sit": Vocabulary(("b0", "b1"), "b1", "t0.5", ("uncond", "label"), options=("cosine", "shared", "draws")),
+    "sit": Vocabulary(
+        ("b0", "b1"), "b1", "t0.5", ("uncond", "label"), options=("cosine", "shared", "commonnoise", "draws")
+    ),
     "sd1": Vocabulary(
         ("down0", "mid", "up0"),
         "mid",
@@ -19,7 +21,7 @@ CATALOGUE = {
         ("uncond", "label", "caption"),
         ("label", "caption"),
         ("optim", "optimx1"),
-        ("shared", "draws", "untrained"),
+        ("shared", "commonnoise", "draws", "untrained"),
     ),
     "digits.sit": Vocabulary(("b0", "b3"), "b3", "t0.5", ("uncond", "label"), options=("draws",), steps=(0, 300, 1200)),
     "sd1.mine": Vocabulary(
@@ -45,6 +47,7 @@ CATALOGUE = {
         ("sit-cosine", "sit-t0.5-cosine", None),
         ("sd1-s20-optim_mid", "sd1-s20-optim", "mid"),
         ("sd1-caption-shared-draws4-untrained_mid", "sd1-t0.5-caption-shared-draws4-untrained", "mid"),
+        ("sit-t1-commonnoise-draws2_b0", "sit-t1-commonnoise-draws2", "b0"),
         ("sd1-optim", "sd1-optim", None),
         ("sd1-optimx1_text", "sd1-optimx1", "text"),
         ("sd1-textlast-caption_text", "sd1-textlast-caption", "text"),
@@ -85,8 +88,9 @@ def test_a_bundle_parses_to_itself_and_fits_its_pattern(model: str, t: float, no
     if vocabulary.noise and noisy:
         typed += f"-t{t:.6f}"
     typed += data.draw(st.sampled_from(["", *(f"-{word}" for word in vocabulary.conditionings)]))
+    left_out = data.draw(st.sampled_from(["shared", "commonnoise"]))
     for option in vocabulary.options:
-        if data.draw(st.booleans()):
+        if option != left_out and data.draw(st.booleans()):
             typed += f"-{option}{data.draw(st.integers(2, 99)) if option == 'draws' else ''}"
     if "untrained" not in typed:
         step = data.draw(st.sampled_from(["", *(f"@{step}" for step in vocabulary.steps)]))
@@ -98,7 +102,10 @@ def test_a_bundle_parses_to_itself_and_fits_its_pattern(model: str, t: float, no
     assert names.parse_representation(bundle, CATALOGUE).bundle(vocabulary) == bundle
 
 
-_PARTS = r"t[0-9.]{1,4}|s[0-9]{1,3}|label|uncond|caption|optim|textlast|cosine|shared|draws[0-9]{1,2}|draws|untrained"
+_PARTS = (
+    r"t[0-9.]{1,4}|s[0-9]{1,3}|label|uncond|caption|optim|textlast|cosine|shared|commonnoise|draws[0-9]{1,2}|draws"
+    r"|untrained"
+)
 
 
 @given(
@@ -132,6 +139,8 @@ def test_patterns_of_one_model_match_no_other() -> None:
         for other, its in CATALOGUE.items():
             bundle = names.parse_representation(other, CATALOGUE).bundle(its)
             assert bool(re.fullmatch(names.bundle_pattern(model, vocabulary), bundle)) == (model == other)
+    both = "sit-t0.5-shared-commonnoise"
+    assert not re.fullmatch(names.bundle_pattern("sit", CATALOGUE["sit"]), both)
     # only canonical spellings are bundles
     pattern = names.bundle_pattern("sd3", CATALOGUE["sd3"])
     assert not any(
@@ -157,6 +166,9 @@ def test_patterns_of_one_model_match_no_other() -> None:
         ("dinov2-shared", "dinov2 has no variant 'shared'"),
         ("sd3-label-uncond", "gives two conditionings, 'label' and 'uncond'"),
         ("sd1-draws2-shared", "parts of a variant stand in the order '-shared-draws2'"),
+        ("sit-shared-commonnoise", "'-shared' is one noise for all images, '-commonnoise' one an image for all models"),
+        ("sd3-commonnoise", "sd3 has no variant 'commonnoise'"),
+        ("sd1-optim-commonnoise", "an embedding alone takes no '-commonnoise'"),
         ("sd1-draws1", "'draws1' is no number of draws; write draws2 to draws99"),
         ("sd1-draws", "sd1 has no variant 'draws'; did you mean 'draws4'?"),
         ("sd1-cosine", "sd1 has no variant 'cosine'"),

@@ -1,6 +1,5 @@
 """The manifest of a data set of concepts without images: names, words and definitions."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,7 @@ def concepts(name: str, dataset: Dataset, source: SourceFile, manifest_path: Pat
     """
     sha256 = verified(Path(source.path), source.sha256)
     rows = [row.in_manifest() for row in kinds.rows(dataset, Supplied(concepts=source)).rows]
-    spec = {"dataset": name, "condition": CLEAN, **asdict(dataset), "concepts_sha256": sha256}
+    spec = {"dataset": name, "condition": CLEAN, **dataset.recipe(), "concepts_sha256": sha256}
     manifest.write_manifest(manifest_path, spec_path, rows, spec)
     logs.log.info("%d concepts, no images", len(rows))
 

@@ -118,7 +118,7 @@ def extract(
         if reads.class_tokens is not None:
             tokens, class_tokens = _class_tokens(model, denoiser, names, manifest, reads.class_tokens)
         datasets = [
-            inputs.NoisyLatents(encoded, level, model.seeding, model.seed, conditioning, row_of, tokens, index)
+            inputs.NoisyLatents(encoded, level, model.noise_key, conditioning, row_of, tokens, index)
             for index in range(model.draws)
         ]
     else:

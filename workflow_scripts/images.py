@@ -1,6 +1,5 @@
 """Images of a data set: square PNG files and their manifest."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +37,7 @@ def images(
     make_empty(folder)
     listing = kinds.rows(dataset, Supplied(seed, download[0] if download else None, concepts))
     rows: list[manifest.Image] = []
-    for row in logs.progress(listing.rows, listing.total, "images"):
+    for row in logs.progress(listing.rows, len(listing.names), "images"):
         assert row.picture is not None  # the rule is for data sets with images
         image, notes = row.picture()
         path = folder / f"{row.name}.png"
@@ -48,7 +47,7 @@ def images(
         rows.append(row.in_manifest(file_sha256(path), notes))
     converted = sum(bool(row.notes) for row in rows)
     logs.log.info("%d images, %d of them converted to RGB (see the column notes)", len(rows), converted)
-    made_of = manifest.made_of(name, CLEAN, asdict(dataset), seed, download[1] if download else None)
+    made_of = manifest.made_of(name, CLEAN, dataset.recipe(), seed, download[1] if download else None)
     manifest.write_manifest(manifest_path, spec_path, rows, made_of)
 
 

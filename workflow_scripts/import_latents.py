@@ -37,7 +37,7 @@ def import_latents(
     """
     assert model.latents_from is not None  # checked with the configuration
     path, names = model.latents_from.at(dataset, condition)
-    draw = Draw(model.posterior, model.seeding, model.seed)
+    draw = Draw(model.posterior, model.noise_key)
     folder = open_folder(path, model.latents_from.layout, names, draw)
     rows = read_manifest(manifest)
     check_images(folder, rows)

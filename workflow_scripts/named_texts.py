@@ -1,6 +1,5 @@
 """Names and texts of a data set without images: its manifest."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,7 @@ def named_texts(
     """
     supplied = Supplied(seed, download[0] if download else None)
     rows = [row.in_manifest() for row in kinds.rows(dataset, supplied).rows]
-    made_of = manifest.made_of(name, CLEAN, asdict(dataset), seed, download[1] if download else None)
+    made_of = manifest.made_of(name, CLEAN, dataset.recipe(), seed, download[1] if download else None)
     manifest.write_manifest(manifest_path, spec_path, rows, made_of)
     logs.log.info("%d rows", len(rows))
 

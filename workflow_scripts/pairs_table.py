@@ -22,6 +22,7 @@ COLUMNS = {
     **dict.fromkeys(("n", "k"), "int64"),
     "null": "string",
     "permutations": "Int64",
+    "shared_noise": "string",
     "miniature": "bool",
 }
 
@@ -37,8 +38,8 @@ def pairs_table(
     default_score, default_p, default_low, default_high; selected_layer_a, selected_layer_b (the best on one half of
     the images), selected_chosen (their score there), selected_reported (on the other half), selected_uncorrected (the
     largest of the other half), selected_count (images of the other half), all empty unless alignment.split_selection;
-    n, k, null (permutations or moments), permutations, miniature. What is not known is empty. defaults: bundle ->
-    its default layer.
+    n, k, null (permutations or moments), permutations, shared_noise (as in recipes: how both sides see one noise),
+    miniature. What is not known is empty. defaults: bundle -> its default layer.
     """
     read = read_matrices(matrices, calibrations)
     table = tables.frame((row(matrix, defaults) for matrix in read), COLUMNS)
@@ -64,6 +65,7 @@ def row(matrix: CalibratedMatrix, defaults: Mapping[str, str]) -> dict[str, Any]
         "default_high": float(beside.high[default]),
         "n": recipe["n"],
         "k": recipe["k"],
+        "shared_noise": recipe["shared_noise"],
         "miniature": matrix.miniature,
     }
     if matrix.best is not None:

@@ -109,9 +109,7 @@ def transformed_images(
 
 def check_published(folder: Path, names: Sequence[str], size: int) -> None:
     """Raise ImageError where a folder of noisy images lacks some, or the first is of another size."""
-    there = {
-        source.name: source.path for source in flat_folder(folder, "none", None, 0) if source.path.suffix == ".png"
-    }
+    there = {source.name: source.path for source in flat_folder(folder) if source.path.suffix == ".png"}
     missing = [name for name in names if name not in there]
     if missing:
         raise ImageError(f"{folder}: lacks {len(missing)} of {len(names)} images, first: {first_five(missing)}")

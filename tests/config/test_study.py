@@ -422,6 +422,31 @@ def test_mistakes_about_people(changes: dict[str, Any], message: str) -> None:
     assert message in mistakes(changes)
 
 
+PACKAGED = {"kind": "packaged", "collection": "mnist", "size": 32}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"collection": "minst"}, "datasets.mine.collection: 'minst' is not allowed; did you mean 'mnist'"),
+        ({"collection": None}, "datasets.mine: kind 'packaged' needs the key 'collection'"),
+        ({"path": "x"}, "datasets.mine.path: means nothing for kind 'packaged'"),
+        ({"split": {"held_out": 0.2}}, "datasets.mine.split: missing key 'part'"),
+        ({"split": {"part": "test"}}, "datasets.mine.split.part: 'test' is not allowed"),
+        ({"split": {"part": "train", "held_out": 1}}, "datasets.mine.split.held_out: 1 "),
+        ({"split": {"part": "train", "held_out": 0.0}}, "datasets.mine.split.held_out: 0"),
+    ],
+)
+def test_mistakes_about_packaged_images_and_splits(changes: dict[str, Any], message: str) -> None:
+    assert message in mistakes({"datasets": {"mine": {**PACKAGED, **changes}}})
+
+
+def test_a_split_reaches_jobs_with_its_share() -> None:
+    found = load({"datasets": {"mine": {**PACKAGED, "split": {"part": "train"}}}}).datasets["mine"]
+    assert found.split == {"part": "train", "held_out": 0.2}
+    assert load({"datasets": {"mine": PACKAGED}}).datasets["mine"].split is None
+
+
 def test_people_are_compared_with_both_sides_of_the_pairs() -> None:
     asked = {"models": ["dinov2", "sd3-t0.2"], "against": ["sdvae"]}
     assert load({"study": asked}).compared == ("dinov2", "sd3-t0.2", "sdvae")

@@ -41,13 +41,10 @@ def test_every_checkpoint_of_every_training_is_measured() -> None:
     assert "results/tables/through_training_correlations.tsv" in plan.targets()
 
 
-def test_quality_is_a_table_of_this_study_or_of_the_user() -> None:
-    section: dict[str, Any] = {"recipes": RECIPES, "reference": "dinov2", "quality": ["FID"]}
-    assert planned(through_training=section).through_training.table_inputs()["quality"] == (
-        "results/tables/sample_quality.tsv"
-    )
-    own = planned(through_training={**section, "quality_table": "mine.tsv"}).through_training
-    assert (own.table_inputs()["quality"], own.measure) == ("mine.tsv", "FID")
+def test_quality_is_that_of_samples() -> None:
+    section: dict[str, Any] = {"recipes": RECIPES, "reference": "dinov2", "quality": ["fid"]}
+    plan = planned(through_training=section).through_training
+    assert (plan.table_inputs()["quality"], plan.measure) == ("results/tables/sample_quality.tsv", "fid")
 
 
 class Wildcards:
@@ -102,7 +99,6 @@ def test_without_trainings_and_models_nothing_is_made() -> None:
         ),
         ({"recipes": {"SiT": []}}, "through_training.recipes.SiT"),
         ({"reference": "dinov2_b99"}, "through_training.reference: dinov2 has no layer 'b99'"),
-        ({"quality_table": "mine.tsv"}, "through_training.quality: is empty; name the measures"),
     ],
 )
 def test_mistakes_of_trainings(section: dict[str, Any], line: str) -> None:

@@ -21,7 +21,7 @@ from diffalign.io.headers import StoreError
 from diffalign.io.latents import write_shard
 from diffalign.io.manifest import Image, print_manifest
 from diffalign.noise import NoiseLevel
-from diffalign.randomness import normal
+from diffalign.randomness import SEEDINGS, NoiseKey, normal
 from diffalign.specs import Compute, Model
 from diffalign.stimuli.labels import LabelError, class_labels
 from extract import LatentInputs, Whole, extract
@@ -92,7 +92,7 @@ def test_the_null_label_and_the_label_of_the_image_are_told(tmp_path: Path) -> N
     torch.manual_seed(0)
     latents = dict(zip(NAMES, torch.randn(4, 4, 8, 8), strict=True))
     for word, told in (("uncond", [10] * 4), ("label", [3, 0, 9, 3])):
-        noise = {name: torch.from_numpy(normal((4, 8, 8), "name", 0, name, "noise")) for name in NAMES}
+        noise = {name: torch.from_numpy(normal((4, 8, 8), study.model.noise_key, name, "noise")) for name in NAMES}
         noisy = torch.stack([0.5 * latents[name] + 0.5 * noise[name] for name in NAMES])
         batch = {"names": list(NAMES), "latents": noisy, "labels": torch.tensor(told)}
         _, expected = pooled_features(loaded, {"b0": "blocks.0"}, [batch])
@@ -109,15 +109,16 @@ def test_reg_reads_class_tokens_by_name_and_says_whose_they_are(tmp_path: Path) 
     assert not np.allclose(replace(study, tokens=other).run().values, found.values, atol=1e-3)
 
 
-@pytest.mark.parametrize("seeding", ["name", "constant"])
+@pytest.mark.parametrize("seeding", SEEDINGS)
 def test_class_tokens_are_noised_with_the_same_t(seeding: str) -> None:
     level = NoiseLevel(0.75, 0.25, 0.25)
     latents = dict.fromkeys("ab", torch.ones(4, 8, 8))
     tokens = dict.fromkeys("ab", torch.full((24,), 2.0))
     rows = {"a": 0, "b": 1}
-    dataset = NoisyLatents(latents, level, seeding, 7, {"labels": torch.tensor([3, 4])}, rows, tokens)
+    key = NoiseKey(seeding, 7, "reg")
+    dataset = NoisyLatents(latents, level, key, {"labels": torch.tensor([3, 4])}, rows, tokens)
     first, second = dataset[0], dataset[1]
-    drawn = torch.from_numpy(normal((24,), seeding, 7, "a", "class_token"))
+    drawn = torch.from_numpy(normal((24,), key, "a", "class_token"))
     assert torch.allclose(first["class_tokens"], 0.75 * 2 + 0.25 * drawn)
     assert (int(first["labels"]), int(second["labels"])) == (3, 4)
     assert torch.equal(first["class_tokens"], second["class_tokens"]) == (seeding == "constant")

@@ -24,7 +24,7 @@ from diffalign.io.headers import StoreError
 from diffalign.io.latents import encode_names
 from diffalign.io.manifest import Image
 from diffalign.models import find_family, schedules
-from diffalign.randomness import normal
+from diffalign.randomness import SEEDINGS, NoiseKey, normal
 from diffalign.specs import Model
 from diffalign.stimuli.captions import CaptionError, label_prompt, prompt_texts, read_texts, read_words
 
@@ -214,10 +214,10 @@ def test_a_strength_on_a_schedule_that_depends_on_the_image_is_refused(tmp_path:
 
 def test_further_draws_are_others_and_the_first_is_the_one_there_was() -> None:
     def draw(index: int, seeding: str = "name", name: str = "a") -> np.ndarray:
-        return normal((4, 8), seeding, 42, name, "noise", index)
+        return normal((4, 8), NoiseKey(seeding, 42, "m"), name, "noise", index)
 
-    assert np.array_equal(draw(0), normal((4, 8), "name", 42, "a", "noise"))
-    drawn = [draw(index, seeding) for seeding in ("name", "constant") for index in range(3)]
+    assert np.array_equal(draw(0), normal((4, 8), NoiseKey("name", 42, "m"), "a", "noise"))
+    drawn = [draw(index, seeding) for seeding in SEEDINGS for index in range(3)]
     assert all(not np.allclose(a, b) for i, a in enumerate(drawn) for b in drawn[:i])
     assert np.array_equal(draw(1, "constant", "a"), draw(1, "constant", "b"))
     # as published: seeds 42 + 1000 i
@@ -361,8 +361,10 @@ def test_a_variant_is_the_model_that_its_name_means() -> None:
         alone = study.model_of(typed)
         assert (list(alone.layers), alone.default_layer, alone.noise, alone.latents) == (["text"], "text", None, None)
         assert study.layer(typed) == "text"
-    recipes = {typed: study.model_of(typed).recipe() for typed in ("sd1", "sd1-shared", "sd1-draws2", "sd1-untrained")}
-    assert len({json.dumps(recipe, sort_keys=True) for recipe in recipes.values()}) == 4
+    typed_names = ("sd1", "sd1-shared", "sd1-commonnoise", "sd1-draws2", "sd1-untrained")
+    recipes = {typed: study.model_of(typed).recipe() for typed in typed_names}
+    assert len({json.dumps(recipe, sort_keys=True) for recipe in recipes.values()}) == 5
+    assert recipes["sd1-commonnoise"] == {**recipes["sd1"], "seeding": "common"}
     assert Model.from_recipe(recipes["sd1-draws2"]).draws == 2
     # the seed of an untrained twin is one of its weights
     other = load({"seed": 7})

@@ -88,7 +88,7 @@ def test_features_equal_the_published_ones(
     del prompts["text"]
     denoiser = models.load_denoiser(model, folder, CPU)
     level = denoiser.level(f"s{strength}")
-    dataset = inputs.NoisyLatents(latents[name], level, model.seeding, model.seed, prompts, dict.fromkeys(NAMES, 0))
+    dataset = inputs.NoisyLatents(latents[name], level, model.noise_key, prompts, dict.fromkeys(NAMES, 0))
     loaded = denoiser.at(level)
     parts: dict[str, list[torch.Tensor]] = {alias: [] for alias in layers}
     with torch.inference_mode(), Taps(loaded.module, layers, loaded.tokens) as taps:

@@ -1,16 +1,20 @@
-"""The loop that pools features: what it holds, and the mean of several passes."""
+"""The loop that pools features: what it is fed and holds, and the mean of several passes."""
 
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+from diffalign.extraction import inputs
 from diffalign.extraction.passes import mean_of_passes, pooled_features
 from diffalign.models import Loaded
+from diffalign.specs import ImageInput
 
 WIDTH = 256
 LAYERS = {f"b{i}": str(i) for i in range(8)}
@@ -88,3 +92,19 @@ def test_features_are_held_once(passes: int, times: float) -> None:
         tracemalloc.stop()
     assert sum(values.nbytes for values in features.values()) == whole
     assert peak < times * whole
+
+
+def test_images_in_memory_are_read_as_png_files_of_them(tmp_path: Path) -> None:
+    spec = ImageInput(24, "bicubic", True, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    random = np.random.default_rng(0)
+    held = {name: random.integers(0, 256, (32, 32, 3)).astype(np.uint8) for name in ("b", "a", "c")}
+    for name, image in held.items():
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    files = inputs.ImageFiles({name: tmp_path / f"{name}.png" for name in held}, spec)
+    of_both = [
+        list(inputs.Batches(each, 2, 0, torch.device("cpu"))) for each in (files, inputs.ImageArrays(held, spec))
+    ]
+    assert [batch["names"] for batch in of_both[1]] == [["a", "b"], ["c"]]
+    for one, other in zip(*of_both, strict=True):
+        assert one["names"] == other["names"]
+        assert torch.equal(one["pixels"], other["pixels"])

@@ -87,6 +87,7 @@ def write(tmp_path: Path) -> Callable[..., Pair]:
             "k": 5,
             "chance": 5 / 39 if metric == "mutual_knn" else None,
             "shape": list(values.shape),
+            "shared_noise": "common" if b == "two" else None,
             "a": side(a, values.shape[0]),
             "b": side(b, values.shape[1]),
         }
@@ -241,6 +242,8 @@ def test_the_table_of_cells(write: Callable[..., Pair], tmp_path: Path) -> None:
     assert undefined[["z", "p", "q", "calibrated"]].isna().all().all()
     bare = table[table.metric == "procrustes"]
     assert bare[["null_mean", "null_sd", "z", "p", "q", "calibrated"]].isna().all().all()
+    assert table.loc[table.b == "two", "shared_noise"].unique().tolist() == ["common"]
+    assert table.loc[table.b == "three", "shared_noise"].isna().all()
     assert bare.error.notna().all()
     ranked = table[table.metric == "cknna"].dropna(subset="p").sort_values("p")
     by_hand = ranked.p.to_numpy() * len(ranked) / np.arange(1, len(ranked) + 1)
@@ -271,6 +274,7 @@ def test_the_table_of_pairs(write: Callable[..., Pair], tmp_path: Path) -> None:
     assert (full.null, full.permutations, full.miniature) == ("permutations", 39, True)
     assert undefined[["layer_a", "maximum", "maximum_p", "maximum_q", "default_score", "selected_count"]].isna().all()
     assert (moments.null, moments.miniature) == ("moments", False)
+    assert (full.shared_noise, math.isnan(undefined.shared_noise)) == ("common", True)
     assert math.isnan(moments.permutations)
     assert bare[["null", "permutations", "maximum_p", "maximum_q", "default_p"]].isna().all()
     assert bare.default_high == pytest.approx(bare.default_score + 0.2)

@@ -18,11 +18,11 @@ from diffalign.io.latents import Latents, encode_names
 from diffalign.io.layouts import latent_folders
 from diffalign.io.layouts.latent_records import Draw, Folder
 from diffalign.io.manifest import Image, print_manifest
-from diffalign.randomness import normal
+from diffalign.randomness import NoiseKey, normal
 from diffalign.specs import LatentFiles, Model
 from import_latents import import_latents
 
-MODE = Draw("mode", "name", 0)
+MODE = Draw("mode", NoiseKey("name", 0, "vae"))
 NAMES = [f"n{i % 3}_{i:03d}" for i in range(12)]
 RNG = np.random.default_rng(0)
 TRUTH = torch.from_numpy(RNG.standard_normal((12, 4, 3, 3)).astype(np.float32))
@@ -161,7 +161,7 @@ def test_samples_of_repa_are_keyed_by_name(tmp_path: Path) -> None:
     write_repa(tmp_path / "vae-sd")
     source = LatentFiles(f"{tmp_path}/vae-sd", "repa", str(repa_names(tmp_path / "names.txt")))
     found, _ = imported(tmp_path, source, posterior="sample", seed=3)
-    drawn = torch.from_numpy(normal((4, 3, 3), "name", 3, NAMES[5], "posterior"))
+    drawn = torch.from_numpy(normal((4, 3, 3), NoiseKey("name", 3, "sdvae"), NAMES[5], "posterior"))
     assert torch.allclose(found[NAMES[5]], (TRUTH[5] + 0.5 * drawn) * 0.18215, atol=1e-6)
 
 

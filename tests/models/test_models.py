@@ -356,8 +356,7 @@ def test_features_depend_neither_on_batch_size_nor_workers_nor_order(
             dataset = inputs.NoisyLatents(
                 {file: latent.expand(16, 8, 8) for file, latent in latents.items()},
                 level,
-                model.seeding,
-                0,
+                model.noise_key,
                 prompts,
                 dict.fromkeys(files, 0),
             )

@@ -21,7 +21,7 @@ from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.models import Loaded, find_family
 from diffalign.models.architectures import read_fields
 from diffalign.models.networks import vavae, vfmvae
-from diffalign.randomness import normal
+from diffalign.randomness import NoiseKey, normal
 from diffalign.specs import Model, Weights
 
 CPU = torch.device("cpu")
@@ -96,7 +96,7 @@ def test_vavae_samples_with_the_clamped_variance(tmp_path: Path) -> None:
     parts = golden_parts("vavae")[1]
     with torch.no_grad():
         latent: Any = found.forward({"pixels": parts["input.image"], "names": ["a", "b"]})
-    drawn = [torch.from_numpy(normal((8, 4, 4), "name", 0, name, "posterior")) for name in "ab"]
+    drawn = [torch.from_numpy(normal((8, 4, 4), NoiseKey("name", 0, "vavae"), name, "posterior")) for name in "ab"]
     std = torch.exp(0.5 * parts["output.logvar_clamped"])
     assert close(latent, parts["output.mean"] + std * torch.stack(drawn))
 

@@ -49,6 +49,14 @@ def test_memory_grows_with_the_attempt_and_with_what_is_held() -> None:
     assert many - 1000 == pytest.approx(100 * (few - 1000), abs=100)
 
 
+def test_the_seed_reaches_images_that_are_drawn_or_split_alone() -> None:
+    packaged = {"kind": "packaged", "collection": "digits", "size": 16}
+    split = {**packaged, "split": {"part": "train"}}
+    made = plan({"seed": 7, "datasets": {"whole": packaged, "drawn": {**packaged, "sample": 9}, "split": split}})
+    seeds = {word: made.stimuli.sample_seed(SimpleNamespace(dataset=word)) for word in ("whole", "drawn", "split")}
+    assert seeds == {"whole": 0, "drawn": 7, "split": 7}
+
+
 @pytest.mark.parametrize("overlay", ["profiles/demo/study.yaml", "profiles/platonic/published.yaml", None])
 def test_the_first_page_of_the_report_is_written_for_any_study(overlay: str | None) -> None:
     config = read_yaml(ROOT / "config.yaml")

@@ -98,6 +98,13 @@ EVERY_RULE = (ROOT / "config.yaml", ROOT / "profiles" / "demo" / "study.yaml", M
             "results/export/vfmvae/sd3.pt",
             "are results/export/vfmvae/{dataset}/{condition}/{a}.pt or",
         ),
+        (
+            "results/samples/photographs/sd3.safetensors",
+            "unknown checkpoint of a model of classes 'sd3'; allowed: sit, repa, reg, lightningdit, dit",
+        ),
+        ("results/samples/photographs/sit@300.safetensors", "sit has one checkpoint and no steps"),
+        ("results/figures/photographs/clean/samples/dinov2.png", "unknown model of classes 'dinov2'; allowed: sit"),
+        ("results/sample_quality/photographs/sitt.tsv", "did you mean 'sit'?"),
         ("results/cknna/a/b/c/d/e.npy", "unknown dataset 'a'; allowed: imagenet, photographs"),
     ],
 )
@@ -129,6 +136,7 @@ WORDS = {
 WORDS_OF = {
     "latents": {"model": "sd3vae"},
     "import_latents": {"model": "sd3vae"},
+    **{key: {"model": "sit"} for key in ("samples_recipe", "samples", "sample_quality", "sample_sheet_figure")},
     "odd_one_out": {"dataset": "things"},
     "human_choices": {"dataset": "things"},
     "concepts": {"dataset": "things"},

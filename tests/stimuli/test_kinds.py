@@ -47,6 +47,7 @@ def test_importing_the_registry_loads_nothing_heavy() -> None:
     ("dataset", "images", "manifest"),
     [
         (Dataset("photographs", 64), True, True),
+        (Dataset("packaged", 64, collection="mnist"), True, True),
         (Dataset("folder", 64, "x"), True, True),
         (Dataset("synsets", 64, "x"), True, True),
         (Dataset("transformed", 64, "x"), True, True),
@@ -74,7 +75,7 @@ def test_rows_of_folders(tmp_path: Path) -> None:
         labels = "none" if kind == "synsets" else "prefix"
         listing = kinds.rows(Dataset(kind, 16, str(tmp_path / folder), labels=labels), Supplied())
         rows = list(listing.rows)
-        assert listing.total == len(rows) == 3
+        assert list(listing.names) == [row.name for row in rows] == ["n01_1", "n02_1", "n02_2"]
         assert (rows[1].name, rows[1].label, rows[1].label_index, rows[1].source) == ("n02_1", "n02", 1, at)
         assert rows[1].picture is not None
         picture, converted = rows[1].picture()
@@ -82,7 +83,8 @@ def test_rows_of_folders(tmp_path: Path) -> None:
         row = rows[1].in_manifest("0" * 64, converted)
         assert (row.name, row.sha256, row.notes, row.caption) == ("n02_1", "0" * 64, notes, "")
         sampled = kinds.rows(Dataset(kind, 16, str(tmp_path / folder), sample=2), Supplied(seed=5))
-        assert sampled.total == 2
+        assert [row.name for row in sampled.rows] == list(sampled.names)
+        assert len(sampled.names) == 2
     other = kinds.rows(Dataset("transformed", 32, str(tmp_path / "published")), Supplied())
     with pytest.raises(ImageError, match=r"n01_1.png: is 16 x 16 px; images of this data set are 32 x 32"):
         next(iter(other.rows)).picture()  # type: ignore[misc]

@@ -94,55 +94,53 @@ def test_a_truncated_image_is_named(tmp_path: Path) -> None:
 def test_flat_folders(tmp_path: Path) -> None:
     for name in ("n02_2.png", "n01_1.png", "n02_1.jpg", ".hidden.png", "notes.txt"):
         (tmp_path / name).touch()
-    found = folders.flat_folder(tmp_path, "prefix", None, 0)
+    found = folders.flat_folder(tmp_path, "prefix")
     assert [(s.name, s.label, s.label_index) for s in found] == [
         ("n01_1", "n01", 0),
         ("n02_1", "n02", 1),
         ("n02_2", "n02", 1),
     ]
-    assert {s.label for s in folders.flat_folder(tmp_path, "none", None, 0)} == {""}
+    assert {s.label for s in folders.flat_folder(tmp_path, "none")} == {""}
     (tmp_path / "bare.png").touch()
     with pytest.raises(ImageError, match=r"1 have no underscore, first: bare\.png"):
-        folders.flat_folder(tmp_path, "prefix", None, 0)
+        folders.flat_folder(tmp_path, "prefix")
 
 
 def test_the_order_of_a_listing_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("n02/b.png", "n01/c.png", "n01/a.png", "n03/d.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    synsets = folders.synset_folders(tmp_path, 3, 0)
-    flat = folders.flat_folder(tmp_path / "n01", "none", None, 0)
+    synsets = folders.synset_folders(tmp_path)
+    flat = folders.flat_folder(tmp_path / "n01", "none")
     listed = Path.iterdir
     monkeypatch.setattr(Path, "iterdir", lambda path: iter(sorted(listed(path), reverse=True)))
-    assert folders.synset_folders(tmp_path, 3, 0) == synsets
-    assert folders.flat_folder(tmp_path / "n01", "none", None, 0) == flat
+    assert folders.synset_folders(tmp_path) == synsets
+    assert folders.flat_folder(tmp_path / "n01", "none") == flat
 
 
 def test_synset_folders(tmp_path: Path) -> None:
     for name in ("n02/a.png", "n01/b.JPEG", "n03/c.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = folders.synset_folders(tmp_path, None, 0)
+    found = folders.synset_folders(tmp_path)
     assert [(s.name, s.label, s.label_index) for s in found] == [("a", "n02", 1), ("b", "n01", 0), ("c", "n03", 2)]
 
 
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="no such folder"):
-        folders.flat_folder(tmp_path / "absent", "none", None, 0)
+        folders.flat_folder(tmp_path / "absent", "none")
     with pytest.raises(ImageError, match="no images"):
-        folders.flat_folder(tmp_path, "none", None, 0)
+        folders.flat_folder(tmp_path, "none")
     with pytest.raises(ImageError, match="no class folders"):
-        folders.synset_folders(tmp_path, None, 0)
+        folders.synset_folders(tmp_path)
     (tmp_path / "n01").mkdir()
     with pytest.raises(ImageError, match="none with images"):
-        folders.synset_folders(tmp_path, None, 0)
+        folders.synset_folders(tmp_path)
     (tmp_path / "n01" / "a.png").touch()
     (tmp_path / "n02").mkdir()
     (tmp_path / "n02" / "a.jpg").touch()
     with pytest.raises(ImageError, match=r"two files with the stem 'a': n01/a\.png and n02/a\.jpg"):
-        folders.synset_folders(tmp_path, None, 0)
-    with pytest.raises(ImageError, match="sample of 3 asked for, but there are 1 images"):
-        folders.flat_folder(tmp_path / "n01", "none", 3, 0)
+        folders.synset_folders(tmp_path)
 
 
 def test_samples_are_keyed_by_seed_and_name() -> None:
@@ -184,17 +182,23 @@ def test_the_unconditional_prompt_is_empty_for_all() -> None:
         captions.prompt_texts(rows("a"), "labl")
 
 
-def test_noise_is_keyed_by_name_or_constant() -> None:
+def test_noise_is_keyed_by_model_and_name_by_name_or_constant() -> None:
     shape = (4, 8, 8)
 
-    def draw(name: str, seeding: str = "name", kind: str = "noise", seed: int = 0) -> np.ndarray:
-        return randomness.normal(shape, seeding, seed, name, kind)
+    def draw(name: str, seeding: str = "name", kind: str = "noise", seed: int = 0, model: str = "sit") -> np.ndarray:
+        return randomness.normal(shape, randomness.NoiseKey(seeding, seed, model), name, kind)
 
     assert np.array_equal(draw("a"), draw("a"))
     assert not np.array_equal(draw("a"), draw("b"))
     assert not np.array_equal(draw("a"), draw("a", seed=1))
     assert not np.array_equal(draw("a"), draw("a", kind="posterior"))
+    # models see noise of their own unless they share it
+    assert not np.array_equal(draw("a"), draw("a", model="dit"))
+    assert np.array_equal(draw("a", "common"), draw("a", "common", model="dit"))
+    assert not np.array_equal(draw("a", "common"), draw("b", "common"))
+    assert not np.array_equal(draw("a", "common"), draw("a"))
     assert np.array_equal(draw("a", "constant"), draw("b", "constant"))
+    assert np.array_equal(draw("a", "constant"), draw("a", "constant", model="dit"))
     assert not np.array_equal(draw("a", "constant"), draw("a", "constant", "posterior"))
     many = np.stack([draw(str(i)) for i in range(500)])
     assert abs(many.mean()) < 0.01

@@ -18,6 +18,7 @@ from diffalign.io.manifest import read_manifest
 from diffalign.specs import Columns, Dataset, Texts
 from diffalign.stimuli import kinds
 from diffalign.stimuli.captions import CaptionError
+from diffalign.stimuli.kinds import Supplied
 from diffalign.stimuli.kinds.table import TableError, read_rows
 from images import images
 from named_texts import named_texts
@@ -67,9 +68,12 @@ def test_rows_without_names_are_numbered_over_all_files(tmp_path: Path) -> None:
     assert [row.name for row in found] == [f"{i:08d}" for i in range(6)]
     assert [row.caption for row in found[:3]] == ["two 0", "two 1", "two 2"]
     assert found[1].image == png(10)
-    drawn = read_rows(tmp_path, Columns(image="image", caption="text"), count=2, seed=3)
-    more = read_rows(tmp_path, Columns(image="image", caption="text"), count=4, seed=3)
-    assert {row.name for row in drawn} < {row.name for row in more}
+    columns = {"image": "image", "caption": "text"}
+    drawn, more = (
+        kinds.rows(Dataset("table", 16, str(tmp_path), columns=columns, sample=count), Supplied(3)) for count in (2, 4)
+    )
+    assert len(list(drawn.rows)) == 2
+    assert set(drawn.names) < set(more.names)
 
 
 def test_images_of_a_table_become_squares_with_captions(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The grammar of representation names. No other module parses or builds them.
 
-    model[@step][-noise][-conditioning][-cosine][-shared][-drawsN][-untrained][-last][_layer]
+    model[@step][-noise][-conditioning][-cosine][-shared|-commonnoise][-drawsN][-untrained][-last][_layer]
 
     dinov2   dinov2_b5   sd3_b8   sd3-t0.5_b8   sd3-s20-label_b8   sd3-t0.5-caption-shared-draws4_b8
     dinov2-untrained_b5   minilm-description-last_h6   digits.sit@300-t0.5_b3
@@ -30,7 +30,9 @@ TEXT = "textlast"
 TEXT_LAYERS = ("text",)
 CONDITIONINGS = ("uncond", "label", "caption", "description", "caption2", TEXT)
 # in the order of names; draws is followed by a number
-OPTIONS = ("cosine", "shared", "draws", "untrained", "last")
+OPTIONS = ("cosine", "shared", "commonnoise", "draws", "untrained", "last")
+# options of which a name has one at most
+_EXCLUSIVE = ("shared", "commonnoise")
 # the last token of a language model instead of the mean over tokens
 LAST = "last"
 _DRAWS = r"draws(?:[2-9]|[1-9][0-9])"
@@ -225,6 +227,10 @@ def _sorted_variant(text: str, model: str, variant: Sequence[str], vocabulary: V
             raise UnknownName(f"'{text}' gives two {kind}s, '{parts[kind]}' and '{part}'")
         parts[kind] = part
     ordered = [kind for kind in kinds if kind in parts]
+    if set(_EXCLUSIVE) <= set(parts):
+        raise UnknownName(
+            f"'{text}': '-shared' is one noise for all images, '-commonnoise' one an image for all models; give one"
+        )
     if ordered != list(parts):
         right = "-".join(parts[kind] for kind in ordered)
         raise UnknownName(f"'{text}': parts of a variant stand in the order '-{right}'")
@@ -332,9 +338,11 @@ def checkpoint_pattern(models: Iterable[str]) -> str:
 
 def _options(options: Iterable[str], required: str | None = None) -> str:
     allowed = set(options)
-    patterns = {option: _DRAWS if option == "draws" else option for option in OPTIONS}
-    optional = {option: "" if option == required else "?" for option in OPTIONS}
-    return "".join(f"(?:-{pattern}){optional[option]}" for option, pattern in patterns.items() if option in allowed)
+    patterns = {option: _DRAWS if option == "draws" else option for option in OPTIONS if option in allowed}
+    if allowed.issuperset(_EXCLUSIVE):
+        first, second = _EXCLUSIVE
+        patterns[first] = f"(?:{patterns[first]}|{patterns.pop(second)})"
+    return "".join(f"(?:-{pattern}){'' if option == required else '?'}" for option, pattern in patterns.items())
 
 
 def any_of(words: Iterable[str]) -> str:

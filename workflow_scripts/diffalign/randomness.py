@@ -1,14 +1,17 @@
-"""Random draws keyed by (seed, image name), so that results do not depend on order, batches or workers."""
+"""Random draws keyed by seed and names, so that results do not depend on order, batches or workers."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 DRAWS = ("posterior", "noise", "class_token")
+# how the draws of a model are keyed: `normal`
+SEEDINGS = ("name", "common", "constant")
 
 
 def _digest(seed: int, purpose: str, name: str) -> bytes:
@@ -29,6 +32,11 @@ def keyed(seed: int, purpose: str, name: str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key))
 
 
+def uniform(seed: int, purpose: str, name: str) -> float:
+    """A number in [0, 1), keyed by (seed, purpose, image name): the first 53 bits of their hash."""
+    return (int.from_bytes(_digest(seed, purpose, name)[:8], "big") >> 11) / 2**53
+
+
 def shuffled(names: Sequence[str], seed: int, purpose: str) -> list[int]:
     """Positions of the names, sorted by the hash of (seed, purpose, name)."""
     return sorted(range(len(names)), key=lambda i: _digest(seed, purpose, names[i]))
@@ -41,29 +49,41 @@ def dealt(names: Sequence[str], groups: int, seed: int, purpose: str) -> NDArray
     return group_of
 
 
-def normal(
-    shape: tuple[int, ...], seeding: str, seed: int, name: str, draw: str, index: int = 0
-) -> NDArray[np.float32]:
+@dataclass(frozen=True)
+class NoiseKey:
+    """What the draws of a model are keyed by, beside the image. seeding: a rule of `normal`. model: its name in the
+    catalogue, which all of its variants and checkpoints share.
+    """
+
+    seeding: str
+    seed: int
+    model: str
+
+
+def normal(shape: tuple[int, ...], key: NoiseKey, name: str, draw: str, index: int = 0) -> NDArray[np.float32]:
     """A standard normal float32 array for one image.
 
-    seeding: ``name`` keys the draw by (seed, draw, image name). ``constant`` is the rule of the published Stable
-    Diffusion features: a torch generator is seeded anew for every image and draws the posterior sample first and the
-    noise second, so that all images share both. draw: ``posterior``, ``noise``, or ``class_token`` (noise of the class
-    token; no rule is published, and all images share it under ``constant``). index: number of the draw, for several
-    draws; under ``constant`` the generator is seeded with seed + 1000 index, as published. Raises ValueError for
-    another rule or draw.
+    key.seeding: ``name`` keys the draw by (seed, draw, model, image name), so that two models see noise of their own.
+    ``common`` keys it by (seed, draw, image name), so that all models share it: at t = 1, where it is all they see,
+    their representations agree for this reason alone. ``constant`` is the rule of the published Stable Diffusion
+    features: a torch generator is seeded anew for every image and draws the posterior sample first and the noise
+    second, so that all images and models share both. draw: ``posterior``, ``noise``, or ``class_token`` (noise of the
+    class token; no rule is published, and all images share it under ``constant``). index: number of the draw, for
+    several draws; under ``constant`` the generator is seeded with seed + 1000 index, as published. Raises ValueError
+    for another rule or draw.
     """
     if draw not in DRAWS:
         raise ValueError(f"unknown draw '{draw}'; allowed: {', '.join(DRAWS)}")
-    if seeding == "name" or (seeding == "constant" and draw == "class_token"):
-        purpose = draw if index == 0 else f"{draw}\x00{index}"
-        return keyed(seed, purpose, name if seeding == "name" else "").standard_normal(shape, dtype=np.float32)
-    if seeding == "constant":
+    if key.seeding not in SEEDINGS:
+        raise ValueError(f"unknown seeding '{key.seeding}'; allowed: {', '.join(SEEDINGS)}")
+    if key.seeding == "constant" and draw != "class_token":
         import torch
 
-        generator = torch.Generator().manual_seed(seed + 1000 * index)
+        generator = torch.Generator().manual_seed(key.seed + 1000 * index)
         drawn = torch.randn(shape, generator=generator)
         if draw == "noise":
             drawn = torch.randn(shape, generator=generator)
         return np.asarray(drawn.numpy(), dtype=np.float32)
-    raise ValueError(f"unknown seeding '{seeding}'; allowed: name, constant")
+    seen = {"name": f"{key.model}\x00{name}", "common": name, "constant": ""}[key.seeding]
+    purpose = draw if index == 0 else f"{draw}\x00{index}"
+    return keyed(key.seed, purpose, seen).standard_normal(shape, dtype=np.float32)

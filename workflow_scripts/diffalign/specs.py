@@ -6,13 +6,14 @@ Scripts and modules of models import these in place of the configuration, so tha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 from diffalign import names
 from diffalign.names import Representation, Vocabulary
+from diffalign.randomness import NoiseKey
 
 
 def without_defaults(record: Any) -> dict[str, Any]:
@@ -52,6 +53,18 @@ class Columns:
 
 
 @dataclass(frozen=True)
+class Split:
+    """One part of a collection: ``train``, or ``held_out``, which has about that share of its images."""
+
+    part: str
+    held_out: float = 0.2
+
+
+# keys of a data set that recipes leave out where they are not given
+_OPTIONAL = ("collection", "split")
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Where images come from and how they become squares of `size` pixels; docs/config.md."""
 
@@ -66,6 +79,12 @@ class Dataset:
     caption_index: int = 0
     prompt: str = ""
     hub: Mapping[str, Any] | None = None
+    collection: str | None = None
+    split: Mapping[str, Any] | None = None
+
+    def recipe(self) -> dict[str, Any]:
+        """Every key, as plain JSON; a collection and a split only where there is one."""
+        return {key: value for key, value in asdict(self).items() if value is not None or key not in _OPTIONAL}
 
 
 @dataclass(frozen=True)
@@ -308,7 +327,8 @@ class Model:
         conditionings = tuple(word for word in self.conditionings if word != names.TEXT)
         allowed = {
             "cosine": self.path == "linear",
-            "shared": self.latents is not None and self.seeding == "name",
+            "shared": self.latents is not None and self.seeding != "constant",
+            "commonnoise": self.latents is not None and self.seeding == "name",
             "draws": self.latents is not None,
             # of a model that is trained here, the first checkpoint
             "untrained": self.features is None and self.training is None,
@@ -336,6 +356,8 @@ class Model:
                 changes["path"] = "cosine"
             if "shared" in representation.options:
                 changes["seeding"] = "constant"
+            if "commonnoise" in representation.options:
+                changes["seeding"] = "common"
         options = representation.options
         at = self if representation.step is None else self.at_step(representation.step)
         return replace(at, **changes, untrained="untrained" in options, last=names.LAST in options)
@@ -362,6 +384,11 @@ class Model:
     def built(self) -> Mapping[str, Any]:
         """The architecture of the checkpoint that is loaded: the model's own, or that of its miniature."""
         return self.miniature if self.weights.source == "miniature" else self.architecture
+
+    @property
+    def noise_key(self) -> NoiseKey:
+        """What its noise and its posterior samples are keyed by, beside the image."""
+        return NoiseKey(self.seeding, self.seed, self.name)
 
     @property
     def initial_seed(self) -> int | None:

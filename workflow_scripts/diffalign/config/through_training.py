@@ -31,14 +31,8 @@ class ThroughTrainingSection(Section):
     quality: Annotated[Listed[Text], Distinct()] = Field(
         (),
         description=(
-            "Measures of the quality of samples that stand beside alignment; the first is drawn. None: alignment alone."
-        ),
-    )
-    quality_table: Text | None = Field(
-        None,
-        description=(
-            "A table of your own (TSV) with the columns model, step, measure and value, in the place of that of the "
-            "samples drawn here."
+            "Measures of the quality of samples, as in results/tables/sample_quality.tsv, beside alignment; the "
+            "first is drawn. None: alignment alone. samples.table puts a table of your own in its place."
         ),
     )
 
@@ -54,8 +48,6 @@ def check(
     """
     if section.recipes and section.reference is None:
         yield "through_training.reference: is missing; name a layer that checkpoints are compared with"
-    if section.quality_table is not None and not section.quality:
-        yield "through_training.quality: is empty; name the measures of quality_table that count"
     yield from unparsed("through_training.reference", section.reference, vocabularies, declared)
     place_of: dict[str, str] = {}
     for recipe, listed in section.recipes.items():

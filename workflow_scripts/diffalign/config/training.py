@@ -25,7 +25,7 @@ class TrainingEntry(Section):
     dataset: Word = Field(description="The data set of the images, under the condition clean.")
     loss: Literal["classification", "reconstruction", "flow_matching"] = Field(
         description=(
-            "classification: cross-entropy of the labels. reconstruction: the absolute error of pixels, and kl times "
+            "classification: cross-entropy of the labels. reconstruction: the squared error of pixels, and kl times "
             "the divergence of the posterior from a standard normal. flow_matching: the squared error of the velocity."
         )
     )

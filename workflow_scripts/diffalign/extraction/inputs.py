@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from diffalign.extraction.sizes import buckets, scaled_side
 from diffalign.io.latents import Latents
 from diffalign.noise import NoiseLevel
-from diffalign.randomness import normal
+from diffalign.randomness import NoiseKey, normal
 from diffalign.specs import ImageInput
 from diffalign.stimuli.squares import read_rgb
 
@@ -79,20 +79,37 @@ class ImageFiles(Dataset[Item]):
         return {"name": name, "pixels": pixels(np.asarray(image), replace(self._spec, size=self.sides[name]))}
 
 
+class ImageArrays(Dataset[Item]):
+    """Images by name that are held in memory, (H, W, 3) uint8: what `ImageFiles` makes of PNG files of them."""
+
+    def __init__(self, images: Mapping[str, NDArray[np.uint8]], spec: ImageInput) -> None:
+        self._names = sorted(images)
+        self._images = images
+        self._spec = spec
+        self.sides = dict.fromkeys(self._names, spec.size)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Item:
+        name = self._names[index]
+        return {"name": name, "pixels": pixels(self._images[name], self._spec)}
+
+
 class NoisyLatents(Dataset[Item]):
     """Latents by name at one noise level, and the conditioning of each: ``{"name", "latents", <conditioning>}``.
 
-    latents: name -> (C, H, W) normalised, H of several sizes. conditioning: tensors of prompts, one row a text, or
-    class labels. conditioning_rows: name -> row. class_tokens: name -> (D,), noised alike as ``class_tokens``, for
-    models that read them beside latents. index: which of several draws of noise.
+    latents: name -> (C, H, W) normalised, H of several sizes. key: what noise is keyed by beside the name.
+    conditioning: tensors of prompts, one row a text, or class labels. conditioning_rows: name -> row. class_tokens:
+    name -> (D,), noised alike as ``class_tokens``, for models that read them beside latents. index: which of several
+    draws of noise.
     """
 
     def __init__(
         self,
         latents: Mapping[str, Tensor],
         level: NoiseLevel,
-        seeding: str,
-        seed: int,
+        key: NoiseKey,
         conditioning: Mapping[str, Tensor],
         conditioning_rows: Mapping[str, int],
         class_tokens: Mapping[str, Tensor] | None = None,
@@ -101,8 +118,7 @@ class NoisyLatents(Dataset[Item]):
         self._names = sorted(latents)
         self._latents = latents
         self._level = level
-        self._seeding = seeding
-        self._seed = seed
+        self._key = key
         self._conditioning = dict(conditioning)
         self._rows = conditioning_rows
         self._class_tokens = class_tokens
@@ -122,7 +138,7 @@ class NoisyLatents(Dataset[Item]):
         return {**item, **{key: value[row] for key, value in self._conditioning.items()}}
 
     def _noisy(self, clean: Tensor, name: str, draw: str) -> Tensor:
-        drawn = normal(tuple(clean.shape), self._seeding, self._seed, name, draw, self._index)
+        drawn = normal(tuple(clean.shape), self._key, name, draw, self._index)
         noise = torch.from_numpy(drawn)
         return self._level.alpha * clean + self._level.sigma * noise
 
@@ -144,7 +160,7 @@ class Batches(Iterable[dict[str, Any]]):
 
     def __init__(
         self,
-        dataset: ImageFiles | NoisyLatents,
+        dataset: ImageFiles | ImageArrays | NoisyLatents,
         batch_size: int,
         workers: int,
         device: torch.device,

@@ -24,7 +24,7 @@ from diffalign.alignment.settings import Preparation
 from diffalign.conditions import CLEAN
 from diffalign.io.neighbor_files import NeighborFile
 from diffalign.io.prepared_features import preparation_settings
-from diffalign.io.score_recipes import KIND
+from diffalign.io.score_recipes import KIND, shared_noise
 
 
 @dataclass(frozen=True)
@@ -187,6 +187,7 @@ def _common(metric: str, a: NeighborFile, b: NeighborFile, settings: Settings, w
         "rbf_sigma": settings.rbf_sigma if METRICS[metric].needs == "rbf" else None,
         "preparation": {key: a.settings[key] for key in preparation_settings(Preparation())},
         "chance": None if chance is None else chance(len(a.names), settings.k),
+        "shared_noise": shared_noise(a.recipe, b.recipe),
     }
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffalign.io.atomic import replacing
+from diffalign.io.headers import StoreError
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -34,3 +37,37 @@ class TrainingCheckpoint:
 
         with replacing(self.path) as temporary:
             torch.save(dict(content), temporary)
+
+
+@dataclass(frozen=True)
+class TrainingFolder:
+    """What a training of a model keeps until it is done: its state, and the weights of the steps that were asked for.
+
+    Snakemake removes the outputs of a job that was killed, so that they cannot hold either.
+    """
+
+    path: Path
+
+    @property
+    def state(self) -> TrainingCheckpoint:
+        """All that the training needs to go on."""
+        return TrainingCheckpoint(self.path / "state.pt")
+
+    def weights(self, step: int) -> TrainingCheckpoint:
+        """The state dict of a step."""
+        return TrainingCheckpoint(self.path / f"weights-{step}.pt")
+
+    def read_weights(self, step: int) -> dict[str, Tensor]:
+        """The state dict of a step, on the CPU. Raises StoreError where it is missing."""
+        import torch
+
+        file = self.weights(step)
+        content = file.read(torch.device("cpu"))
+        if content is None:
+            raise StoreError(f"{file.path}: missing; delete {self.path} and rerun")
+        return dict(content)
+
+    def clear(self) -> None:
+        """Remove the folder and all that is in it."""
+        if self.path.exists():
+            shutil.rmtree(self.path)

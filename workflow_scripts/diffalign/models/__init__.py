@@ -9,8 +9,8 @@ job of one family never imports the libraries of another.
 """
 
 from diffalign.io.checkpoint_errors import CheckpointError, check_keys
-from diffalign.models.loading import load, load_denoiser, load_language
-from diffalign.models.protocol import Denoiser, Loaded, LoadedLanguage, Prediction, Tokenized
+from diffalign.models.loading import load, load_denoiser, load_language, trainable
+from diffalign.models.protocol import Denoiser, Loaded, LoadedLanguage, Prediction, Tokenized, Trainable
 from diffalign.models.registry import Family, all_families, find_family, module_path
 from diffalign.models.tokens import map_tokens, spatial_tokens
 
@@ -22,6 +22,7 @@ __all__ = [
     "LoadedLanguage",
     "Prediction",
     "Tokenized",
+    "Trainable",
     "all_families",
     "check_keys",
     "find_family",
@@ -31,4 +32,5 @@ __all__ = [
     "map_tokens",
     "module_path",
     "spatial_tokens",
+    "trainable",
 ]

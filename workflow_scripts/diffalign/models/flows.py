@@ -13,9 +13,15 @@ from torch import Tensor
 
 from diffalign.io.state_dicts import StateDict, checkpoint_file, read_state_dict
 from diffalign.models.architectures import fill
-from diffalign.models.networks.latent_transformers import A, LatentTransformer, read_architecture, unchanged
+from diffalign.models.networks.latent_transformers import (
+    A,
+    LatentTransformer,
+    initialise,
+    read_architecture,
+    unchanged,
+)
 from diffalign.models.predictions import from_velocity
-from diffalign.models.protocol import Denoiser, Prediction
+from diffalign.models.protocol import Denoiser, Prediction, Trainable
 from diffalign.noise import NoiseLevel, on_path, path_slopes
 from diffalign.specs import Model
 
@@ -113,6 +119,31 @@ def write_flow(
     save_miniature(network(read_architecture(architecture, miniature, "miniature")), folder)
 
 
+def begin_flow(
+    model: Model,
+    device: torch.device,
+    network: Callable[[A], LatentTransformer],
+    architecture: type[A],
+    towards_data: bool,
+) -> Trainable:
+    """Such a network as its training begins. Raises CheckpointError for an architecture that does not exist."""
+    torch.manual_seed(model.seed)
+    net = network(read_architecture(architecture, model.built, model.name))
+    initialise(net)
+    net.to(device)
+
+    def run(x_t: Tensor, tau: Tensor, labels: Tensor) -> Tensor:
+        velocity: Tensor = net(x_t, 1 - tau if towards_data else tau, labels)
+        return -velocity if towards_data else velocity
+
+    return Trainable(net, run, save_state, net.architecture.num_classes)
+
+
+def save_state(state: Mapping[str, Tensor], folder: Path) -> None:
+    """Write a state dict as the one file of a checkpoint."""
+    save_file({key: tensor.contiguous() for key, tensor in state.items()}, folder / "model.safetensors")
+
+
 def save_miniature(net: LatentTransformer, folder: Path) -> None:
     """Write the weights of `net` as the one file of a checkpoint."""
-    save_file({key: tensor.contiguous() for key, tensor in net.state_dict().items()}, folder / "model.safetensors")
+    save_state(net.state_dict(), folder)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffalign.io.checkpoint_errors import CheckpointError
-from diffalign.models.protocol import Denoiser, Loaded, LoadedLanguage
+from diffalign.models.protocol import Denoiser, Loaded, LoadedLanguage, Trainable
 from diffalign.models.registry import all_families, find_family
 
 if TYPE_CHECKING:
@@ -46,6 +46,21 @@ def load_language(model: Model, folder: Path, device: torch.device) -> LoadedLan
     loaded = _load(model, folder, device)
     assert isinstance(loaded, LoadedLanguage)
     return loaded
+
+
+def trainable(model: Model, device: torch.device) -> Trainable:
+    """The network of a model as its training begins, drawn by ``model.seed`` on the CPU, on the device.
+
+    Raises ValueError for a family without such a loss, CheckpointError for an architecture that does not exist.
+    """
+    assert model.training is not None
+    loss, family = model.training.loss, find_family(model.family)
+    if loss not in family.trains:
+        known = ", ".join(name for name, each in all_families().items() if loss in each.trains)
+        raise ValueError(f"{model.name}: family '{model.family}' has no loss '{loss}'; families with it: {known}")
+    begun = family.trainable(model, device)
+    assert isinstance(begun, Trainable)
+    return begun
 
 
 def _load(model: Model, folder: Path, device: torch.device, **options: bool) -> Any:

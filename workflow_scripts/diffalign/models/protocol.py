@@ -115,6 +115,31 @@ class Denoiser:
 
 
 @dataclass(frozen=True)
+class Trainable:
+    """A network whose training begins, with the weights that its authors begin with, drawn by the model's seed.
+
+    module: what is trained. run: what the loss needs of the network, with gradients:
+
+    - ``classification``: pixels (B, 3, S, S) -> logits (B, classes);
+    - ``reconstruction``: pixels, and a function that draws standard normals of the shape it is given -> the
+      reconstruction (B, 3, S, S), mean and log-variance of the posterior, (B, C, H, W) each;
+    - ``flow_matching``: x_t (B, C, H, W), the path's own time τ (B,), 0 at data, and labels (B,), of which `classes` is
+      the null label -> the velocity dx_t/dτ (B, C, H, W).
+
+    save: writes a state dict of the module, of tensors on the CPU, as a checkpoint that the family's `load` reads, into
+    a folder that is there. classes: their number; None for an autoencoder. encode: of autoencoders, pixels -> the mode
+    of the latent (B, C, H, W), by the module's weights; their `save` is also given mean and standard deviation of
+    latents, by which those that other models read are normalised.
+    """
+
+    module: nn.Module
+    run: Callable[..., Any]
+    save: Callable[..., None]
+    classes: int | None = None
+    encode: Callable[[Tensor], Tensor] | None = None
+
+
+@dataclass(frozen=True)
 class Tokenized:
     """A text as its model reads it. ids: with special tokens, cut to the context. length: number of tokens before the
     cut. size: bytes (UTF-8) of the part of the text that is read.

@@ -49,6 +49,7 @@ class Family:
     `Denoiser` where it reads latents, a `LoadedLanguage` where it reads texts. A family that decodes is asked for the
     decoder by ``decoder=True``.
     make_miniature(miniature, folder, seed): writes a narrow checkpoint that `load` reads.
+    trainable(model, device): the network of the entry's architecture as its training begins, a `Trainable`.
     embed_prompts(model, folder, texts, device): dict of tensors of one row a text, what the model takes beside latents,
     and ``text``, what stands for the text alone.
     """
@@ -64,6 +65,7 @@ class Family:
     completed_by: str | None = None
     load: Callable[..., Any] = field(default=_absent("load"), compare=False, repr=False)
     make_miniature: Callable[..., None] = field(default=_absent("make_miniature"), compare=False, repr=False)
+    trainable: Callable[..., Any] = field(default=_absent("trainable"), compare=False, repr=False)
     embed_prompts: Callable[..., dict[str, Any]] = field(default=_absent("embed_prompts"), compare=False, repr=False)
 
     @property

@@ -20,6 +20,7 @@ from diffalign.plan.human import Human
 from diffalign.plan.language import Language
 from diffalign.plan.latents import Latents
 from diffalign.plan.layouts import Layouts
+from diffalign.plan.samples import Samples
 from diffalign.plan.se_cknna import SemanticEquivariance
 from diffalign.plan.stage import Wildcards
 from diffalign.plan.stimuli import Stimuli
@@ -44,6 +45,7 @@ class Plan:
         self.training = Trainings(self)
         self.latents = Latents(self)
         self.features = Features(self)
+        self.samples = Samples(self)
         self.language = Language(self)
         self.alignment = Alignment(self)
         self.figures = Figures(self)
@@ -55,7 +57,8 @@ class Plan:
 
     def everything(self) -> list[str]:
         """The tables, figures and scores of the study."""
-        stages = (self.figures, self.through_training, self.atlas, self.language, self.se_cknna, self.human)
+        training = (self.samples, self.through_training, self.atlas)
+        stages = (self.figures, *training, self.language, self.se_cknna, self.human)
         return [path for stage in stages for path in stage.targets()]
 
     def digest(self, *scripts: str, family: str | None = None) -> str:

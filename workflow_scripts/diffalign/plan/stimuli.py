@@ -47,8 +47,9 @@ class Stimuli(Stage):
         return without_defaults(self.study.datasets[wildcards.dataset])
 
     def sample_seed(self, wildcards: Wildcards) -> int:
-        """The seed of a sample of images; 0 where all are taken, so that another seed changes nothing."""
-        return self.study.seed if self.study.datasets[wildcards.dataset].sample else 0
+        """The seed of a split and of a sample; 0 where all images are taken, so that another seed changes nothing."""
+        dataset = self.study.datasets[wildcards.dataset]
+        return self.study.seed if dataset.sample or dataset.split else 0
 
     def concepts(self, wildcards: Wildcards) -> dict[str, Any] | None:
         """The list of concepts of a data set of kind things; None for others."""

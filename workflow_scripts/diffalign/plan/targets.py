@@ -11,7 +11,7 @@ from diffalign.conditions import is_condition
 from diffalign.config.study import Study
 from diffalign.names import UnknownName
 from diffalign.plan.stage import Wildcards
-from diffalign.specs import TEXTS_OF_IMAGES
+from diffalign.specs import LABEL_CONDITIONINGS, TEXTS_OF_IMAGES
 
 Words = Sequence[str]
 _CONSTRAINED = re.compile(r"\{(\w+),[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")
@@ -167,6 +167,8 @@ def _models(pattern: Words, study: Study) -> tuple[str, list[str]]:
     models = study.models.items()
     if pattern[1] == "training":
         return "trained model", [name for name, model in models if model.training is not None]
+    if "samples" in pattern or pattern[1] == "sample_quality":
+        return _of_classes(pattern[1] == "figures", study)
     if pattern[1] == "weights":
         return "model", [*study.models, *(f"{name}-untrained" for name in study.models)]
     if pattern[1] == "latents":
@@ -174,6 +176,18 @@ def _models(pattern: Words, study: Study) -> tuple[str, list[str]]:
     if "noise_levels" in pattern:
         return "diffusion model", [name for name, model in models if model.noise is not None]
     return "model", list(study.models)
+
+
+def _of_classes(is_figure: bool, study: Study) -> tuple[str, list[str]]:
+    """The models of classes: a figure is of all checkpoints of a model, a file of samples of one."""
+    told = [
+        model
+        for model in study.models.values()
+        if model.latents and {"label"} <= set(model.conditionings) <= set(LABEL_CONDITIONINGS)
+    ]
+    if is_figure:
+        return "model of classes", [model.name for model in told]
+    return "checkpoint of a model of classes", [name for model in told for name in model.checkpoints]
 
 
 def _unknown_literal(patterns: Sequence[Words], words: Words, depth: int, study: Study) -> str:

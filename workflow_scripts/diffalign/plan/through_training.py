@@ -72,11 +72,8 @@ class ThroughTraining(Stage):
 
     def table_inputs(self) -> dict[str, str]:
         """Alignment, and the quality of samples where a measure of it is wanted."""
-        section = self.study.through_training
-        if not section.quality:
-            return {"alignment": self.alignment["tsv"]}
-        own = f"{paths.fill(paths.TABLE, table='sample_quality')}.tsv"
-        return {"alignment": self.alignment["tsv"], "quality": section.quality_table or own}
+        quality = f"{paths.fill(paths.TABLE, table='sample_quality')}.tsv"
+        return {"alignment": self.alignment["tsv"], **({"quality": quality} if self.measure else {})}
 
     def figure_inputs(self) -> dict[str, str]:
         """Alignment and the tables over trainings."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffalign.offenders import first_five
-from diffalign.randomness import sample
 from diffalign.stimuli.squares import SUFFIXES, ImageError
 
 
@@ -21,12 +20,12 @@ class Source:
     label_index: int = -1
 
 
-def flat_folder(folder: Path, labels: str, count: int | None, seed: int) -> list[Source]:
+def flat_folder(folder: Path, labels: str = "none") -> list[Source]:
     """The images of one folder, sorted by name.
 
     labels: ``none``, or ``prefix`` (the name up to its last underscore; label_index counts the sorted labels of the
-    whole folder). count: draw that many, keyed by (seed, name). Raises ImageError where the folder is absent or
-    empty, where two files share a stem, or where a prefix is asked for and missing.
+    whole folder). Raises ImageError where the folder is absent or empty, where two files share a stem, or where a
+    prefix is asked for and missing.
     """
     paths = _images(folder)
     if not paths:
@@ -44,13 +43,13 @@ def flat_folder(folder: Path, labels: str, count: int | None, seed: int) -> list
         words = [path.stem.rsplit("_", 1)[0] for path in paths]
         index = {word: i for i, word in enumerate(sorted(set(words)))}
         sources = [Source(path, path.stem, word, index[word]) for path, word in zip(paths, words, strict=True)]
-    return _drawn(sources, count, seed, folder)
+    return sorted(sources, key=_name)
 
 
-def synset_folders(folder: Path, count: int | None, seed: int) -> list[Source]:
+def synset_folders(folder: Path) -> list[Source]:
     """The images below one folder a class, sorted by name; label_index counts the sorted class folders.
 
-    count: draw that many over all classes, keyed by (seed, name). Raises ImageError as `flat_folder` does.
+    Raises ImageError as `flat_folder` does.
     """
     _check_folder(folder)
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
@@ -62,7 +61,11 @@ def synset_folders(folder: Path, count: int | None, seed: int) -> list[Source]:
     if not sources:
         raise ImageError(f"{folder}: {len(classes)} class folders, none with images ({', '.join(SUFFIXES)})")
     _check_stems([source.path for source in sources], folder)
-    return _drawn(sources, count, seed, folder)
+    return sorted(sources, key=_name)
+
+
+def _name(source: Source) -> str:
+    return source.name
 
 
 def _check_folder(folder: Path) -> None:
@@ -88,12 +91,3 @@ def _check_stems(paths: Sequence[Path], folder: Path) -> None:
                 f"{folder}: two files with the stem '{path.stem}': "
                 f"{other.relative_to(folder)} and {path.relative_to(folder)}; names must be unique"
             )
-
-
-def _drawn(sources: Sequence[Source], count: int | None, seed: int, folder: Path) -> list[Source]:
-    by_name = {source.name: source for source in sources}
-    if count is None:
-        return [by_name[name] for name in sorted(by_name)]
-    if count > len(sources):
-        raise ImageError(f"{folder}: sample of {count} asked for, but there are {len(sources)} images")
-    return [by_name[name] for name in sorted(sample(list(by_name), count, seed))]

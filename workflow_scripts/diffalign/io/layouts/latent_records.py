@@ -8,14 +8,15 @@ from pathlib import Path
 
 from torch import Tensor
 
+from diffalign.randomness import NoiseKey
+
 
 @dataclass(frozen=True)
 class Draw:
-    """Which latent a mean and std stand for: ``mode`` or ``sample``, and how a sample is drawn."""
+    """Which latent a mean and std stand for: ``mode`` or ``sample``, and what a sample is keyed by."""
 
     posterior: str
-    seeding: str
-    seed: int
+    key: NoiseKey
 
 
 @dataclass(frozen=True)

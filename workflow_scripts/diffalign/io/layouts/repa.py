@@ -77,5 +77,5 @@ def _drawn(file: Path, name: str, draw: Draw) -> Tensor:
     if not (std >= 0).all() or not math.isfinite(float(both.sum())):
         raise StoreError(f"{file}: a std is negative, or a value is NaN or infinite")
     if draw.posterior == "sample":
-        mean = mean + std * normal(mean.shape, draw.seeding, draw.seed, name, "posterior")
+        mean = mean + std * normal(mean.shape, draw.key, name, "posterior")
     return torch.from_numpy(mean)

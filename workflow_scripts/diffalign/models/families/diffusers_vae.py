@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.models.images import unit_range
-from diffalign.models.protocol import Loaded
+from diffalign.models.protocol import Loaded, Trainable
 from diffalign.models.registry import Family
 from diffalign.models.tokens import spatial_tokens
 from diffalign.specs import Model
@@ -137,14 +137,20 @@ def _fixed_statistics(config: Mapping[str, Any], kind: AutoencoderClass) -> tupl
 
 def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:
     """Write a narrow autoencoder from ``miniature``: ``class`` and the keys of its configuration."""
-    import diffusers
     import torch
 
     torch.manual_seed(seed)
-    widths = dict(miniature)
+    _built(miniature, "miniature").save_pretrained(folder)
+
+
+def _built(architecture: Mapping[str, Any], place: str) -> Any:
+    """An autoencoder of ``class`` with the keys of its configuration, its weights drawn. Raises ValueError."""
+    import diffusers
+
+    widths = dict(architecture)
     name = widths.pop("class", "AutoencoderKL")
     if name not in CLASSES:
-        raise ValueError(f"miniature: unknown class '{name}'; known: {', '.join(CLASSES)}")
+        raise ValueError(f"{place}: unknown class '{name}'; known: {', '.join(CLASSES)}")
     if name == "AutoencoderKL":
         stages = len(widths["block_out_channels"])
         widths = {
@@ -152,7 +158,41 @@ def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> Non
             "up_block_types": ["UpDecoderBlock2D"] * stages,
             **widths,
         }
-    getattr(diffusers, name)(**widths).save_pretrained(folder)
+    return getattr(diffusers, name)(**widths)
+
+
+def trainable(model: Model, device: torch.device) -> Trainable:
+    """The autoencoder of the entry's architecture as its training begins, with the weights that diffusers draws.
+
+    Its ``save`` writes ``scaling_factor``, one over the standard deviation of latents, and ``shift_factor``, their
+    mean, into config.json. Raises ValueError for a class without a posterior, whose divergence could be trained.
+    """
+    import torch
+
+    place = f"models.{model.name}.architecture"
+    kind = CLASSES.get(model.built.get("class", "AutoencoderKL"))
+    if kind is not None and (kind.video or not kind.moments):
+        allowed = ", ".join(name for name, each in CLASSES.items() if each.moments and not each.video)
+        raise ValueError(f"{place}: an {model.built['class']} is not trained here; allowed: {allowed}")
+    torch.manual_seed(model.seed)
+    vae = _built(model.built, place).to(device)
+
+    def moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = vae.encode(pixels, return_dict=False)[0].parameters.chunk(2, dim=1)
+        return mean, log_variance.clamp(-30, 20)
+
+    def run(pixels: Tensor, draws: Callable[[tuple[int, ...]], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        mean, log_variance = moments(pixels)
+        latents = mean + torch.exp(0.5 * log_variance) * draws(tuple(mean.shape))
+        return vae.decode(latents, return_dict=False)[0], mean, log_variance
+
+    def save(state: Mapping[str, Tensor], folder: Path, mean: float, std: float) -> None:
+        saved = type(vae).from_config(vae.config)
+        saved.load_state_dict(state)
+        saved.register_to_config(scaling_factor=1 / std, shift_factor=mean)
+        saved.save_pretrained(folder)
+
+    return Trainable(vae, run, save, encode=lambda pixels: moments(pixels)[0])
 
 
 FAMILY = Family(
@@ -162,4 +202,5 @@ FAMILY = Family(
     trains=("reconstruction",),
     load=load,
     make_miniature=make_miniature,
+    trainable=trainable,
 )

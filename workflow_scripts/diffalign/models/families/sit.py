@@ -12,7 +12,7 @@ from diffalign.specs import Model
 if TYPE_CHECKING:
     import torch
 
-    from diffalign.models.protocol import Denoiser
+    from diffalign.models.protocol import Denoiser, Trainable
 
 
 def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
@@ -31,6 +31,14 @@ def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> Non
     write_flow(SiT, SiTArchitecture, miniature, folder, seed)
 
 
+def trainable(model: Model, device: torch.device) -> Trainable:
+    """The network as its training begins. Raises CheckpointError for an architecture that does not exist."""
+    from diffalign.models.flows import begin_flow
+    from diffalign.models.networks.sit import SiT, SiTArchitecture
+
+    return begin_flow(model, device, SiT, SiTArchitecture, towards_data=True)
+
+
 FAMILY = Family(
     reads="latents",
     conditioned_on="labels",
@@ -40,4 +48,5 @@ FAMILY = Family(
     trains=("flow_matching",),
     load=load,
     make_miniature=make_miniature,
+    trainable=trainable,
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffalign.io.checkpoint_errors import CheckpointError, check_keys
-from diffalign.models.protocol import Loaded
+from diffalign.models.protocol import Loaded, Trainable
 from diffalign.models.registry import Family
 from diffalign.models.tokens import map_tokens
 from diffalign.specs import Model
@@ -27,8 +27,9 @@ def load(model: Model, folder: Path, device: torch.device) -> Loaded:
 
     ``architecture`` of the entry, with timm's arguments, overrides what config.json says. Patch tokens are averaged,
     not the class token and not registers; a ConvNet's map over its positions. With ``tokens: class`` the class token is
-    taken alone. Positions of a transformer are interpolated to the input size (timm's ``dynamic_img_size``). Keys of
-    older layouts are converted as timm does. Raises CheckpointError.
+    taken alone. Positions of a transformer are interpolated to the input size (timm's ``dynamic_img_size``).
+    ``num_classes`` in ``architecture`` keeps the classifier, so that its logits can be a layer, one token an image;
+    without it there is none. Keys of older layouts are converted as timm does. Raises CheckpointError.
     """
     import timm
 
@@ -39,7 +40,8 @@ def load(model: Model, folder: Path, device: torch.device) -> Loaded:
     if model.weights.source != "miniature":
         arguments |= model.architecture
     architecture = arguments.pop("architecture", config["architecture"])
-    net: Any = _build(architecture, arguments, model.initial_seed)
+    classes = 0 if model.weights.source == "miniature" else int(model.architecture.get("num_classes", 0))
+    net: Any = _build(architecture, arguments, model.initial_seed, classes)
     if not model.untrained:
         _load_weights(net, folder / _WEIGHTS)
     net.eval().to(device)
@@ -50,6 +52,8 @@ def load(model: Model, folder: Path, device: torch.device) -> Loaded:
     channels_last = _channels_last(net)
 
     def patch_tokens(output: Tensor) -> Tensor:
+        if classes and output.ndim == 2:
+            return output[:, None]
         if output.ndim == 4:
             return map_tokens(output, channels_last)
         if output.ndim != 3 or (patches and output.shape[1] not in (patches, patches + prefix)):
@@ -59,6 +63,8 @@ def load(model: Model, folder: Path, device: torch.device) -> Loaded:
         return output[:, -patches:] if patches else output[:, prefix:]
 
     def class_token(output: Tensor) -> Tensor:
+        if classes and output.ndim == 2:
+            return output[:, None]
         if output.ndim != 3 or output.shape[1] != patches + prefix:
             raise ValueError(
                 f"{model.name}: a layer gave shape {tuple(output.shape)}, which has no class token; "
@@ -69,7 +75,7 @@ def load(model: Model, folder: Path, device: torch.device) -> Loaded:
     def forward(batch: Mapping[str, Any]) -> object:
         nonlocal patches
         patches = _patches(net, batch["pixels"].shape[-1])
-        return net.forward_features(batch["pixels"])
+        return net(batch["pixels"]) if classes else net.forward_features(batch["pixels"])
 
     facts = {
         "timm": timm.__version__,
@@ -92,12 +98,36 @@ def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> Non
     save_for_hf(net, str(folder), model_args=widths, safe_serialization=True)
 
 
-def _build(architecture: str, arguments: Mapping[str, Any], seed: int | None) -> torch.nn.Module:
-    """A model without classifier; a transformer takes any input size, where timm can interpolate its positions."""
+def trainable(model: Model, device: torch.device) -> Trainable:
+    """The classifier of the entry's architecture as its training begins, with the weights that timm draws.
+
+    Raises ValueError without ``num_classes``.
+    """
+    from timm.models._hub import save_for_hf
+
+    arguments = dict(model.built)
+    classes = int(arguments.get("num_classes", 0))
+    if classes < 1 or "architecture" not in arguments:
+        raise ValueError(f"models.{model.name}.architecture: a classifier needs 'architecture' and 'num_classes'")
+    architecture = arguments.pop("architecture")
+    net = _build(architecture, arguments, model.seed, classes).to(device)
+
+    def save(state: Mapping[str, Tensor], folder: Path) -> None:
+        saved = _build(architecture, arguments, None, classes)
+        saved.load_state_dict(state)
+        save_for_hf(saved, str(folder), model_args=arguments, safe_serialization=True)
+
+    return Trainable(net, net.__call__, save, classes)
+
+
+def _build(architecture: str, arguments: Mapping[str, Any], seed: int | None, classes: int = 0) -> torch.nn.Module:
+    """A model, without classifier if there are no classes; a transformer takes any input size, where timm can
+    interpolate its positions.
+    """
     import timm
     import torch
 
-    arguments = {**arguments, "num_classes": 0}
+    arguments = {**arguments, "num_classes": classes}
     with torch.device("meta"):
         kind = type(timm.create_model(architecture, pretrained=False, **arguments))
     if "dynamic_img_size" in inspect.signature(kind.__init__).parameters:
@@ -172,4 +202,5 @@ FAMILY = Family(
     completed_by="timm_registry",
     load=load,
     make_miniature=make_miniature,
+    trainable=trainable,
 )

@@ -267,6 +267,29 @@ class LatentTransformer(nn.Module):
         return cells.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
 
+def initialise(net: LatentTransformer) -> None:
+    """Draw the weights that training begins with, as the published code of DiT and SiT does.
+
+    Matrices are Xavier-uniform, also that of the patches, and biases 0; the table of labels and the MLP of the time are
+    normal with a standard deviation of 0.02; modulations and the last layer are 0, so that each block begins as the
+    identity (adaLN-Zero, Peebles and Xie 2023).
+    """
+    for module in net.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.xavier_uniform_(module.weight.data.flatten(1))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    nn.init.normal_(net.y_embedder.embedding_table.weight, std=0.02)
+    for layer in net.t_embedder.mlp:
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.02)
+    modulations = [module.adaLN_modulation[-1] for module in net.modules() if isinstance(module, Block | FinalLayer)]
+    for layer in (*modulations, net.final_layer.linear):
+        assert isinstance(layer, nn.Linear)
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+
+
 def sine_positions(grid: int, width: int) -> Tensor:
     """(grid², width): sines and cosines of the column, then of the row, as in MAE (He et al. 2022)."""
     frequencies = 1 / 10000 ** (torch.arange(width // 4, dtype=torch.float64) / (width / 4))

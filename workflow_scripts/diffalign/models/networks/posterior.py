@@ -31,5 +31,5 @@ class Posterior(nn.Module):
 
 def draws(mean: Tensor, model: Model, names: Sequence[str]) -> Tensor:
     """Standard normal draws of the shape of `mean` (B, C, H, W), one an image, keyed as `model` says."""
-    made = [normal(tuple(mean.shape[1:]), model.seeding, model.seed, name, "posterior") for name in names]
+    made = [normal(tuple(mean.shape[1:]), model.noise_key, name, "posterior") for name in names]
     return torch.stack([torch.from_numpy(draw) for draw in made]).to(mean)

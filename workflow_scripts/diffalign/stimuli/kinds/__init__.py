@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from diffalign.specs import Dataset
-from diffalign.stimuli.kinds import folder, photographs, precomputed, synsets, table, things, transformed
+from diffalign.specs import Dataset, Split
+from diffalign.stimuli.kinds import folder, packaged, photographs, precomputed, synsets, table, things, transformed
 from diffalign.stimuli.kinds.declaration import DatasetKind, Listing, Stimulus, Supplied
+from diffalign.stimuli.selection import select
 
 __all__ = ["KINDS", "DatasetKind", "Listing", "Stimulus", "Supplied", "has_images", "has_manifest", "rows"]
 
 KINDS: Mapping[str, DatasetKind] = {
     "photographs": photographs.KIND,
+    "packaged": packaged.KIND,
     "folder": folder.KIND,
     "synsets": synsets.KIND,
     "transformed": transformed.KIND,
@@ -25,11 +27,19 @@ KINDS: Mapping[str, DatasetKind] = {
 
 
 def rows(dataset: Dataset, supplied: Supplied) -> Listing:
-    """The rows of a data set. Raises ValueError for a kind without rows, and what the kind's own `rows` raises."""
+    """The rows of a data set: of its split and its sample, where it has them.
+
+    Raises ValueError for a kind without rows, SelectionError as `select`, and what the kind's own `rows` raises.
+    """
     listing = KINDS[dataset.kind].rows
     if listing is None:
         raise ValueError(f"data sets of kind '{dataset.kind}' have no rows: only features know their names")
-    return listing(dataset, supplied)
+    whole = listing(dataset, supplied)
+    split = None if dataset.split is None else Split(**dataset.split)
+    where = dataset.path or f"data set of kind '{dataset.kind}'"
+    names = select(whole.names, split, dataset.sample, supplied.seed, where)
+    chosen = set(names)
+    return Listing(names, (row for row in whole.rows if row.name in chosen))
 
 
 def has_images(dataset: Dataset) -> bool:

@@ -20,8 +20,8 @@ _OF_ROWS = frozenset({"size", "texts", "class_names"})
 
 @dataclass(frozen=True)
 class Supplied:
-    """What listing the rows takes beside the entry. seed: of a sample. download: the folder of a data set of the hub.
-    concepts: the list of those of THINGS.
+    """What listing the rows takes beside the entry. seed: of a split and of a sample. download: the folder of
+    a data set of the hub. concepts: the list of those of THINGS.
     """
 
     seed: int = 0
@@ -53,9 +53,9 @@ class Stimulus:
 
 @dataclass(frozen=True)
 class Listing:
-    """The rows of a data set, in order of name, and how many there are."""
+    """The rows of a data set, in order of name, and their names, which are known before a row is read."""
 
-    total: int
+    names: Sequence[str]
     rows: Iterable[Stimulus]
 
 
@@ -71,8 +71,9 @@ def _no_mistakes(_: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 class DatasetKind:
     """A kind of data set.
 
-    rows: lists its rows; None for a kind whose names only features know. keys: of an entry, beside kind, size, texts
-    and class_names. needs: those of them that no entry can do without; size is needed by every data set with images.
+    rows: lists all its rows, of which `kinds.rows` takes a split and a sample; None for a kind whose names only
+    features know. keys: of an entry, beside kind, size, texts and class_names. needs: those of them that no entry can
+    do without; size is needed by every data set with images.
     mistakes: (key, message) of what contradicts itself in an entry as it was given; the key is '' for the entry as a
     whole. has_images: whether a data set has any. has_transformed: whether its folder holds the images of other
     conditions, too.
@@ -110,7 +111,7 @@ def of_file(
 
 def of_files(sources: Sequence[Source], root: Path, read: Callable[[Path], tuple[Picture, str]]) -> Listing:
     """The rows of image files below `root`, which have no texts."""
-    return Listing(len(sources), [of_file(source, root, read) for source in sources])
+    return Listing([source.name for source in sources], (of_file(source, root, read) for source in sources))
 
 
 def square(dataset: Dataset, path: Path, content: bytes | None = None) -> tuple[Picture, str]:

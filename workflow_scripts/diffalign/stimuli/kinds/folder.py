@@ -11,9 +11,9 @@ from diffalign.stimuli.kinds.declaration import DatasetKind, Listing, Supplied, 
 
 
 def rows(dataset: Dataset, supplied: Supplied) -> Listing:
-    """Every image of the folder, or a sample. Raises ImageError as `flat_folder`."""
+    """Every image of the folder. Raises ImageError as `flat_folder`."""
     root = Path(str(dataset.path))
-    return of_files(flat_folder(root, dataset.labels, dataset.sample, supplied.seed), root, partial(square, dataset))
+    return of_files(flat_folder(root, dataset.labels), root, partial(square, dataset))
 
 
-KIND = DatasetKind(rows, frozenset({"path", "square", "sample", "labels"}), needs=frozenset({"path"}))
+KIND = DatasetKind(rows, frozenset({"path", "square", "sample", "split", "labels"}), needs=frozenset({"path"}))

@@ -44,6 +44,16 @@ def label_of(file: str) -> str:
     return Path(file).stem.replace("_", "-")
 
 
+def crop_name(label: str, number: int) -> str:
+    """The name of a crop of the photograph with this label."""
+    return f"{label}_{number:03d}"
+
+
+def _in_order() -> list[str]:
+    """The files, by label."""
+    return sorted(PHOTOGRAPHS, key=label_of)
+
+
 def photograph_path(file: str) -> Path:
     """Where an installed package keeps this photograph. Raises ImageError where it does not."""
     import skimage.data
@@ -96,21 +106,24 @@ def _third(index: int, count: int) -> int:
 def rows(dataset: Dataset, supplied: Supplied) -> Listing:
     """All crops of all photographs."""
     assert dataset.size is not None  # the config is checked
-    return Listing(len(PHOTOGRAPHS) * dataset.per_photograph, photographs(dataset.size, dataset.per_photograph))
+    count = dataset.per_photograph
+    names = [crop_name(label_of(file), number) for file in _in_order() for number in range(count)]
+    return Listing(names, photographs(dataset.size, count))
 
 
 def photographs(size: int, count: int) -> Iterator[Stimulus]:
     """`count` crops of size x size pixels of every photograph, in order of name; descriptions are of the whole."""
-    for index, (file, caption) in enumerate(sorted(PHOTOGRAPHS.items(), key=lambda entry: label_of(entry[0]))):
+    for index, file in enumerate(_in_order()):
+        caption = PHOTOGRAPHS[file]
         image, notes = read_rgb(photograph_path(file))
         label = label_of(file)
         for number, (crop, place) in enumerate(crops(image, size, count)):
             picture = partial(_as_it_is, crop, notes)
-            yield Stimulus(f"{label}_{number:03d}", label, index, f"{caption}, {place}", caption, file, picture)
+            yield Stimulus(crop_name(label, number), label, index, f"{caption}, {place}", caption, file, picture)
 
 
 def _as_it_is(crop: Image.Image, notes: str) -> tuple[Image.Image, str]:
     return crop, notes
 
 
-KIND = DatasetKind(rows, frozenset({"per_photograph"}))
+KIND = DatasetKind(rows, frozenset({"per_photograph", "split"}))

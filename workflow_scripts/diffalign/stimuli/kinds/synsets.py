@@ -11,9 +11,9 @@ from diffalign.stimuli.kinds.declaration import DatasetKind, Listing, Supplied, 
 
 
 def rows(dataset: Dataset, supplied: Supplied) -> Listing:
-    """Every image below the folders, or a sample over all of them. Raises ImageError as `synset_folders`."""
+    """Every image below the folders. Raises ImageError as `synset_folders`."""
     root = Path(str(dataset.path))
-    return of_files(synset_folders(root, dataset.sample, supplied.seed), root, partial(square, dataset))
+    return of_files(synset_folders(root), root, partial(square, dataset))
 
 
-KIND = DatasetKind(rows, frozenset({"path", "square", "sample"}), needs=frozenset({"path"}))
+KIND = DatasetKind(rows, frozenset({"path", "square", "sample", "split"}), needs=frozenset({"path"}))

@@ -14,7 +14,6 @@ from typing import Any
 from diffalign.io.manifest import check_unique
 from diffalign.names import nearest
 from diffalign.offenders import first_five
-from diffalign.randomness import sample
 from diffalign.specs import Columns, Dataset
 from diffalign.stimuli.kinds.declaration import DatasetKind, Listing, Stimulus, Supplied, square
 
@@ -38,15 +37,12 @@ class Row:
     source: str
 
 
-def read_rows(
-    path: Path, columns: Columns, index: int = 0, prompt: str = "", count: int | None = None, seed: int = 0
-) -> list[Row]:
+def read_rows(path: Path, columns: Columns, index: int = 0, prompt: str = "") -> list[Row]:
     """The rows of a table, or of all tables of a folder, in order of name.
 
-    index: which text of a cell that holds a list. prompt: stands before every caption. count: draw that many rows,
-    keyed by (seed, name). Images are bytes, paths relative to their table, or both, as Hugging Face's data sets hold
-    them. Raises TableError for what cannot be read, a column that is not there, and names that are empty or stand
-    twice.
+    index: which text of a cell that holds a list. prompt: stands before every caption. Images are bytes, paths relative
+    to their table, or both, as Hugging Face's data sets hold them. Raises TableError for what cannot be read, a column
+    that is not there, and names that are empty or stand twice.
     """
     cells = [(file, number, row) for file in _files(path) for number, row in _read(file, columns.asked)]
     if not cells:
@@ -75,10 +71,7 @@ def read_rows(
         )
         for i, (file, number, row) in enumerate(cells)
     ]
-    if count is not None and count > len(rows):
-        raise TableError(f"{path}: sample of {count} asked for, but there are {len(rows)} rows")
-    drawn = set(names if count is None else sample(names, count, seed))
-    return sorted((row for row in rows if row.name in drawn), key=lambda row: row.name)
+    return sorted(rows, key=lambda row: row.name)
 
 
 def _files(path: Path) -> list[Path]:
@@ -185,11 +178,11 @@ def _image(value: Any, file: Path, name: str) -> bytes | Path:
 
 
 def rows(dataset: Dataset, supplied: Supplied) -> Listing:
-    """Every row of the tables, or a sample. Raises TableError as `read_rows`."""
+    """Every row of the tables. Raises TableError as `read_rows`."""
     root = Path(str(dataset.path)) if supplied.download is None else supplied.download
     columns = Columns(**dataset.columns)
-    read = read_rows(root, columns, dataset.caption_index, dataset.prompt, dataset.sample, supplied.seed)
-    return Listing(len(read), [_stimulus(row, root, dataset) for row in read])
+    read = read_rows(root, columns, dataset.caption_index, dataset.prompt)
+    return Listing([row.name for row in read], (_stimulus(row, root, dataset) for row in read))
 
 
 def _stimulus(row: Row, root: Path, dataset: Dataset) -> Stimulus:
@@ -217,7 +210,7 @@ def _mistakes(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 KIND = DatasetKind(
     rows,
-    frozenset({"path", "square", "sample", "columns", "caption_index", "prompt", "hub"}),
+    frozenset({"path", "square", "sample", "split", "columns", "caption_index", "prompt", "hub"}),
     mistakes=_mistakes,
     has_images=_has_images,
 )

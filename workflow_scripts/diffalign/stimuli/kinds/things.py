@@ -64,7 +64,7 @@ def concept_images(folder: Path, concepts: Sequence[Concept]) -> list[Source]:
     Raises StoreError that names the first five concepts without an image, or images without a concept.
     """
     place: Mapping[str, int] = {concept.name: i for i, concept in enumerate(concepts)}
-    images = {source.name: source for source in flat_folder(folder, "none", None, 0)}
+    images = {source.name: source for source in flat_folder(folder)}
     for only, what in (
         (sorted(set(place) - set(images)), "concepts have no image"),
         (sorted(set(images) - set(place)), "images are of no concept"),
@@ -86,14 +86,14 @@ def rows(dataset: Dataset, supplied: Supplied) -> Listing:
         words = [
             Stimulus(each.name, each.name, i, each.word, each.description, path.name) for i, each in enumerate(concepts)
         ]
-        return Listing(len(words), words)
+        return Listing([word.name for word in words], words)
     root, by_name = Path(dataset.path), {concept.name: concept for concept in concepts}
     read = partial(square, dataset)
     pictures = [
         of_file(source, root, read, by_name[source.name].word, by_name[source.name].description)
         for source in concept_images(root, concepts)
     ]
-    return Listing(len(pictures), pictures)
+    return Listing([picture.name for picture in pictures], pictures)
 
 
 def _has_images(dataset: Dataset) -> bool:

@@ -14,7 +14,7 @@ from diffalign.stimuli.kinds.declaration import DatasetKind, Listing, Supplied, 
 
 
 def rows(dataset: Dataset, supplied: Supplied) -> Listing:
-    """Every clean image, or a sample. Raises ImageError as `flat_folder`; a picture of another size raises it when it
+    """Every clean image. Raises ImageError as `flat_folder`; a picture of another size raises it when it
     is read.
     """
     root = Path(str(dataset.path))
@@ -25,7 +25,9 @@ def rows(dataset: Dataset, supplied: Supplied) -> Listing:
         squares.check_square(image, dataset.size, path)
         return image, notes
 
-    return of_files(flat_folder(root / CLEAN, dataset.labels, dataset.sample, supplied.seed), root, read)
+    return of_files(flat_folder(root / CLEAN, dataset.labels), root, read)
 
 
-KIND = DatasetKind(rows, frozenset({"path", "sample", "labels"}), needs=frozenset({"path"}), has_transformed=True)
+KIND = DatasetKind(
+    rows, frozenset({"path", "sample", "split", "labels"}), needs=frozenset({"path"}), has_transformed=True
+)

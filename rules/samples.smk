@@ -1,0 +1,129 @@
+# Inputs: checkpoints of class-conditional models and their autoencoders, latents and features of held-out images.
+# Outputs: samples of every class, their quality beside held-out images, a table of it, and sheets of samples.
+
+
+rule samples_recipe:
+    output:
+        paths.SAMPLES_RECIPE,
+    log:
+        paths.log("samples_recipe", "model"),
+    wildcard_constraints:
+        model=PLAN.samples.checkpoints,
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    params:
+        content=PLAN.samples.recipe,
+    script:
+        "../workflow_scripts/recipe.py"
+
+
+rule samples:
+    input:
+        unpack(PLAN.samples.inputs),
+        recipe=paths.SAMPLES_RECIPE,
+        dataset=paths.fill(paths.DATASET_RECORD, condition=CLEAN),
+        manifest=paths.fill(paths.MANIFEST, condition=CLEAN),
+    output:
+        samples=f"{paths.SAMPLES}.safetensors",
+        recipe=f"{paths.SAMPLES}.json",
+    log:
+        paths.log("samples", "dataset", "model"),
+    wildcard_constraints:
+        model=PLAN.samples.checkpoints,
+    conda:
+        "../envs/models.yaml"
+    threads: 4
+    resources:
+        gpu=1,
+        device=STUDY.compute.device,
+        batch_size=PLAN.samples.batch_size,
+        mem_mb=memory(16000),
+        runtime=720,
+    script:
+        "../workflow_scripts/samples.py"
+
+
+rule sample_quality:
+    input:
+        unpack(PLAN.samples.quality_inputs),
+        samples=f"{paths.SAMPLES}.safetensors",
+        manifest=paths.fill(paths.MANIFEST, condition=CLEAN),
+    output:
+        tsv=f"{paths.SAMPLE_QUALITY}.tsv",
+        parquet=f"{paths.SAMPLE_QUALITY}.parquet",
+        recipe=f"{paths.SAMPLE_QUALITY}.json",
+    log:
+        paths.log("sample_quality", "dataset", "model"),
+    wildcard_constraints:
+        model=PLAN.samples.checkpoints,
+    conda:
+        "../envs/models.yaml"
+    threads: 4
+    resources:
+        gpu=1,
+        device=STUDY.compute.device,
+        batch_size=STUDY.compute.batch_size,
+        workers=STUDY.compute.workers,
+        mem_mb=memory(8000),
+        runtime=240,
+    params:
+        classifier_layer=PLAN.samples.reader_layer("classifier"),
+        features_layer=PLAN.samples.reader_layer("features"),
+        k=STUDY.samples.neighbors,
+        seed=STUDY.seed,
+        code=PLAN.samples.quality_code,
+    script:
+        "../workflow_scripts/sample_quality.py"
+
+
+rule sample_quality_table:
+    input:
+        measured=PLAN.samples.measured(),
+        given=PLAN.samples.given_table(),
+    output:
+        **table("sample_quality", "quality of samples"),
+    log:
+        paths.log("sample_quality_table"),
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=30,
+    params:
+        **PLAN.samples.table(),
+        code=PLAN.code("sample_quality_table.py"),
+    script:
+        "../workflow_scripts/sample_quality_table.py"
+
+
+rule sample_sheet_figure:
+    input:
+        unpack(PLAN.samples.sheet_inputs),
+        manifest=paths.fill(paths.MANIFEST, condition=CLEAN),
+        images=paths.fill(paths.PICTURES, condition=CLEAN),
+    output:
+        figure(
+            paths.fill(paths.SAMPLE_SHEET, condition=CLEAN),
+            caption="sample_sheet",
+            category="Samples",
+            subcategory="{dataset}",
+            model="{model}",
+        ),
+    log:
+        paths.log("sample_sheet_figure", "dataset", "model"),
+    wildcard_constraints:
+        model=PLAN.samples.models,
+    # files of samples are read by torch
+    conda:
+        "../envs/models.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=30,
+    params:
+        miniature=PLAN.samples.miniature,
+        code=PLAN.code("sample_sheet_figure.py"),
+    script:
+        "../workflow_scripts/sample_sheet_figure.py"

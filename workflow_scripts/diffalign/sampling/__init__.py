@@ -1,0 +1,1 @@
+"""Images of diffusion models: integration from noise to latents, guidance, class-conditional samples."""
