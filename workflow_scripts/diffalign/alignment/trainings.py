@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.alignment.intervals import around, jackknife
+from diffalign.alignment.intervals import jackknife, of_mean
 from diffalign.randomness import keyed
 
 Array = NDArray[np.float64]
@@ -42,11 +42,7 @@ def mean_over_trainings(values: NDArray[np.floating]) -> Mean:
     """The mean of one value a training, (T,), ± t_{T-1} sd / √T. Raises ValueError for no or undefined values."""
     if not len(values) or not np.isfinite(values).all():
         raise ValueError(f"a mean over trainings needs finite values, got {list(map(float, values))}")
-    mean = np.float64(values.mean())
-    if len(values) == 1:
-        return Mean(float(mean), math.nan, math.nan, 1)
-    error = np.asarray(values.std(ddof=1) / math.sqrt(len(values)))
-    interval = around(np.asarray(mean), error, len(values) - 1)
+    mean, interval = of_mean(values.astype(np.float64))
     return Mean(float(mean), float(interval.low), float(interval.high), len(values))
 
 
