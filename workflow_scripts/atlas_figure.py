@@ -73,7 +73,7 @@ def _maps(
     given = _all_controls(shares)
     values = _grid(shares[shares["given"] == given], "share", levels).to_numpy()
     image = maps.color_map_of(panels[2], np.clip(values, 0, None), (0, 1), style.SCORES, origin="lower", aspect="auto")
-    panels[2].set_title("share beyond controls; grey: undefined")
+    panels[2].set_title("share beyond all controls")
     maps.color_bar(image, panels[2], 1.7)
     for i, axes in enumerate(panels):
         _level_ticks(axes, levels)
