@@ -72,7 +72,7 @@ def catalogue() -> dict[str, Any]:
 
 
 def demo_config() -> dict[str, Any]:
-    """config.yaml under the demo profile, merged as Snakemake merges it."""
+    """config.yaml under the miniatures of the demo, without its digits study, merged as Snakemake merges them."""
     return copy.deepcopy(_demo_config())
 
 

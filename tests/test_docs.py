@@ -2,6 +2,7 @@
 
 import copy
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -57,8 +58,11 @@ def test_the_picture_of_the_rules_is_the_graph(tmp_path: Path) -> None:
         labels = dict(re.findall(r'(\d+)\[label = "(\w+)"', dot))
         return {(labels[a], labels[b]) for a, b in re.findall(r"(\d+) -> (\d+)", dot)}
 
-    four = re.findall(r"'(.*?)'", re.search(r"^FOUR_MODELS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1])
-    now = edges(snakemake(tmp_path, "--profile", "profiles/demo", "--rulegraph", "--config", *four).output)
+    said = subprocess.run(
+        ["make", "--dry-run", "--always-make", "rulegraph"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    (command,) = re.findall(r"^\.venv/bin/snakemake (.* --rulegraph .*) 2>", said.stdout, re.MULTILINE | re.DOTALL)
+    now = edges(snakemake(tmp_path, *shlex.split(command.replace("\\\n", " "))).output)
     assert len(now) > 20
     assert now == edges((ROOT / "docs" / "rulegraph.dot").read_text()), "run `make rulegraph`"
     # graphviz writes each edge into the picture as a title

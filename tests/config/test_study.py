@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, catalogue, demo_config, merge
+from conftest import ROOT, catalogue, demo_config, merge, read_yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,26 +30,42 @@ def mistakes(overlay: dict[str, Any]) -> str:
     return "\n".join(caught.value.mistakes)
 
 
-@pytest.mark.parametrize("profile", [None, "demo", "slurm"])
-def test_the_shipped_configurations_are_valid(profile: str | None) -> None:
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    if profile:
-        merge(config, yaml.safe_load((ROOT / "profiles" / profile / "study.yaml").read_text()))
+def of_profile(name: str) -> list[str]:
+    """The files of configuration that a profile reads, in order."""
+    files: list[str] = read_yaml(ROOT / "profiles" / name / "config.yaml").get("configfile", ["config.yaml"])
+    return files
+
+
+@pytest.mark.parametrize(
+    "files",
+    [*map(of_profile, ("demo", "local", "slurm")), ["config.yaml", "profiles/digits/study.yaml"]],
+    ids=("demo", "local", "slurm", "digits"),
+)
+def test_the_shipped_configurations_are_valid(files: list[str]) -> None:
+    config: dict[str, Any] = {}
+    for file in files:
+        merge(config, read_yaml(ROOT / file))
     loaded = study.load(config, catalogue(), all_families(), METRICS)
-    assert len(loaded.pairs) == (11 if profile == "demo" else 6)
+    assert len(loaded.pairs) == (3 if "profiles/demo/study.yaml" in files else 6)
     assert loaded.layer("sd3") == "b8"
     assert loaded.bundle("sd3_b8") == "sd3-t0.5"
 
 
-def test_the_demo_changes_only_weights_data_sets_and_sizes() -> None:
-    overlay = yaml.safe_load((ROOT / "profiles" / "demo" / "study.yaml").read_text())
-    assert set(overlay) == {"defaults", "models", "study", "se_cknna", "latents", "compute"}
-    assert set(overlay["se_cknna"]) == {"pairs"}
+def test_the_demo_is_the_digits_study_and_miniatures_that_change_only_weights_data_sets_and_sizes() -> None:
+    assert of_profile("demo") == ["config.yaml", "profiles/digits/study.yaml", "profiles/demo/study.yaml"]
+    overlay = read_yaml(ROOT / "profiles" / "demo" / "study.yaml")
+    assert set(overlay) == {"defaults", "models", "study", "alignment", "latents", "compute"}
+    assert set(overlay["alignment"]) == {"metrics"}
     assert set(overlay["study"]) == {"datasets", "models", "pairs"}
     assert set(overlay["models"]) == {"pixels", "colors", "minilm"}
     for entry in overlay["models"].values():
         assert set(entry) <= {"weights", "input"}
         assert set(entry.get("input", {})) <= {"size"}
+    # the digits study has models and images of its own, and changes none that others use
+    digits = read_yaml(ROOT / "profiles" / "digits" / "study.yaml")
+    assert set(digits) == {"datasets", "models", "samples", "through_training", "atlas"}
+    assert not set(digits["models"]) & set(catalogue())
+    assert not set(digits["datasets"]) & set(read_yaml(ROOT / "config.yaml")["datasets"])
 
 
 def test_models_of_one_side_are_paired_with_those_of_the_other_alone() -> None:

@@ -94,11 +94,15 @@ def test_the_whole_study_can_be_planned_under_every_profile(profile: str, tmp_pa
     planned = snakemake(tmp_path, "--profile", f"profiles/{profile}", "-n")
     assert planned.code == 0, planned.output
     jobs = planned.jobs()
-    # the demo has eleven models, two of them without a miniature, the autoencoders of two and the class tokens of one
-    pairs, models, checkpoints = (11, 12, 12) if profile == "demo" else (6, 4, 5)
+    demo = profile == "demo"
+    # the demo has four miniatures and the autoencoder of one, six trained transformers and their classifier, and pixels
+    pairs, models, checkpoints = (3, 12, 5) if demo else (6, 4, 5)
     assert jobs["align_layers"] == jobs["layer_maps_figure"] == jobs["depth_curves_figure"] == pairs
     assert len([rule for rule in jobs if rule.startswith("extract_")]) == models
-    assert jobs["miniature_weights" if profile == "demo" else "weights"] == checkpoints
+    assert jobs["miniature_weights" if demo else "weights"] == checkpoints
+    # an autoencoder, too, is trained, and only other jobs read it
+    assert len([rule for rule in jobs if rule.startswith("train_")]) == (8 if demo else 0)
+    assert jobs.get("findings") == (1 if demo else None)
 
 
 @pytest.mark.parametrize("target", ["demo", "demo-all"])
