@@ -10,7 +10,7 @@ from snakemake.settings.types import ConfigSettings, OutputSettings, Quietness, 
 
 @cache
 def outputs(*configfiles: Path) -> dict[str, tuple[str, ...]]:
-    """Rule -> the patterns of its outputs, under config.yaml and the miniatures of the demo, or other files of configuration."""
+    """Rule -> the patterns of its outputs, under config.yaml and the miniatures of the demo, or files given here."""
     files = configfiles or (ROOT / "config.yaml", ROOT / "profiles" / "demo" / "study.yaml")
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
         workflow = api.workflow(

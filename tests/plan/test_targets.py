@@ -131,17 +131,52 @@ WORDS = {
     "file": "features.pt",
     "part": "0",
     "parts": "2",
+    "loss": "flow_matching",
 }
 # where another word than the usual one is a file of the rule
 WORDS_OF = {
-    "latents": {"model": "sd3vae"},
+    "latents": {"model": "sdvae"},
     "import_latents": {"model": "sd3vae"},
+    "named_texts": {"dataset": "words"},
     **{key: {"model": "sit"} for key in ("samples_recipe", "samples", "sample_quality", "sample_sheet_figure")},
     "odd_one_out": {"dataset": "things"},
     "human_choices": {"dataset": "things"},
     "concepts": {"dataset": "things"},
     "text_features": {"bundle": "sd1-textlast-caption"},
+    "merge_features_own_vae": {"bundle": "own.vae@20"},
+    **{key: {"dataset": "held"} for key in ("training_maps_figure", "through_training_figure")},
+    **{key: {"dataset": "held", "a": "own.sit"} for key in ("atlas", "atlas_figure")},
 }
+
+
+def test_every_rule_has_a_file_in_the_study_that_says_so() -> None:
+    # (?!) is the constraint of a wildcard that has no word
+    assert [name for name, files in outputs(*EVERY_RULE).items() if any(",(?!)}" in file for file in files)] == []
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("results/training/own.sti/losses.tsv", "unknown folder 'own.sti'; did you mean 'own.sit'?"),
+        ("results/training/own.sit/loses.tsv", "unknown file 'loses'; did you mean 'losses'?"),
+        ("results/training/own.sit/11/weights.json", "unknown folder '11'; allowed: 0, 10, 20"),
+        ("results/figures/training/flow_matchign.png", "unknown loss 'flow_matchign'; did you mean 'flow_matching'?"),
+        ("resources/weights/own.sit-untrained/weights.json", "lie beside results/training/own.sit/{step}/weights.json"),
+        ("resources/weights/own.vit/weights.json", "own.vit is trained here"),
+        ("results/features/held/clean/own.sit-untrained/b1.pt", "is its first checkpoint; write own.sit@0"),
+        (
+            "results/features/held/clean/own.sit@11-t0.3-uncond/b1.pt",
+            "own.sit has no checkpoint of step '11'; it has 0",
+        ),
+        ("results/atlas/held/clean/own.sti/scores.tsv", "unknown model 'own.sti'; did you mean 'own.sit'?"),
+        ("results/figures/held/clean/atlas/cknaa/own.sit.png", "unknown metric 'cknaa'; did you mean 'cknna'?"),
+        ("results/figures/held/clean/atlas/cknna/own.sit.jpg", "results/figures/{dataset}/{condition}/atlas/{metric}/"),
+        ("results/finding.txt", "did you mean 'findings'?"),
+    ],
+)
+def test_the_unknown_word_of_a_trained_model_is_named(target: str, message: str) -> None:
+    patterns = [pattern for files in outputs(*EVERY_RULE).values() for pattern in files]
+    assert message in targets.explain(target, patterns, load(read_yaml(MORE)), METRICS)
 
 
 def misspelt(word: str) -> str:

@@ -10,6 +10,7 @@ from diffalign import names
 from diffalign.conditions import is_condition
 from diffalign.config.study import Study
 from diffalign.names import UnknownName
+from diffalign.plan import paths
 from diffalign.plan.stage import Wildcards
 from diffalign.specs import LABEL_CONDITIONINGS, TEXTS_OF_IMAGES
 
@@ -122,8 +123,13 @@ def _check(wildcard: str, value: str, pattern: Words, words: Words, study: Study
         "model": _models(pattern, study),
         "combined": ("combination", study.human.combined),
         "triplets": ("triplets", things.triplets if things else ()),
+        "loss": ("loss", [model.training.loss for model in study.models.values() if model.training is not None]),
         "conditioning": ("text", TEXTS_OF_IMAGES),
     }
+    trained = study.models.get(names.model_word(value)) if pattern[1] == "weights" else None
+    if trained is not None and trained.training is not None:
+        record = paths.fill(paths.TRAINED_RECORD, model=trained.name)
+        raise UnknownName(f"{trained.name} is trained here, so its checkpoints lie beside {record}")
     if wildcard == "model" and value not in known["model"][1]:
         word, step = names.split_checkpoint(value)
         if step is None or word not in study.models:
@@ -216,7 +222,8 @@ def _kind(words: Words, depth: int) -> str:
     if depth == 1:
         return "metric or stage" if words[0] == "results" else "kind of resource"
     named = {"tables": "table", "figures": "figure"}
-    return "layout" if (stage, depth) == ("export", 2) else named.get(stage, "folder")
+    other = "file" if depth == len(words) - 1 else "folder"
+    return "layout" if (stage, depth) == ("export", 2) else named.get(stage, other)
 
 
 def _no_file(target: str, patterns: Sequence[Words], words: Words, study: Study) -> str:
@@ -231,6 +238,6 @@ def _no_file(target: str, patterns: Sequence[Words], words: Words, study: Study)
         return next(wrong, len(words))
 
     nearest = sorted(patterns, key=lambda pattern: (-agreeing(pattern), _cost(pattern, words, study)))
-    forms = list(dict.fromkeys("/".join(each).replace("{metric}/", f"{stage}/", 1) for each in nearest))
+    forms = list(dict.fromkeys(re.sub(r"^(\w+)/\{metric\}/", rf"\1/{stage}/", "/".join(each)) for each in nearest))
     listed = " or ".join(forms[:4]) + (" or others" if len(forms) > 4 else "")
     return f"'{target}' is no file of this workflow; files of this stage are {listed}"

@@ -47,7 +47,9 @@ class Weights(Stage):
 
     def untrained_models(self, written: bool) -> str:
         """Pattern of the models whose untrained twins are written here, or whose configuration is fetched."""
-        kinds = {name: self.plan.families[model.family].untrained for name, model in self.study.models.items()}
+        # the twin of a model that is trained here is its first checkpoint
+        others = {name: model for name, model in self.study.models.items() if model.training is None}
+        kinds = {name: self.plan.families[model.family].untrained for name, model in others.items()}
         return any_or_none(name for name, kind in kinds.items() if kind and (kind == "architecture") == written)
 
     def files(self, bundle: str) -> dict[str, str]:
