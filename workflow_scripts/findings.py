@@ -23,6 +23,7 @@ COLUMNS = {
 }
 # the level of a p-value at which a negative control is at chance
 _ALPHA = 0.05
+_LINEAR = "unbiased_cka"
 
 
 @dataclass(frozen=True)
@@ -75,45 +76,50 @@ def _of_trainings(sources: Sources, metrics: Sequence[str], reference: str) -> I
         of_measure = steps[steps["measure"] == measure]
         for recipe, rows in of_measure.groupby("recipe", sort=False):
             yield _gain(str(recipe), measure, rows, reference)
-        for row in contrasts[contrasts["measure"] == measure].to_dict("records"):
-            if row["step"] == contrasts["step"].max():
-                yield _contrast(row)
+        for _, rows in contrasts[contrasts["measure"] == measure].groupby(["recipe", "other"], sort=False):
+            yield _contrast(rows.loc[rows["step"].idxmax()])
     for row in correlations.to_dict("records"):
         yield _correlation(row)
 
 
 def _gain(recipe: str, measure: str, rows: pd.DataFrame, reference: str) -> Finding:
+    """What a recipe gains from step 0 to its last step; what it has at its last step, where step 0 is not measured."""
     ordered = rows.sort_values("step")
     first, last = ordered.iloc[0], ordered.iloc[-1]
-    change = direction(last["gain_low"], last["gain_high"], ("rises", "falls", "is not shown to change"))
     what = f"alignment with {reference} ({measure})" if last["quantity"] == "alignment" else named(measure)
+    over = counted(last["trainings"], "training")
+    if math.isnan(last["gain"]):
+        sentence = (
+            f"{recipe}: {what} is {last['mean']:.3f} {interval(last['low'], last['high'])} at step {last['step']} over "
+            f"{over}; step 0 is not among its checkpoints, so nothing is said of its gain."
+        )
+        return Finding("last step", measure, last["mean"], last["low"], last["high"], over, sentence)
+    change = direction(last["gain_low"], last["gain_high"], ("rises", "falls", "is not shown to change"))
     sentence = (
         f"{recipe}: {what} {change} from {first['mean']:.3f} at step {first['step']} to {last['mean']:.3f} at step "
-        f"{last['step']}: {signed(last['gain'])} {interval(last['gain_low'], last['gain_high'])} over "
-        f"{last['trainings']} trainings."
+        f"{last['step']}: {signed(last['gain'])} {interval(last['gain_low'], last['gain_high'])} over {over}."
     )
-    over = f"{last['trainings']} trainings"
     return Finding("training", measure, last["gain"], last["gain_low"], last["gain_high"], over, sentence)
 
 
-def _contrast(row: Mapping[Any, Any]) -> Finding:
+def _contrast(row: "pd.Series[Any]") -> Finding:
     change = direction(row["low"], row["high"], ("raises", "lowers", "is not shown to change"))
     what = f"alignment ({row['measure']})" if row["quantity"] == "alignment" else named(row["measure"])
+    over = f"{counted(row['trainings'], 'pair')} of trainings"
     sentence = (
         f"{row['recipe']} beside {row['other']} {change} {what} at step {row['step']}: {signed(row['difference'])} "
-        f"{interval(row['low'], row['high'])} over {row['trainings']} pairs of trainings with one seed."
+        f"{interval(row['low'], row['high'])} over {over} with one seed."
     )
-    over = f"{row['trainings']} pairs of trainings"
     return Finding("recipes", row["measure"], row["difference"], row["low"], row["high"], over, sentence)
 
 
 def _correlation(row: Mapping[Any, Any]) -> Finding:
+    both = f"At the same step, alignment ({row['metric']}) and {named(row['measure'])} have"
+    over = counted(row["trainings"], "training")
     bounds = "" if math.isnan(row["low"]) else f" {interval(row['low'], row['high'])}"
-    sentence = (
-        f"At the same step, alignment ({row['metric']}) and {named(row['measure'])} have the rank correlation "
-        f"{signed(row['rho'])}{bounds} over {row['trainings']} trainings, p = {row['p']:.2g}."
-    )
-    over = f"{row['trainings']} trainings"
+    sentence = f"{both} the rank correlation {signed(row['rho'])}{bounds} over {over}, p = {row['p']:.2g}."
+    if math.isnan(row["rho"]):
+        sentence = f"{both} no rank correlation, because one of them is the same in all of {over}."
     return Finding("quality", f"{row['metric']}, {row['measure']}", row["rho"], row["low"], row["high"], over, sentence)
 
 
@@ -121,11 +127,14 @@ def _of_atlases(atlases: Sequence[tuple[Path, Path]], metrics: Sequence[str]) ->
     for scores_path, beyond_path in atlases:
         scores, beyond = (pd.read_csv(path, sep="\t") for path in (scores_path, beyond_path))
         for metric in metrics:
-            yield from _of_atlas(scores[scores["metric"] == metric], beyond, metric)
+            yield from _of_atlas(scores[scores["metric"] == metric], metric)
+            # a share is of linear covariance, so it is told where the metric of that is highest
+            if metric == (_LINEAR if _LINEAR in metrics else metrics[0]):
+                yield from _beyond(scores[scores["metric"] == metric], beyond)
 
 
-def _of_atlas(scores: pd.DataFrame, beyond: pd.DataFrame, metric: str) -> Iterator[Finding]:
-    """The maximum of a model, the twin at the same place, what is left beyond controls, and the floor of pure noise."""
+def _of_atlas(scores: pd.DataFrame, metric: str) -> Iterator[Finding]:
+    """The maximum of a model, the twin at the same place, and the floor of pure noise."""
     trained = scores[scores["source"] == "trained"]
     chosen = trained[trained["chosen"]]
     if chosen.empty:
@@ -148,8 +157,7 @@ def _of_atlas(scores: pd.DataFrame, beyond: pd.DataFrame, metric: str) -> Iterat
         f"half of the images; on the other it is {best['second_half']:.3f} {interval(low, high)} over {images}, of the "
         f"untrained twin there {twin['second_half']:.3f}.",
     )
-    yield from _beyond(best, beyond)
-    floor = trained[trained["level"] == 1]
+    floor = trained[(trained["level"] == 1) & trained["maximum_p"].notna()]
     if len(floor):
         p = float(floor["maximum_p"].iloc[0])
         verdict = "at chance, as it must" if p > _ALPHA else "above chance: noise is shared, or the null is wrong"
@@ -165,23 +173,23 @@ def _of_atlas(scores: pd.DataFrame, beyond: pd.DataFrame, metric: str) -> Iterat
         )
 
 
-def _beyond(best: "pd.Series[Any]", beyond: pd.DataFrame) -> Iterator[Finding]:
-    place = beyond[(beyond["level"] == best["level"]) & (beyond["layer"] == best["layer"])]
-    if best["metric"] != "unbiased_cka" or place.empty:
+def _beyond(scores: pd.DataFrame, beyond: pd.DataFrame) -> Iterator[Finding]:
+    """What is left beyond all controls at the maximum of a model."""
+    chosen = scores[(scores["source"] == "trained") & scores["chosen"]]
+    if chosen.empty:
         return
+    best = chosen.iloc[0]
+    place = beyond[(beyond["level"] == best["level"]) & (beyond["layer"] == best["layer"])]
     row = place.loc[place["given"].str.count(r"\+").idxmax()]
-    shown = direction(row["share_low"], row["share_high"], ("is left", "is left, negative,", "is not shown to be left"))
-    yield Finding(
-        "controls",
-        "share beyond controls",
-        row["share"],
-        row["share_low"],
-        row["share_high"],
-        f"{row['n']} images",
-        f"{best['model']}: of the covariance shared there, {row['share']:.3f} "
-        f"{interval(row['share_low'], row['share_high'])} over {row['n']} images {shown} beyond "
-        f"{' + '.join(row['given'].split('+'))}.",
-    )
+    low, high, images = row["share_low"], row["share_high"], f"{row['n']} images"
+    where = f"{best['model']}, {best['layer']}, t = {best['level']:g}"
+    if math.isnan(row["share"]):
+        sentence = f"{where}: no covariance is shown to be shared over {images}, so there is no share of it"
+    else:
+        shown = direction(low, high, ("is left", "is left, negative,", "is not shown to be left"))
+        sentence = f"{where}: of the shared covariance, {row['share']:.3f} {interval(low, high)} over {images} {shown}"
+    sentence = f"{sentence} beyond {' + '.join(row['given'].split('+'))}."
+    yield Finding("controls", "share beyond controls", row["share"], low, high, images, sentence)
 
 
 def direction(low: float, high: float, words: tuple[str, str, str]) -> str:
@@ -192,6 +200,11 @@ def direction(low: float, high: float, words: tuple[str, str, str]) -> str:
 def interval(low: float, high: float) -> str:
     """``[0.012, 0.034]``, or that there is none."""
     return "(no interval)" if math.isnan(low) else f"[{low:.3f}, {high:.3f}]"
+
+
+def counted(count: int, word: str) -> str:
+    """``1 training``, ``3 trainings``."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def signed(value: float) -> str:

@@ -1,0 +1,272 @@
+"""Findings: the sentences that small tables made by hand must give, word by word."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from diffalign.io import tables
+from findings import Sources, direction, findings
+from through_training_table import CONTRASTS, CORRELATIONS, STEPS
+
+NAN = math.nan
+SIT, REPA = "SiT", "SiT + REPA"
+
+
+def step(step: int, mean: float, gain: tuple[float, float, float], **changes: Any) -> dict[str, Any]:
+    """A row of the means over trainings: by default of unbiased CKA over three trainings of SiT."""
+    known = {"recipe": SIT, "quantity": "alignment", "measure": "unbiased_cka", "trainings": 3}
+    bounds = {"low": mean - 0.02, "high": mean + 0.02}
+    gains = dict(zip(("gain", "gain_low", "gain_high"), gain, strict=True))
+    return {**known, "step": step, "mean": mean, **bounds, **gains, **changes}
+
+
+def contrast(step: int, difference: float, low: float, high: float, **changes: Any) -> dict[str, Any]:
+    known = {"recipe": REPA, "other": SIT, "quantity": "alignment", "measure": "unbiased_cka", "trainings": 3}
+    return {**known, "step": step, "difference": difference, "low": low, "high": high, **changes}
+
+
+def correlation(rho: float, p: float, low: float, high: float) -> dict[str, Any]:
+    known = {"metric": "unbiased_cka", "measure": "share_of_class", "trainings": 6, "steps": 3}
+    return {**known, "rho": rho, "p": p, "low": low, "high": high}
+
+
+def score(source: str, level: float, layer: str, second_half: float, **changes: Any) -> dict[str, Any]:
+    """A row of an atlas, with the columns that findings read."""
+    known = {"model": "digits.sit", "metric": "unbiased_cka", "second_half_error": 0.01, "n": 1000}
+    more = {"n_second_half": 500, "chosen": False, "maximum_p": 0.005}
+    return {**known, **more, "source": source, "level": level, "layer": layer, "second_half": second_half, **changes}
+
+
+def share(given: str, value: float, low: float, high: float, layer: str = "b3", level: float = 0.3) -> dict[str, Any]:
+    bounds = {"share": value, "share_low": low, "share_high": high}
+    return {"model": "digits.sit", "level": level, "layer": layer, "given": given, **bounds, "n": 1000}
+
+
+# the maximum at b3 and t = 0.3, and pure noise
+SCORES = (
+    score("trained", 0.3, "b2", 0.25),
+    score("trained", 0.3, "b3", 0.30, chosen=True),
+    score("trained", 1.0, "b3", 0.001, maximum_p=0.43),
+    score("untrained", 0.3, "b2", 0.05),
+    score("untrained", 0.3, "b3", 0.04, chosen=True),
+    score("labels", NAN, "labels", 0.6, chosen=True),
+)
+SHARES = (
+    share("labels+pixels_p8+untrained", 0.52, 0.45, 0.59),
+    share("labels", 0.7, 0.6, 0.8),
+    share("pixels_p8", 0.9, 0.8, 1.0),
+    share("labels+pixels_p8+untrained", 0.1, 0.0, 0.2, layer="b2"),
+    share("labels+pixels_p8+untrained", 0.2, 0.1, 0.3, level=1.0),
+)
+
+
+def of_trainings(
+    folder: Path,
+    steps: Sequence[Mapping[str, Any]] = (),
+    contrasts: Sequence[Mapping[str, Any]] = (),
+    correlations: Sequence[Mapping[str, Any]] = (),
+    metrics: Sequence[str] = ("unbiased_cka",),
+) -> pd.DataFrame:
+    given = {"steps": (steps, STEPS), "contrasts": (contrasts, CONTRASTS), "correlations": (correlations, CORRELATIONS)}
+    for name, (rows, columns) in given.items():
+        tables.write_tsv(tables.frame(rows, columns), folder / f"{name}.tsv")
+    return found(folder, Sources([], **{name: folder / f"{name}.tsv" for name in given}), metrics)
+
+
+def of_atlas(
+    folder: Path,
+    scores: Sequence[Mapping[str, Any]] = SCORES,
+    shares: Sequence[Mapping[str, Any]] = SHARES,
+    metrics: Sequence[str] = ("unbiased_cka",),
+) -> pd.DataFrame:
+    files = folder / "scores.tsv", folder / "beyond.tsv"
+    for rows, file in zip((scores, shares), files, strict=True):
+        tables.write_tsv(pd.DataFrame(rows), file)
+    return found(folder, Sources([files]), metrics)
+
+
+def found(folder: Path, sources: Sources, metrics: Sequence[str]) -> pd.DataFrame:
+    """The table of findings, whose sentences are the lines of the text."""
+    outputs = folder / "findings.tsv", folder / "findings.parquet", folder / "findings.txt"
+    findings(sources, metrics, "digits.vit_final", outputs)
+    table = pd.read_csv(outputs[0], sep="\t")
+    assert table["sentence"].tolist() == pd.read_parquet(outputs[1])["sentence"].tolist()
+    assert table["sentence"].tolist() == outputs[2].read_text(encoding="utf-8").splitlines()
+    return table
+
+
+def test_a_gain_is_told_with_both_ends_and_its_interval(tmp_path: Path) -> None:
+    # rows in no order: the first and the last step count
+    steps = [step(600, 0.24, (0.19, 0.15, 0.23)), step(0, 0.05, (0, 0, 0)), step(300, 0.3, (0.25, 0.2, 0.3))]
+    (row,) = of_trainings(tmp_path, steps).to_dict("records")
+    assert row["sentence"] == (
+        "SiT: alignment with digits.vit_final (unbiased_cka) rises from 0.050 at step 0 to 0.240 at step 600: +0.190 "
+        "[0.150, 0.230] over 3 trainings."
+    )
+    known = {key: row[key] for key in ("topic", "measure", "value", "low", "high", "over")}
+    assert known == {
+        "topic": "training",
+        "measure": "unbiased_cka",
+        "value": 0.19,
+        "low": 0.15,
+        "high": 0.23,
+        "over": "3 trainings",
+    }
+
+
+@pytest.mark.parametrize(
+    ("gain", "said"),
+    [
+        ((-0.1, -0.15, -0.05), "falls from 0.050 at step 0 to 0.100 at step 600: -0.100 [-0.150, -0.050] over 3"),
+        (
+            (0.1, -0.02, 0.22),
+            "is not shown to change from 0.050 at step 0 to 0.100 at step 600: +0.100 [-0.020, 0.220]",
+        ),
+        ((0.1, NAN, NAN), "is not shown to change from 0.050 at step 0 to 0.100 at step 600: +0.100 (no interval)"),
+    ],
+    ids=("loss", "neither", "no-interval"),
+)
+def test_the_interval_decides_whether_alignment_is_said_to_change(
+    gain: tuple[float, float, float], said: str, tmp_path: Path
+) -> None:
+    table = of_trainings(tmp_path, [step(0, 0.05, (0, 0, 0)), step(600, 0.1, gain)])
+    assert said in table["sentence"].item()
+
+
+def test_without_step_0_no_gain_is_told(tmp_path: Path) -> None:
+    none = (NAN, NAN, NAN)
+    table = of_trainings(tmp_path, [step(100, 0.1, none), step(300, 0.2, none, trainings=1, low=NAN, high=NAN)])
+    assert table["sentence"].item() == (
+        "SiT: alignment with digits.vit_final (unbiased_cka) is 0.200 (no interval) at step 300 over 1 training; step "
+        "0 is not among its checkpoints, so nothing is said of its gain."
+    )
+    assert table["value"].item() == 0.2
+
+
+def test_quality_is_told_by_its_name_after_all_metrics(tmp_path: Path) -> None:
+    gain = (0.5, 0.4, 0.6)
+    quality = {"quantity": "quality", "measure": "share_of_class"}
+    own = {"quantity": "quality", "measure": "FID"}
+    steps = [
+        row
+        for more in (own, quality, {}, {"measure": "cknna"})
+        for row in (step(0, 0.1, (0, 0, 0), **more), step(600, 0.6, gain, **more))
+    ]
+    table = of_trainings(tmp_path, steps, metrics=("cknna", "unbiased_cka"))
+    assert table["measure"].tolist() == ["cknna", "unbiased_cka", "FID", "share_of_class"]
+    assert "SiT: FID rises from 0.100" in table["sentence"][2]
+    assert table["sentence"][3].startswith("SiT: share assigned to own class rises from 0.100 at step 0 to 0.600")
+
+
+def test_recipes_are_compared_at_the_last_step_that_both_have(tmp_path: Path) -> None:
+    contrasts = [
+        contrast(100, 0.4, 0.3, 0.5),
+        contrast(600, 0.031, 0.012, 0.05),
+        contrast(100, -4.0, -5.0, -3.0, quantity="quality", measure="frechet"),
+        contrast(300, -2.0, -4.5, 0.5, quantity="quality", measure="frechet", trainings=1),
+        contrast(100, -0.2, -0.3, -0.1, recipe="SiT + SRA"),
+    ]
+    quality = [step(600, 9.0, (NAN, NAN, NAN), quantity="quality", measure="frechet")]
+    table = of_trainings(tmp_path, quality, contrasts)
+    told = table.loc[table["topic"] == "recipes", "sentence"].tolist()
+    assert told == [
+        "SiT + REPA beside SiT raises alignment (unbiased_cka) at step 600: +0.031 [0.012, 0.050] over 3 pairs of "
+        "trainings with one seed.",
+        "SiT + SRA beside SiT lowers alignment (unbiased_cka) at step 100: -0.200 [-0.300, -0.100] over 3 pairs of "
+        "trainings with one seed.",
+        "SiT + REPA beside SiT is not shown to change Fréchet distance at step 300: -2.000 [-4.500, 0.500] over 1 pair "
+        "of trainings with one seed.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (
+            correlation(0.62, 0.0139, 0.2, 0.9),
+            "have the rank correlation +0.620 [0.200, 0.900] over 6 trainings, p = 0.014.",
+        ),
+        # three trainings have no interval
+        (correlation(-0.5, 0.333, NAN, NAN), "have the rank correlation -0.500 over 6 trainings, p = 0.33."),
+        (
+            correlation(NAN, NAN, NAN, NAN),
+            "have no rank correlation, because one of them is the same in all of 6 trainings.",
+        ),
+    ],
+    ids=("interval", "no-interval", "undefined"),
+)
+def test_alignment_and_quality_at_the_same_step(row: Mapping[str, Any], said: str, tmp_path: Path) -> None:
+    (told,) = of_trainings(tmp_path, correlations=[row])["sentence"]
+    assert told == f"At the same step, alignment (unbiased_cka) and share assigned to own class {said}"
+
+
+def test_an_atlas_tells_its_maximum_the_twin_the_floor_and_the_share(tmp_path: Path) -> None:
+    table = of_atlas(tmp_path)
+    assert table["topic"].tolist() == ["atlas", "floor", "controls"]
+    assert table["sentence"].tolist() == [
+        "digits.sit: alignment (unbiased_cka) is highest at b3, t = 0.3, chosen on one half of the images; on the "
+        "other it is 0.300 [0.280, 0.320] over 500 images, of the untrained twin there 0.040.",
+        "digits.sit: at t = 1, where it sees noise alone, the best layer lies at chance, as it must (unbiased_cka, "
+        "p = 0.43).",
+        "digits.sit, b3, t = 0.3: of the shared covariance, 0.520 [0.450, 0.590] over 1000 images is left beyond "
+        "labels + pixels_p8 + untrained.",
+    ]
+    assert table["value"].tolist() == [0.3, 0.43, 0.52]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        ((0.01, -0.05, 0.07), "0.010 [-0.050, 0.070] over 1000 images is not shown to be left beyond labels."),
+        ((-0.06, -0.09, -0.03), "-0.060 [-0.090, -0.030] over 1000 images is left, negative, beyond labels."),
+        (
+            (NAN, NAN, NAN),
+            "no covariance is shown to be shared over 1000 images, so there is no share of it beyond labels.",
+        ),
+    ],
+    ids=("none", "negative", "undefined"),
+)
+def test_what_is_left_beyond_controls(bounds: tuple[float, float, float], said: str, tmp_path: Path) -> None:
+    told = of_atlas(tmp_path, shares=[share("labels", *bounds)])["sentence"].iloc[-1]
+    assert told.startswith("digits.sit, b3, t = 0.3: ")
+    assert told.endswith(said)
+    assert "nan" not in told
+
+
+def test_a_model_that_sees_something_in_pure_noise_is_told(tmp_path: Path) -> None:
+    scores = [*SCORES[:2], score("trained", 1.0, "b3", 0.2, maximum_p=0.005), *SCORES[3:]]
+    table = of_atlas(tmp_path, scores)
+    told = table.loc[table["topic"] == "floor", "sentence"].item()
+    assert told == (
+        "digits.sit: at t = 1, where it sees noise alone, the best layer lies above chance: noise is shared, or the "
+        "null is wrong (unbiased_cka, p = 0.005)."
+    )
+
+
+def test_a_metric_without_a_null_has_no_floor_and_one_without_an_error_no_interval(tmp_path: Path) -> None:
+    scores = [{**row, "metric": "procrustes", "maximum_p": NAN, "second_half_error": NAN} for row in SCORES]
+    table = of_atlas(tmp_path, scores, metrics=["procrustes"])
+    # a share is of linear covariance, so it is told at the maximum of any metric
+    assert table["topic"].tolist() == ["atlas", "controls"]
+    assert "on the other it is 0.300 (no interval) over 500 images" in table["sentence"][0]
+
+
+def test_the_share_is_told_at_the_maximum_of_unbiased_cka_alone(tmp_path: Path) -> None:
+    other = [{**row, "metric": "cknna", "chosen": row["layer"] != "b3"} for row in SCORES]
+    table = of_atlas(tmp_path, [*SCORES, *other], metrics=["cknna", "unbiased_cka"])
+    assert table["topic"].tolist() == ["atlas", "floor", "atlas", "floor", "controls"]
+    assert "alignment (cknna) is highest at b2, t = 0.3" in table["sentence"][0]
+    assert table["sentence"][4].startswith("digits.sit, b3, t = 0.3: of the shared covariance, 0.520")
+
+
+def test_an_interval_that_touches_zero_shows_nothing() -> None:
+    words = ("up", "down", "nothing")
+    assert [direction(*bounds, words) for bounds in ((0.1, 0.2), (-0.2, -0.1), (0, 0.2), (-0.1, 0), (NAN, NAN))] == [
+        "up",
+        "down",
+        *["nothing"] * 3,
+    ]
