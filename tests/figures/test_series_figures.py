@@ -17,6 +17,7 @@ from atlas_figure import atlas_figure
 from diffalign.io.headers import StoreError
 from diffalign.io.manifest import Image, write_manifest
 from diffalign.io.recipes import Where
+from findings import Sources, findings
 from through_training_figure import through_training_figure
 from through_training_table import through_training_table
 from training_alignment import Checkpoint, training_alignment
@@ -275,6 +276,34 @@ def test_the_atlas_figure(metric: str, written: Mapping[str, Path], tmp_path: Pa
     outputs = [tmp_path / "atlas.png", tmp_path / "atlas.pdf"]
     atlas_figure(written["scores_tsv"], written["beyond_tsv"], metric, outputs)
     check_pictures(outputs)
+
+
+def test_findings_are_read_from_these_tables(
+    trained: Mapping[str, Path], written: Mapping[str, Path], tmp_path: Path
+) -> None:
+    of_trainings = {name: trained[f"{name}_tsv"] for name in ("steps", "contrasts", "correlations")}
+    sources = Sources([(written["scores_tsv"], written["beyond_tsv"])], **of_trainings)
+    outputs = tmp_path / "findings.tsv", tmp_path / "findings.parquet", tmp_path / "findings.txt"
+    findings(sources, METRICS, "digits.vit_final", outputs)
+    table = read(outputs[0])
+    # a gain a recipe, metric and measure of quality, and a contrast a metric and measure; procrustes has no null
+    assert table["topic"].value_counts().to_dict() == {
+        "training": 2 * (len(METRICS) + 1),
+        "recipes": len(METRICS) + 1,
+        "quality": len(METRICS),
+        "atlas": len(METRICS),
+        "floor": len(METRICS) - 1,
+        "controls": 1,
+    }
+    assert not table["sentence"].str.contains("nan").any()
+    steps = read(trained["steps_tsv"])
+    last = steps[(steps["recipe"] == "SiT") & (steps["measure"] == "cknna") & (steps["step"] == STEPS[-1])].iloc[0]
+    told = table[(table["topic"] == "training") & (table["measure"] == "cknna")].iloc[0]
+    assert told[["value", "low", "high"]].tolist() == last[["gain", "gain_low", "gain_high"]].tolist()
+    # planted at b3
+    left = table[table["topic"] == "controls"].iloc[0]
+    assert left["low"] > 0
+    assert "is left beyond labels + pixels_p8 + untrained" in left["sentence"]
 
 
 def test_nothing_depends_on_the_order_of_inputs(inputs: Inputs, written: Mapping[str, Path], tmp_path: Path) -> None:
