@@ -31,7 +31,7 @@ for suffix, checkpoints in {"": None, **PLAN.samples.jobs}.items():
         output:
             **PLAN.samples.outputs(checkpoints),
         log:
-            paths.log("samples", "dataset", suffix or "model").replace("{" + suffix + "}", suffix),
+            paths.fill(paths.log("samples", "dataset", "model"), model=suffix or "{model}"),
         wildcard_constraints:
             model=PLAN.samples.alone,
         conda:
@@ -56,7 +56,7 @@ for suffix, checkpoints in {"": None, **PLAN.samples.jobs}.items():
         output:
             **PLAN.samples.quality_outputs(checkpoints),
         log:
-            paths.log("sample_quality", "dataset", suffix or "model").replace("{" + suffix + "}", suffix),
+            paths.fill(paths.log("sample_quality", "dataset", "model"), model=suffix or "{model}"),
         wildcard_constraints:
             model=PLAN.samples.alone,
         conda:
