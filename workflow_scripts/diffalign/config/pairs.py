@@ -84,8 +84,8 @@ def check(
 ) -> Iterator[str]:
     """Names that parse to nothing, and pairs that stand twice. Names of refused models are passed over.
 
-    declared: names of all models, refused ones too. measures_else: another section measures something, so that pairs may
-    be none.
+    declared: names of all models, refused ones too. measures_else: another section measures something, and there may be
+    no pairs.
     """
     mistakes: list[str] = []
     first: dict[object, str] = {}
