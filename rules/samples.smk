@@ -18,63 +18,65 @@ rule samples_recipe:
         "../workflow_scripts/recipe.py"
 
 
-rule samples:
-    input:
-        unpack(PLAN.samples.inputs),
-        recipe=paths.SAMPLES_RECIPE,
-        dataset=paths.fill(paths.DATASET_RECORD, condition=CLEAN),
-        manifest=paths.fill(paths.MANIFEST, condition=CLEAN),
-    output:
-        samples=f"{paths.SAMPLES}.safetensors",
-        recipe=f"{paths.SAMPLES}.json",
-    log:
-        paths.log("samples", "dataset", "model"),
-    wildcard_constraints:
-        model=PLAN.samples.checkpoints,
-    conda:
-        "../envs/models.yaml"
-    threads: 4
-    resources:
-        gpu=1,
-        device=STUDY.compute.device,
-        batch_size=PLAN.samples.batch_size,
-        mem_mb=memory(16000),
-        runtime=720,
-    script:
-        "../workflow_scripts/samples.py"
+# all checkpoints of a model that is trained here in one job, any other checkpoint in one of its own
+for suffix, checkpoints in {"": None, **PLAN.samples.jobs}.items():
 
+    rule:
+        name:
+            f"samples{suffix and '_'}{suffix}"
+        input:
+            unpack(PLAN.samples.inputs(checkpoints)),
+            dataset=paths.fill(paths.DATASET_RECORD, condition=CLEAN),
+            manifest=paths.fill(paths.MANIFEST, condition=CLEAN),
+        output:
+            **PLAN.samples.outputs(checkpoints),
+        log:
+            paths.log("samples", "dataset", suffix or "model").replace("{" + suffix + "}", suffix),
+        wildcard_constraints:
+            model=PLAN.samples.alone,
+        conda:
+            "../envs/models.yaml"
+        threads: 4
+        resources:
+            gpu=1,
+            device=STUDY.compute.device,
+            batch_size=PLAN.samples.batch_size(checkpoints),
+            mem_mb=memory(16000),
+            runtime=720,
+        script:
+            "../workflow_scripts/samples.py"
 
-rule sample_quality:
-    input:
-        unpack(PLAN.samples.quality_inputs),
-        samples=f"{paths.SAMPLES}.safetensors",
-        manifest=paths.fill(paths.MANIFEST, condition=CLEAN),
-    output:
-        tsv=f"{paths.SAMPLE_QUALITY}.tsv",
-        parquet=f"{paths.SAMPLE_QUALITY}.parquet",
-        recipe=f"{paths.SAMPLE_QUALITY}.json",
-    log:
-        paths.log("sample_quality", "dataset", "model"),
-    wildcard_constraints:
-        model=PLAN.samples.checkpoints,
-    conda:
-        "../envs/models.yaml"
-    threads: 4
-    resources:
-        gpu=1,
-        device=STUDY.compute.device,
-        batch_size=STUDY.compute.batch_size,
-        workers=STUDY.compute.workers,
-        mem_mb=memory(8000),
-        runtime=240,
-    params:
-        classifier_layer=PLAN.samples.reader_layer("classifier"),
-        features_layer=PLAN.samples.reader_layer("features"),
-        k=STUDY.samples.neighbors,
-        seed=STUDY.seed,
-        code=PLAN.samples.quality_code,
-    script:
-        "../workflow_scripts/sample_quality.py"
+    rule:
+        name:
+            f"sample_quality{suffix and '_'}{suffix}"
+        input:
+            unpack(PLAN.samples.quality_inputs),
+            samples=PLAN.samples.outputs(checkpoints)["samples"],
+            manifest=paths.fill(paths.MANIFEST, condition=CLEAN),
+        output:
+            **PLAN.samples.quality_outputs(checkpoints),
+        log:
+            paths.log("sample_quality", "dataset", suffix or "model").replace("{" + suffix + "}", suffix),
+        wildcard_constraints:
+            model=PLAN.samples.alone,
+        conda:
+            "../envs/models.yaml"
+        threads: 4
+        resources:
+            gpu=1,
+            device=STUDY.compute.device,
+            batch_size=STUDY.compute.batch_size,
+            workers=STUDY.compute.workers,
+            mem_mb=memory(8000),
+            runtime=240,
+        params:
+            classifier_layer=PLAN.samples.reader_layer("classifier"),
+            features_layer=PLAN.samples.reader_layer("features"),
+            k=STUDY.samples.neighbors,
+            seed=STUDY.seed,
+            code=PLAN.samples.quality_code,
+        script:
+            "../workflow_scripts/sample_quality.py"
 
 
 rule sample_quality_table:

@@ -171,13 +171,9 @@ if __name__ == "__main__":
             )
             for key in ("classifier", "features")
         }
-        sample_quality(
-            Path(given["samples"]),
-            Path(given["manifest"]),
-            readers["classifier"],
-            readers["features"],
-            params.k,
-            params.seed,
-            {key: Path(path) for key, path in snakemake.output.items()},
-            Compute(resources.device, resources.batch_size, resources.workers),
-        )
+        compute = Compute(resources.device, resources.batch_size, resources.workers)
+        made = snakemake.output
+        for drawn, tsv, parquet, recipe in zip(given["samples"], made.tsv, made.parquet, made.recipes, strict=True):
+            outputs = {"tsv": Path(tsv), "parquet": Path(parquet), "recipe": Path(recipe)}
+            manifest, (classifier, features) = Path(given["manifest"]), readers.values()
+            sample_quality(Path(drawn), manifest, classifier, features, params.k, params.seed, outputs, compute)

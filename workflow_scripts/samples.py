@@ -116,20 +116,17 @@ def _side(encoded: Latents, statistics: Path) -> int:
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "samples"):
         torch.set_num_threads(snakemake.threads)
-        given, resources = snakemake.input, snakemake.resources
-        samples(
-            Path(given.recipe),
-            Path(given.weights),
-            Path(given.record),
-            Path(given.dataset),
-            Path(given.manifest),
-            Autoencoder(
-                Path(given.autoencoder_weights),
-                Path(given.autoencoder_record),
-                [Path(shard) for shard in given.latents],
-                Path(given.statistics),
-            ),
-            Path(snakemake.output.samples),
-            Path(snakemake.output.recipe),
-            Compute(resources.device, resources.batch_size, workers=0),
+        given, made, resources = snakemake.input, snakemake.output, snakemake.resources
+        autoencoder = Autoencoder(
+            Path(given.autoencoder_weights),
+            Path(given.autoencoder_record),
+            [Path(shard) for shard in given.latents],
+            Path(given.statistics),
         )
+        compute = Compute(resources.device, resources.batch_size, workers=0)
+        checkpoints = zip(given.recipes, given.weights, given.records, made.samples, made.recipes, strict=True)
+        for recipe, weights, record, output, output_recipe in checkpoints:
+            samples(
+                *(Path(recipe), Path(weights), Path(record), Path(given.dataset), Path(given.manifest)),
+                *(autoencoder, Path(output), Path(output_recipe), compute),
+            )

@@ -44,6 +44,7 @@ class Figures(Stage):
         return {
             "datasets": list(self.study.study_datasets),
             "k": self.study.alignment.k,
+            "trained": sorted({training.dataset for training in self.plan.training.models.values()}),
             "miniatures": [name for name in models if self.study.is_miniature(name)],
         }
 

@@ -42,6 +42,20 @@ class Samples(Stage):
         """Pattern of their checkpoints."""
         return any_or_none(name for model in self.of_classes.values() for name in model.checkpoints)
 
+    @property
+    def jobs(self) -> dict[str, list[str]]:
+        """Which checkpoints one job samples, by the ending of its rule's name: all of a model that is trained here,
+        whose list is known. Any other stands alone, so that a folder that grows makes nothing again.
+        """
+        trained = {name: model for name, model in self.of_classes.items() if model.training is not None}
+        return {name.replace(".", "_"): list(model.checkpoints) for name, model in trained.items()}
+
+    @property
+    def alone(self) -> str:
+        """Pattern of the checkpoints that a job samples by itself."""
+        models = [model for model in self.of_classes.values() if model.training is None]
+        return any_or_none(name for model in models for name in model.checkpoints)
+
     def asked(self, model: str | None = None) -> list[str]:
         """The checkpoints whose samples the study asks for, of one model in order of steps, or of all models."""
         found: list[str] = []
@@ -71,24 +85,51 @@ class Samples(Stage):
             "code": [self.plan.digest("samples.py", family=family) for family in (model.family, autoencoder.family)],
         }
 
-    def inputs(self, wildcards: Wildcards) -> dict[str, Any]:
-        """Checkpoints of the model and of its autoencoder, and the latents whose statistics undo the normalisation."""
-        model = self.study.checkpoint(wildcards.model)
-        if not self.has_images(wildcards.dataset):
-            raise ValueError(f"the data set '{wildcards.dataset}' has no images, so no samples stand beside it")
-        latents = self.plan.latents.of(str(model.latents), wildcards.dataset, CLEAN)
-        decoder = self.plan.weights.of(self.study.models[str(model.latents)])
-        return {
-            **self.plan.weights.of(model),
-            "autoencoder_weights": decoder["weights"],
-            "autoencoder_record": decoder["record"],
-            "latents": latents["latents"],
-            "statistics": latents["statistics"],
-        }
+    def inputs(self, checkpoints: list[str] | None = None) -> Callable[[Wildcards], dict[str, Any]]:
+        """What samples of these checkpoints of a model, or of that of a target, are made of: recipes, checkpoints, that
+        of the autoencoder, and the latents whose statistics undo the normalisation.
+        """
 
-    def batch_size(self, wildcards: Wildcards) -> int:
+        def inputs(wildcards: Wildcards) -> dict[str, Any]:
+            named = checkpoints or [wildcards.model]
+            models = [self.study.checkpoint(name) for name in named]
+            if not self.has_images(wildcards.dataset):
+                raise ValueError(f"the data set '{wildcards.dataset}' has no images, so no samples stand beside it")
+            autoencoder = str(models[0].latents)
+            latents = self.plan.latents.of(autoencoder, wildcards.dataset, CLEAN)
+            decoder = self.plan.weights.of(self.study.models[autoencoder])
+            files = [self.plan.weights.of(model) for model in models]
+            return {
+                "recipes": [paths.fill(paths.SAMPLES_RECIPE, model=name) for name in named],
+                "weights": [each["weights"] for each in files],
+                "records": [each["record"] for each in files],
+                "autoencoder_weights": decoder["weights"],
+                "autoencoder_record": decoder["record"],
+                "latents": latents["latents"],
+                "statistics": latents["statistics"],
+            }
+
+        return inputs
+
+    def outputs(self, checkpoints: list[str] | None = None) -> dict[str, list[str]]:
+        """Samples of these checkpoints, or of that of a target, and their recipes."""
+        stems = [paths.fill(paths.SAMPLES, model=name) for name in checkpoints or ["{model}"]]
+        return {"samples": [f"{stem}.safetensors" for stem in stems], "recipes": [f"{stem}.json" for stem in stems]}
+
+    def quality_outputs(self, checkpoints: list[str] | None = None) -> dict[str, list[str]]:
+        """Measurements of their quality: tables of both kinds and recipes."""
+        stems = [paths.fill(paths.SAMPLE_QUALITY, model=name) for name in checkpoints or ["{model}"]]
+        endings = {"tsv": "tsv", "parquet": "parquet", "recipes": "json"}
+        return {key: [f"{stem}.{ending}" for stem in stems] for key, ending in endings.items()}
+
+    def batch_size(self, checkpoints: list[str] | None = None) -> Callable[[Wildcards], int]:
         """Samples a forward pass."""
-        return self.study.checkpoint(wildcards.model).batch_size or self.study.compute.batch_size
+
+        def batch_size(wildcards: Wildcards) -> int:
+            model = self.study.checkpoint(checkpoints[0] if checkpoints else wildcards.model)
+            return model.batch_size or self.study.compute.batch_size
+
+        return batch_size
 
     def quality_inputs(self, wildcards: Wildcards) -> dict[str, str]:
         """The models that read samples, each with its features of the held-out images.
