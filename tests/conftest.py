@@ -18,6 +18,7 @@ from filelock import FileLock
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 SMALL = ROOT / "tests" / "small_study.yaml"
+DIGITS = ROOT / "tests" / "digits_study.yaml"
 TREE = ("Snakefile", "config.yaml", "catalogue", "rules", "workflow_scripts", "schemas", "envs", "profiles", "report")
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -38,7 +39,7 @@ def golden(name: str) -> Path:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that run Snakemake are marked, so that numeric tests can run without them."""
     for item in items:
-        if {"finished", "fresh", "copied", "imported"} & set(getattr(item, "fixturenames", ())):
+        if {"finished", "fresh", "copied", "imported", "digits_study"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.workflow)
 
 
@@ -116,13 +117,17 @@ class Run:
 
 @dataclass
 class Workflow:
-    """A copy of the workflow's files and a working directory, so that tests may change both."""
+    """A copy of the workflow's files and a working directory, so that tests may change both.
+
+    studies: what overrides config.yaml, in the copy or, as a full path, anywhere.
+    """
 
     tree: Path
     directory: Path
+    studies: Sequence[str | Path] = ("profiles/demo/study.yaml", SMALL)
 
     def command(self, *arguments: str, overlay: Mapping[str, Any] | None = None, cores: int = 2) -> list[str]:
-        configs = [self.tree / "config.yaml", self.tree / "profiles/demo/study.yaml", SMALL]
+        configs = [self.tree / "config.yaml", *(self.tree / study for study in self.studies)]
         if overlay is not None:
             path = self.directory.parent / f"overlay_{abs(hash(str(overlay)))}.yaml"
             path.write_text(yaml.safe_dump(dict(overlay)))
@@ -164,9 +169,26 @@ def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Workfl
 
     Tests must leave its files as they are; dry runs do.
     """
+    base = _shared_folder(tmp_path_factory, worker_id) / "finished"
+    return _run_once(Workflow(base / "tree", base / "work"))
+
+
+@pytest.fixture(scope="session")
+def digits_study(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Workflow:
+    """The digits study with fewer steps, run to its end once. Tests must leave its files as they are."""
+    base = _shared_folder(tmp_path_factory, worker_id) / "digits_study"
+    return _run_once(Workflow(base / "tree", base / "work", ("profiles/digits/study.yaml", DIGITS)))
+
+
+def _shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all workers of pytest share."""
     own = tmp_path_factory.getbasetemp()
-    base = (own if worker_id == "master" else own.parent) / "finished"
-    workflow = Workflow(base / "tree", base / "work")
+    return own if worker_id == "master" else own.parent
+
+
+def _run_once(workflow: Workflow) -> Workflow:
+    """The workflow, run to its end by the first worker of pytest that needs it."""
+    base = workflow.tree.parent
     with FileLock(f"{base}.lock"):
         if not (base / "done").exists():
             copy_tree(workflow.tree)

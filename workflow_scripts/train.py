@@ -23,7 +23,7 @@ from diffalign.io.token_files import Tokens, read_tokens
 from diffalign.io.training_checkpoints import TrainingFolder
 from diffalign.offenders import first_five
 from diffalign.specs import Compute, Model, Training
-from diffalign.stimuli.labels import class_labels
+from diffalign.stimuli.labels import LabelError, class_labels
 from diffalign.training.batches import Images, held, order_of
 from diffalign.training.objectives import Objective
 from diffalign.training.objectives.alignment import TeacherAlignment
@@ -150,11 +150,15 @@ def train(
 
 
 def _labels(rows: Sequence[Image], classes: int, manifest: Path) -> list[int]:
-    """The class of every image. Raises StoreError where one of the model's classes has no image, LabelError."""
-    labels = class_labels(rows, "label", classes)
+    """The class of every image. Raises StoreError where a class of the model has none; LabelError as `class_labels`."""
+    hint = "num_classes of the architecture must be the number of classes of the data set"
+    try:
+        labels = class_labels(rows, "label", classes)
+    except LabelError as error:
+        raise LabelError(f"{manifest}: {error}; {hint}") from None
     absent = [str(label) for label in sorted(set(range(classes)) - set(labels))]
     if absent:
-        raise StoreError(f"{manifest}: {len(absent)} of {classes} classes have no image: {first_five(absent)}")
+        raise StoreError(f"{manifest}: {len(absent)} of {classes} classes have no image: {first_five(absent)}; {hint}")
     return labels
 
 

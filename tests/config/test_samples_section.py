@@ -10,7 +10,7 @@ from diffalign.models import all_families
 from diffalign.plan import Plan
 
 TRAINED = {
-    "datasets": {"held.out": {"kind": "photographs", "size": 64}},
+    "datasets": {"held.out": {"kind": "packaged", "collection": "digits", "size": 64}},
     "models": {
         "small.sit": changed(SIT, checkpoints=[40, 0, 10]),
         "small.sit.s1": {"like": "small.sit", "seed": 1},
@@ -102,6 +102,31 @@ def test_a_recipe_changes_with_what_samples_depend_on_and_nothing_else() -> None
 )
 def test_mistakes_of_samples(changes: dict[str, Any], line: str) -> None:
     assert line in mistakes(with_samples(**changes))
+
+
+@pytest.mark.parametrize(
+    ("seen", "held_out", "refused"),
+    [
+        ({"split": {"part": "train", "held_out": 0.2}}, {"split": {"part": "held_out", "held_out": 0.2}}, False),
+        ({"split": {"part": "train", "held_out": 0.3}}, {"split": {"part": "held_out", "held_out": 0.2}}, False),
+        ({"split": {"part": "train", "held_out": 0.1}}, {"split": {"part": "held_out", "held_out": 0.2}}, True),
+        ({"split": {"part": "held_out"}}, {"split": {"part": "held_out"}}, True),
+        ({}, {"split": {"part": "held_out"}}, True),
+        ({}, {"sample": 100}, True),
+        ({}, {"collection": "mnist"}, False),
+    ],
+)
+def test_samples_stand_beside_images_that_no_training_saw(seen: Any, held_out: Any, refused: bool) -> None:
+    digits = {"kind": "packaged", "collection": "digits", "size": 64}
+    study = {
+        **with_samples(models=["small.sit@0"]),
+        "datasets": {"seen": {**digits, **seen}, "held.out": {**digits, **held_out}},
+        "models": {**TRAINED["models"], "small.sit": changed(SIT, dataset="seen")},
+    }
+    line = "samples.models[0]: small.sit is trained on 'seen', which may share images with 'held.out'; give one the"
+    assert (line in (mistakes(study) if refused else "")) == refused
+    if not refused:
+        load(study)
 
 
 def test_latents_that_cannot_be_decoded_have_no_samples() -> None:

@@ -41,6 +41,19 @@ def test_every_checkpoint_of_every_training_is_measured() -> None:
     assert "results/tables/through_training_correlations.tsv" in plan.targets()
 
 
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"through_training": {"recipes": RECIPES, "reference": "dinov2"}},
+        {"atlas": {"models": ["small.sit"], "reference": "dinov2"}},
+    ],
+)
+def test_a_study_may_be_of_trainings_or_atlases_alone(section: dict[str, Any]) -> None:
+    plan = planned(**section, study={"pairs": [], "scores": []})
+    assert plan.figures.targets() == []
+    assert "results/findings.txt" in plan.everything()
+
+
 def test_quality_is_the_table_of_samples() -> None:
     section: dict[str, Any] = {"recipes": RECIPES, "reference": "dinov2", "quality": ["FID"]}
     assert planned(through_training=section).through_training.table_inputs()["quality"] == (

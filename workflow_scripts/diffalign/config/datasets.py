@@ -232,6 +232,17 @@ class DatasetEntry(Section):
         return Texts(files, self.class_names)
 
 
+def share_images(a: DatasetEntry, b: DatasetEntry) -> bool:
+    """Whether two data sets are of one source, and no split keeps their images apart.
+
+    Images are apart where one data set trains and the other is held out, of a share that is no larger.
+    """
+    if any(getattr(a, key) != getattr(b, key) for key in ("kind", "path", "collection", "hub")):
+        return False
+    shares = {entry.split.part: entry.split.held_out for entry in (a, b) if entry.split is not None}
+    return len(shares) < 2 or shares["held_out"] > shares["train"]
+
+
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 

@@ -80,11 +80,12 @@ def check(
     defaults: DefaultsSection | None,
     catalogue: Mapping[str, Vocabulary],
     declared: Sequence[str],
-    for_people: bool,
+    measures_else: bool,
 ) -> Iterator[str]:
     """Names that parse to nothing, and pairs that stand twice. Names of refused models are passed over.
 
-    declared: names of all models, refused ones too. for_people: models are compared with people, so pairs may be none.
+    declared: names of all models, refused ones too. measures_else: another section measures something, and there may be
+    no pairs.
     """
     mistakes: list[str] = []
     first: dict[object, str] = {}
@@ -103,8 +104,11 @@ def check(
             elif first.setdefault(frozenset(both), place) != place:
                 mistakes.append(f"{place}: the same pair as {first[frozenset(both)]}")
     mistakes.extend(pair_mistakes("study.scores", "score", section.scores, catalogue, declared))
-    if not section.scores and not for_people and not section.paired():
-        mistakes.append("study: nothing to measure; name two models, pairs or scores")
+    if not section.scores and not measures_else and not section.paired():
+        mistakes.append(
+            "study: nothing to measure; name two models, pairs or scores, or trainings, atlases, samples or people in "
+            "their sections"
+        )
     if section.scores and defaults is not None and defaults.dataset not in section.datasets:
         mistakes.append(
             f"study.scores: are taken on defaults.dataset, '{defaults.dataset}', which is not among study.datasets; "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from diffalign import names
+from diffalign.config.datasets import DatasetEntry, share_images
 from diffalign.config.fields import Count, Distinct, Listed, NonEmpty, NonNegative, Section, Seed, Text
 from diffalign.io.quality_files import SEPARATORS
 from diffalign.names import UnknownName, Vocabulary
@@ -69,17 +70,20 @@ class SamplesSection(Section):
 def check(
     section: SamplesSection,
     default_dataset: str | None,
-    datasets: Collection[str],
+    declared: Collection[str],
+    datasets: Mapping[str, DatasetEntry],
     entries: Mapping[str, ModelEntry],
     families: Mapping[str, Family],
     vocabularies: Mapping[str, Vocabulary],
 ) -> Iterator[str]:
-    """Names that mean nothing or no model of classes, models that stand twice, and keys that are missing.
+    """Names that mean nothing or no model of classes, models that stand twice or were trained on the images that their
+    samples stand beside, and keys that are missing.
 
-    vocabularies: of the models that were not refused; one that was is passed over. datasets: keys that are declared.
+    declared: keys of all data sets. datasets, vocabularies: of those, and of the models, that were not refused; the
+    others are passed over.
     """
-    if section.dataset is not None and section.dataset not in datasets:
-        yield f"samples.dataset: {names.unknown('dataset', section.dataset, datasets)}"
+    if section.dataset is not None and section.dataset not in declared:
+        yield f"samples.dataset: {names.unknown('dataset', section.dataset, declared)}"
     dataset = section.dataset or default_dataset
     first: dict[str, str] = {}
     for i, text in enumerate(section.models):
@@ -96,7 +100,9 @@ def check(
         if word != representation.model:
             yield f"{place}: '{text}' has a variant or a layer, which samples have not; write {model}"
             continue
-        yield from _model_mistakes(f"{place}: {model}", entries[model], entries, families, dataset)
+        at = f"{place}: {model}"
+        yield from _model_mistakes(at, entries[model], entries, families)
+        yield from _seen_images(at, entries[model], dataset, datasets)
         steps = vocabularies[model].steps if step is None else [int(step)]
         for checkpoint in [names.checkpoint_name(model, each) for each in steps] or [model]:
             if first.setdefault(checkpoint, place) != place:
@@ -112,7 +118,6 @@ def _model_mistakes(
     entry: ModelEntry,
     entries: Mapping[str, ModelEntry],
     families: Mapping[str, Family],
-    dataset: str | None,
 ) -> Iterator[str]:
     if families[entry.family].conditioned_on != "labels":
         yield f"{place} is no diffusion model that is conditioned on classes, so it has no samples of them"
@@ -120,8 +125,21 @@ def _model_mistakes(
     autoencoder = entries.get(str(entry.latents))
     if autoencoder is not None and not families[autoencoder.family].decodes:
         yield f"{place} makes latents of '{entry.latents}', whose family '{autoencoder.family}' has no decoder here"
-    if entry.training is not None and entry.training.dataset == dataset:
+
+
+def _seen_images(
+    place: str, entry: ModelEntry, dataset: str | None, datasets: Mapping[str, DatasetEntry]
+) -> Iterator[str]:
+    if entry.training is None or dataset is None:
+        return
+    seen = entry.training.dataset
+    if seen == dataset:
         yield f"{place} is trained on '{dataset}'; samples.dataset names held-out images"
+    elif {seen, dataset} <= datasets.keys() and share_images(datasets[seen], datasets[dataset]):
+        yield (
+            f"{place} is trained on '{seen}', which may share images with '{dataset}'; give one the part train and the "
+            "other the part held_out of a split, with the same held_out"
+        )
 
 
 def _layer_mistakes(

@@ -359,8 +359,7 @@ def _reference_mistakes(
     # without any model left, every name would be reported in vain
     if vocabularies:
         if sections.study is not None:
-            for_people = sections.human is not None and bool(sections.human.datasets)
-            yield from pairs.check(sections.study, sections.defaults, vocabularies, declared, for_people)
+            yield from pairs.check(sections.study, sections.defaults, vocabularies, declared, _measures_else(sections))
         if sections.se_cknna is not None:
             listed = sections.se_cknna.pairs
             yield from pairs.pair_mistakes("se_cknna.pairs", "pair", listed, vocabularies, declared)
@@ -373,9 +372,23 @@ def _reference_mistakes(
         if sections.samples is not None:
             default = sections.defaults.dataset if sections.defaults else None
             known = _names_of(plain.get("datasets"))
-            yield from samples.check(sections.samples, default, known, sections.models, families, vocabularies)
+            sets, models = sections.datasets, sections.models
+            yield from samples.check(sections.samples, default, known, sets, models, families, vocabularies)
     if sections.se_cknna is not None and CLEAN in sections.se_cknna.conditions:
         yield "se_cknna.conditions: 'clean' stands beside the mean and is no part of it; leave it out"
+
+
+def _measures_else(sections: Sections) -> bool:
+    """Whether a section other than `study` names what is measured, or was refused."""
+    named = (
+        ("human", "datasets"),
+        ("through_training", "recipes"),
+        ("atlas", "models"),
+        ("samples", "models"),
+        ("se_cknna", "pairs"),
+    )
+    found = [(getattr(sections, section), key) for section, key in named]
+    return any(section is None or getattr(section, key) for section, key in found)
 
 
 def _names_of(section: Any) -> list[str]:

@@ -1,0 +1,132 @@
+"""The digits study with fewer steps: what the graph finds with models that it trained, by thresholds with room."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Workflow
+from PIL import Image
+
+from diffalign.io import feature_files
+from diffalign.io.manifest import read_manifest
+
+FEATURES = "results/features/digits/clean"
+FIGURES = "results/figures/digits/clean"
+TABLES = "results/tables"
+SEEDS = ("", ".s1", ".s2")
+
+
+def table(workflow: Workflow, name: str) -> pd.DataFrame:
+    return pd.read_csv(workflow.directory / name, sep="\t")
+
+
+def chosen(workflow: Workflow, metric: str) -> pd.DataFrame:
+    """The layer of every checkpoint that one half of the images chose, measured on the other, by (model, step)."""
+    rows = table(workflow, f"{TABLES}/training_alignment.tsv")
+    return rows[rows["chosen"] & (rows["metric"] == metric)].set_index(["model", "step"])
+
+
+def test_the_classifier_reads_held_out_digits(digits_study: Workflow) -> None:
+    images = {
+        part: {image.name: image for image in read_manifest(digits_study.directory / path)}
+        for part, path in (
+            ("held_out", "results/images/digits/clean/manifest.tsv"),
+            ("train", "results/images/digitstrain/clean/manifest.tsv"),
+        )
+    }
+    assert not images["held_out"].keys() & images["train"].keys()
+    logits = feature_files.read_features(digits_study.directory / FEATURES / "digits.vit@800" / "logits.pt")
+    labels = np.array([images["held_out"][name].label_index for name in logits.names])
+    assert logits.values.shape == (len(images["held_out"]), 10)
+    assert (logits.values.argmax(axis=1) == labels).mean() > 0.9
+
+
+def test_losses_fall(digits_study: Workflow) -> None:
+    losses = sorted((digits_study.directory / "results/training").glob("*/losses.tsv"))
+    assert len(losses) == 8
+    for path in losses:
+        loss = pd.read_csv(path, sep="\t").sort_values("step")["loss"].to_numpy()
+        tenth = len(loss) // 10
+        assert loss[-tenth:].mean() < 0.8 * loss[:tenth].mean(), path
+
+
+def test_samples_are_of_their_class_once_a_model_is_trained(digits_study: Workflow) -> None:
+    quality = table(digits_study, f"{TABLES}/sample_quality.tsv")
+    share = quality[quality["measure"] == "share_of_class"].set_index("step")["value"]
+    assert 0.02 < share[0] < 0.2
+    assert share[300] > 0.6
+
+
+@pytest.mark.parametrize("metric", ["cknna", "unbiased_cka"])
+def test_alignment_grows_by_more_than_its_interval(metric: str, digits_study: Workflow) -> None:
+    best = chosen(digits_study, metric)
+    for seed in SEEDS:
+        trained, untrained = (best.loc[(f"digits.sit{seed}", step)] for step in (300, 0))
+        error = math.hypot(trained["second_half_error"], untrained["second_half_error"])
+        assert trained["second_half"] - untrained["second_half"] > 1.96 * error
+        assert trained["second_half_calibrated"] > untrained["second_half_calibrated"]
+
+
+@pytest.mark.parametrize("metric", ["cknna", "unbiased_cka"])
+def test_a_teacher_raises_alignment_at_the_same_step(metric: str, digits_study: Workflow) -> None:
+    best = chosen(digits_study, metric)["second_half_calibrated"]
+    assert sum(best[f"digits.repa{seed}", 300] > best[f"digits.sit{seed}", 300] for seed in SEEDS) >= 2
+    # of one seed both begin with the same weights
+    begins: Any = [best[f"digits.{recipe}{seed}", 0] for recipe in ("sit", "repa") for seed in SEEDS]
+    assert begins[:3] == begins[3:]
+
+
+def test_pure_noise_is_at_chance(digits_study: Workflow) -> None:
+    scores = table(digits_study, "results/atlas/digits/clean/digits.sit/scores.tsv")
+    floor = scores[(scores["source"] == "trained") & (scores["level"] == 1)]
+    assert len(floor) == 2 * 8
+    assert (floor["maximum_p"] > 0.01).all()
+    images = scores[(scores["source"] == "trained") & (scores["level"] == 0.3)]
+    assert (images["maximum_p"] < 0.01).all()
+
+
+def test_findings_are_sentences_of_the_tables(digits_study: Workflow) -> None:
+    found = table(digits_study, f"{TABLES}/findings.tsv")
+    text = (digits_study.directory / "results/findings.txt").read_text()
+    assert text.splitlines() == found["sentence"].tolist()
+    assert set(found["topic"]) >= {"training", "recipes", "atlas", "floor", "controls"}
+    for each in found.to_dict("records"):
+        assert f"{each['value']:.2g}" in each["sentence"] or f"{each['value']:.3f}" in each["sentence"]
+        if not math.isnan(each["low"]):
+            assert f"[{each['low']:.3f}, {each['high']:.3f}]" in each["sentence"]
+    steps = table(digits_study, f"{TABLES}/through_training_steps.tsv")
+    (gain,) = steps[(steps["recipe"] == "SiT") & (steps["measure"] == "cknna") & (steps["step"] == 300)]["gain"]
+    (said,) = found[
+        (found["topic"] == "training") & (found["measure"] == "cknna") & found["sentence"].str.startswith("SiT:")
+    ]["value"]
+    assert said == gain
+
+
+def test_figures_and_records_are_there(digits_study: Workflow) -> None:
+    work = digits_study.directory
+    figures = [
+        *(
+            f"{FIGURES}/{kind}/{metric}"
+            for kind in ("through_training", "training_maps")
+            for metric in ("cknna", "unbiased_cka")
+        ),
+        *(f"{FIGURES}/atlas/{metric}/digits.sit" for metric in ("cknna", "unbiased_cka")),
+        *(f"results/figures/training/{loss}" for loss in ("classification", "reconstruction", "flow_matching")),
+        f"{FIGURES}/samples/digits.sit",
+    ]
+    for stem in figures:
+        with Image.open(work / f"{stem}.png") as image:
+            assert min(image.size) > 400, stem
+            assert np.asarray(image.convert("L")).std() > 10, stem
+        assert (work / f"{stem}.pdf").read_bytes().startswith(b"%PDF")
+    # nothing of it is a miniature
+    recipe = json.loads((work / f"{TABLES}/training_alignment.json").read_text())
+    assert recipe["bundles"]["digits.sit@300-t0.3"]["weights"]["source"] == "training"
+    assert not table(digits_study, f"{TABLES}/training_alignment.tsv")["miniature"].any()
+
+
+def test_a_study_that_is_done_has_nothing_to_do(digits_study: Workflow) -> None:
+    assert digits_study.plan().jobs() == {}
