@@ -104,7 +104,7 @@ def test_a_gain_is_told_with_both_ends_and_its_interval(tmp_path: Path) -> None:
     steps = [step(600, 0.24, (0.19, 0.15, 0.23)), step(0, 0.05, (0, 0, 0)), step(300, 0.3, (0.25, 0.2, 0.3))]
     (row,) = of_trainings(tmp_path, steps).to_dict("records")
     assert row["sentence"] == (
-        "SiT: alignment with digits.vit_final (unbiased_cka) rises from 0.050 at step 0 to 0.240 at step 600: +0.190 "
+        "SiT: calibrated unbiased_cka with digits.vit_final rises from 0.050 at step 0 to 0.240 at step 600: +0.190 "
         "[0.150, 0.230] over 3 trainings."
     )
     known = {key: row[key] for key in ("topic", "measure", "value", "low", "high", "over")}
@@ -141,7 +141,7 @@ def test_without_step_0_no_gain_is_told(tmp_path: Path) -> None:
     none = (NAN, NAN, NAN)
     table = of_trainings(tmp_path, [step(100, 0.1, none), step(300, 0.2, none, trainings=1, low=NAN, high=NAN)])
     assert table["sentence"].item() == (
-        "SiT: alignment with digits.vit_final (unbiased_cka) is 0.200 (no interval) at step 300 over 1 training; step "
+        "SiT: calibrated unbiased_cka with digits.vit_final is 0.200 (no interval) at step 300 over 1 training; step "
         "0 is not among its checkpoints, so nothing is said of its gain."
     )
     assert table["value"].item() == 0.2
@@ -174,9 +174,9 @@ def test_recipes_are_compared_at_the_last_step_that_both_have(tmp_path: Path) ->
     table = of_trainings(tmp_path, quality, contrasts)
     told = table.loc[table["topic"] == "recipes", "sentence"].tolist()
     assert told == [
-        "SiT + REPA beside SiT raises alignment (unbiased_cka) at step 600: +0.031 [0.012, 0.050] over 3 pairs of "
+        "SiT + REPA beside SiT raises calibrated unbiased_cka at step 600: +0.031 [0.012, 0.050] over 3 pairs of "
         "trainings with one seed.",
-        "SiT + SRA beside SiT lowers alignment (unbiased_cka) at step 100: -0.200 [-0.300, -0.100] over 3 pairs of "
+        "SiT + SRA beside SiT lowers calibrated unbiased_cka at step 100: -0.200 [-0.300, -0.100] over 3 pairs of "
         "trainings with one seed.",
         "SiT + REPA beside SiT is not shown to change Fréchet distance at step 300: -2.000 [-4.500, 0.500] over 1 pair "
         "of trainings with one seed.",
@@ -201,14 +201,14 @@ def test_recipes_are_compared_at_the_last_step_that_both_have(tmp_path: Path) ->
 )
 def test_alignment_and_quality_at_the_same_step(row: Mapping[str, Any], said: str, tmp_path: Path) -> None:
     (told,) = of_trainings(tmp_path, correlations=[row])["sentence"]
-    assert told == f"At the same step, alignment (unbiased_cka) and share assigned to own class {said}"
+    assert told == f"At the same step, calibrated unbiased_cka and share assigned to own class {said}"
 
 
 def test_an_atlas_tells_its_maximum_the_twin_the_floor_and_the_share(tmp_path: Path) -> None:
     table = of_atlas(tmp_path)
     assert table["topic"].tolist() == ["atlas", "floor", "controls"]
     assert table["sentence"].tolist() == [
-        "digits.sit: alignment (unbiased_cka) is highest at b3, t = 0.3, chosen on one half of the images; on the "
+        "digits.sit: unbiased_cka is highest at b3, t = 0.3, chosen on one half of the images; on the "
         "other it is 0.300 [0.280, 0.320] over 500 images, of the untrained twin there 0.040.",
         "digits.sit: at t = 1, where it sees noise alone, the best layer lies at chance, as it must (unbiased_cka, "
         "p = 0.43).",
@@ -259,7 +259,7 @@ def test_the_share_is_told_at_the_maximum_of_unbiased_cka_alone(tmp_path: Path) 
     other = [{**row, "metric": "cknna", "chosen": row["layer"] != "b3"} for row in SCORES]
     table = of_atlas(tmp_path, [*SCORES, *other], metrics=["cknna", "unbiased_cka"])
     assert table["topic"].tolist() == ["atlas", "floor", "atlas", "floor", "controls"]
-    assert "alignment (cknna) is highest at b2, t = 0.3" in table["sentence"][0]
+    assert "cknna is highest at b2, t = 0.3" in table["sentence"][0]
     assert table["sentence"][4].startswith("digits.sit, b3, t = 0.3: of the shared covariance, 0.520")
 
 

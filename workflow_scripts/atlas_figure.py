@@ -187,7 +187,7 @@ def _heading(table: pd.DataFrame, shares: pd.DataFrame, chosen: pd.Series, metri
         & (shares["level"] == chosen["level"])
     ].iloc[0]
     beyond = (
-        "share beyond all controls " + series.bracketed(share["share"], share["share_low"], share["share_high"], 2)
+        "share beyond all controls " + series.bracketed(share["share"], share["share_low"], share["share_high"])
         if np.isfinite(share["share"])
         else "no share beyond controls is defined there"
     )

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from diffalign import logs
+from diffalign.alignment.metrics import METRICS, NoNull
 from diffalign.io import tables
 from diffalign.io.atomic import replacing
-from diffalign.sample_quality import MEASURES
+from diffalign.sample_quality import named
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -86,7 +87,7 @@ def _gain(recipe: str, measure: str, rows: pd.DataFrame, reference: str) -> Find
     """What a recipe gains from step 0 to its last step; what it has at its last step, where step 0 is not measured."""
     ordered = rows.sort_values("step")
     first, last = ordered.iloc[0], ordered.iloc[-1]
-    what = f"alignment with {reference} ({measure})" if last["quantity"] == "alignment" else named(measure)
+    what = f"{aligned(measure)} with {reference}" if last["quantity"] == "alignment" else named(measure)
     over = counted(last["trainings"], "training")
     if math.isnan(last["gain"]):
         sentence = (
@@ -104,7 +105,7 @@ def _gain(recipe: str, measure: str, rows: pd.DataFrame, reference: str) -> Find
 
 def _contrast(row: "pd.Series[Any]") -> Finding:
     change = direction(row["low"], row["high"], ("raises", "lowers", "is not shown to change"))
-    what = f"alignment ({row['measure']})" if row["quantity"] == "alignment" else named(row["measure"])
+    what = aligned(row["measure"]) if row["quantity"] == "alignment" else named(row["measure"])
     over = f"{counted(row['trainings'], 'pair')} of trainings"
     sentence = (
         f"{row['recipe']} beside {row['other']} {change} {what} at step {row['step']}: {signed(row['difference'])} "
@@ -114,7 +115,7 @@ def _contrast(row: "pd.Series[Any]") -> Finding:
 
 
 def _correlation(row: Mapping[Any, Any]) -> Finding:
-    both = f"At the same step, alignment ({row['metric']}) and {named(row['measure'])} have"
+    both = f"At the same step, {aligned(row['metric'])} and {named(row['measure'])} have"
     over = counted(row["trainings"], "training")
     bounds = "" if math.isnan(row["low"]) else f" {interval(row['low'], row['high'])}"
     sentence = f"{both} the rank correlation {signed(row['rho'])}{bounds} over {over}, p = {row['p']:.2g}."
@@ -153,7 +154,7 @@ def _of_atlas(scores: pd.DataFrame, metric: str) -> Iterator[Finding]:
         low,
         high,
         images,
-        f"{best['model']}: alignment ({metric}) is highest at {best['layer']}, t = {best['level']:g}, chosen on one "
+        f"{best['model']}: {metric} is highest at {best['layer']}, t = {best['level']:g}, chosen on one "
         f"half of the images; on the other it is {best['second_half']:.3f} {interval(low, high)} over {images}, of the "
         f"untrained twin there {twin['second_half']:.3f}.",
     )
@@ -197,6 +198,11 @@ def direction(low: float, high: float, words: tuple[str, str, str]) -> str:
     return words[0] if low > 0 else words[1] if high < 0 else words[2]
 
 
+def aligned(metric: str) -> str:
+    """What trainings are measured by: the calibrated score of a metric, or the score of one without a null."""
+    return metric if isinstance(METRICS[metric].null, NoNull) else f"calibrated {metric}"
+
+
 def interval(low: float, high: float) -> str:
     """``[0.012, 0.034]``, or that there is none."""
     return "(no interval)" if math.isnan(low) else f"[{low:.3f}, {high:.3f}]"
@@ -210,11 +216,6 @@ def counted(count: int, word: str) -> str:
 def signed(value: float) -> str:
     """``+0.031``."""
     return f"{value:+.3f}"
-
-
-def named(measure: str) -> str:
-    """A measure of quality as a sentence has it."""
-    return MEASURES[measure].label if measure in MEASURES else measure
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from diffalign import logs
 from diffalign.figures import grids, series, style
 from diffalign.figures.style import p_text
+from diffalign.sample_quality import named
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -44,11 +45,11 @@ def through_training_figure(
     found = ""
     if measure is not None:
         _over_steps(panels[1], steps, points, looks, (QUALITY, measure))
-        panels[1].set_ylabel(measure)
+        panels[1].set_ylabel(named(measure))
         panels[1].set_title("quality of samples")
         _against(panels[2], points, looks, metric, measure)
         panels[2].set_ylabel(label)
-        panels[2].set_xlabel(measure)
+        panels[2].set_xlabel(named(measure))
         correlations = series.read(tables["correlations"], metric=metric, measure=measure)
         found = _correlation(panels[2], correlations)
     style.heading(

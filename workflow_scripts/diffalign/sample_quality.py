@@ -39,6 +39,11 @@ MEASURES: Mapping[str, Measure] = {
 }
 
 
+def named(measure: str) -> str:
+    """A measure as figures and sentences name it; one of a user's table by its column."""
+    return MEASURES[measure].label if measure in MEASURES else measure
+
+
 def share_of_class(logits: Array, labels: NDArray[np.int64]) -> float:
     """The share of images whose largest logit is that of their class. logits: (N, classes). labels: (N,).
 
