@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from conftest import Workflow
 from PIL import Image
 from test_latent_transformers import checkpoint, published
@@ -109,6 +110,16 @@ def test_samples_of_all_checkpoints_are_made_measured_and_shown(fresh: Workflow,
     assert set(again) == {"sample_quality", "sample_quality_table", "sample_sheet_figure"}
     again = fresh.plan(TABLE, overlay=changed(given, guidance=2.0)).jobs()
     assert set(again) == {"samples_recipe", "samples", "sample_quality", "sample_quality_table"}
+    # a file that was replaced is measured again, and no other
+    first = tmp_path / "own/sit/0000.pt"
+    whole = first.read_bytes()
+    changed_weights = torch.load(first, weights_only=True)
+    changed_weights["ema"]["final_layer.linear.bias"] += 0.1
+    torch.save(changed_weights, first)
+    again = fresh.plan(TABLE, overlay=given).jobs()
+    assert (again["samples"], again["sample_quality"], again["weights"]) == (1, 1, 1)
+    first.write_bytes(whole)
+    assert fresh.plan(TABLE, SHEET, overlay=given).jobs() == {}
     # a training that has gone on adds its checkpoint and leaves the others
     (tmp_path / "own/sit/0600.pt").write_bytes((tmp_path / "own/sit/0300.pt").read_bytes())
     more = fresh.plan(TABLE, overlay=given).jobs()
