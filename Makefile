@@ -28,7 +28,7 @@ demo: $(VENV)/.installed
 	@echo
 	@echo "The demo is done. What models trained on 4,000 digits show on 1,000 held-out ones (95 % intervals, each by itself):"
 	@echo
-	@sed 's/^/  /' demo/results/findings.txt | fold -s -w 116
+	@fold -s -w 114 demo/results/findings.txt | sed 's/^/  /'
 	@echo
 	@echo "  demo/report.html                                      everything on one page, offline"
 	@echo "  demo/results/figures/training                          losses"
