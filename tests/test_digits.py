@@ -2,7 +2,6 @@
 
 import json
 import math
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -74,9 +73,17 @@ def test_alignment_grows_by_more_than_its_interval(digits_study: Workflow) -> No
 def test_a_teacher_raises_alignment_at_the_same_step(metric: str, digits_study: Workflow) -> None:
     best = chosen(digits_study, metric)["second_half_calibrated"]
     assert sum(best[f"digits.repa{seed}", 300] > best[f"digits.sit{seed}", 300] for seed in SEEDS) >= 2
-    # of one seed both begin with the same weights
-    begins: Any = [best[f"digits.{recipe}{seed}", 0] for recipe in ("sit", "repa") for seed in SEEDS]
-    assert begins[:3] == begins[3:]
+
+
+def test_trainings_of_one_seed_begin_with_the_same_weights(digits_study: Workflow) -> None:
+    records = [
+        json.loads((digits_study.directory / f"results/training/digits.{recipe}{seed}/0/weights.json").read_text())
+        for recipe in ("sit", "repa")
+        for seed in SEEDS
+    ]
+    digests = [record["sha256"] for record in records]
+    assert digests[:3] == digests[3:]
+    assert len({json.dumps(each) for each in digests}) == len(SEEDS)
 
 
 def test_pure_noise_is_at_chance(digits_study: Workflow) -> None:

@@ -9,8 +9,9 @@ from test_training import SIT
 from diffalign.models import all_families
 from diffalign.plan import Plan
 
+DATASETS: dict[str, Any] = {"seen": {"kind": "packaged", "collection": "digits", "size": 32}}
 MODELS: dict[str, Any] = {
-    "small.sit": SIT,
+    "small.sit": {**SIT, "training": {**SIT["training"], "dataset": "seen"}},
     "small.sit.s1": {"like": "small.sit", "seed": 1},
     "small.repa": {"like": "small.sit", "noise": "t0.3"},
 }
@@ -18,7 +19,7 @@ RECIPES = {"SiT": ["small.sit-label", "small.sit.s1-label"], "other": ["small.re
 
 
 def planned(**sections: Any) -> Plan:
-    return Plan(load({"models": MODELS, **sections}), all_families())
+    return Plan(load({"datasets": DATASETS, "models": MODELS, **sections}), all_families())
 
 
 def test_every_checkpoint_of_every_training_is_measured() -> None:
@@ -118,7 +119,7 @@ def test_without_trainings_and_models_nothing_is_made() -> None:
     ],
 )
 def test_mistakes_of_trainings(section: dict[str, Any], line: str) -> None:
-    assert line in mistakes({"models": MODELS, "through_training": section})
+    assert line in mistakes({"datasets": DATASETS, "models": MODELS, "through_training": section})
 
 
 @pytest.mark.parametrize(
@@ -139,4 +140,23 @@ def test_mistakes_of_trainings(section: dict[str, Any], line: str) -> None:
     ],
 )
 def test_mistakes_of_atlases(section: dict[str, Any], line: str) -> None:
-    assert line in mistakes({"models": MODELS, "atlas": section})
+    assert line in mistakes({"datasets": DATASETS, "models": MODELS, "atlas": section})
+
+
+def test_models_are_measured_on_images_that_they_were_not_trained_on() -> None:
+    split = {"kind": "packaged", "collection": "digits", "size": 32}
+    sets = {
+        **DATASETS,
+        "held": {**split, "split": {"part": "held_out", "held_out": 0.2}},
+        "seen": {**split, "split": {"part": "train", "held_out": 0.1}},
+    }
+    sections: dict[str, Any] = {
+        "through_training": {"recipes": {"SiT": ["small.sit"]}, "reference": "dinov2", "dataset": "held"},
+        "atlas": {"models": ["small.sit"], "reference": "dinov2", "dataset": "seen"},
+    }
+    text = mistakes({"datasets": sets, "models": MODELS, **sections})
+    assert "through_training.dataset: 'small.sit' is trained on 'seen', which shares images with 'held'; name" in text
+    assert "atlas.dataset: 'small.sit' is trained on 'seen'; name held-out images" in text
+    sets["seen"]["split"]["held_out"] = 0.2
+    sections["atlas"]["dataset"] = "held"
+    load({"datasets": sets, "models": MODELS, **sections})

@@ -367,6 +367,7 @@ def _reference_mistakes(
             yield from through_training.check(sections.through_training, sections.models, vocabularies, declared)
         if sections.atlas is not None:
             yield from atlas.check(sections.atlas, vocabularies, declared)
+        yield from _seen_images(sections)
         if sections.human is not None:
             yield from human.check(sections.human, sections.datasets, vocabularies, declared)
         if sections.samples is not None:
@@ -389,6 +390,19 @@ def _measures_else(sections: Sections) -> bool:
     )
     found = [(getattr(sections, section), key) for section, key in named]
     return any(section is None or getattr(section, key) for section, key in found)
+
+
+def _seen_images(sections: Sections) -> Iterator[str]:
+    """Models that through_training and atlas measure on images of their own training."""
+    default = sections.defaults.dataset if sections.defaults else None
+    trainings, atlases = sections.through_training, sections.atlas
+    of_recipes = [] if trainings is None else [name for typed in trainings.recipes.values() for name in typed]
+    of_atlas = [] if atlases is None else atlases.models
+    for place, section, typed in (("through_training", trainings, of_recipes), ("atlas", atlases, of_atlas)):
+        dataset = default if section is None else section.dataset or default
+        if section is not None and typed and dataset is not None:
+            used = [*typed, *([] if section.reference is None else [section.reference])]
+            yield from training.check_held_out(place, used, dataset, sections.models, sections.datasets)
 
 
 def _names_of(section: Any) -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from diffalign import names
+from diffalign.config.datasets import DatasetEntry, share_images
 from diffalign.config.fields import Count, Distinct, Listed, NonNegative, Positive, Section, Seed, Text, Word
 from diffalign.names import UnknownName, Vocabulary
 from diffalign.specs import Training
@@ -116,6 +117,24 @@ def check(place: str, entry: ModelEntry, families: Mapping[str, Family], dataset
         yield f"{place}.training.warmup: {training.warmup} steps are more than all {training.steps}"
     if (training.teacher is None) != (training.teacher_layer is None):
         yield f"{place}.training: 'teacher' and 'teacher_layer' belong together; give both or neither"
+
+
+def check_held_out(
+    place: str,
+    typed: Iterable[str],
+    dataset: str,
+    entries: Mapping[str, ModelEntry],
+    datasets: Mapping[str, DatasetEntry],
+) -> Iterator[str]:
+    """Models that were trained on images of the data set that a section measures them on."""
+    for model in dict.fromkeys(map(names.model_word, typed)):
+        training = entries[model].training if model in entries else None
+        if training is None or not {training.dataset, dataset} <= datasets.keys():
+            continue
+        seen = training.dataset
+        if seen == dataset or share_images(datasets[seen], datasets[dataset]):
+            shared = "" if seen == dataset else f", which shares images with '{dataset}'"
+            yield f"{place}.dataset: '{model}' is trained on '{seen}'{shared}; name held-out images"
 
 
 def check_teacher(
