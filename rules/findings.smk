@@ -20,6 +20,7 @@ rule findings:
     params:
         metrics=METRICS,
         reference=STUDY.through_training.reference,
+        towards=PLAN.findings.towards(),
         code=PLAN.code("findings.py"),
     script:
         "../workflow_scripts/findings.py"

@@ -204,6 +204,25 @@ def test_alignment_and_quality_at_the_same_step(row: Mapping[str, Any], said: st
     assert told == f"At the same step, calibrated unbiased_cka and share assigned to own class {said}"
 
 
+def test_a_recipe_that_is_trained_towards_the_reference_says_so(tmp_path: Path) -> None:
+    rows = {
+        "steps": ([step(0, 0.1, (0, 0, 0), recipe=REPA), step(600, 0.4, (0.3, 0.2, 0.4), recipe=REPA)], STEPS),
+        "contrasts": (
+            [contrast(600, 0.2, 0.1, 0.3), contrast(600, -1.0, -2.0, -0.5, quantity="quality", measure="frechet")],
+            CONTRASTS,
+        ),
+        "correlations": ([], CORRELATIONS),
+    }
+    for name, (made, columns) in rows.items():
+        tables.write_tsv(tables.frame(made, columns), tmp_path / f"{name}.tsv")
+    outputs = tmp_path / "findings.tsv", tmp_path / "findings.parquet", tmp_path / "findings.txt"
+    sources = Sources([], **{name: tmp_path / f"{name}.tsv" for name in rows})
+    findings(sources, ["unbiased_cka"], "digits.vit_final", outputs, {REPA: "digits.vit"})
+    gain, difference = outputs[2].read_text().splitlines()
+    for sentence in (gain, difference):
+        assert sentence.endswith("; SiT + REPA is trained towards digits.vit, the reference itself.")
+
+
 def test_an_atlas_tells_its_maximum_the_twin_the_floor_and_the_share(tmp_path: Path) -> None:
     table = of_atlas(tmp_path)
     assert table["topic"].tolist() == ["atlas", "floor", "controls"]

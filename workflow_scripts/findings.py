@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -55,18 +56,22 @@ def findings(
     metrics: Sequence[str],
     reference: str | None,
     outputs: tuple[Path, Path, Path],
+    towards: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write the findings of a study as TSV, Parquet and text, one sentence a line.
 
-    metrics: of the study; sentences are of each. reference: what checkpoints are compared with.
+    metrics: of the study; sentences are of each. reference: what checkpoints are compared with. towards: recipe -> the
+    model that its trainings are aligned with, where that is the reference's: sentences on alignment say so.
     """
-    made = [*_of_trainings(sources, metrics, str(reference)), *_of_atlases(sources.atlases, metrics)]
+    made = [*_of_trainings(sources, metrics, str(reference), towards), *_of_atlases(sources.atlases, metrics)]
     tables.write(tables.frame([vars(each) for each in made], COLUMNS), outputs[0], outputs[1])
     with replacing(outputs[2]) as temporary:
         temporary.write_text("".join(f"{each.sentence}\n" for each in made), encoding="utf-8")
 
 
-def _of_trainings(sources: Sources, metrics: Sequence[str], reference: str) -> Iterator[Finding]:
+def _of_trainings(
+    sources: Sources, metrics: Sequence[str], reference: str, towards: Mapping[str, str]
+) -> Iterator[Finding]:
     if sources.steps is None or sources.contrasts is None or sources.correlations is None:
         return
     steps, contrasts, correlations = (
@@ -75,12 +80,22 @@ def _of_trainings(sources: Sources, metrics: Sequence[str], reference: str) -> I
     measures = [*metrics, *dict.fromkeys(steps.loc[steps["quantity"] == "quality", "measure"])]
     for measure in measures:
         of_measure = steps[steps["measure"] == measure]
+        known = towards if measure in metrics else {}
         for recipe, rows in of_measure.groupby("recipe", sort=False):
-            yield _gain(str(recipe), measure, rows, reference)
+            yield _with_aim(_gain(str(recipe), measure, rows, reference), [str(recipe)], known)
         for _, rows in contrasts[contrasts["measure"] == measure].groupby(["recipe", "other"], sort=False):
-            yield _contrast(rows.loc[rows["step"].idxmax()])
+            last = rows.loc[rows["step"].idxmax()]
+            yield _with_aim(_contrast(last), [last["recipe"], last["other"]], known)
     for row in correlations.to_dict("records"):
         yield _correlation(row)
+
+
+def _with_aim(finding: Finding, recipes: Sequence[str], towards: Mapping[str, str]) -> Finding:
+    """A finding that says which of these recipes are trained towards what they are compared with."""
+    aims = [f"{recipe} is trained towards {towards[recipe]}" for recipe in recipes if recipe in towards]
+    if not aims:
+        return finding
+    return replace(finding, sentence=f"{finding.sentence[:-1]}; {' and '.join(aims)}, the reference itself.")
 
 
 def _gain(recipe: str, measure: str, rows: pd.DataFrame, reference: str) -> Finding:
@@ -228,4 +243,5 @@ if __name__ == "__main__":
             snakemake.params.metrics,
             snakemake.params.reference,
             (Path(snakemake.output.tsv), Path(snakemake.output.parquet), Path(snakemake.output.text)),
+            snakemake.params.towards,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from diffalign import names
 from diffalign.plan import paths
 from diffalign.plan.stage import Stage
 
@@ -21,6 +22,17 @@ class Findings(Stage):
         if study.atlas.models:
             files |= {table: plan.atlas.tables(table) for table in ("scores", "beyond")}
         return files
+
+    def towards(self) -> dict[str, str]:
+        """Recipe -> the model of the reference, where a training of the recipe has it as its teacher."""
+        section = self.study.through_training
+        aims = {}
+        for recipe, typed in section.recipes.items():
+            trainings = [self.study.model_of(name).training for name in typed]
+            teachers = {names.model_word(each.teacher) for each in trainings if each is not None and each.teacher}
+            if section.reference is not None and names.model_word(section.reference) in teachers:
+                aims[recipe] = names.model_word(section.reference)
+        return aims
 
     @property
     def outputs(self) -> dict[str, str]:
