@@ -1,5 +1,6 @@
 """Samples in the graph: from a user's own checkpoints to sheets and the table, and what is made again."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -112,13 +113,14 @@ def test_samples_of_all_checkpoints_are_made_measured_and_shown(fresh: Workflow,
     assert set(again) == {"samples_recipe", "samples", "sample_quality", "sample_quality_table"}
     # a file that was replaced is measured again, and no other
     first = tmp_path / "own/sit/0000.pt"
-    whole = first.read_bytes()
+    whole, times = first.read_bytes(), first.stat()
     changed_weights = torch.load(first, weights_only=True)
     changed_weights["ema"]["final_layer.linear.bias"] += 0.1
     torch.save(changed_weights, first)
     again = fresh.plan(TABLE, overlay=given).jobs()
     assert (again["samples"], again["sample_quality"], again["weights"]) == (1, 1, 1)
     first.write_bytes(whole)
+    os.utime(first, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert fresh.plan(TABLE, SHEET, overlay=given).jobs() == {}
     # a training that has gone on adds its checkpoint and leaves the others
     (tmp_path / "own/sit/0600.pt").write_bytes((tmp_path / "own/sit/0300.pt").read_bytes())
