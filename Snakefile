@@ -33,6 +33,7 @@ localrules:
     all,
     all_models,
     recipe,
+    training_recipe,
     samples_recipe,
     feature_sources,
     alignment_settings,

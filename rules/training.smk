@@ -2,22 +2,23 @@
 # Outputs: a checkpoint of every step that an entry names, with weights.json, and the losses; one rule a model.
 
 
-for name in PLAN.training.models:
+rule training_recipe:
+    output:
+        paths.TRAINING_RECIPE,
+    log:
+        paths.log("training_recipe", "model"),
+    wildcard_constraints:
+        model=any_or_none(PLAN.training.models),
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    params:
+        content=PLAN.training.recipe,
+    script:
+        "../workflow_scripts/recipe.py"
 
-    rule:
-        name:
-            f"recipe_of_{PLAN.training.rule_name(name)}"
-        output:
-            paths.fill(paths.TRAINING_RECIPE, model=name),
-        log:
-            paths.fill(paths.log("training_recipe", "model"), model=name),
-        localrule: True
-        conda:
-            "../envs/analysis.yaml"
-        params:
-            content=PLAN.training.recipe(name),
-        script:
-            "../workflow_scripts/recipe.py"
+
+for name in PLAN.training.models:
 
     # one thread, since sums of floats, and so weights, depend on the number of threads
     rule:

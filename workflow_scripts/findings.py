@@ -7,9 +7,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from diffalign import logs
+from diffalign.alignment.intervals import around
 from diffalign.alignment.metrics import METRICS, NoNull
 from diffalign.io import tables
 from diffalign.io.atomic import replacing
@@ -159,8 +161,8 @@ def _of_atlas(scores: pd.DataFrame, metric: str) -> Iterator[Finding]:
     twin = scores[
         (scores["source"] == "untrained") & (scores["level"] == best["level"]) & (scores["layer"] == best["layer"])
     ].iloc[0]
-    error = 1.96 * best["second_half_error"]
-    low, high = best["second_half"] - error, best["second_half"] + error
+    bounds = around(np.array(best["second_half"]), np.array(best["second_half_error"]))
+    low, high = float(bounds.low), float(bounds.high)
     images = f"{best['n_second_half']} images"
     yield Finding(
         "atlas",

@@ -87,8 +87,8 @@ def test_a_recipe_changes_with_what_samples_depend_on_and_nothing_else() -> None
         ({"models": ["dinov2"]}, "samples.models[0]: dinov2 is no diffusion model that is conditioned on classes"),
         ({"models": ["sd3"]}, "samples.models[0]: sd3 is no diffusion model that is conditioned on classes"),
         ({"dataset": "held"}, "samples.dataset: unknown dataset 'held'"),
-        ({"dataset": "photographs"}, "small.sit is trained on 'photographs'; samples.dataset names held-out images"),
-        ({"dataset": None}, "small.sit is trained on 'photographs'; samples.dataset names held-out images"),
+        ({"dataset": "photographs"}, "samples.dataset: 'small.sit' is trained on 'photographs'; name held-out images"),
+        ({"dataset": None}, "samples.dataset: 'small.sit' is trained on 'photographs'; name held-out images"),
         ({"classifier": None}, "samples: needs the key 'classifier', or a table of quality in its place"),
         ({"features": "small.vit"}, "samples.features: 'small.vit' names no layer; write small.vit_{layer}"),
         ({"features": "small.vit_b9"}, "samples.features: small.vit has no layer 'b9'"),
@@ -123,7 +123,7 @@ def test_samples_stand_beside_images_that_no_training_saw(seen: Any, held_out: A
         "datasets": {"seen": {**digits, **seen}, "held.out": {**digits, **held_out}},
         "models": {**TRAINED["models"], "small.sit": changed(SIT, dataset="seen")},
     }
-    line = "samples.models[0]: small.sit is trained on 'seen', which may share images with 'held.out'; give one the"
+    line = "samples.dataset: 'small.sit' is trained on 'seen', which may share images with 'held.out'; give one the"
     assert (line in (mistakes(study) if refused else "")) == refused
     if not refused:
         load(study)

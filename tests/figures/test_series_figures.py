@@ -39,6 +39,10 @@ class Digits:
 
     random: np.random.Generator
 
+    def drawn_anew(self, seed: int) -> None:
+        """Begin with noise of this seed, so that no fixture depends on which were made before."""
+        self.random = np.random.default_rng(seed)
+
     def __post_init__(self) -> None:
         self.labels = [str(i % 8) for i in range(COUNT)]
         classes = self.random.standard_normal((8, WIDTH))
@@ -69,6 +73,7 @@ def digits() -> Digits:
 
 @pytest.fixture(scope="module")
 def reference(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    digits.drawn_anew(1)
     return write_bundle(tmp_path_factory.mktemp("vit"), "digits.vit@600", {"final": digits.seen(1, 0.6, 1, 0.4)}, NAMES)
 
 
@@ -76,6 +81,7 @@ def reference(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(digits: Digits, reference: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """All tables of two recipes with three seeds; every training has a pace of its own, which its samples show."""
     folder = tmp_path_factory.mktemp("training")
+    digits.drawn_anew(2)
     checkpoints, quality = [], []
     for recipe, bonus in RECIPES.items():
         for seed in SEEDS:
@@ -185,6 +191,7 @@ def at_level(digits: Digits, level: float, depth: int, trained: bool) -> np.ndar
 @pytest.fixture(scope="module")
 def inputs(digits: Digits, reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     folder = tmp_path_factory.mktemp("levels")
+    digits.drawn_anew(3)
 
     def bundle(level: float, step: int) -> Path:
         layers = {alias: at_level(digits, level, i, step > 0) for i, alias in enumerate(LAYERS)}
@@ -243,10 +250,11 @@ def test_what_is_planted_beyond_the_controls_is_found_and_nothing_else(written: 
     assert len(everything) == len(LEVELS) * len(LAYERS)
     planted = everything[(everything["layer"] == "b3") & (everything["level"] == 0.3)].iloc[0]
     assert planted["share_low"] > 0
-    # the first layer sees pixels alone
+    # the first layer sees pixels alone; of several 95 % intervals one may miss 0
     first = everything[(everything["layer"] == "b0") & everything["share"].notna()]
     assert len(first) >= 4
-    assert (first["share_low"] <= 0).all()
+    assert (first["share_low"] > 0).sum() <= 1
+    assert planted["share"] > 5 * first["share"].abs().median()
     labels = beyond[(beyond["given"] == "labels")]
     assert set(labels["controls"]) == {7}
     # at pure noise there is nothing to have a share of

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,15 +52,14 @@ def against(
     settings: Settings,
     drawn: Drawn,
     memory: float = 2**30,
-    progress: Callable[[Iterable[Any], int], Iterable[Any]] | None = None,
 ) -> dict[str, Against]:
     """Measure layers against a reference: metric -> `Against`.
 
     Scores, nulls and errors are those of `measure_grid`, `calibrate` and `standard_errors`, which matrices of two
-    models have. progress: wraps the iteration over permutations.
+    models have.
     """
     scores = measure_grid(metrics, layers, [reference], settings, memory)
-    nulls = calibrate(scores, layers, [reference], settings, drawn.draws, drawn.alpha, drawn.seed, progress)
+    nulls = calibrate(scores, layers, [reference], settings, drawn.draws, drawn.alpha, drawn.seed)
     errors = standard_errors(metrics, layers, [reference], settings, memory)
     unknown = np.full((len(layers), 1), np.nan)
     return {name: Against(grid, errors.get(name, unknown), nulls.get(name)) for name, grid in scores.items()}

@@ -51,7 +51,6 @@ def _weights_mistakes(place: str, entry: ModelEntry) -> Iterator[str]:
     if weights is None:
         return
     needs = {
-        "training": ("source", ""),
         "hub": ("hub", "a repository id such as owner/name"),
         "folder": ("folder", "a path"),
         "file": ("path", "a checkpoint's file"),

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from diffalign import names
-from diffalign.config.datasets import DatasetEntry, share_images
 from diffalign.config.fields import Count, Distinct, Listed, NonEmpty, NonNegative, Section, Seed, Text
 from diffalign.io.quality_files import SEPARATORS
 from diffalign.names import UnknownName, Vocabulary
@@ -69,22 +68,17 @@ class SamplesSection(Section):
 
 def check(
     section: SamplesSection,
-    default_dataset: str | None,
     declared: Collection[str],
-    datasets: Mapping[str, DatasetEntry],
     entries: Mapping[str, ModelEntry],
     families: Mapping[str, Family],
     vocabularies: Mapping[str, Vocabulary],
 ) -> Iterator[str]:
-    """Names that mean nothing or no model of classes, models that stand twice or were trained on the images that their
-    samples stand beside, and keys that are missing.
+    """Names that mean nothing or no model of classes, models that stand twice, and keys that are missing.
 
-    declared: keys of all data sets. datasets, vocabularies: of those, and of the models, that were not refused; the
-    others are passed over.
+    declared: keys of all data sets. vocabularies: of the models that were not refused; one that was is passed over.
     """
     if section.dataset is not None and section.dataset not in declared:
         yield f"samples.dataset: {names.unknown('dataset', section.dataset, declared)}"
-    dataset = section.dataset or default_dataset
     first: dict[str, str] = {}
     for i, text in enumerate(section.models):
         place = f"samples.models[{i}]"
@@ -100,9 +94,7 @@ def check(
         if word != representation.model:
             yield f"{place}: '{text}' has a variant or a layer, which samples have not; write {model}"
             continue
-        at = f"{place}: {model}"
-        yield from _model_mistakes(at, entries[model], entries, families)
-        yield from _seen_images(at, entries[model], dataset, datasets)
+        yield from _model_mistakes(f"{place}: {model}", entries[model], entries, families)
         steps = vocabularies[model].steps if step is None else [int(step)]
         for checkpoint in [names.checkpoint_name(model, each) for each in steps] or [model]:
             if first.setdefault(checkpoint, place) != place:
@@ -125,21 +117,6 @@ def _model_mistakes(
     autoencoder = entries.get(str(entry.latents))
     if autoencoder is not None and not families[autoencoder.family].decodes:
         yield f"{place} makes latents of '{entry.latents}', whose family '{autoencoder.family}' has no decoder here"
-
-
-def _seen_images(
-    place: str, entry: ModelEntry, dataset: str | None, datasets: Mapping[str, DatasetEntry]
-) -> Iterator[str]:
-    if entry.training is None or dataset is None:
-        return
-    seen = entry.training.dataset
-    if seen == dataset:
-        yield f"{place} is trained on '{dataset}'; samples.dataset names held-out images"
-    elif {seen, dataset} <= datasets.keys() and share_images(datasets[seen], datasets[dataset]):
-        yield (
-            f"{place} is trained on '{seen}', which may share images with '{dataset}'; give one the part train and the "
-            "other the part held_out of a split, with the same held_out"
-        )
 
 
 def _layer_mistakes(

@@ -367,14 +367,12 @@ def _reference_mistakes(
             yield from through_training.check(sections.through_training, sections.models, vocabularies, declared)
         if sections.atlas is not None:
             yield from atlas.check(sections.atlas, vocabularies, declared)
-        yield from _seen_images(sections)
         if sections.human is not None:
             yield from human.check(sections.human, sections.datasets, vocabularies, declared)
         if sections.samples is not None:
-            default = sections.defaults.dataset if sections.defaults else None
             known = _names_of(plain.get("datasets"))
-            sets, models = sections.datasets, sections.models
-            yield from samples.check(sections.samples, default, known, sets, models, families, vocabularies)
+            yield from samples.check(sections.samples, known, sections.models, families, vocabularies)
+        yield from _seen_images(sections)
     if sections.se_cknna is not None and CLEAN in sections.se_cknna.conditions:
         yield "se_cknna.conditions: 'clean' stands beside the mean and is no part of it; leave it out"
 
@@ -393,15 +391,21 @@ def _measures_else(sections: Sections) -> bool:
 
 
 def _seen_images(sections: Sections) -> Iterator[str]:
-    """Models that through_training and atlas measure on images of their own training."""
+    """Models that a section measures, or measures by, on images of their own training."""
     default = sections.defaults.dataset if sections.defaults else None
-    trainings, atlases = sections.through_training, sections.atlas
-    of_recipes = [] if trainings is None else [name for typed in trainings.recipes.values() for name in typed]
-    of_atlas = [] if atlases is None else atlases.models
-    for place, section, typed in (("through_training", trainings, of_recipes), ("atlas", atlases, of_atlas)):
-        dataset = default if section is None else section.dataset or default
-        if section is not None and typed and dataset is not None:
-            used = [*typed, *([] if section.reference is None else [section.reference])]
+    trainings, atlases, drawn = sections.through_training, sections.atlas, sections.samples
+    measured: list[tuple[str, Any, Sequence[str], Sequence[str | None]]] = []
+    if trainings is not None:
+        typed = [name for listed in trainings.recipes.values() for name in listed]
+        measured.append(("through_training", trainings, typed, [trainings.reference]))
+    if atlases is not None:
+        measured.append(("atlas", atlases, atlases.models, [atlases.reference]))
+    if drawn is not None:
+        measured.append(("samples", drawn, drawn.models, [drawn.classifier, drawn.features]))
+    for place, section, models, readers in measured:
+        dataset = section.dataset or default
+        if models and dataset is not None:
+            used = [*models, *(name for name in readers if name is not None)]
             yield from training.check_held_out(place, used, dataset, sections.models, sections.datasets)
 
 

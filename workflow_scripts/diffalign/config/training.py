@@ -132,9 +132,13 @@ def check_held_out(
         if training is None or not {training.dataset, dataset} <= datasets.keys():
             continue
         seen = training.dataset
-        if seen == dataset or share_images(datasets[seen], datasets[dataset]):
-            shared = "" if seen == dataset else f", which shares images with '{dataset}'"
-            yield f"{place}.dataset: '{model}' is trained on '{seen}'{shared}; name held-out images"
+        if seen == dataset:
+            yield f"{place}.dataset: '{model}' is trained on '{seen}'; name held-out images"
+        elif share_images(datasets[seen], datasets[dataset]):
+            yield (
+                f"{place}.dataset: '{model}' is trained on '{seen}', which may share images with '{dataset}'; give one "
+                "the part train and the other the part held_out of a split, with the same held_out"
+            )
 
 
 def check_teacher(

@@ -29,9 +29,9 @@ class Trainings(Stage):
         """The name of the rule of one model: train_digits_sit."""
         return f"train_{model.replace('.', '_')}"
 
-    def recipe(self, name: str) -> dict[str, Any]:
+    def recipe(self, wildcards: Wildcards) -> dict[str, Any]:
         """What the weights of a model depend on: its entry, its training, its autoencoder, its seed and code."""
-        model = self.study.models[name]
+        model = self.study.models[wildcards.model]
         entry = {key: value for key, value in model.recipe().items() if key not in _OF_FEATURES}
         return {
             "format": 1,
