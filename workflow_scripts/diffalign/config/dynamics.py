@@ -153,8 +153,8 @@ class DynamicsSection(Section):
     wavelet_levels: Count = Field(
         3,
         description=(
-            "Levels of its decomposition of images, whose sides 2 to this power divides; of latents, which are smaller, "
-            "as many as divide."
+            "Levels of its decomposition of images, whose sides 2 to this power divides; of latents, "
+            "which are smaller, as many as divide."
         ),
     )
     permutations: Count = Field(1000, description="Permutations of the correlations of activations with features.")
