@@ -152,7 +152,10 @@ class DynamicsSection(Section):
     wavelet: Text = Field("db2", description="An orthogonal wavelet of PyWavelets.")
     wavelet_levels: Count = Field(
         3,
-        description=description=@@,
+        description=(
+            "Levels of its decomposition of images, whose sides 2 to this power divides; of latents, "
+            "which are smaller, as many as divide."
+        ),
     )
     permutations: Count = Field(1000, description="Permutations of the correlations of activations with features.")
     ridge: Annotated[NonEmpty[Positive], Distinct()] = Field(

@@ -415,6 +415,10 @@ def _seen_images(sections: Sections) -> Iterator[str]:
         measured.append(("atlas", atlases, atlases.models, [atlases.reference]))
     if drawn is not None:
         measured.append(("samples", drawn, drawn.models, [drawn.classifier, drawn.features]))
+    for name, made in sections.dynamics.configurations.items() if sections.dynamics is not None else ():
+        # what begins with images measures them
+        if made.start != "noise":
+            measured.append((f"dynamics.configurations.{name}", made, made.models, []))
     for place, section, models, readers in measured:
         dataset = section.dataset or default
         if models and dataset is not None:
