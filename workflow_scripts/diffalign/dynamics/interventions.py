@@ -5,8 +5,7 @@ step (`mean`), which keeps what the layer does to all images alike. Of a part, t
 mean. Where a layer sees several streams, such as image and text, only the image's is changed; in a joint sequence of
 both, all tokens are.
 
-Ablation by zero and by the mean are those of Wang et al. 2022 (Interpretability in the Wild, section 2.3), there of
-nodes of a language model.
+Li and Janson 2024 (Optimal ablation for interpretability) compare removal by zero and by the mean with others.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ METHODS = ("zero", "mean")
 @dataclass(frozen=True)
 class Target:
     """What is removed. layer: its alias. depth: its number in order of depth. part: one of `PARTS`. paths: the module
-    of the layer, or those of the part. size: numbers of one sample that they add in one call.
+    of the layer, or those of the part. size: numbers that they add for one sample in the calls that were seen.
     """
 
     layer: str
@@ -73,8 +72,8 @@ def targets(
 ) -> tuple[list[Target], list[LeftOut]]:
     """What of some layers can be removed, in order of depth, and what cannot.
 
-    layers: alias -> module path, by depth. parts: some of `PARTS`. forward: runs the model once, so that the shapes of
-    inputs and outputs are seen. A layer is left out where its output has another shape than its input, as the stages of
+    layers: alias -> module path, by depth. parts: some of `PARTS`. forward: makes the calls of a step or more, so
+    that shapes of inputs and outputs are seen. A layer is left out where its output has another shape than its input, as the stages of
     a UNet have, and a part where the family knows no modules of it. Raises ValueError for another part, for a path that
     does not exist, and where nothing is left.
     """
@@ -91,12 +90,14 @@ def targets(
                 asked.append((depth, layer, part, known[part]))
             else:
                 out.append(LeftOut(layer, part, f"{path} has no {part} of its own"))
-    seen: dict[tuple[str, bool], tuple[tuple[int, ...] | None, tuple[int, ...]]] = {}
+    # (path, whole) -> shapes of input and output in every call
+    seen: dict[tuple[str, bool], list[tuple[tuple[int, ...] | None, tuple[int, ...]]]] = {}
 
     def watch(path: str, whole: bool) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             given, (stream, _) = _given(args, kwargs), _stream(output, denoiser.tokens if whole else None)
-            seen.setdefault((path, whole), (None if given is None else tuple(given.shape), tuple(stream.shape)))
+            shapes = None if given is None else tuple(given.shape), tuple(stream.shape)
+            seen.setdefault((path, whole), []).append(shapes)
 
         return hook
 
@@ -108,7 +109,7 @@ def targets(
     found = []
     for depth, layer, part, paths in asked:
         silent = [path for path in paths if (path, part == "layer") not in seen]
-        shapes = [seen[path, part == "layer"] for path in paths if path not in silent]
+        shapes = [shape for path in paths if path not in silent for shape in seen[path, part == "layer"]]
         if silent:
             out.append(LeftOut(layer, part, f"the model never calls {', '.join(silent)}"))
         elif part == "layer" and shapes[0][0] != shapes[0][1]:
@@ -139,7 +140,9 @@ class Means:
     def recording(self, step: int) -> Iterator[None]:
         """Add what the targets add in the calls of this step, of every sample of a batch."""
         with ExitStack() as stack:
-            for path, whole in dict.fromkeys((path, each.part == "layer") for each in self._targets for path in each.paths):
+            for path, whole in dict.fromkeys(
+                (path, each.part == "layer") for each in self._targets for path in each.paths
+            ):
                 module = self._denoiser.module.get_submodule(path)
                 hook = self._recorder(path, whole, step)
                 stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
