@@ -1,4 +1,4 @@
-"""What trainings, atlases and denoising trajectories show, in sentences: values, intervals, and over what each interval is."""
+"""What trainings, atlases and denoising trajectories show, in sentences: values, intervals, and over what these are."""
 
 import math
 import re
