@@ -1,1 +1,1 @@
-"""When shapes, textures, edges and colours appear on the way from noise to an image, and which layers make them."""
+"""What happens along a denoising trajectory: frequencies, features, activations, and when each of them is settled."""

@@ -125,6 +125,7 @@ def _check(wildcard: str, value: str, pattern: Words, words: Words, study: Study
         "triplets": ("triplets", things.triplets if things else ()),
         "loss": ("loss", [model.training.loss for model in study.models.values() if model.training is not None]),
         "conditioning": ("text", TEXTS_OF_IMAGES),
+        "configuration": ("configuration", study.dynamics.expanded()),
     }
     trained = study.models.get(names.model_word(value)) if pattern[1] == "weights" else None
     if trained is not None and trained.training is not None:
@@ -175,6 +176,9 @@ def _models(pattern: Words, study: Study) -> tuple[str, list[str]]:
         return "trained model", [name for name, model in models if model.training is not None]
     if "samples" in pattern or pattern[1] == "sample_quality":
         return _of_classes(pattern[1] == "figures", study)
+    if "dynamics" in pattern:
+        told = [model for model in study.models.values() if model.latents]
+        return "checkpoint of a diffusion model", [name for model in told for name in model.checkpoints]
     if pattern[1] == "weights":
         return "model", [*study.models, *(f"{name}-untrained" for name in study.models)]
     if pattern[1] == "latents":
