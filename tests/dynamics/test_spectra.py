@@ -10,6 +10,7 @@ from diffalign.dynamics.spectra import (
     Bands,
     band_energies,
     error_spectrum,
+    most_levels,
     noise_floor,
     rapsd,
     slope,
@@ -218,12 +219,15 @@ def test_what_cannot_be_measured_is_refused() -> None:
         wavelet_energies(images, levels=4)
     with pytest.raises(ValueError, match=r"25 x 24.*so none"):
         wavelet_energies(normal((1, 1, 25, 24)), levels=1)
+    assert [most_levels(24, 24), most_levels(25, 24), most_levels(64, 32), most_levels(4, 4)] == [3, 0, 5, 2]
     with pytest.raises(ValueError, match="0 wavelet levels"):
         wavelet_energies(images, levels=0)
     for wavelet in ("bior2.2", "dmey", "db99"):
         with pytest.raises(ValueError, match=f"no orthogonal wavelet '{wavelet}'; allowed: .*db2.*haar"):
             wavelet_energies(images, wavelet)
-    with pytest.raises(ValueError, match="2 frequencies above 0 and up to 0.5; a slope needs 3"):
+    with pytest.raises(
+        ValueError, match="2 frequencies above 0 and up to 0.5; a slope needs 3, so sides of at least 8"
+    ):
         slope(*rapsd(normal((1, 1, 6, 6))))
     with pytest.raises(ValueError, match=r"power has shape \(1, 4\); expected \(N, 5\)"):
         slope(np.arange(5) / 10, np.ones((1, 4)))

@@ -53,9 +53,9 @@ def kendalls_w(times: Array, names: Sequence[str], seed: int, draws: int = DRAWS
         )
     if len(set(names)) < len(names):
         raise ValueError(f"samples repeat, first: {first_five(sorted({n for n in names if names.count(n) > 1}))}")
-    bad = ~np.isfinite(times).all(axis=1)
+    bad = ~np.asarray(np.isfinite(times).all(axis=1))
     if bad.any():
-        raise ValueError(f"times are NaN or infinite for {first_five(flagged(names, bad))}")
+        raise ValueError(f"times are NaN or infinite for {first_five(flagged(names, bad.tolist()))}")
     samples, measures = times.shape
     ranks = np.asarray(rankdata(times, axis=1), np.float64)
     # Σ (u³ - u) of a sample is what ties take from its sum of squared ranks, times 12

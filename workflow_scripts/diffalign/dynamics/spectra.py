@@ -24,8 +24,9 @@ Array = NDArray[np.float64]
 BANDS = ("low", "mid", "high", "corner")
 WINDOWS = ("none", "hann")
 NYQUIST = 0.5
-# a line through two points has no standard error
+# a line through two points has no standard error; with the mean, these are the rings of 8 x 8 pixels
 FEWEST_FREQUENCIES = 3
+SMALLEST_SIDE_OF_SLOPES = 2 * (FEWEST_FREQUENCIES + 1)
 # values of images that one transform takes in: what fits a processor's cache
 _BLOCK = 2**19
 # frequencies this close to an edge are on it
@@ -139,7 +140,7 @@ def slope(frequencies: Array, power: Array) -> tuple[Array, Array]:
     if chosen.sum() < FEWEST_FREQUENCIES:
         raise ValueError(
             f"{int(chosen.sum())} frequencies above 0 and up to 0.5; a slope needs {FEWEST_FREQUENCIES}, so sides of "
-            "at least 8 pixels"
+            f"at least {SMALLEST_SIDE_OF_SLOPES} pixels"
         )
     if power.ndim != 2 or power.shape[1] != len(frequencies):
         raise ValueError(f"power has shape {power.shape}; expected (N, {len(frequencies)})")
@@ -175,7 +176,7 @@ def wavelet_energies(
     if wavelet not in orthogonal:
         raise ValueError(f"no orthogonal wavelet '{wavelet}'; allowed: {', '.join(orthogonal)}")
     sides = images.shape[2:]
-    most = _halvings(math.gcd(*sides))
+    most = most_levels(*sides)
     if not 1 <= levels <= most:
         raise ValueError(
             f"{levels} wavelet levels of images of {sides[0]} x {sides[1]}: expected at least 1, and sides that "
@@ -186,7 +187,8 @@ def wavelet_energies(
     filters, pixels = pywt.Wavelet(wavelet), math.prod(sides)
 
     def measured(block: NDArray[np.floating]) -> tuple[Array]:
-        approximation, details = block.astype(precision, copy=False), []
+        approximation: NDArray[np.floating] = block.astype(precision, copy=False)
+        details: list[Array] = []
         for _ in range(levels):
             approximation, parts = pywt.dwt2(approximation, filters, mode="periodization", axes=(-2, -1))
             details.append(sum((_energy(part) for part in parts), np.zeros(len(block))))
@@ -197,15 +199,16 @@ def wavelet_energies(
     return energies
 
 
-def _halvings(side: int) -> int:
-    """How often a side can be halved."""
-    return (side & -side).bit_length() - 1
+def most_levels(height: int, width: int) -> int:
+    """The largest number of wavelet levels that images of this size have: both sides can be halved so often."""
+    common = math.gcd(height, width)
+    return (common & -common).bit_length() - 1
 
 
 def _energy(coefficients: NDArray[np.floating]) -> Array:
     """The sum of squares (N,) over positions, a mean over channels, in float64."""
     flat = coefficients.reshape(*coefficients.shape[:2], -1)
-    return np.einsum("ncp,ncp->n", flat, flat, dtype=np.float64) / flat.shape[1]
+    return np.asarray(np.einsum("ncp,ncp->n", flat, flat, dtype=np.float64) / flat.shape[1], np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,7 +256,7 @@ class _Grid:
 
     def modes(self, groups: NDArray[np.intp]) -> Array:
         """How many modes each group has."""
-        return np.bincount(groups, self.weight.ravel())
+        return np.asarray(np.bincount(groups, self.weight.ravel()), np.float64)
 
     def power(self, block: NDArray[np.floating]) -> Array:
         """The power of each image over modes, times their weight, flat: (n, modes)."""
@@ -308,7 +311,7 @@ def _check_shape(images: NDArray[np.floating]) -> None:
 
 def _check_finite(measures: Array) -> None:
     """Raise ValueError that names the first five images whose measures are NaN or infinite."""
-    bad = ~np.isfinite(measures).all(axis=1)
+    bad = ~np.asarray(np.isfinite(measures).all(axis=1))
     if bad.any():
-        positions = flagged(map(str, range(len(bad))), bad)
+        positions = flagged(map(str, range(len(measures))), bad.tolist())
         raise ValueError(f"values are NaN or infinite in {len(positions)} images, at positions {first_five(positions)}")
