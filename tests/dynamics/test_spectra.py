@@ -149,8 +149,17 @@ def test_white_noise_has_its_variance_at_all_frequencies(window: str) -> None:
     _, power = rapsd(0.3 * normal((40, 4, 32, 32)), window)
     # 20 modes of ring 2 and 160 draws: a standard error of 2.5 %
     assert power.mean(axis=0)[2:] == pytest.approx(np.full(14, 0.09), rel=0.08)
-    floor = noise_floor([NoiseLevel(0.7, 0.3, 0.3), NoiseLevel(1, 0, 0)])
-    assert floor == pytest.approx([0.09, 0])
+
+
+def test_the_noise_floor_is_the_power_of_what_the_schedule_adds() -> None:
+    levels = [NoiseLevel(0, 1, 1), NoiseLevel(0.7, 0.3, 0.3), NoiseLevel(1, 0, 0)]
+    assert noise_floor(levels, "x_t") == pytest.approx([1, 0.09, 0])
+    assert noise_floor(levels, "error") == pytest.approx([math.nan, 9 / 49, 0], nan_ok=True)
+    clean, noise = normal((40, 2, 32, 32)), normal((40, 2, 32, 32), 1)
+    _, power = error_spectrum((0.7 * clean + 0.3 * noise) / 0.7, clean, "none")
+    assert power.mean() == pytest.approx(9 / 49, rel=0.05)
+    with pytest.raises(ValueError, match="no noise floor of 'x0'; allowed: x_t, error"):
+        noise_floor(levels, "x0")
 
 
 def test_a_window_keeps_edges_from_adding_power() -> None:

@@ -29,12 +29,14 @@ def test_what_never_leaves_is_there_from_the_first_state(measure, value: float) 
     assert measure(np.full((2, 5), value), T) == pytest.approx([1, 1])
 
 
-def test_a_measure_appears_when_it_last_comes_within_the_bound() -> None:
+def test_a_measure_appears_when_it_comes_within_the_bound_for_good() -> None:
     # within 10 % of 1 at 0.8, too large at 0.5, and within again at a third of the way from 1.2 to 0.9
     assert emergence(series(0, 1, 1.2, 0.9, 1), T) == pytest.approx([0.5 - 0.3 / 3])
-    # beyond half of it from 0.8 on, whatever the overshoot
+    # half of it counts when it is first reached, whatever comes later
     assert half_rise(series(0, 1, 1.2, 5, 1), T) == pytest.approx([0.9])
-    assert half_rise(series(0, 1, 0.25, 0.75, 1), T) == pytest.approx([0.35])
+    assert half_rise(series(0, 1, 0.25, 0.75, 1), T) == pytest.approx([0.9])
+    assert half_rise(series(0, 0, 1, -1, -2), T) == pytest.approx([0.2])
+    assert half_rise(series(1.5, 0, 0, 1, 2), T) == pytest.approx([1])
     # it passes through the bound from above to below, and the interpolation keeps signs apart
     assert emergence(series(0, 0, 2, 0.95, 1), T) == pytest.approx([0.5 - 0.3 * 0.9 / 1.05])
     assert stabilisation(series(1, -1, 1, -1, 0), T) == pytest.approx([0.02])

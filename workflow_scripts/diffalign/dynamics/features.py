@@ -99,11 +99,11 @@ class _Final:
     bright: bool
 
 
-def features(images: Images, final: Images, bands: Bands = _BANDS, window: str = "hann") -> dict[str, Array]:
+def features(images: Images, final: Images, bands: Bands = _BANDS) -> dict[str, Array]:
     """Every feature of `FEATURES` but those of a model: name -> (N,) float64, all finite.
 
     images: (N, H, W, 3). final: what they are compared with, one for all (H, W, 3) or one for each (N, H, W, 3).
-    bands, window: of ``texture_energy``, as `diffalign.dynamics.spectra.band_energies` takes them.
+    bands: of ``texture_energy``.
 
     Of the image alone:
 
@@ -112,7 +112,8 @@ def features(images: Images, final: Images, bands: Bands = _BANDS, window: str =
       pixel: the focus measure Tenengrad (Pertuz et al. 2013), its root, by the pixel.
     - texture_contrast, texture_homogeneity: `diffalign.dynamics.texture.cooccurrence`.
     - texture_entropy: `diffalign.dynamics.texture.pattern_entropy`.
-    - texture_energy: energy of the luminance in the middle band.
+    - texture_energy: energy of the luminance in the middle band, without a window
+      (`diffalign.dynamics.spectra.band_energies`).
     - color_lightness, color_a, color_b: means in Lab. color_spread, saturation: `diffalign.dynamics.color.colors`.
 
     Against the final image:
@@ -136,7 +137,7 @@ def features(images: Images, final: Images, bands: Bands = _BANDS, window: str =
     rows = [_of_image(seen, one or _final(final[row])) for row, seen in enumerate(all_seen)]
     made = {name: np.array([row[name] for row in rows], np.float64) for name in rows[0]}
     luminances = np.stack([seen.luminance for seen in all_seen])
-    made["texture_energy"] = band_energies(luminances[:, None], bands, window)[:, BANDS.index("mid")]
+    made["texture_energy"] = band_energies(luminances[:, None], bands, "none")[:, BANDS.index("mid")]
     return {name: made[name] for name in FEATURES if name in made}
 
 

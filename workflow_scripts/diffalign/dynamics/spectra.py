@@ -118,12 +118,18 @@ def error_spectrum(
     return rapsd(images.astype(np.float64) - final, window, threads)
 
 
-def noise_floor(levels: Sequence[NoiseLevel]) -> Array:
-    """The power (S+1,) that the noise of the schedule alone has in x_t, σ² at every frequency.
+def noise_floor(levels: Sequence[NoiseLevel], of: str) -> Array:
+    """The power (S+1,), at every frequency, that the noise of the schedule alone has in latents: white noise is flat.
 
-    Of the error x_t / α - x0 it is σ² / α². It is of latents, whose noise is white; decoded noise is not.
+    of: ``x_t``, where it is σ²; or ``error``, of x_t / α, the estimate that knows nothing but the schedule, less the
+    image: (σ / α)², and NaN where α is 0, since x_t then holds no image. Raises ValueError for another word.
     """
-    return np.array([level.sigma**2 for level in levels], np.float64)
+    if of == "x_t":
+        return np.array([level.sigma**2 for level in levels], np.float64)
+    if of == "error":
+        ratios = [level.sigma / level.alpha if level.alpha else math.nan for level in levels]
+        return np.square(np.array(ratios, np.float64))
+    raise ValueError(f"no noise floor of '{of}'; allowed: x_t, error")
 
 
 def slope(frequencies: Array, power: Array) -> tuple[Array, Array]:

@@ -1,8 +1,9 @@
 """When a measure appears: times of emergence, half-rise and stabilisation, on the axis t = σ/(α + σ).
 
-Series are arrays (N, S+1), one row a sample, over states from noise to image; t (S+1,) falls. A time is the t from
-which a series stays within a bound. Between the last state that is outside and the next, the series is taken to be a
-line in t, and the time is where it crosses the bound. A series that is within at every state has the t of the first.
+Series are arrays (N, S+1), one row a sample, over states from noise to image; t (S+1,) falls. A time is the t at which
+a series comes within a bound: for good, or for the first time. Between the state before and the one after, the series
+is taken to be a line in t, and the time is where it crosses the bound. A series that is within the bound from the first
+state on has the t of that state.
 """
 
 from __future__ import annotations
@@ -37,33 +38,32 @@ def stabilisation(values: Array, t: Array, share: float = 0.1) -> Array:
 
 
 def half_rise(values: Array, t: Array) -> Array:
-    """The time (N,) from which each series stays at half of its final value or beyond, on the side of that value.
+    """The time (N,) at which each series first reaches half of its final value, on the side of that value.
 
     A series that ends at 0 has no side, and the t of the first state. Errors: as `emergence`.
     """
     _check(values, t, 0.0)
     end = values[:, -1:]
     lack = np.abs(end) / 2 - np.sign(end) * values
-    return _crossing(lack, lack > 0, np.zeros_like(end), t)
+    # the last state always reaches it
+    return _crossing(lack, np.argmax(lack <= 0, axis=1) - 1, np.zeros_like(end), t)
 
 
 def _settled(rest: Array, bound: Array, t: Array) -> Array:
-    """The time from which |rest| ≤ bound."""
-    return _crossing(rest, np.abs(rest) > bound, bound, t)
+    """The time from which |rest| ≤ bound (N, 1); the last state always is."""
+    outside = np.abs(rest) > bound
+    last = len(t) - 1 - np.argmax(outside[:, ::-1], axis=1)
+    return _crossing(rest, np.where(outside.any(axis=1), last, -1), bound, t)
 
 
-def _crossing(rest: Array, outside: NDArray[np.bool_], bound: Array, t: Array) -> Array:
-    """Where `rest`, after the last state that is outside, comes down to the bound (N, 1) on its side."""
-    states = len(t)
-    last = states - 1 - np.argmax(outside[:, ::-1], axis=1)
-    never = ~outside.any(axis=1)
-    # the last state is never outside
-    here = np.where(never, 0, last)
-    rows = np.arange(len(rest))
-    before, after = rest[rows, here], rest[rows, here + 1]
-    edge = np.sign(before) * bound[:, 0]
-    way = np.where(never, 1.0, before - after)
-    share = np.where(never, 0.0, (before - edge) / way)
+def _crossing(rest: Array, before: NDArray[np.intp], bound: Array, t: Array) -> Array:
+    """Where `rest` comes to the bound (N, 1) on its side, between the state `before` (N,), which is outside, and the
+    next; the first t where `before` is -1.
+    """
+    here, rows = np.maximum(before, 0), np.arange(len(rest))
+    outer, inner = rest[rows, here], rest[rows, here + 1]
+    way = np.where(before < 0, 1.0, outer - inner)
+    share = np.where(before < 0, 0.0, (outer - np.sign(outer) * bound[:, 0]) / way)
     return np.asarray(t[here] + share * (t[here + 1] - t[here]), np.float64)
 
 
