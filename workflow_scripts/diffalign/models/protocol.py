@@ -67,6 +67,9 @@ class Denoiser:
     clock of the model; raises ValueError or CheckpointError for one that it does not have. run: runs the network once,
     on latents, level and conditioning, and gives its output, whatever that is. convert: that output, with what it was
     made of, as a prediction. only_side: the only height and width of latents, None where they may be others.
+    scheduler: of models of diffusers; a scheduler with the time steps of this many steps for latents of this side, as
+    the model's pipeline sets them, given the conditioning of one image, and the name of a class of diffusers or None
+    for the checkpoint's own. It raises ValueError for a class that is not compatible. None for other models.
     """
 
     module: nn.Module
@@ -80,6 +83,7 @@ class Denoiser:
     only_side: int | None = None
     classes: int | None = None
     class_token_width: int | None = None
+    scheduler: Callable[[int, int, Mapping[str, Tensor], str | None], Any] | None = None
 
     def predict(self, x_t: Tensor, level: NoiseLevel, conditioning: Mapping[str, Tensor]) -> Prediction:
         """The model's estimates of image and noise, without gradients; `extraction.taps` see the pass.
