@@ -1,7 +1,8 @@
 """What layers contribute to the images of one model and configuration: the change of the result without them."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -147,7 +148,7 @@ def _seeds(stored: Sequence[Trajectories], content: Mapping[str, Any], recipe: P
         for key in ("model", "configuration"):
             if each.recipe[key] != content[key]:
                 raise StoreError(f"{each.folder} is of another {key} than {recipe}; delete it and rerun")
-    return {seed: each for seed, each in sorted((int(each.recipe["seed"]), each) for each in stored)}
+    return {int(each.recipe["seed"]): each for each in sorted(stored, key=lambda each: int(each.recipe["seed"]))}
 
 
 def spread(groups: Mapping[str, str], count: int) -> list[str]:
@@ -235,7 +236,8 @@ def _all_entered(run: Run, seed: int, removals: Sequence[Removal], batch_size: i
 
 def _fitting(targets: Sequence[Target], steps: int) -> list[Target]:
     """The first targets whose means fit into the memory, at least one."""
-    group, held = [], 0
+    group: list[Target] = []
+    held = 0
     for target in targets:
         held += 8 * target.size * steps
         if group and held > _MEANS_BYTES:
@@ -260,10 +262,7 @@ def results(run: Run, members: Sequence[str], seed: int, batch_size: int, around
     parts = []
     for start in range(0, len(members), batch_size):
         batch = members[start : start + batch_size]
-        last = None
-        for last in run.states(batch, seed, around):
-            pass
-        assert last is not None  # there is at least the first state
+        (last,) = deque(run.states(batch, seed, around), maxlen=1)
         images = run.decode(last.latents).permute(0, 2, 3, 1).cpu().numpy()
         bad = ~np.asarray(np.isfinite(images).reshape(len(images), -1).all(axis=1))
         if bad.any():

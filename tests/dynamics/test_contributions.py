@@ -3,18 +3,20 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import contributions
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from contributions import Ablations, contributions as write_contributions, measured_removals, spread, table_rows
 from test_models import STUDY
 from torch import Tensor, nn
 
+import contributions
+from contributions import Ablations, measured_removals, spread, table_rows
+from contributions import contributions as write_contributions
 from diffalign import models
 from diffalign.dynamics.spectra import Bands
 from diffalign.io.headers import StoreError
@@ -49,7 +51,7 @@ class Small(Run):
         draws = [torch.Generator().manual_seed(1000 * seed + NAMES.index(name)) for name in names]
         x = torch.stack([torch.randn(channels, side, side, generator=draw) for draw in draws])
         conditioning = self.conditioning(names)
-        for step, (here, there) in enumerate(zip(self.levels, self.levels[1:])):
+        for step, (here, there) in enumerate(pairwise(self.levels)):
             with around(step) if around else nullcontext():
                 found = self.denoiser.predict(x, here, conditioning)
                 if self.guided:
@@ -303,9 +305,9 @@ def test_tables_and_recipe_of_a_job(files: dict[str, Any]) -> None:
 
 def test_noising_and_other_trajectories_are_refused(files: dict[str, Any]) -> None:
     noising = {**RECIPE, "configuration": {"name": "plain", "start": "noising"}}
+    other = {**RECIPE, "configuration": {"name": "other", "start": "noise"}}
+    files["recipe"].write_text(contributions.json.dumps(other))
     with pytest.raises(StoreError, match=r"5 is of another configuration than .*recipe.json"):
-        other = {**RECIPE, "configuration": {"name": "other", "start": "noise"}}
-        files["recipe"].write_text(contributions.json.dumps(other))
         write_contributions(**files)
     files["recipe"].write_text(contributions.json.dumps(noising))
     with pytest.raises(ValueError, match="noising makes no images"):

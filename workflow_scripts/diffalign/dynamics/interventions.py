@@ -72,10 +72,10 @@ def targets(
 ) -> tuple[list[Target], list[LeftOut]]:
     """What of some layers can be removed, in order of depth, and what cannot.
 
-    layers: alias -> module path, by depth. parts: some of `PARTS`. forward: makes the calls of a step or more, so
-    that shapes of inputs and outputs are seen. A layer is left out where its output has another shape than its input, as the stages of
-    a UNet have, and a part where the family knows no modules of it. Raises ValueError for another part, for a path that
-    does not exist, and where nothing is left.
+    layers: alias -> module path, by depth. parts: some of `PARTS`. forward: makes the calls of a step or more, so that
+    shapes of inputs and outputs are seen. A layer is left out where its output has another shape than its input, as
+    the stages of a UNet have, and a part where the family knows no modules of it. Raises ValueError for another part,
+    for a path that does not exist, and where nothing is left.
     """
     unknown = [part for part in parts if part not in PARTS]
     if unknown or not parts:
@@ -179,8 +179,8 @@ class Means:
 def removed(denoiser: Denoiser, target: Target, step: int, means: Means | None = None) -> Iterator[None]:
     """Run the model without what a target adds, until the context ends, in whatever way it does.
 
-    step: the one that the sampler makes, all of whose calls are within. means: in the place of what is removed; None for
-    zero. Raises ValueError where the output of a layer has another shape than its input.
+    step: the one that the sampler makes, all of whose calls are within. means: in the place of what is removed; None
+    for zero. Raises ValueError where the output of a layer has another shape than its input.
     """
     with ExitStack() as stack:
         for path in target.paths:
