@@ -60,7 +60,7 @@ class Denoiser:
 
     Latents are those that the model reads, x_t (B, latent_channels, H, W) float32: normalised, times the entry's
     ``latent_multiplier``, and at a noise level. Conditioning is one row an image: the prompt tensors that the family's
-    `embed_prompts` names, or ``labels`` (B,) int64, of which `classes` stands for none; beside them, where
+    `embed_prompts` names, or ``labels`` (B,) int64, of which `classes` stands for none, or nothing; beside them, where
     class_token_width is a number, ``class_tokens`` (B, class_token_width) float32 at the same noise level.
 
     module, tokens, facts, multiple: as in `Loaded`. level: a noise level of the grammar, ``t0.5`` or ``s20``, in the
