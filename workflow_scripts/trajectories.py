@@ -71,4 +71,4 @@ if __name__ == "__main__":
             *(Path(given.statistics), Path(given.manifest)),
         )
         compute = Compute(resources.device, resources.batch_size, workers=0)
-        trajectories(Path(given.recipe), files, int(snakemake.params.seed), Path(snakemake.output[0]), compute)
+        trajectories(Path(given.recipe), files, int(snakemake.wildcards.seed), Path(snakemake.output[0]), compute)

@@ -65,13 +65,13 @@ def asked_from_noise(
     """Samples that begin with noise, dealt in turn over prompts or classes: ``class_3_00007``, ``prompt_0_00007``, and
     ``sample_00007`` of a model that is conditioned on neither.
 
-    prompts: None is the empty prompt. classes: None is all of them. The first samples of a class or prompt have the
-    same names, and so the same noise, whatever `samples` is. Raises ValueError for no samples, fewer than prompts or
-    named classes, classes that the model lacks, and prompts or classes of a model that has none.
+    prompts: of models that read them; none are the empty prompt. classes: of models that are conditioned on them; None
+    is all. A configuration of several models may have both. The first samples of a class or prompt have the same names,
+    and so the same noise, whatever `samples` is. Raises ValueError for no samples, fewer than prompts or named classes,
+    and classes that the model lacks.
     """
     if samples < 1:
         raise ValueError(f"{samples} samples; expected at least 1")
-    _check_kinds(model, denoiser, prompts, classes)
     if denoiser.classes is not None:
         labels = list(range(denoiser.classes)) if classes is None else sorted(set(classes))
         beyond = [str(label) for label in labels if not 0 <= label < denoiser.classes]
@@ -108,8 +108,8 @@ def asked_of_images(
     """Samples that begin with images, a sample of the data set by `randomness.sample`, each its own group.
 
     classes: only images of these; None for all. A model of classes is asked for that of the image, or for none where
-    no image has a class. Of several prompts each image has one, keyed by its name. Raises ValueError for no images,
-    more samples than images, and prompts of a model of classes; LabelError for classes that are not the model's.
+    no image has a class. Of several prompts each image has one, keyed by its name. Raises ValueError for no images and
+    more samples than images, LabelError for classes that are not the model's.
     """
     if samples < 1:
         raise ValueError(f"{samples} images; expected at least 1")
@@ -118,7 +118,6 @@ def asked_of_images(
     if samples > len(images):
         of = "" if classes is None else f" of classes {', '.join(map(str, classes))}"
         raise ValueError(f"{samples} images{of} are asked for, and the data set has {len(images)}")
-    _check_kinds(model, denoiser, prompts, None)
     names = sorted(sample([image.name for image in images], samples, _IMAGES_SEED))
     groups = {name: name for name in names}
     if denoiser.classes is not None:
@@ -150,20 +149,6 @@ def conditioning(model: Model, denoiser: Denoiser, asked: Asked, weights: Path, 
     tensors = {key: values.to(device) for key, values in embedded.items() if key != "text"}
     row_of = {name: texts.index(asked.prompts[row]) for name, row in asked.rows.items()}
     return Conditioning(tensors, row_of, 0)
-
-
-def _check_kinds(
-    model: Model, denoiser: Denoiser, prompts: Sequence[str] | None, classes: Sequence[int] | None
-) -> None:
-    """Raise ValueError for prompts or classes of a model that is conditioned on the other.
-
-    A model that is conditioned on nothing, such as a reference in closed form, shares the configuration of others.
-    """
-    reads = find_family(model.family).conditioned_on
-    if prompts and denoiser.classes is not None:
-        raise ValueError(f"{model.name} is conditioned on classes, and not on prompts")
-    if classes is not None and reads == "prompts":
-        raise ValueError(f"{model.name} is conditioned on prompts, and not on classes")
 
 
 def _check_enough(samples: int, needed: int, what: str) -> None:

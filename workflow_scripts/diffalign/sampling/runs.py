@@ -68,7 +68,6 @@ class Settings:
     prompts: Sequence[str] | None = None
     classes: Sequence[int] | None = None
     samples: int = 64
-    seeds: Sequence[int] = (0,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +150,7 @@ def prepare(recipe: Mapping[str, Any], files: Files, device: torch.device) -> Ru
     recipe: ``model``, ``autoencoder`` and ``configuration``, as `Settings`. Raises CheckpointError for checkpoints that
     are not the recorded ones and an autoencoder without a decoder, StoreError for latents that are not of one square
     side, and ValueError for settings that the model cannot follow: a start, a sampler or scheduler, fewer than two
-    steps, no samples, prompts or classes that it does not have.
+    steps, no samples, classes that it does not have.
     """
     model, decoder = Model.from_recipe(recipe["model"]), Model.from_recipe(recipe["autoencoder"])
     settings = Settings(**recipe["configuration"])

@@ -31,6 +31,7 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
     from diffalign.models.diffusers_checkpoints import from_diffusers
     from diffalign.models.pipelines import set_by
     from diffalign.models.protocol import Denoiser
+    from diffalign.models.residual_parts import named
     from diffalign.models.text_encoders import without_encoders
 
     net = from_diffusers(diffusers.SD3Transformer2DModel, folder / "transformer", model.initial_seed)
@@ -70,6 +71,8 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
         # the table of positions is large and cropped around its centre for every size
         multiple=int(net.config.patch_size),
         scheduler=scheduler,
+        # ff_context is the text's; attn returns the image stream first, attn2 of SD3.5 it alone
+        parts=named(net, {"attention": ["attn", "attn2"], "mlp": ["ff"]}),
     )
 
 

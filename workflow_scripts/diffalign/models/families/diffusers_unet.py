@@ -31,6 +31,7 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
     from diffalign.models.diffusers_checkpoints import from_diffusers
     from diffalign.models.pipelines import set_by
     from diffalign.models.protocol import Denoiser
+    from diffalign.models.residual_parts import named
     from diffalign.models.text_encoders import without_encoders
 
     net = from_diffusers(diffusers.UNet2DConditionModel, folder / "unet", model.initial_seed)
@@ -60,6 +61,8 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
         int(net.config.in_channels),
         {"diffusers": diffusers.__version__, "tokens": "all positions", "pooling": "mean"},
         scheduler=scheduler,
+        # transformer blocks stand beside the resnets of a stage
+        parts=named(net, {"attention": ["attn1", "attn2"], "mlp": ["ff"]}, r"(down|up)_blocks\.\d+|mid_block"),
     )
 
 
