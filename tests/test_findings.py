@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from image_dynamics import ORDER
 
 from diffalign.io import tables
 from findings import Sources, direction, findings
+from image_dynamics import ORDER
 from through_training_table import CONTRASTS, CORRELATIONS, STEPS
 
 NAN = math.nan

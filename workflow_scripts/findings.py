@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -57,7 +57,7 @@ class Sources:
     contrasts: Path | None = None
     correlations: Path | None = None
     orders: Sequence[Path] = ()
-    references: Mapping[str, str] = MappingProxyType({})
+    references: Mapping[str, str] = field(default_factory=dict)
 
 
 def findings(
