@@ -22,6 +22,7 @@ wildcard_constraints:
     dataset=names.any_of(STUDY.datasets),
     condition=names.any_of(STUDY.conditions),
     metric=names.any_of(METRICS),
+    configuration=PLAN.dynamics.configurations,
     model=CHECKPOINT,
     bundle=TYPED,
     a=NAME,
@@ -35,6 +36,7 @@ localrules:
     recipe,
     training_recipe,
     samples_recipe,
+    dynamics_recipe,
     feature_sources,
     alignment_settings,
     calibration_settings,
@@ -67,6 +69,7 @@ include: "rules/figures.smk"
 include: "rules/single_pairs.smk"
 include: "rules/through_training.smk"
 include: "rules/atlas.smk"
+include: "rules/dynamics.smk"
 include: "rules/se_cknna.smk"
 include: "rules/human.smk"
 include: "rules/layouts.smk"

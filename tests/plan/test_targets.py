@@ -134,6 +134,11 @@ WORDS = {
     "loss": "flow_matching",
 }
 # where another word than the usual one is a file of the rule
+DYNAMICS = (
+    *("dynamics_recipe", "trajectories", "image_dynamics", "activation_dynamics", "contributions"),
+    *("trajectory_alignment", "trajectory_sheet_figure", "trajectory_animation", "wavelet_figure", "spectra_figure"),
+    *("dynamics_curves_figure", "layer_steps_figure"),
+)
 WORDS_OF = {
     "latents": {"model": "sdvae"},
     "import_latents": {"model": "sd3vae"},
@@ -145,6 +150,7 @@ WORDS_OF = {
     "concepts": {"dataset": "things"},
     "text_features": {"bundle": "sd1-textlast-caption"},
     "merge_features_own_vae": {"bundle": "own.vae@20"},
+    **{key: {"model": "own.sit@20", "configuration": "plain", "seed": "0"} for key in DYNAMICS},
     **{key: {"dataset": "held"} for key in ("training_maps_figure", "through_training_figure")},
     **{key: {"dataset": "held", "a": "own.sit"} for key in ("atlas", "atlas_figure")},
 }
@@ -172,6 +178,8 @@ def test_every_rule_has_a_file_in_the_study_that_says_so() -> None:
         ("results/atlas/held/clean/own.sti/scores.tsv", "unknown model 'own.sti'; did you mean 'own.sit'?"),
         ("results/figures/held/clean/atlas/cknaa/own.sit.png", "unknown metric 'cknaa'; did you mean 'cknna'?"),
         ("results/figures/held/clean/atlas/cknna/own.sit.jpg", "results/figures/{dataset}/{condition}/atlas/{metric}/"),
+        ("results/dynamics/own.sit@20/plian/curves.tsv", "unknown configuration 'plian'; did you mean 'plain'?"),
+        ("results/dynamics/own.vit@20/plain/curves.tsv", "unknown checkpoint of a diffusion model 'own.vit'"),
         ("results/finding.txt", "did you mean 'findings'?"),
     ],
 )

@@ -20,6 +20,7 @@ from diffalign.config import (
     alignment,
     atlas,
     datasets,
+    dynamics,
     human,
     model_checks,
     pairs,
@@ -31,6 +32,7 @@ from diffalign.config.alignment import AlignmentSection
 from diffalign.config.atlas import AtlasSection
 from diffalign.config.catalogue import Entry, resolve
 from diffalign.config.datasets import DatasetEntry, Things
+from diffalign.config.dynamics import DynamicsSection
 from diffalign.config.fields import ConditionName, Distinct, ModelName, NonEmpty, Section, Seed, Word
 from diffalign.config.human import HumanSection
 from diffalign.config.mistakes import ConfigError, is_text, read
@@ -98,6 +100,10 @@ class Configuration(Top):
     samples: SamplesSection = Field(
         SamplesSection(), description="Samples of class-conditional models and their quality; docs/samples.md."
     )
+    dynamics: DynamicsSection = Field(
+        DynamicsSection(),
+        description="Denoising trajectories: frequencies, features, activations; docs/dynamics.md.",
+    )
     latents: LatentsSection = Field(LatentsSection(), description="Files of latents.")
     extraction: ExtractionSection = Field(ExtractionSection(), description="Jobs of extractions.")
     compute: ComputeSection = Field(ComputeSection(), description="How the work is done; no result depends on it.")
@@ -117,6 +123,7 @@ class Sections:
     atlas: AtlasSection | None
     human: HumanSection | None
     samples: SamplesSection | None
+    dynamics: DynamicsSection | None
     latents: LatentsSection | None
     extraction: ExtractionSection | None
     compute: ComputeSection | None
@@ -161,6 +168,7 @@ class Study:
     atlas: AtlasSection
     human: HumanSection
     samples: SamplesSection
+    dynamics: DynamicsSection
     compared: tuple[str, ...]
     latent_shards: int
     extraction_parts: int
@@ -285,6 +293,7 @@ def _read_sections(
         section("atlas", AtlasSection),
         section("human", HumanSection),
         section("samples", SamplesSection),
+        section("dynamics", DynamicsSection),
         section("latents", LatentsSection),
         section("extraction", ExtractionSection),
         section("compute", ComputeSection),
@@ -345,8 +354,9 @@ def _reference_mistakes(
         yield from datasets.check(name, dataset)
     vocabularies: dict[str, Vocabulary] = {}
     for name, model in sections.models.items():
-        broken = list(model_checks.check(name, model, sections.models, families, sections.refused[name]))
-        broken += training.check(f"models.{name}", model, families, _names_of(plain.get("datasets")))
+        sets = _names_of(plain.get("datasets"))
+        broken = list(model_checks.check(name, model, sections.models, families, sets, sections.refused[name]))
+        broken += training.check(f"models.{name}", model, families, sets)
         yield from broken
         if not broken:
             vocabularies[name] = model.record(name, 0).vocabulary
@@ -372,6 +382,9 @@ def _reference_mistakes(
         if sections.samples is not None:
             known = _names_of(plain.get("datasets"))
             yield from samples.check(sections.samples, known, sections.models, families, vocabularies)
+        if sections.dynamics is not None:
+            known = _names_of(plain.get("datasets"))
+            yield from dynamics.check(sections.dynamics, known, sections.models, families, vocabularies)
         yield from _seen_images(sections)
     if sections.se_cknna is not None and CLEAN in sections.se_cknna.conditions:
         yield "se_cknna.conditions: 'clean' stands beside the mean and is no part of it; leave it out"
@@ -384,6 +397,7 @@ def _measures_else(sections: Sections) -> bool:
         ("through_training", "recipes"),
         ("atlas", "models"),
         ("samples", "models"),
+        ("dynamics", "configurations"),
         ("se_cknna", "pairs"),
     )
     found = [(getattr(sections, section), key) for section, key in named]
@@ -402,6 +416,10 @@ def _seen_images(sections: Sections) -> Iterator[str]:
         measured.append(("atlas", atlases, atlases.models, [atlases.reference]))
     if drawn is not None:
         measured.append(("samples", drawn, drawn.models, [drawn.classifier, drawn.features]))
+    for name, made in sections.dynamics.configurations.items() if sections.dynamics is not None else ():
+        # what begins with images measures them
+        if made.start != "noise":
+            measured.append((f"dynamics.configurations.{name}", made, made.models, []))
     for place, section, models, readers in measured:
         dataset = section.dataset or default
         if models and dataset is not None:
@@ -464,6 +482,7 @@ def _study(configuration: Configuration) -> Study:
         atlas=configuration.atlas,
         human=configuration.human,
         samples=configuration.samples,
+        dynamics=configuration.dynamics,
         compared=configuration.human.compared([*study.models, *study.against]),
         latent_shards=configuration.latents.shards,
         extraction_parts=configuration.extraction.parts,

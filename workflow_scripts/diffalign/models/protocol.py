@@ -16,6 +16,10 @@ def _without_decoder(latents: Tensor) -> Tensor:
     raise ValueError("the model was loaded without a decoder; load it with decoder=True")
 
 
+def _no_parts(path: str) -> dict[str, tuple[str, ...]]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A model ready for extraction.
@@ -60,13 +64,16 @@ class Denoiser:
 
     Latents are those that the model reads, x_t (B, latent_channels, H, W) float32: normalised, times the entry's
     ``latent_multiplier``, and at a noise level. Conditioning is one row an image: the prompt tensors that the family's
-    `embed_prompts` names, or ``labels`` (B,) int64, of which `classes` stands for none; beside them, where
+    `embed_prompts` names, or ``labels`` (B,) int64, of which `classes` stands for none, or nothing; beside them, where
     class_token_width is a number, ``class_tokens`` (B, class_token_width) float32 at the same noise level.
 
     module, tokens, facts, multiple: as in `Loaded`. level: a noise level of the grammar, ``t0.5`` or ``s20``, in the
     clock of the model; raises ValueError or CheckpointError for one that it does not have. run: runs the network once,
     on latents, level and conditioning, and gives its output, whatever that is. convert: that output, with what it was
-    made of, as a prediction. only_side: the only height and width of latents, None where they may be others.
+    made of, as a prediction. only_side: the only height and width of latents, None where they may be others. parts: of
+    the layer at a module path, ``attention`` and ``mlp`` -> paths of the modules whose output is added to the residual
+    stream, gated or not; where a module returns several streams, the first is the image's. Empty where the family knows
+    none.
     """
 
     module: nn.Module
@@ -80,6 +87,7 @@ class Denoiser:
     only_side: int | None = None
     classes: int | None = None
     class_token_width: int | None = None
+    parts: Callable[[str], Mapping[str, tuple[str, ...]]] = _no_parts
 
     def predict(self, x_t: Tensor, level: NoiseLevel, conditioning: Mapping[str, Tensor]) -> Prediction:
         """The model's estimates of image and noise, without gradients; `extraction.taps` see the pass.

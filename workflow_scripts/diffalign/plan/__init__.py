@@ -14,6 +14,7 @@ from diffalign import models
 from diffalign.code_digests import code_digest
 from diffalign.plan.alignment import Alignment
 from diffalign.plan.atlas import Atlas
+from diffalign.plan.dynamics import Dynamics
 from diffalign.plan.features import Features
 from diffalign.plan.figures import Figures
 from diffalign.plan.findings import Findings
@@ -49,6 +50,7 @@ class Plan:
         self.samples = Samples(self)
         self.language = Language(self)
         self.alignment = Alignment(self)
+        self.dynamics = Dynamics(self)
         self.findings = Findings(self)
         self.figures = Figures(self)
         self.se_cknna = SemanticEquivariance(self)
@@ -59,7 +61,7 @@ class Plan:
 
     def everything(self) -> list[str]:
         """The tables, figures and scores of the study."""
-        trained = (self.training, self.samples, self.through_training, self.atlas, self.findings)
+        trained = (self.training, self.samples, self.through_training, self.atlas, self.dynamics, self.findings)
         stages = (*trained, self.figures, self.language, self.se_cknna, self.human)
         return [path for stage in stages for path in stage.targets()]
 

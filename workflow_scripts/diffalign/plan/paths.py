@@ -1,7 +1,7 @@
 """Where every file of a study lies: each pattern of a path stands here, once.
 
 Patterns hold Snakemake's wildcards: dataset, condition, model, bundle (a model with its variant), a and b (the sides
-of a pair), metric. `fill` puts words in their place.
+of a pair), metric, configuration and seed (of trajectories). `fill` puts words in their place.
 """
 
 from __future__ import annotations
@@ -56,6 +56,10 @@ SAMPLES_RECIPE = "results/recipes/samples/{model}.json"
 SAMPLES = "results/samples/{dataset}/{model}"
 SAMPLE_QUALITY = "results/sample_quality/{dataset}/{model}"
 
+DYNAMICS_RECIPE = "results/recipes/dynamics/{model}/{configuration}.json"
+DYNAMICS = "results/dynamics/{model}/{configuration}"
+TRAJECTORIES = f"{DYNAMICS}/trajectories/{{seed}}"
+
 SCORE = "results/{metric}/{dataset}/{condition}/{a}_vs_{b}.npy"
 SCORE_RECIPE = "results/{metric}/{dataset}/{condition}/{a}_vs_{b}.json"
 DEFAULT_SCORE = "results/{metric}/{a}_vs_{b}.npy"
@@ -87,6 +91,8 @@ NOISE_FIGURE = "results/figures/{dataset}/{condition}/noise_levels/{model}"
 SAMPLE_SHEET = "results/figures/{dataset}/{condition}/samples/{model}"
 ATLAS = "results/atlas/{dataset}/{condition}/{a}"
 ATLAS_FIGURE = "results/figures/{dataset}/{condition}/atlas/{metric}/{a}"
+DYNAMICS_FIGURE = "results/figures/dynamics/{model}/{configuration}/{figure}"
+EMERGENCE_FIGURE = "results/figures/dynamics/emergence"
 DISAGREEMENTS_FIGURE = "results/figures/{dataset}/{condition}/disagreements/{a}"
 SE_FIGURE = "results/figures/{dataset}/se_cknna"
 SE_PAIR_FIGURE = "results/figures/{dataset}/se_cknna/{a}_vs_{b}"

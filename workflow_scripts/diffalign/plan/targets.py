@@ -125,6 +125,7 @@ def _check(wildcard: str, value: str, pattern: Words, words: Words, study: Study
         "triplets": ("triplets", things.triplets if things else ()),
         "loss": ("loss", [model.training.loss for model in study.models.values() if model.training is not None]),
         "conditioning": ("text", TEXTS_OF_IMAGES),
+        "configuration": ("configuration", study.dynamics.expanded()),
     }
     trained = study.models.get(names.model_word(value)) if pattern[1] == "weights" else None
     if trained is not None and trained.training is not None:
@@ -179,9 +180,17 @@ def _models(pattern: Words, study: Study) -> tuple[str, list[str]]:
         return "model", [*study.models, *(f"{name}-untrained" for name in study.models)]
     if pattern[1] == "latents":
         return "autoencoder", [name for name, model in models if model.is_autoencoder]
-    if "noise_levels" in pattern:
-        return "diffusion model", [name for name, model in models if model.noise is not None]
+    if {"noise_levels", "dynamics"} & set(pattern):
+        return _of_noise("dynamics" in pattern, study)
     return "model", list(study.models)
+
+
+def _of_noise(is_checkpoint: bool, study: Study) -> tuple[str, list[str]]:
+    """The diffusion models: a figure of noise levels is of a model, trajectories are of a checkpoint."""
+    told = [model for model in study.models.values() if model.noise is not None]
+    if is_checkpoint:
+        return "checkpoint of a diffusion model", [name for model in told for name in model.checkpoints]
+    return "diffusion model", [model.name for model in told]
 
 
 def _of_classes(is_figure: bool, study: Study) -> tuple[str, list[str]]:

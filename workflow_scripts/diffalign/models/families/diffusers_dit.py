@@ -35,6 +35,7 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
     from diffalign.models import schedules
     from diffalign.models.networks.latent_transformers import unchanged
     from diffalign.models.protocol import Denoiser
+    from diffalign.models.residual_parts import named
 
     net = _transformer(model, folder / "transformer").eval().to(device)
     scheduler = diffusers.DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
@@ -64,6 +65,7 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
         multiple=int(net.config.patch_size),
         only_side=None if model.interpolate_positions else int(net.config.sample_size),
         classes=int(net.config.num_embeds_ada_norm),
+        parts=named(net, {"attention": ["attn1"], "mlp": ["ff"]}),
     )
 
 

@@ -30,6 +30,7 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
     from diffalign.models import schedules
     from diffalign.models.diffusers_checkpoints import from_diffusers
     from diffalign.models.protocol import Denoiser
+    from diffalign.models.residual_parts import named
 
     net = from_diffusers(diffusers.SD3Transformer2DModel, folder / "transformer", model.initial_seed)
     net.eval().to(device)
@@ -60,6 +61,8 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
         {"diffusers": diffusers.__version__, "tokens": "image stream", "pooling": "mean"},
         # the table of positions is large and cropped around its centre for every size
         multiple=int(net.config.patch_size),
+        # ff_context is the text's; attn returns the image stream first, attn2 of SD3.5 it alone
+        parts=named(net, {"attention": ["attn", "attn2"], "mlp": ["ff"]}),
     )
 
 

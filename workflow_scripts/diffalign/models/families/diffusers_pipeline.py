@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from diffalign.noise import NoiseLevel
 
 _DENOISERS = ("transformer", "unet")
+# own names of modules in the transformer blocks of diffusers; those of text alone (ff_context, txt_mlp) are not here
+_PARTS = {"attention": ("attn", "attn1", "attn2"), "mlp": ("ff", "img_mlp", "feed_forward", "act_mlp")}
 # never guided: with guidance, a batch holds images twice
 UNGUIDED = {"guidance_scale": 1.0, "true_cfg_scale": 1.0, "use_resolution_binning": False, "clean_caption": False}
 
@@ -42,6 +44,7 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
     from diffalign.models.diffusers_checkpoints import from_diffusers
     from diffalign.models.pipelines import OneStep, PipelineRun
     from diffalign.models.protocol import Denoiser
+    from diffalign.models.residual_parts import named
 
     index, kind = encoders.read_index(folder), encoders.pipeline_class(folder)
     part = next((name for name in _DENOISERS if index.get(name, [None])[0]), None)
@@ -80,6 +83,7 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
             "guidance": settings.get("guidance_scale") if embedded else None,
         },
         multiple=run.step,
+        parts=named(net, _PARTS, r"(down|up)_blocks\.\d+|mid_block"),
     )
 
 

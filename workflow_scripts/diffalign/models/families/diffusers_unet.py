@@ -30,6 +30,7 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
     from diffalign.models import schedules
     from diffalign.models.diffusers_checkpoints import from_diffusers
     from diffalign.models.protocol import Denoiser
+    from diffalign.models.residual_parts import named
 
     net = from_diffusers(diffusers.UNet2DConditionModel, folder / "unet", model.initial_seed)
     net.eval().to(device)
@@ -50,6 +51,8 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
         first_map,
         int(net.config.in_channels),
         {"diffusers": diffusers.__version__, "tokens": "all positions", "pooling": "mean"},
+        # transformer blocks stand beside the resnets of a stage
+        parts=named(net, {"attention": ["attn1", "attn2"], "mlp": ["ff"]}, r"(down|up)_blocks\.\d+|mid_block"),
     )
 
 
