@@ -1,4 +1,5 @@
-# Inputs: the hub, a local folder or file, an installed package, or nothing (miniatures, models without weights).
+# Inputs: the hub, a local folder or file, an installed package, latents of a data set, or nothing (miniatures, models
+# without weights).
 # Outputs: a folder with the checkpoint of every model, and weights.json with its source (commit, sha256 of all files);
 # for untrained twins, the configuration or random weights.
 
@@ -40,6 +41,29 @@ rule miniature_weights:
         code=PLAN.code_with_family("miniature_weights.py"),
     script:
         "../workflow_scripts/miniature_weights.py"
+
+
+rule latent_spectrum:
+    input:
+        unpack(PLAN.weights.spectrum_inputs),
+    output:
+        folder=directory(paths.CHECKPOINT),
+        record=paths.CHECKPOINT_RECORD,
+    log:
+        paths.log("latent_spectrum", "model"),
+    wildcard_constraints:
+        model=PLAN.weights.models_from("latents"),
+    conda:
+        "../envs/models.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=60,
+    params:
+        model=PLAN.weights.spectrum_spec,
+        code=PLAN.code("latent_spectrum.py"),
+    script:
+        "../workflow_scripts/latent_spectrum.py"
 
 
 rule untrained_configuration:

@@ -107,13 +107,13 @@ def extract(
         _check_channels(model, denoiser, encoded)
         names = [row.name for row in rows]
         check_same_names(names, sorted(encoded), manifest, reads.statistics.parent)
-        if reads.prompts is None:
-            assert denoiser.classes is not None  # the family is conditioned on labels
+        conditioning: dict[str, torch.Tensor] = {}
+        row_of = {name: row for row, name in enumerate(names)}
+        if reads.prompts is not None:
+            conditioning, row_of, prompts = _prompts(names, manifest, reads.prompts)
+        elif denoiser.classes is not None:
             labels = class_labels(rows, content["conditioning"], denoiser.classes)
             conditioning = {"labels": torch.tensor(labels)}
-            row_of = {name: row for row, name in enumerate(names)}
-        else:
-            conditioning, row_of, prompts = _prompts(names, manifest, reads.prompts)
         tokens = None
         if reads.class_tokens is not None:
             tokens, class_tokens = _class_tokens(model, denoiser, names, manifest, reads.class_tokens)

@@ -22,7 +22,7 @@ from diffalign.devices import choose_device
 from diffalign.dynamics import measures, orders, times
 from diffalign.dynamics.features import learned_distance
 from diffalign.dynamics.measures import Measured, Measuring
-from diffalign.dynamics.spectra import error_spectrum
+from diffalign.dynamics.spectra import error_spectrum, noise_floor
 from diffalign.extraction import inputs
 from diffalign.extraction.passes import pooled_features
 from diffalign.io import tables
@@ -48,6 +48,8 @@ ERROR = "error"
 # values of states that are measured at a time, a few dozen images of 256²: what bounds the memory of a thread
 _BLOCK = 2**22
 LEARNED = "learned_distance"
+# of float32: what is more is infinite
+LARGEST = float(np.finfo(np.float32).max)
 # kinds of measures -> the family that is put in order, and the statistics of their times
 FAMILIES = {"band": "bands", "wavelet": "wavelets"}
 _STATISTICS = {"emergence": times.emergence, "half_rise": times.half_rise, "stabilisation": times.stabilisation}
@@ -147,7 +149,7 @@ def image_dynamics(
     power of white noise that the schedule gives: of x_t that of its noise, σ²; of x0 and error that of x_t / α taken as
     the estimate, σ² / α², missing where α is 0.
 
-    times, of x0: t at which bands and wavelets reach the final value within 10 % (emergence) and pass half of it
+    times, of x0: t at which bands and wavelets reach the final value within 10 % (emergence) and reach half of it
     (half_rise), and from which slope and features stay within 10 % of their largest distance from the final value
     (stabilisation); t, its interval over seeds, log-SNR at it, the mean step, and spread, the standard deviation over
     all samples. seed_times: the mean t of each seed.
@@ -227,14 +229,16 @@ def measured(
     power: dict[tuple[str, str], Array] = {}
     frequencies: dict[str, Array] = {}
     passes = list(itertools.product(enumerate(sorted(seeds)), STATES, ("latents", "images")))
-    # processor time is spent in threads of our own
-    with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         for (row, seed), of, domain in logs.progress(passes, len(passes), "tensors of states"):
             tensor, at = STATES[of][domain], 0
             for chunk in seeds[seed].chunks(tensor):
                 units = list(_units(chunk, tensor))
                 measure = partial(_measured, chunk, tensor, first.levels, of, domain, measuring)
-                for (sample, states), (found, spectra) in zip(units, pool.map(measure, units), strict=True):
+                # units are spread over threads, and nothing within them
+                with threadpool_limits(1):
+                    made = list(pool.map(measure, units))
+                for (sample, states), (found, spectra) in zip(units, made, strict=True):
                     for name, each in found.values.items():
                         key = of, domain, name
                         values.setdefault(key, np.full(shape, np.nan))[row, at + sample, states] = each
@@ -271,12 +275,12 @@ def _measured(
     """Some states of one sample: measures, and power (n, K) of them and, for the estimate, of its error."""
     sample, states = unit
     whole = chunk.arrays[tensor][sample]
-    block, final = whole[states].astype(np.float32), whole[-1:].astype(np.float32)
-    bad = ~np.isfinite(block).reshape(len(block), -1).all(axis=1)
-    if domain == "images":
-        bad |= [image.min() < 0 or image.max() > 1 for image in block]
-    if bad.any():
-        step = states.start + int(bad.argmax())
+    block, final = _single(whole[states]), _single(whole[-1:])
+    lowest, highest = (0, 1) if domain == "images" else (-LARGEST, LARGEST)
+    # NaN is in no range
+    bad = [not (state.min() >= lowest and state.max() <= highest) for state in block]
+    if any(bad):
+        step = states.start + bad.index(True)
         allowed = "in [0, 1]" if domain == "images" else "finite"
         raise ValueError(
             f"{tensor} of {chunk.names[sample]} are not {allowed} at step {step} of {len(whole) - 1}, "
@@ -291,6 +295,11 @@ def _measured(
     if of == ESTIMATE:
         _, spectra[ERROR] = error_spectrum(block, np.broadcast_to(final, block.shape), measuring.window)
     return found, spectra
+
+
+def _single(states: NDArray[np.floating]) -> NDArray[np.float32]:
+    """As float32. torch converts float16 ten times as fast as NumPy."""
+    return np.asarray(torch.from_numpy(states).float().numpy())
 
 
 class _Learner:
@@ -388,18 +397,12 @@ def _curves(series: Series, identity: Mapping[str, str]) -> Iterator[dict[str, A
 
 def _spectra(series: Series, identity: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     for (of, domain), power in series.power.items():
-        for step, (state, level) in enumerate(zip(_states(series), series.levels, strict=True)):
-            floor = _floor(of, level) if domain == "latents" else None
+        floors = noise_floor(series.levels, "x_t" if of == "x_t" else ERROR)
+        for step, state in enumerate(_states(series)):
+            floor = floors[step] if domain == "latents" else None
             for frequency, each in zip(series.frequencies[domain], power[step], strict=True):
                 spectrum = {"of": of, "domain": domain, "frequency": frequency, "power": each, "floor": floor}
                 yield {**identity, **state, **spectrum}
-
-
-def _floor(of: str, level: NoiseLevel) -> float | None:
-    """The power of the schedule's noise, which is white: in x_t, or in x_t / α."""
-    if of == "x_t":
-        return level.sigma**2
-    return (level.sigma / level.alpha) ** 2 if level.alpha else None
 
 
 def _settled(series: Series) -> Iterator[tuple[tuple[str, str, str], Array]]:

@@ -150,10 +150,11 @@ class ImageInput:
 
 @dataclass(frozen=True)
 class Weights:
-    """Where a checkpoint comes from: ``hub``, ``folder``, ``file``, ``package``, ``training`` or ``miniature``;
-    ``none`` where nothing is learned, ``precomputed`` where features are files.
+    """Where a checkpoint comes from: ``hub``, ``folder``, ``file``, ``package``, ``training``, ``latents`` or
+    ``miniature``; ``none`` where nothing is learned, ``precomputed`` where features are files.
 
-    steps: step -> folder or file, for several checkpoints of a user's own training.
+    steps: step -> folder or file, for several checkpoints of a user's own training. dataset: whose latents are
+    measured; None for the default one.
     """
 
     source: str
@@ -164,6 +165,7 @@ class Weights:
     path: str | None = None
     package: str | None = None
     steps: Mapping[int, str] = field(default_factory=dict)
+    dataset: str | None = None
 
     def at(self, step: int) -> Weights:
         """The checkpoint of one step of a user's own training."""

@@ -27,20 +27,22 @@ def check(
     entry: ModelEntry,
     entries: Mapping[str, ModelEntry],
     families: Mapping[str, Family],
+    datasets: Collection[str],
     refused: Collection[str] = (),
 ) -> Iterator[str]:
     """Mistakes that one key does not show: keys that a family does not read, and names of other models.
 
-    entries: of all models that were read. refused: keys of this entry that were reported already, so that none of them
-    is said to be missing.
+    entries: of all models that were read. datasets: keys of all data sets. refused: keys of this entry that were
+    reported already, so that none of them is said to be missing.
     """
     place = f"models.{name}"
     if entry.family not in families:
         yield f"{place}.family: {names.unknown('family', entry.family, families)}"
     else:
-        yield from _input_mistakes(place, entry, entries, families[entry.family], refused)
+        yield from _input_mistakes(place, entry, entries, families, refused)
         yield from _family_mistakes(place, entry, entries, families, refused)
     yield from _weights_mistakes(place, entry)
+    yield from _dataset_mistakes(place, entry.weights, datasets)
     yield from _feature_mistakes(place, entry.features)
     yield from _variant_mistakes(place, entry)
     yield from _layer_mistakes(place, name, entry)
@@ -63,6 +65,16 @@ def _weights_mistakes(place: str, entry: ModelEntry) -> Iterator[str]:
         yield from _step_mistakes(place, weights)
     if weights.source == "miniature" and not entry.miniature:
         yield f"{place}.weights: from 'miniature' needs the key 'miniature' of the model, its widths"
+
+
+def _dataset_mistakes(place: str, weights: WeightsEntry | None, datasets: Collection[str]) -> Iterator[str]:
+    """A data set of weights that are not of latents, or that does not exist."""
+    if weights is None or weights.dataset is None:
+        return
+    if weights.source != "latents":
+        yield f"{place}.weights.dataset: means nothing for weights from '{weights.source}', but from latents"
+    elif weights.dataset not in datasets:
+        yield f"{place}.weights.dataset: {names.unknown('dataset', weights.dataset, datasets)}"
 
 
 def _step_mistakes(place: str, weights: WeightsEntry) -> Iterator[str]:
@@ -102,8 +114,9 @@ def _layer_mistakes(place: str, name: str, entry: ModelEntry) -> Iterator[str]:
 _DRAWN = ("posterior", "latent_statistics", "latents_from", "seeding", "seed")
 
 
-def _needed_and_idle(entry: ModelEntry, reads: str) -> tuple[list[str], list[str]]:
+def _needed_and_idle(entry: ModelEntry, kind: Family) -> tuple[list[str], list[str]]:
     """Keys that a model needs, and those that mean nothing to it, by what its family reads."""
+    reads = kind.reads
     if reads == "pixels":
         idle = ["latents", "noise", "conditionings", "embeddings", "features"]
         drawn = [key for key in _DRAWN if key != "seed" or entry.training is None]
@@ -112,21 +125,31 @@ def _needed_and_idle(entry: ModelEntry, reads: str) -> tuple[list[str], list[str
         return ["conditionings"], ["input", "latents", "noise", "embeddings", "features", *_DRAWN]
     if reads == "latents":
         idle = ["input", "posterior", "latent_statistics", "latents_from", "features"]
+        if kind.conditioned_on is None:
+            return ["latents", "noise"], [*idle, "conditionings", "embeddings"]
         return ["latents", "noise", "conditionings"], idle
     idle = ["weights", "miniature", "precision", "input", "latents", "noise", "conditionings", "embeddings"]
     return ["features"], [*idle, *_DRAWN, "batch_size"]
 
 
 def _input_mistakes(
-    place: str, entry: ModelEntry, entries: Mapping[str, ModelEntry], kind: Family, refused: Collection[str]
+    place: str,
+    entry: ModelEntry,
+    entries: Mapping[str, ModelEntry],
+    families: Mapping[str, Family],
+    refused: Collection[str],
 ) -> Iterator[str]:
     """Keys that a model needs or that mean nothing to it, and an autoencoder that is none."""
+    kind = families[entry.family]
     source = None if entry.weights is None else entry.weights.source
     if source == "none" and kind.has_weights:
         yield f"{place}.weights: from 'none' means that nothing is learned; models of '{entry.family}' have weights"
     if source not in ("none", None) and not kind.has_weights:
         yield f"{place}.weights: nothing of family '{entry.family}' is learned; say {{from: none}}"
-    needed, idle = _needed_and_idle(entry, kind.reads)
+    if source == "latents" and not kind.fitted:
+        known = ", ".join(name for name, family in families.items() if family.fitted)
+        yield f"{place}.weights: from 'latents' is for families that are fitted to latents: {known}"
+    needed, idle = _needed_and_idle(entry, kind)
     for key in needed:
         if not getattr(entry, key) and key not in refused:
             yield f"{place}: family '{entry.family}' reads {kind.reads} and needs the key '{key}'"

@@ -34,12 +34,13 @@ Address = Annotated[str, Matching("https?://.*", "is no address; write https://h
 class WeightsEntry(Section):
     """The checkpoint of a model."""
 
-    source: Literal["hub", "folder", "file", "package", "training", "miniature", "none"] = Field(
+    source: Literal["hub", "folder", "file", "package", "training", "latents", "miniature", "none"] = Field(
         alias="from",
         description=(
             "hub: a Hugging Face repository, downloaded once. folder: a local folder in the same layout. file: one "
             "local checkpoint (.pt, .pth, .ckpt, .safetensors), as training scripts write it. package: a folder that "
             "an installed Python package carries. training: trained here, as the key training of the model says. "
+            "latents: of family gaussian, the mean and the power spectrum of the latents of a data set, measured here. "
             "miniature: a narrow model of the same architecture and depth with random weights, for trying things out. "
             "none: of families in which nothing is learned."
         ),
@@ -70,6 +71,8 @@ class WeightsEntry(Section):
             "the bare name the last."
         ),
     )
+
+    dataset: Text | None = Field(None, description="Key of datasets, for weights from latents. null: defaults.dataset.")
 
     @property
     def stepped(self) -> str:

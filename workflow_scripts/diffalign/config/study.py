@@ -354,8 +354,9 @@ def _reference_mistakes(
         yield from datasets.check(name, dataset)
     vocabularies: dict[str, Vocabulary] = {}
     for name, model in sections.models.items():
-        broken = list(model_checks.check(name, model, sections.models, families, sections.refused[name]))
-        broken += training.check(f"models.{name}", model, families, _names_of(plain.get("datasets")))
+        sets = _names_of(plain.get("datasets"))
+        broken = list(model_checks.check(name, model, sections.models, families, sets, sections.refused[name]))
+        broken += training.check(f"models.{name}", model, families, sets)
         yield from broken
         if not broken:
             vocabularies[name] = model.record(name, 0).vocabulary

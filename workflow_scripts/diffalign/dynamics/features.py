@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.dynamics import color, texture
+from diffalign.dynamics.similarity import Windows, ssim
 from diffalign.dynamics.spectra import BANDS, Bands, band_energies
 from diffalign.offenders import first_five
 
@@ -34,8 +35,6 @@ LEAST_CONTRAST = 1 / 255
 # pixels or fewer: what is coarse needs no more of them.
 SHAPE_SIGMA = 1 / 32
 SHAPE_SIDE = 64
-# side of the windows of SSIM: scikit-image's own, and smaller in smaller images
-WINDOW = 7
 # A root mean square difference of one of 256 grey levels, which no display shows: 20 log10 255 = 48.13 dB. Identical
 # images would have an infinite ratio.
 LEAST_ERROR = LEAST_CONTRAST**2
@@ -82,12 +81,16 @@ OF_A_MODEL = ("learned_distance",)
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """One image as features read it. low: its low-pass luminance, reduced."""
+    """One image as features read it. windows: of its luminance. low: of what is left below the scale of shape."""
 
     image: Images
-    luminance: Images
-    low: Images
+    windows: Windows
+    low: Windows
     colors: color.Colors
+
+    @property
+    def luminance(self) -> Images:
+        return self.windows.image
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +126,8 @@ def features(images: Images, final: Images, bands: Bands = _BANDS) -> dict[str, 
       threshold of Otsu (1979), each image with its own. The side is that which is smaller in the final image. Two empty
       silhouettes have 1.
     - color_distance: `diffalign.dynamics.color.distance`.
-    - ssim: structural similarity of luminances (Wang et al. 2004), scikit-image's, uniform windows of 7 pixels, data
-      range 1; in [-1, 1].
+    - ssim: structural similarity of luminances (Wang et al. 2004), in uniform windows of 7 pixels as in scikit-image,
+      for a data range of 1; in [-1, 1].
     - psnr: 10 log10 of 1 over the mean square difference of all channels, which counts as 1/255² where it is less: at
       most 48.13 dB.
 
@@ -188,12 +191,12 @@ def _seen(image: Images) -> _Seen:
     luminance = np.asarray(rgb2gray(image), np.float32)
     reduced = color.blocks(luminance, -(-min(luminance.shape) // SHAPE_SIDE))
     low = gaussian(reduced, SHAPE_SIGMA * min(reduced.shape), mode="nearest")
-    return _Seen(image, luminance, low, color.colors(image))
+    return _Seen(image, Windows.of(luminance), Windows.of(low), color.colors(image))
 
 
 def _final(image: Images) -> _Final:
     seen = _seen(image)
-    bright = _brighter(seen.low)
+    bright = _brighter(seen.low.image)
     smaller = bool(bright.mean() <= 1 / 2)
     return _Final(seen, bright if smaller else ~bright, smaller)
 
@@ -219,30 +222,35 @@ def _of_image(seen: _Seen, final: _Final) -> dict[str, float]:
         "texture_contrast": contrast,
         "texture_homogeneity": homogeneity,
         "texture_entropy": texture.pattern_entropy(grey),
-        "shape_ssim": _ssim(seen.low, final.seen.low),
-        "shape_iou": _overlap(seen.low, final),
+        "shape_ssim": ssim(seen.low, final.seen.low),
+        "shape_iou": _overlap(seen.low.image, final),
         "color_lightness": lightness,
         "color_a": a,
         "color_b": b,
         "color_spread": seen.colors.spread,
         "color_distance": color.distance(seen.colors, final.seen.colors),
         "saturation": seen.colors.saturation,
-        "ssim": _ssim(seen.luminance, final.seen.luminance),
+        "ssim": ssim(seen.windows, final.seen.windows),
         "psnr": _psnr(seen.image, final.seen.image),
     }
 
 
 def _edges(luminance: Images) -> tuple[float, float]:
     """Density and sharpness of edges."""
-    from scipy import ndimage
     from skimage.feature import canny
     from skimage.filters import gaussian
 
     smooth = gaussian(luminance, EDGE_SIGMA, mode="nearest")
     # it is smooth already
     edges = canny(smooth, 0, EDGE_LOW, EDGE_HIGH, mode="nearest")
-    down, right = (ndimage.sobel(smooth, axis, mode="nearest") for axis in (0, 1))
-    return float(edges.mean()), float(np.sqrt((down * down + right * right).mean())) / SOBEL_GAIN
+    return float(edges.mean()), float(np.sqrt(np.mean([_square_slope(smooth), _square_slope(smooth.T)]) * 2))
+
+
+def _square_slope(image: Images) -> float:
+    """The mean square, within the border, of the Sobel filter along the first axis, by the pixel."""
+    differences = image[2:] - image[:-2]
+    slopes = differences[:, :-2] + 2 * differences[:, 1:-1] + differences[:, 2:]
+    return float(np.square(slopes).mean(dtype=np.float64)) / SOBEL_GAIN**2
 
 
 def _overlap(low: Images, final: _Final) -> float:
@@ -250,13 +258,6 @@ def _overlap(low: Images, final: _Final) -> float:
     silhouette = bright if final.bright else ~bright
     union = np.count_nonzero(silhouette | final.silhouette)
     return np.count_nonzero(silhouette & final.silhouette) / union if union else 1.0
-
-
-def _ssim(a: Images, b: Images) -> float:
-    from skimage.metrics import structural_similarity
-
-    window = min(WINDOW, (min(a.shape) - 1) // 2 * 2 + 1)
-    return float(structural_similarity(a, b, win_size=window, data_range=1.0))
 
 
 def _psnr(a: Images, b: Images) -> float:

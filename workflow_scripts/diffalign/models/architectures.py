@@ -18,15 +18,16 @@ A = TypeVar("A")
 _EXPECTED = {
     bool: "true or false",
     int: "a positive whole number",
+    float: "a positive number",
     tuple[int, ...]: "a list of whole numbers",
 }
 
 
 def read_fields(kind: type[A], entry: Mapping[str, Any], place: str, also: Sequence[str] = ()) -> A:
-    """An instance of the dataclass `kind`, whose fields are bool, int or tuple[int, ...], from the keys of an entry.
+    """An instance of the dataclass `kind` from the keys of an entry.
 
-    also: keys that are known and left out. Raises CheckpointError that names the place and every key that is unknown,
-    missing, or of another type.
+    kind: its fields are bool, int, float or tuple[int, ...]. also: keys that are known and left out. Raises
+    CheckpointError that names the place and every key that is unknown, missing, or of another type.
     """
     types = get_type_hints(kind)
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
@@ -46,7 +47,9 @@ def read_fields(kind: type[A], entry: Mapping[str, Any], place: str, also: Seque
 def _fits(value: Any, expected: Any) -> bool:
     if expected == tuple[int, ...]:
         return isinstance(value, list | tuple) and bool(value) and all(type(item) is int for item in value)
-    return type(value) is expected and (expected is bool or value > 0)
+    # YAML has 2 for 2.0
+    kinds = (int, float) if expected is float else (expected,)
+    return type(value) in kinds and (expected is bool or value > 0)
 
 
 def fill(model: Model, net: nn.Module, state: StateDict) -> None:

@@ -64,7 +64,7 @@ class Denoiser:
 
     Latents are those that the model reads, x_t (B, latent_channels, H, W) float32: normalised, times the entry's
     ``latent_multiplier``, and at a noise level. Conditioning is one row an image: the prompt tensors that the family's
-    `embed_prompts` names, or ``labels`` (B,) int64, of which `classes` stands for none; beside them, where
+    `embed_prompts` names, or ``labels`` (B,) int64, of which `classes` stands for none, or nothing; beside them, where
     class_token_width is a number, ``class_tokens`` (B, class_token_width) float32 at the same noise level.
 
     module, tokens, facts, multiple: as in `Loaded`. level: a noise level of the grammar, ``t0.5`` or ``s20``, in the
@@ -74,6 +74,10 @@ class Denoiser:
     the layer at a module path, ``attention`` and ``mlp`` -> paths of the modules whose output is added to the residual
     stream, gated or not; where a module returns several streams, the first is the image's. Empty where the family knows
     none.
+
+    scheduler: of models of diffusers; a scheduler with the time steps of this many steps for latents of this side, as
+    the model's pipeline sets them, given the conditioning of one image, and the name of a class of diffusers or None
+    for the checkpoint's own. It raises ValueError for a class that is not compatible. None for other models.
     """
 
     module: nn.Module
@@ -88,6 +92,7 @@ class Denoiser:
     classes: int | None = None
     class_token_width: int | None = None
     parts: Callable[[str], Mapping[str, tuple[str, ...]]] = _no_parts
+    scheduler: Callable[[int, int, Mapping[str, Tensor], str | None], Any] | None = None
 
     def predict(self, x_t: Tensor, level: NoiseLevel, conditioning: Mapping[str, Tensor]) -> Prediction:
         """The model's estimates of image and noise, without gradients; `extraction.taps` see the pass.

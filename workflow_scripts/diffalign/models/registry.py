@@ -34,7 +34,7 @@ class Family:
 
     reads: ``pixels``, ``latents`` or ``texts``, what its models see; ``features`` where none runs and features are
     files that were made elsewhere.
-    conditioned_on: what a diffusion family is given beside latents, ``prompts`` or class ``labels``.
+    conditioned_on: what a diffusion family is given beside latents, ``prompts`` or class ``labels``; None for nothing.
     needs, takes: keys of a model's entry that only some families know (see `config.models`): those that it cannot do
     without, and those that it may have.
     untrained: what untrained twins are made of. ``configuration``: the files of the checkpoint that hold no weights,
@@ -42,6 +42,7 @@ class Family:
     the entry, of which `make_miniature` writes a checkpoint of full size. None: there are no twins.
     has_weights: False where nothing is learned; its models have no checkpoint, and it has no `make_miniature`.
     decodes: whether `load` can load the decoder of an autoencoder.
+    fitted: whether its weights are the mean and the power spectrum of latents, which a data set gives (``latents``).
     trains: losses that its models can be trained with here; see `config.training`.
     completed_by: a module of `diffalign.models` whose function ``complete(entry)`` fills in what an entry leaves out.
 
@@ -61,6 +62,7 @@ class Family:
     untrained: str | None = None
     has_weights: bool = True
     decodes: bool = False
+    fitted: bool = False
     trains: tuple[str, ...] = ()
     completed_by: str | None = None
     load: Callable[..., Any] = field(default=_absent("load"), compare=False, repr=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from diffalign.conditions import CLEAN
 from diffalign.plan import paths
 from diffalign.plan.stage import Stage, Wildcards, any_or_none
 from diffalign.provenance import files_digest, folder_digest
@@ -23,6 +24,26 @@ class Weights(Stage):
         """What the checkpoint of a model depends on: the part of its entry that says where weights come from."""
         entry = self.study.checkpoint(wildcards.model).recipe()
         return {key: entry[key] for key in ("name", "family", "weights", "miniature") if key in entry}
+
+    def spectrum_spec(self, wildcards: Wildcards) -> dict[str, Any]:
+        """What the spectrum of latents depends on beside them: the model, and the scale of what it reads."""
+        model = self.study.checkpoint(wildcards.model)
+        return {"name": model.name, "latents": model.latents, "latent_multiplier": model.latent_multiplier}
+
+    def spectrum_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """The latents that a spectrum is of. Raises ValueError where the data set has no images."""
+        model = self.study.checkpoint(wildcards.model)
+        dataset = model.weights.dataset or self.study.default_dataset
+        if not self.has_images(dataset):
+            raise ValueError(
+                f"the data set '{dataset}' has no images, so {model.name} cannot be fitted to their latents"
+            )
+        where = {"dataset": dataset, "condition": CLEAN}
+        return {
+            "dataset": paths.fill(paths.DATASET_RECORD, **where),
+            "manifest": paths.fill(paths.MANIFEST, **where),
+            **self.plan.latents.of(str(model.latents), dataset, CLEAN),
+        }
 
     def own_files(self, wildcards: Wildcards) -> str | None:
         """Digest of a user's own checkpoint, to notice a change; None for others."""
