@@ -23,7 +23,8 @@ from diffalign.io import tables
 from diffalign.io.headers import FileKind, StoreError
 from diffalign.io.trajectory_files import Trajectories, read_trajectories
 from diffalign.offenders import first_five, flagged
-from diffalign.sampling.runs import Around, Files, Run, prepare
+from diffalign.sampling.runs import Files, Run, prepare
+from diffalign.sampling.trajectories import Around
 from diffalign.specs import Compute, Model
 
 if TYPE_CHECKING:
