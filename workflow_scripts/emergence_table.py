@@ -1,18 +1,16 @@
 """When measures appear in all models and configurations of the study, and differences between them."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from diffalign import logs
 from diffalign.alignment.calibration import false_discovery_rates
-from diffalign.dynamics import times as times_of
 from diffalign.dynamics.orders import contrasts
 from diffalign.io import tables
 from diffalign.io.headers import StoreError
@@ -22,11 +20,6 @@ if TYPE_CHECKING:
 
 # what is compared
 MODELS, CONFIGURATIONS, REFERENCE = "models", "configurations", "reference"
-STATISTICS: Mapping[str, Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]] = {
-    "emergence": times_of.emergence,
-    "half_rise": times_of.half_rise,
-    "stabilisation": times_of.stabilisation,
-}
 IDENTITY = ("model", "configuration")
 WHAT = ("domain", "kind", "measure", "statistic")
 _NUMBERS = {
@@ -39,8 +32,6 @@ CONTRASTS = {
     **dict.fromkeys(("difference", "low", "high", "p", "q"), "float64"),
     "seeds": "int64",
 }
-# tables as text have nine digits
-_TIE = 1e-6
 
 # a model in a configuration; domain, kind, measure and statistic
 Place = tuple[str, str]
@@ -58,25 +49,21 @@ class Times:
 
 
 def emergence_table(
-    measures: Sequence[Path],
-    curves: Sequence[Path],
-    times: Sequence[Path],
-    references: Mapping[str, str],
-    outputs: Mapping[str, Path],
+    times: Sequence[Path], seed_times: Sequence[Path], references: Mapping[str, str], outputs: Mapping[str, Path]
 ) -> None:
     """Write the tables ``times`` and ``contrasts``, each as ``{table}_tsv`` and ``{table}_parquet``.
 
-    measures, curves, times: these tables of every model and configuration, joined by the names in them; curves give
-    the noise level of each step. The order of `times` is that of the study. references: model -> its reference.
+    times, seed_times: tables of `image_dynamics` of every model and configuration, joined by the names in them. The
+    order of `times` is that of the study. references: model -> its reference.
 
     times: those of all, with the name of the reference or nothing. contrasts: differences in t, first less second,
     paired by seed, with t intervals over seeds: of every two models that are no references in the same configuration
     (``models``), of every two configurations of a model (``configurations``), and of each model and its reference
     (``reference``). Above 0 the first appears nearer to noise, and so earlier. Two that share no seed have no row.
-    q: Benjamini-Hochberg over all rows of a comparison. Raises StoreError where tables are not of the same models and
-    configurations, or times are not those of the measures, and ValueError for a name without times.
+    q: Benjamini-Hochberg over all rows of a comparison. Raises StoreError where the two kinds of tables are not of the
+    same models, configurations and times, and ValueError for a name without times.
     """
-    read = _read(measures, curves, times)
+    read = _read(times, seed_times)
     known = dict.fromkeys(model for model, _ in read)
     for name in (*references, *references.values()):
         if name not in known:
@@ -95,57 +82,36 @@ def emergence_table(
     tables.write(compared, outputs["contrasts_tsv"], outputs["contrasts_parquet"])
 
 
-def _read(measures: Sequence[Path], curves: Sequence[Path], times: Sequence[Path]) -> dict[Place, Times]:
+def _read(times: Sequence[Path], seed_times: Sequence[Path]) -> dict[Place, Times]:
     """Times of each model and configuration, in the order of `times`."""
-    of_times = dict(_placed(path, tables.read(path, (*IDENTITY, *WHAT, *_NUMBERS))) for path in times)
-    of_curves = dict(_placed(path, tables.read(path, (*IDENTITY, "step", "t"))) for path in curves)
-    found: dict[Place, Times] = {}
-    for path in measures:
-        place, table = _placed(
-            path, tables.read(path, (*IDENTITY, "seed", "sample", "step", "domain", "measure", "value"), of="x0")
-        )
-        if place in of_times and place in of_curves:
-            found[place] = Times(of_times[place], _by_seed(of_times[place], table, of_curves[place], path))
-    for name, paths in (("measures", measures), ("curves", curves), ("times", times)):
-        if len(paths) != len(found):
+    means = _placed(times, (*IDENTITY, *WHAT, *_NUMBERS))
+    of_seeds = _placed(seed_times, (*IDENTITY, *WHAT, "seed", "t"))
+    if alone := set(means) ^ set(of_seeds):
+        raise StoreError(f"of {', '.join(map('/'.join, sorted(alone)))} there is only one of times and times of seeds")
+    found = {}
+    for place, table in means.items():
+        by_seed: dict[What, dict[int, float]] = {}
+        columns = (of_seeds[place][key] for key in (*WHAT, "seed", "t"))
+        for domain, kind, measure, statistic, seed, t in zip(*columns, strict=True):
+            by_seed.setdefault((domain, kind, measure, statistic), {})[int(seed)] = float(t)
+        if differing := set(zip(*(table[key] for key in WHAT), strict=True)) ^ set(by_seed):
+            first = ", ".join(sorted(differing)[0])
+            raise StoreError(f"{'/'.join(place)}: {len(differing)} times are not of seeds and of all, first: {first}")
+        found[place] = Times(table, by_seed)
+    return found
+
+
+def _placed(paths: Sequence[Path], columns: Sequence[str]) -> dict[Place, pd.DataFrame]:
+    """Tables by their model and configuration. Raises StoreError for a table of several, and for two of the same."""
+    found: dict[Place, pd.DataFrame] = {}
+    for path in paths:
+        table = tables.read(path, columns)
+        places = sorted(set(zip(table["model"], table["configuration"], strict=True)))
+        if len(places) > 1 or places[0] in found:
             raise StoreError(
-                f"{len(paths)} tables of {name}, {len(found)} of which are of a model and configuration of their own "
-                f"that all three kinds of tables have: {', '.join(map('/'.join, found)) or 'none'}"
+                f"{path}: expected one model and configuration of its own, not {'; '.join(map('/'.join, places))}"
             )
-    return {place: found[place] for place in of_times}
-
-
-def _placed(path: Path, table: pd.DataFrame) -> tuple[Place, pd.DataFrame]:
-    """The model and configuration of a table, and the table. Raises StoreError for one of several."""
-    places = sorted(set(zip(table["model"], table["configuration"], strict=True)))
-    if len(places) > 1:
-        raise StoreError(f"{path}: is of {len(places)} models and configurations: {', '.join(map('/'.join, places))}")
-    return places[0], table
-
-
-def _by_seed(times: pd.DataFrame, measures: pd.DataFrame, curves: pd.DataFrame, path: Path) -> dict[What, BySeed]:
-    """Mean times of each seed, from the measures of samples. Raises StoreError where they do not give the times."""
-    levels = curves.drop_duplicates("step").set_index("step")["t"].sort_index()
-    found: dict[What, BySeed] = {}
-    for (domain, measure), rows in times.groupby(["domain", "measure"], sort=False):
-        of = measures[(measures["domain"] == domain) & (measures["measure"] == measure)]
-        series = of.pivot(index=["seed", "sample"], columns="step", values="value").reindex(columns=levels.index)
-        seeds = series.index.get_level_values("seed")
-        for row in rows.to_dict("records"):
-            what = tuple(str(row[key]) for key in WHAT)
-            if row["statistic"] not in STATISTICS:
-                raise StoreError(f"unknown statistic '{row['statistic']}'; allowed: {', '.join(STATISTICS)}")
-            try:
-                of_samples = STATISTICS[row["statistic"]](series.to_numpy(np.float64), levels.to_numpy(np.float64))
-            except ValueError as error:
-                raise StoreError(f"{path}: {measure} of {domain}: {error}") from error
-            means = pd.Series(of_samples).groupby(seeds).mean()
-            if not abs(means.mean() - row["t"]) <= _TIE:
-                raise StoreError(
-                    f"{path}: {row['statistic']} of {measure} ({domain}) is at t = {means.mean():.6g}, but the table "
-                    f"of times says {row['t']:.6g}; rerun what writes both"
-                )
-            found[what[0], what[1], what[2], what[3]] = {int(str(seed)): float(mean) for seed, mean in means.items()}
+        found[places[0]] = table
     return found
 
 
@@ -181,9 +147,8 @@ if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "emergence_table"):
         given = snakemake.input
         emergence_table(
-            [Path(path) for path in given.measures],
-            [Path(path) for path in given.curves],
             [Path(path) for path in given.times],
+            [Path(path) for path in given.seed_times],
             snakemake.params.references,
             {key: Path(path) for key, path in snakemake.output.items()},
         )
