@@ -397,7 +397,9 @@ def _readouts(study: Study, made: Measured, identity: Mapping[str, str]) -> Iter
 
 
 def _attention(study: Study, words: Words | None, identity: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """Rows of words, layer by layer: those of the entry where attention is a part of one, else by module path."""
+    """Rows of words, in the order in which attention is called: under the layer of the entry that it is a part of, else
+    under its module path.
+    """
     if words is None:
         return
     found = of_words(study, words)
