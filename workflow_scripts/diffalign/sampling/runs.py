@@ -195,8 +195,18 @@ def prepare(recipe: Mapping[str, Any], files: Files, device: torch.device) -> Ru
         "torch": torch.__version__,
     }
     return Run(
-        *(denoiser, decode, tuple(levels), asked.groups, facts),
-        *(model.name, settings, conditions, latents, side, device, table),
+        denoiser,
+        decode,
+        tuple(levels),
+        asked.groups,
+        facts,
+        model=model.name,
+        settings=settings,
+        conditions=conditions,
+        latents=latents,
+        side=side,
+        device=device,
+        table=table,
     )
 
 
