@@ -74,6 +74,10 @@ class Denoiser:
     the layer at a module path, ``attention`` and ``mlp`` -> paths of the modules whose output is added to the residual
     stream, gated or not; where a module returns several streams, the first is the image's. Empty where the family knows
     none.
+
+    scheduler: of models of diffusers; a scheduler with the time steps of this many steps for latents of this side, as
+    the model's pipeline sets them, given the conditioning of one image, and the name of a class of diffusers or None
+    for the checkpoint's own. It raises ValueError for a class that is not compatible. None for other models.
     """
 
     module: nn.Module
@@ -88,6 +92,7 @@ class Denoiser:
     classes: int | None = None
     class_token_width: int | None = None
     parts: Callable[[str], Mapping[str, tuple[str, ...]]] = _no_parts
+    scheduler: Callable[[int, int, Mapping[str, Tensor], str | None], Any] | None = None
 
     def predict(self, x_t: Tensor, level: NoiseLevel, conditioning: Mapping[str, Tensor]) -> Prediction:
         """The model's estimates of image and noise, without gradients; `extraction.taps` see the pass.
