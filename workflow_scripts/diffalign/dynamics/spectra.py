@@ -1,9 +1,10 @@
 """Frequencies of images and latents: power over radius, energies of bands and wavelets, slopes.
 
-Images are arrays (N, C, H, W) of any real type. Frequencies are in cycles per pixel. Power is a density,
-|F(f)|² / (H W): white noise of variance v has power v at every frequency, with and without a window. Energies are mean
-squares, over pixels and channels, so that they do not depend on size. The mean of each channel is taken out before the
-window is applied, and its square is counted at frequency 0, where the window would smear it over its neighbours.
+Images are arrays (N, C, H, W) of any real type; transforms are in float64 of float64 images, and in float32 of others.
+Frequencies are in cycles per pixel. Power is a density, |F(f)|² / (H W): white noise of variance v has power v at every
+frequency, with and without a window. Energies are mean squares, over pixels and channels, so that they do not depend
+on size. The mean of each channel is taken out before the window is applied, and its square is counted at frequency 0,
+where the window would smear it over its neighbours.
 """
 
 from __future__ import annotations
@@ -268,13 +269,14 @@ class _Grid:
         """The power of each image over modes, times their weight, flat: (n, modes)."""
         from scipy.fft import rfft2
 
-        values = block.astype(np.float64)
-        means = values.mean(axis=(2, 3), keepdims=True)
-        values -= means
+        precision = np.float64 if block.dtype == np.float64 else np.float32
+        means = block.mean(axis=(2, 3), keepdims=True, dtype=np.float64)
+        values = np.subtract(block, means.astype(precision), dtype=precision)
         if self.window is not None:
-            values *= self.window
+            np.multiply(values, self.window.astype(precision), out=values)
         modes = rfft2(values, overwrite_x=True)
-        power = (np.square(modes.real) + np.square(modes.imag)).mean(axis=1) / self.pixels
+        squares = np.square(modes.real) + np.square(modes.imag)
+        power = squares.mean(axis=1).astype(np.float64) / self.pixels
         power[:, 0, 0] += np.square(means).mean(axis=(1, 2, 3)) * self.pixels
         power *= self.weight
         return np.asarray(power.reshape(len(block), -1), np.float64)
