@@ -1,4 +1,4 @@
-# Inputs: tables over trainings and of atlases.
+# Inputs: tables over trainings, of atlases, and orders of emergence.
 # Outputs: what they say, one sentence a finding, with values, intervals, and over what these are.
 
 
@@ -21,6 +21,7 @@ rule findings:
         metrics=METRICS,
         reference=STUDY.through_training.reference,
         towards=PLAN.findings.towards(),
+        references=PLAN.dynamics.references(),
         code=PLAN.code("findings.py"),
     script:
         "../workflow_scripts/findings.py"

@@ -1,8 +1,9 @@
-"""What a study of trainings found, in sentences: values, intervals, and over what each interval is."""
+"""What trainings, atlases and denoising trajectories show, in sentences: values, intervals, and over what these are."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -45,12 +46,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class Sources:
-    """Of each atlas its two tables; and tables over trainings (`through_training_table`), None without trainings."""
+    """Of each atlas its two tables; tables over trainings (`through_training_table`), None without trainings.
+
+    orders: the table order of every model and configuration (`image_dynamics`). references: ``model/configuration`` ->
+    the checkpoint of its Gaussian denoiser.
+    """
 
     atlases: Sequence[tuple[Path, Path]]
     steps: Path | None = None
     contrasts: Path | None = None
     correlations: Path | None = None
+    orders: Sequence[Path] = ()
+    references: Mapping[str, str] = field(default_factory=dict)
 
 
 def findings(
@@ -65,7 +72,11 @@ def findings(
     metrics: of the study; sentences are of each. reference: what checkpoints are compared with. towards: recipe -> the
     model that its trainings are aligned with, where that is the reference's: sentences on alignment say so.
     """
-    made = [*_of_trainings(sources, metrics, str(reference), towards), *_of_atlases(sources.atlases, metrics)]
+    made = [
+        *_of_trainings(sources, metrics, str(reference), towards),
+        *_of_atlases(sources.atlases, metrics),
+        *_of_trajectories(sources),
+    ]
     tables.write(tables.frame([vars(each) for each in made], COLUMNS), outputs[0], outputs[1])
     with replacing(outputs[2]) as temporary:
         temporary.write_text("".join(f"{each.sentence}\n" for each in made), encoding="utf-8")
@@ -210,6 +221,65 @@ def _beyond(scores: pd.DataFrame, beyond: pd.DataFrame) -> Iterator[Finding]:
     yield Finding("controls", "share beyond controls", row["share"], low, high, images, sentence)
 
 
+def _of_trajectories(sources: Sources) -> Iterator[Finding]:
+    """Whether low frequencies emerge before high ones, beside the Gaussian denoiser; and the order of features."""
+    orders = [pd.read_csv(path, sep="\t") for path in sources.orders]
+    by_name = {f"{rows['model'].iloc[0]}/{rows['configuration'].iloc[0]}": rows for rows in orders if len(rows)}
+    for name, rows in by_name.items():
+        model, configuration = name.split("/")
+        if model in sources.references.values():
+            continue
+        where = f"{model}, {configuration}"
+        reference = sources.references.get(name)
+        beside = None if reference is None else by_name[f"{reference}/{configuration}"]
+        yield from _of_bands(where, rows, reference, beside)
+        yield from _of_features(where, rows)
+
+
+def _of_bands(where: str, rows: pd.DataFrame, reference: str | None, beside: pd.DataFrame | None) -> Iterator[Finding]:
+    contrast = _low_and_high(rows)
+    if contrast is None:
+        return
+    over = f"{counted(contrast['seeds'], 'seed')} of noise"
+    shown = direction(contrast["low"], contrast["high"], ("before", "after", "neither shown before nor after"))
+    sentence = (
+        f"{where}: low frequencies of the estimated image emerge {shown} high ones: t differs by "
+        f"{signed(contrast['difference'])} {interval(contrast['low'], contrast['high'])} over {over}"
+    )
+    known = None if beside is None else _low_and_high(beside)
+    if known is not None:
+        sentence += (
+            f"; for {reference}, which knows a spectrum alone, by {signed(known['difference'])} "
+            f"{interval(known['low'], known['high'])}"
+        )
+    value = (contrast["difference"], contrast["low"], contrast["high"])
+    yield Finding("dynamics", "emergence, low less high", *value, over, f"{sentence}.")
+
+
+def _low_and_high(rows: pd.DataFrame) -> Mapping[Any, Any] | None:
+    """The contrast of emergence of the lowest and the highest band, of decoded images."""
+    found = rows[
+        (rows["domain"] == "images")
+        & (rows["statistic"] == "emergence")
+        & (rows["first"] == "energy_low")
+        & (rows["second"] == "energy_high")
+    ]
+    return found.iloc[0].to_dict() if len(found) else None
+
+
+def _of_features(where: str, rows: pd.DataFrame) -> Iterator[Finding]:
+    found = rows[(rows["family"] == "features") & rows["kendalls_w"].notna()]
+    for row in found.to_dict("records"):
+        over = f"{row['seeds'] * row['samples']} samples"
+        listed = [measure.replace("_", " ") for measure in re.split("[<=]", row["measures"])]
+        sentence = (
+            f"{where}: of {len(listed)} features, {', '.join(listed[:3])} settle first on average and "
+            f"{', '.join(listed[-3:])} last; samples agree on the order by Kendall's W = {row['kendalls_w']:.3f} over "
+            f"{over}, p = {row['p']:.2g}."
+        )
+        yield Finding("dynamics", "order of features", row["kendalls_w"], math.nan, math.nan, over, sentence)
+
+
 def direction(low: float, high: float, words: tuple[str, str, str]) -> str:
     """The word for an interval above 0, below 0, or around it; the last, too, where there is no interval."""
     return words[0] if low > 0 else words[1] if high < 0 else words[2]
@@ -241,7 +311,12 @@ if __name__ == "__main__":
         scores, beyond = given.get("scores", ()), given.get("beyond", ())
         of_trainings = {key: Path(given[key]) for key in ("steps", "contrasts", "correlations") if key in given}
         findings(
-            Sources([(Path(a), Path(b)) for a, b in zip(scores, beyond, strict=True)], **of_trainings),
+            Sources(
+                [(Path(a), Path(b)) for a, b in zip(scores, beyond, strict=True)],
+                **of_trainings,
+                orders=[Path(path) for path in given.get("orders", ())],
+                references=snakemake.params.references,
+            ),
             snakemake.params.metrics,
             snakemake.params.reference,
             (Path(snakemake.output.tsv), Path(snakemake.output.parquet), Path(snakemake.output.text)),

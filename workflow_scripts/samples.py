@@ -11,10 +11,9 @@ import torch
 
 from diffalign import logs, models
 from diffalign.devices import choose_device
-from diffalign.extraction.inputs import unnormalised
 from diffalign.io.checkpoints import verify
 from diffalign.io.headers import StoreError, check_same_names
-from diffalign.io.latents import Latents, read_statistics
+from diffalign.io.latents import Latents, read_statistics, unnormalised
 from diffalign.io.manifest import read_manifest
 from diffalign.io.sample_files import KIND, Samples, write_samples
 from diffalign.sampling.classes import Sampler, check_classes, class_samples, images, noise_levels, sample_names

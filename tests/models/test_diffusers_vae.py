@@ -14,10 +14,9 @@ from test_stimuli import rows
 from test_study import load
 
 from diffalign import models
-from diffalign.extraction.inputs import unnormalised
 from diffalign.extraction.passes import pooled_features
 from diffalign.io.checkpoint_errors import CheckpointError
-from diffalign.io.latents import Latents, write_shard
+from diffalign.io.latents import Latents, unnormalised, write_shard
 from diffalign.models import Loaded
 from diffalign.models.families import diffusers_vae
 from diffalign.specs import Model

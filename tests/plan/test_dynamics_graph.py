@@ -7,10 +7,9 @@ from typing import Any
 
 import pandas as pd
 from conftest import Workflow
+from diffalign.io.trajectory_files import read_trajectories
 from PIL import Image
 from test_samples_graph import overlay
-
-from diffalign.io.trajectory_files import read_trajectories
 
 RESULTS = "results/dynamics/mine@300/plain"
 FIGURES = "results/figures/dynamics"

@@ -1,7 +1,8 @@
 """Integration from noise to latents, where the answer is known in closed form."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,96 @@ def test_the_two_paths_of_one_model_end_alike() -> None:
     noise = torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     ends = [latents_of(noise, path, 8, "heun") for path in PATHS.values()]
     torch.testing.assert_close(*ends)
+
+
+def diffused(path: Callable[[float], NoiseLevel], noise: torch.Tensor, steps: int) -> list[State]:
+    random = torch.Generator().manual_seed(1)
+    at = [path(1 - step / steps) for step in range(steps + 1)]
+    drawn = {step: [torch.randn(noise.shape, generator=random)] for step in range(steps)}
+    names = [str(i) for i in range(len(noise))]
+    return list(trajectory(gaussian, at, noise, {}, names, "sde", step_noise=drawn.__getitem__))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_sde_has_the_marginals_of_the_path(path: str) -> None:
+    noise = torch.randn(20000, 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    states = diffused(PATHS[path], noise, 200)
+    for state in states[::40]:
+        alpha, sigma = state.level.alpha, state.level.sigma
+        assert float(state.latents.mean()) == pytest.approx(alpha * MEAN, abs=0.02)
+        assert float(state.latents.std()) == pytest.approx(math.hypot(alpha * SPREAD, sigma), rel=0.02)
+    # nothing of the first noise is left, unlike on the ODE
+    first, last = noise.flatten(), states[-1].latents.flatten()
+    assert abs(float(torch.corrcoef(torch.stack([first, last]))[0, 1])) < 0.03
+
+
+def test_steps_of_the_sde_are_of_first_order_and_their_variance_is_that_of_its_coefficients() -> None:
+    def last_variance(steps: int) -> float:
+        """Of the discrete product of coefficients: each step is x_s = a x_t + b + c z."""
+        variance, at = 1.0, [on_linear(1 - step / steps) for step in range(steps + 1)]
+        for here, there in zip(at, at[1:], strict=False):
+            of_all = here.alpha**2 * SPREAD**2 + here.sigma**2
+            kept = there.sigma * here.alpha / (there.alpha * here.sigma)
+            slope = (there.alpha * here.alpha * SPREAD**2 + there.sigma * kept * here.sigma) / of_all
+            variance = slope**2 * variance + there.sigma**2 * (1 - kept**2)
+        return variance
+
+    noise = torch.randn(20000, 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    for steps in (5, 20):
+        found = float(diffused(on_linear, noise, steps)[-1].latents.var())
+        assert found == pytest.approx(last_variance(steps), rel=0.04)
+    errors = [abs(last_variance(steps) - SPREAD**2) for steps in (100, 200, 400)]
+    assert [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)] == pytest.approx([1, 1], abs=0.1)
+
+
+def test_the_last_step_of_the_sde_is_without_noise_and_noise_is_needed() -> None:
+    noise = torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    *_, before, last = diffused(on_linear, noise, 4)
+    assert before.prediction is not None
+    assert torch.equal(last.latents, before.prediction.x0)
+    with pytest.raises(ValueError, match="sampler 'sde' needs the noise of its steps"):
+        list(trajectory(gaussian, [on_linear(1.0), on_linear(0.0)], noise, {}, list("abc"), "sde"))
+
+
+@pytest.mark.parametrize(("sampler", "expected"), [("euler", [0, 1, 2]), ("heun", [0, 0, 1, 1, 2])])
+def test_every_call_of_a_step_is_made_within_it(sampler: str, expected: list[int]) -> None:
+    seen: list[int] = []
+    within: list[int] = []
+
+    @contextmanager
+    def around(step: int) -> Iterator[None]:
+        within.append(step)
+        yield
+        within.clear()
+
+    def noted(x_t: torch.Tensor, level: NoiseLevel, conditioning: Mapping[str, torch.Tensor]) -> Prediction:
+        seen.extend(within)
+        return gaussian(x_t, level, conditioning)
+
+    at, noise = [on_linear(t) for t in (1.0, 0.6, 0.3, 0.0)], torch.ones(1, 1, 1, 1)
+    list(trajectory(guided(noted, {}, 2.0), at, noise, {}, ["a"], sampler, around=around))
+    # guidance asks twice
+    assert seen == [step for step in expected for _ in range(2)]
+    assert not within
+
+
+def test_sit_ends_where_its_published_sampler_ends(tmp_path: Path) -> None:
+    """Euler steps of Ma et al. (2024): the velocity is the drift, guided in all channels, from noise to data."""
+    denoiser = models.load_denoiser(model_of("sit"), checkpoint("sit", tmp_path), CPU)
+    noise, labels = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([3, 7])
+    null = torch.tensor([denoiser.classes] * 2)
+    for scale in (1.0, 4.0):
+        predict = guided(denoiser.predict, {"labels": null}, scale)
+        *_, last = trajectory(predict, levels(denoiser, 10), noise, {"labels": labels}, list("ab"), "euler")
+        x = noise
+        with torch.no_grad():
+            for step in range(10):
+                # its network runs from noise at 0 to data at 1
+                clock = torch.full((4,), step / 10)
+                both = denoiser.module(torch.cat([x, x]), clock, torch.cat([labels, null]))
+                asked, unasked = both.chunk(2)
+                x = x + 0.1 * (unasked + scale * (asked - unasked))
+        assert (last.latents - x).abs().max() <= 1e-5 * max(1.0, float(x.abs().max()))
 
 
 def test_guidance_extrapolates_from_the_model_without_conditioning() -> None:
@@ -192,7 +283,7 @@ def test_latents_that_are_no_numbers_stop_the_trajectory() -> None:
 def test_what_is_no_sampler_and_no_grid_is_refused() -> None:
     noise = torch.ones(1, 1, 1, 1)
     at = [on_linear(t) for t in (1.0, 0.5, 0.0)]
-    with pytest.raises(ValueError, match="unknown sampler 'ddpm'; allowed: euler, heun"):
+    with pytest.raises(ValueError, match="unknown sampler 'ddpm'; allowed: euler, heun, sde"):
         list(trajectory(gaussian, at, noise, {}, ["a"], "ddpm"))
     for wrong in (at[:2], at[::-1], at[:1], [at[0], at[0], at[2]]):
         with pytest.raises(ValueError, match="noise levels t = .*; expected ones that fall to 0"):

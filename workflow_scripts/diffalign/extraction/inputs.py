@@ -49,16 +49,6 @@ def normalised(images: Tensor, spec: ImageInput) -> Tensor:
     return (images - mean) / std
 
 
-def unnormalised(latents: Tensor, statistics: tuple[Tensor, Tensor], multiplier: float = 1.0) -> Tensor:
-    """Latents (B, C, H, W) as their autoencoder gives them, which it can decode, of those that a diffusion model reads.
-
-    statistics: mean and std (1, C, 1, 1) of ``latents_stats.pt``. multiplier: the model's ``latent_multiplier``. The
-    inverse of `diffalign.io.latents.Latents`.
-    """
-    mean, std = (each.to(latents) for each in statistics)
-    return latents / multiplier * std + mean
-
-
 class ImageFiles(Dataset[Item]):
     """Images by name: ``{"name", "pixels"}``. scales: name -> share of the input's side; without it all have the whole
     side.

@@ -106,6 +106,16 @@ def read_statistics(path: Path) -> tuple[Tensor, Tensor]:
     return stats["mean"], stats["std"]
 
 
+def unnormalised(latents: Tensor, statistics: tuple[Tensor, Tensor], multiplier: float = 1.0) -> Tensor:
+    """Latents (B, C, H, W) as their autoencoder gives them, which it can decode, of those that a diffusion model reads.
+
+    statistics: mean and std (1, C, 1, 1) of ``latents_stats.pt``. multiplier: the model's ``latent_multiplier``. The
+    inverse of `Latents`.
+    """
+    mean, std = (each.to(latents) for each in statistics)
+    return latents / multiplier * std + mean
+
+
 class Latents(Mapping[str, Tensor]):
     """Normalised latents by name, times `multiplier`, read from the shards one row at a time.
 

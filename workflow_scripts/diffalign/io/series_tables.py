@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffalign import __version__
-from diffalign.alignment import series
+from diffalign.alignment import grouped, series
 from diffalign.alignment.metrics import Settings, measure_grid
 from diffalign.io.headers import FileKind
 from diffalign.io.prepared_features import preparation_settings
@@ -47,16 +47,24 @@ def rows(
     where: Where,
     settings: Settings,
     drawn: series.Drawn,
+    groups: Sequence[str] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """A row a metric and layer of a bundle, with the columns of IDENTITY and MEASURED but ``chosen``, which depends on
-    what is chosen from. The reference has one layer.
+    what is chosen from. The reference has one layer. groups: (N,) of images that are not independent of each other, by
+    which nulls, errors and halves are those of `alignment.grouped`.
     """
     memory = side.search.memory_mb * 2**20
-    first, second = series.halves(side.names, drawn.seed)
-    (of_all,), (of_first,), (of_second,) = (reference.of(keep) for keep in (None, first, second))
-    on_all = series.against(metrics, side.of(), of_all, settings, drawn, memory)
-    on_first = measure_grid(metrics, side.of(first), [of_first], settings, memory)
-    on_second = series.against(metrics, side.of(second), of_second, settings, drawn, memory)
+    if groups is None:
+        first, second = series.halves(side.names, drawn.seed)
+        (of_all,), (of_second,) = (reference.of(keep) for keep in (None, second))
+        on_all = series.against(metrics, side.of(), of_all, settings, drawn, memory)
+        on_second = series.against(metrics, side.of(second), of_second, settings, drawn, memory)
+    else:
+        both = grouped.Grouped(side.names, groups, side.of, reference.of)
+        first, second = both.halves(drawn.seed)
+        on_all = grouped.against(metrics, both, None, settings, drawn, memory)
+        on_second = grouped.against(metrics, both, second, settings, drawn, memory)
+    on_first = measure_grid(metrics, side.of(first), reference.of(first), settings, memory)
     for metric in metrics:
         for depth, layer in enumerate(side.layers):
             half = on_second[metric].row(depth)

@@ -22,6 +22,7 @@ from diffalign.models.networks.latent_transformers import (
 )
 from diffalign.models.predictions import from_velocity
 from diffalign.models.protocol import Denoiser, Prediction, Trainable
+from diffalign.models.residual_parts import named
 from diffalign.noise import NoiseLevel, on_path, path_slopes
 from diffalign.specs import Model
 
@@ -86,6 +87,7 @@ def flow_denoiser(
         only_side=None if model.interpolate_positions else net.architecture.input_size,
         classes=net.architecture.num_classes,
         class_token_width=class_token_width,
+        parts=named(net, {"attention": ["attn"], "mlp": ["mlp"]}),
     )
 
 

@@ -1,12 +1,14 @@
 """Pipelines of diffusers that run their denoiser once, at any noise level.
 
 The pipeline itself packs latents, converts the clock, and builds ids, shapes and masks. In the place of its scheduler
-stands one that has a single step, and keeps what the pipeline hands over as the prediction.
+stands one that has a single step, and keeps what the pipeline hands over as the prediction. The pipeline itself sets
+the time steps of a scheduler, too: with its own spacing, and a shift that depends on the size of the image.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -65,6 +67,38 @@ class OneStep:
         return sample, sample
 
 
+class _TimeStepsAreSet(Exception):
+    """Ends a call of a pipeline."""
+
+
+def set_by(pipeline: Any, scheduler: Any, call: Mapping[str, Any]) -> Any:
+    """The scheduler with the time steps that a call of the pipeline sets, which goes no further than that.
+
+    call: its arguments. Raises ValueError for a scheduler that the pipeline cannot set.
+    """
+    of_scheduler, own = scheduler.set_timesteps, pipeline.scheduler
+
+    @functools.wraps(of_scheduler)
+    def setting(*given: Any, **named: Any) -> None:
+        of_scheduler(*given, **named)
+        raise _TimeStepsAreSet
+
+    scheduler.set_timesteps = setting
+    pipeline.scheduler = scheduler
+    pipeline.set_progress_bar_config(disable=True)
+    names = f"{type(pipeline).__name__} and {type(scheduler).__name__}"
+    try:
+        pipeline(**call)
+    except _TimeStepsAreSet:
+        return scheduler
+    except ValueError as error:
+        raise ValueError(f"{names} do not go together: {error}") from error
+    finally:
+        del scheduler.set_timesteps
+        pipeline.scheduler = own
+    raise ValueError(f"{names} do not go together: the pipeline sets no time steps")
+
+
 class PipelineRun:
     """One call of a pipeline, and where the tokens of the image stand in what a module of its denoiser returned.
 
@@ -89,18 +123,9 @@ class PipelineRun:
         step = self.step
         self._tokens = (height // step) * (width // step)
         self._mask = next((value for key, value in conditioning.items() if key.endswith("mask")), None)
-        latents = self._packed(x_t) if self.is_packed else x_t
-        scheduler, scale = self._pipeline.scheduler, self._pipeline.vae_scale_factor
+        scheduler = self._pipeline.scheduler
         scheduler.begin(level.timestep)
-        self._pipeline(
-            latents=latents,
-            height=height * scale,
-            width=width * scale,
-            num_inference_steps=1,
-            output_type="latent",
-            **self._settings,
-            **conditioning,
-        )
+        self._pipeline(**self._call(x_t, 1, conditioning))
         predicted: Tensor = scheduler.prediction
         scheduler.prediction = None
         if not self.is_packed:
@@ -110,6 +135,23 @@ class PipelineRun:
         unpacked = torch.empty_like(predicted).view(count, -1)
         unpacked[:, self._packed(places).flatten()] = predicted.reshape(count, -1)
         return unpacked.view(count, channels, height, width)
+
+    def scheduled(self, scheduler: Any, steps: int, latents: Tensor, conditioning: Mapping[str, Tensor]) -> Any:
+        """A scheduler with the time steps that the pipeline sets for latents of this shape. Raises as `set_by`."""
+        return set_by(self._pipeline, scheduler, self._call(latents, steps, conditioning))
+
+    def _call(self, latents: Tensor, steps: int, conditioning: Mapping[str, Tensor]) -> dict[str, Any]:
+        height, width = latents.shape[2:]
+        scale = self._pipeline.vae_scale_factor
+        return {
+            "latents": self._packed(latents) if self.is_packed else latents,
+            "height": height * scale,
+            "width": width * scale,
+            "num_inference_steps": steps,
+            "output_type": "latent",
+            **self._settings,
+            **conditioning,
+        }
 
     def _packed(self, latents: Tensor) -> Tensor:
         packed: Tensor = self._pipeline._pack_latents(latents, *latents.shape)

@@ -16,6 +16,10 @@ def _without_decoder(latents: Tensor) -> Tensor:
     raise ValueError("the model was loaded without a decoder; load it with decoder=True")
 
 
+def _no_parts(path: str) -> dict[str, tuple[str, ...]]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A model ready for extraction.
@@ -66,7 +70,14 @@ class Denoiser:
     module, tokens, facts, multiple: as in `Loaded`. level: a noise level of the grammar, ``t0.5`` or ``s20``, in the
     clock of the model; raises ValueError or CheckpointError for one that it does not have. run: runs the network once,
     on latents, level and conditioning, and gives its output, whatever that is. convert: that output, with what it was
-    made of, as a prediction. only_side: the only height and width of latents, None where they may be others.
+    made of, as a prediction. only_side: the only height and width of latents, None where they may be others. parts: of
+    the layer at a module path, ``attention`` and ``mlp`` -> paths of the modules whose output is added to the residual
+    stream, gated or not; where a module returns several streams, the first is the image's. Empty where the family knows
+    none.
+
+    scheduler: of models of diffusers; a scheduler with the time steps of this many steps for latents of this side, as
+    the model's pipeline sets them, given the conditioning of one image, and the name of a class of diffusers or None
+    for the checkpoint's own. It raises ValueError for a class that is not compatible. None for other models.
     """
 
     module: nn.Module
@@ -80,6 +91,8 @@ class Denoiser:
     only_side: int | None = None
     classes: int | None = None
     class_token_width: int | None = None
+    parts: Callable[[str], Mapping[str, tuple[str, ...]]] = _no_parts
+    scheduler: Callable[[int, int, Mapping[str, Tensor], str | None], Any] | None = None
 
     def predict(self, x_t: Tensor, level: NoiseLevel, conditioning: Mapping[str, Tensor]) -> Prediction:
         """The model's estimates of image and noise, without gradients; `extraction.taps` see the pass.

@@ -4,18 +4,39 @@ from __future__ import annotations
 
 import json
 import math
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from diffalign.io.checkpoint_errors import CheckpointError, check_there
 from diffalign.models.predictions import CONVERSIONS, Conversion
+from diffalign.models.protocol import Prediction
 from diffalign.noise import NoiseLevel, linear
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # the published img2img features run 100 steps whatever the strength
 PUBLISHED_STEPS = 100
+# classes of diffusers that a trajectory can be made with: those whose noise level at every call is known here
+STEPPING = (
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "UniPCMultistepScheduler",
+)
+# the same of flow matching alone
+FLOW_STEPPING = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 
 
 def scheduler_of(folder: Path) -> Any:
@@ -46,6 +67,70 @@ def conversion(scheduler: Any, where: Path) -> Conversion:
         path = "flow matching" if is_flow(scheduler) else "a variance-preserving schedule"
         raise CheckpointError(f"{where / 'scheduler'}: prediction_type '{kind}' on {path} is not known here")
     return CONVERSIONS[kind]
+
+
+def compatible(scheduler: Any) -> tuple[str, ...]:
+    """Classes of diffusers that can be built from the configuration of a scheduler, in alphabetical order.
+
+    Of a variance-preserving schedule those that diffusers says are compatible; of flow matching those that read such a
+    configuration; and of both only those of `STEPPING` and `FLOW_STEPPING`.
+    """
+    if type(scheduler).__name__ in FLOW_STEPPING:
+        # diffusers names only the class itself; the second order one reads no shift that depends on the size
+        return FLOW_STEPPING[:1] if scheduler.config.get("use_dynamic_shifting") else FLOW_STEPPING
+    kinds = {kind.__name__: kind for kind in scheduler.compatibles}
+    reads_flow = {name for name, kind in kinds.items() if "use_flow_sigmas" in signature(kind.__init__).parameters}
+    return tuple(name for name in STEPPING if name in (reads_flow if is_flow(scheduler) else kinds))
+
+
+def scheduler_like(scheduler: Any, name: str | None, where: Path) -> Any:
+    """A scheduler of the class `name`, built from the configuration of another; None is for the other itself.
+
+    Raises ValueError that lists the compatible classes for one that is not, or whose noise levels are not known here.
+    """
+    asked, allowed = name or type(scheduler).__name__, compatible(scheduler)
+    if asked not in allowed:
+        raise ValueError(
+            f"{where / 'scheduler'}: '{asked}' is no scheduler that trajectories of this pipeline can be made with; "
+            f"compatible with its {type(scheduler).__name__}: {', '.join(allowed) or 'none'}"
+        )
+    if name is None:
+        return scheduler
+    import diffusers
+
+    return getattr(diffusers, name).from_config(scheduler.config)
+
+
+def level_of_call(scheduler: Any, call: int) -> NoiseLevel:
+    """The noise level of one of a scheduler's calls of the model, ``timesteps[call]``, in the scale that a model reads.
+
+    What `scale_model_input` gives has α² + σ² = 1, or α + σ = 1 on the linear path.
+    """
+    step = float(scheduler.timesteps[call])
+    if is_flow(scheduler):
+        sigma = float(scheduler.sigmas[call])
+        return NoiseLevel(1 - sigma, sigma, step)
+    if hasattr(scheduler, "sigmas"):
+        ratio = float(scheduler.sigmas[call])
+        norm = math.hypot(1, ratio)
+        return NoiseLevel(1 / norm, ratio / norm, step)
+    squared = float(scheduler.alphas_cumprod[int(step)])
+    return NoiseLevel(math.sqrt(squared), math.sqrt(1 - squared), step)
+
+
+def as_output(scheduler: Any, prediction: Prediction, level: NoiseLevel) -> Tensor:
+    """Estimates of image and noise as what a scheduler takes for the output of the model: the inverse of `conversion`.
+
+    They may be guided: outputs are linear in both.
+    """
+    kind = scheduler.config.get("prediction_type", "flow_prediction")
+    if kind == "epsilon":
+        return prediction.eps
+    if kind == "sample":
+        return prediction.x0
+    if kind == "v_prediction":
+        return level.alpha * prediction.eps - level.sigma * prediction.x0
+    return prediction.eps - prediction.x0
 
 
 def noise_level(folder: Path, noise: str) -> NoiseLevel:

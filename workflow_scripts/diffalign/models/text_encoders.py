@@ -66,6 +66,15 @@ def assembled(kind: Any, folder: Path, parts: Mapping[str, Any]) -> Any:
     )
 
 
+def without_encoders(folder: Path, parts: Mapping[str, Any]) -> Any:
+    """A pipeline of the given parts, without text encoders and autoencoder: it takes embeddings and latents.
+
+    Parts that its class needs and that are not given, such as the scheduler, are read from the folder.
+    """
+    absent = {name: None for name in read_index(folder) if name.startswith(("text_encoder", "tokenizer"))}
+    return assembled(pipeline_class(folder), folder, {**NO_IMAGES, **absent, **parts})
+
+
 def _untrained(where: Path, of: Sequence[str]) -> Any:
     import transformers
 

@@ -1,4 +1,4 @@
-"""Findings: what the tables over trainings and the atlases of the study say, in sentences."""
+"""Findings: what the tables over trainings, atlases and trajectories of the study say, in sentences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Findings(Stage):
     """Rule of rules/findings.smk."""
 
     def inputs(self) -> dict[str, Any]:
-        """The tables over trainings, and both tables of every atlas, where the study has them."""
+        """The tables over trainings, both of every atlas, and orders of emergence, where the study has them."""
         study, plan = self.study, self.plan
         files: dict[str, Any] = {}
         if study.through_training.recipes:
@@ -21,6 +21,8 @@ class Findings(Stage):
             files |= {table: plan.through_training.tables[f"{table}_tsv"] for table in wanted}
         if study.atlas.models:
             files |= {table: plan.atlas.tables(table) for table in ("scores", "beyond")}
+        if study.dynamics.configurations:
+            files["orders"] = [f"{path.removesuffix('.parquet')}.tsv" for path in plan.dynamics.of_all("order")]
         return files
 
     def towards(self) -> dict[str, str]:

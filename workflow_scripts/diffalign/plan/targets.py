@@ -176,16 +176,21 @@ def _models(pattern: Words, study: Study) -> tuple[str, list[str]]:
         return "trained model", [name for name, model in models if model.training is not None]
     if "samples" in pattern or pattern[1] == "sample_quality":
         return _of_classes(pattern[1] == "figures", study)
-    if "dynamics" in pattern:
-        told = [model for model in study.models.values() if model.latents]
-        return "checkpoint of a diffusion model", [name for model in told for name in model.checkpoints]
     if pattern[1] == "weights":
         return "model", [*study.models, *(f"{name}-untrained" for name in study.models)]
     if pattern[1] == "latents":
         return "autoencoder", [name for name, model in models if model.is_autoencoder]
-    if "noise_levels" in pattern:
-        return "diffusion model", [name for name, model in models if model.noise is not None]
+    if {"noise_levels", "dynamics"} & set(pattern):
+        return _of_noise("dynamics" in pattern, study)
     return "model", list(study.models)
+
+
+def _of_noise(is_checkpoint: bool, study: Study) -> tuple[str, list[str]]:
+    """The diffusion models: a figure of noise levels is of a model, trajectories are of a checkpoint."""
+    told = [model for model in study.models.values() if model.noise is not None]
+    if is_checkpoint:
+        return "checkpoint of a diffusion model", [name for model in told for name in model.checkpoints]
+    return "diffusion model", [model.name for model in told]
 
 
 def _of_classes(is_figure: bool, study: Study) -> tuple[str, list[str]]:

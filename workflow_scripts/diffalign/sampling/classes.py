@@ -15,12 +15,12 @@ from diffalign.models import Denoiser
 from diffalign.noise import NoiseLevel
 from diffalign.offenders import first_five, flagged
 from diffalign.randomness import keyed
-from diffalign.sampling.trajectories import CLASS_TOKENS, first_level, guided, levels, trajectory
+from diffalign.sampling.trajectories import CLASS_TOKENS, StepNoise, first_level, guided, levels, trajectory
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """How samples are made. method: ``euler`` or ``heun``. steps: of the integration. guidance: `guided`'s scale."""
+    """How samples are made. method: one of `SAMPLERS`. steps: of the integration. guidance: the scale of `guided`."""
 
     method: str
     steps: int
@@ -60,11 +60,34 @@ def starting_noise(names: Sequence[str], shape: Sequence[int], model: str, seed:
     """Standard normal noise (B, *shape) float32, keyed by (seed, model, name of the sample).
 
     model: without the step of a checkpoint, so that all checkpoints of a training begin with the same noise.
-    what: ``latents`` or ``class_tokens``, which are drawn apart.
+    what: ``latents`` or ``class_tokens``, or either of a step, which are all drawn apart.
     """
     purpose = f"sampling\x00{what}\x00{model}"
     draws = [keyed(seed, purpose, name).standard_normal(tuple(shape), dtype=np.float32) for name in names]
     return torch.from_numpy(np.stack(draws))
+
+
+def noise_shapes(denoiser: Denoiser, side: int) -> list[tuple[str, tuple[int, ...]]]:
+    """What noise of a sample is of: ``latents`` (C, side, side) and, where there are any, ``class_tokens`` (D,)."""
+    width = denoiser.class_token_width
+    tokens = [] if width is None else [(CLASS_TOKENS, (width,))]
+    return [("latents", (denoiser.latent_channels, side, side)), *tokens]
+
+
+def step_noise(
+    names: Sequence[str], shapes: Sequence[tuple[str, Sequence[int]]], model: str, seed: int, device: torch.device
+) -> StepNoise:
+    """The noise of any step: keyed by (seed, model, step, name of the sample), apart from `starting_noise`.
+
+    shapes: of one sample, ``latents`` and, where a model has them, ``class_tokens``, in this order.
+    """
+
+    def draw(step: int) -> list[Tensor]:
+        return [
+            starting_noise(names, shape, model, seed, f"{what} of step {step}").to(device) for what, shape in shapes
+        ]
+
+    return draw
 
 
 def noise_levels(denoiser: Denoiser, side: int, steps: int, device: torch.device) -> list[NoiseLevel]:
@@ -100,7 +123,8 @@ def class_samples(
     width = denoiser.class_token_width
     tokens = None if width is None else starting_noise(names, (width,), model, seed, CLASS_TOKENS).to(device)
     predict = guided(denoiser.predict, null, sampler.guidance)
-    *_, last = trajectory(predict, at, noise, asked, names, sampler.method, tokens)
+    of_steps = step_noise(names, noise_shapes(denoiser, side), model, seed, device)
+    *_, last = trajectory(predict, at, noise, asked, names, sampler.method, tokens, of_steps)
     return last.latents
 
 

@@ -35,11 +35,12 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
     from diffalign.models import schedules
     from diffalign.models.networks.latent_transformers import unchanged
     from diffalign.models.protocol import Denoiser
+    from diffalign.models.residual_parts import named
 
     net = _transformer(model, folder / "transformer").eval().to(device)
-    scheduler = diffusers.DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
-    as_prediction = schedules.conversion(scheduler, folder)
-    kept, channels = scheduler.alphas_cumprod.tolist(), int(net.config.in_channels)
+    own = diffusers.DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
+    as_prediction = schedules.conversion(own, folder)
+    kept, channels = own.alphas_cumprod.tolist(), int(net.config.in_channels)
 
     def level(noise: str) -> NoiseLevel:
         if noise[0] != "t":
@@ -47,11 +48,17 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
         return nearest_step(kept, float(noise[1:]))
 
     def run(x_t: Tensor, level: NoiseLevel, conditioning: Mapping[str, Tensor]) -> Any:
-        steps = torch.full((len(x_t),), int(level.timestep), device=x_t.device)
+        # schedulers may stand between two steps
+        steps = torch.full((len(x_t),), level.timestep, device=x_t.device)
         return net(hidden_states=x_t, timestep=steps, class_labels=conditioning["labels"])
 
     def convert(output: Any, x_t: Tensor, level: NoiseLevel, _: Mapping[str, Tensor]) -> Prediction:
         return as_prediction(output.sample[:, :channels], x_t, level)
+
+    def scheduler(steps: int, side: int, conditioning: Mapping[str, Tensor], name: str | None) -> Any:
+        like = schedules.scheduler_like(schedules.scheduler_of(folder), name, folder)
+        like.set_timesteps(steps)
+        return like
 
     return Denoiser(
         net,
@@ -64,6 +71,8 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
         multiple=int(net.config.patch_size),
         only_side=None if model.interpolate_positions else int(net.config.sample_size),
         classes=int(net.config.num_embeds_ada_norm),
+        scheduler=scheduler,
+        parts=named(net, {"attention": ["attn1"], "mlp": ["ff"]}),
     )
 
 

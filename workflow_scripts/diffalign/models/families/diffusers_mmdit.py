@@ -29,7 +29,10 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
 
     from diffalign.models import schedules
     from diffalign.models.diffusers_checkpoints import from_diffusers
+    from diffalign.models.pipelines import set_by
     from diffalign.models.protocol import Denoiser
+    from diffalign.models.residual_parts import named
+    from diffalign.models.text_encoders import without_encoders
 
     net = from_diffusers(diffusers.SD3Transformer2DModel, folder / "transformer", model.initial_seed)
     net.eval().to(device)
@@ -46,6 +49,13 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
     def convert(output: Any, x_t: Tensor, level: NoiseLevel, _: Mapping[str, Tensor]) -> Prediction:
         return as_prediction(output.sample, x_t, level)
 
+    def scheduler(steps: int, side: int, conditioning: Mapping[str, Tensor], name: str | None) -> Any:
+        like = schedules.scheduler_like(schedules.scheduler_of(folder), name, folder)
+        pipeline = without_encoders(folder, {"transformer": net, "scheduler": like})
+        size = side * pipeline.vae_scale_factor
+        call = {"num_inference_steps": steps, "guidance_scale": 1.0, "output_type": "latent", **conditioning}
+        return set_by(pipeline, pipeline.scheduler, {"height": size, "width": size, **call})
+
     def image_stream(output: Tensor | tuple[Tensor | None, Tensor]) -> Tensor:
         # a joint block returns (text stream, image stream); the text stream of the last one is None
         return output[1] if isinstance(output, tuple) else output
@@ -60,6 +70,9 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
         {"diffusers": diffusers.__version__, "tokens": "image stream", "pooling": "mean"},
         # the table of positions is large and cropped around its centre for every size
         multiple=int(net.config.patch_size),
+        scheduler=scheduler,
+        # ff_context is the text's; attn returns the image stream first, attn2 of SD3.5 it alone
+        parts=named(net, {"attention": ["attn", "attn2"], "mlp": ["ff"]}),
     )
 
 

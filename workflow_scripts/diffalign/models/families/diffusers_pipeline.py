@@ -7,6 +7,7 @@ Which prompt tensors it takes is read from its own call of encode_prompt.
 from __future__ import annotations
 
 import ast
+import copy
 import inspect
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from diffalign.noise import NoiseLevel
 
 _DENOISERS = ("transformer", "unet")
+# own names of modules in the transformer blocks of diffusers; those of text alone (ff_context, txt_mlp) are not here
+_PARTS = {"attention": ("attn", "attn1", "attn2"), "mlp": ("ff", "img_mlp", "feed_forward", "act_mlp")}
 # never guided: with guidance, a batch holds images twice
 UNGUIDED = {"guidance_scale": 1.0, "true_cfg_scale": 1.0, "use_resolution_binning": False, "clean_caption": False}
 
@@ -36,12 +39,14 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
     Noise levels are on the checkpoint's schedule, in the scheduler's clock. Raises CheckpointError.
     """
     import diffusers
+    import torch
 
     from diffalign.models import schedules
     from diffalign.models import text_encoders as encoders
     from diffalign.models.diffusers_checkpoints import from_diffusers
     from diffalign.models.pipelines import OneStep, PipelineRun
     from diffalign.models.protocol import Denoiser
+    from diffalign.models.residual_parts import named
 
     index, kind = encoders.read_index(folder), encoders.pipeline_class(folder)
     part = next((name for name in _DENOISERS if index.get(name, [None])[0]), None)
@@ -49,10 +54,10 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
         raise CheckpointError(f"{folder / 'model_index.json'}: names neither of {', '.join(_DENOISERS)}")
     net = from_diffusers(getattr(diffusers, index[part][1]), folder / part, model.initial_seed)
     net.eval().to(device)
-    absent = {name: None for name in index if name.startswith(("text_encoder", "tokenizer"))}
-    pipeline = encoders.assembled(kind, folder, {**encoders.NO_IMAGES, **absent, part: net})
+    pipeline = encoders.without_encoders(folder, {part: net})
     as_prediction = schedules.conversion(pipeline.scheduler, folder)
-    pipeline.scheduler = OneStep(pipeline.scheduler.config)
+    own = pipeline.scheduler
+    pipeline.scheduler = OneStep(own.config)
     pipeline.set_progress_bar_config(disable=True)
     call = inspect.signature(kind.__call__).parameters
     settings = {key: value for key, value in UNGUIDED.items() if key in call}
@@ -62,8 +67,14 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
         settings["guidance_scale"] = call["guidance_scale"].default
     run = PipelineRun(pipeline, net, settings)
 
+    channels = int(net.config.in_channels) // (4 if run.is_packed else 1)
+
     def convert(output: Tensor, x_t: Tensor, level: NoiseLevel, _: Mapping[str, Tensor]) -> Prediction:
         return as_prediction(output, x_t, level)
+
+    def scheduler(steps: int, side: int, conditioning: Mapping[str, Tensor], name: str | None) -> Any:
+        like = schedules.scheduler_like(copy.deepcopy(own), name, folder)
+        return run.scheduled(like, steps, torch.zeros(1, channels, side, side, device=device), conditioning)
 
     return Denoiser(
         net,
@@ -71,7 +82,7 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
         run.output,
         convert,
         run.image_tokens,
-        int(net.config.in_channels) // (4 if run.is_packed else 1),
+        channels,
         {
             "diffusers": diffusers.__version__,
             "pipeline": kind.__name__,
@@ -80,6 +91,8 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
             "guidance": settings.get("guidance_scale") if embedded else None,
         },
         multiple=run.step,
+        scheduler=scheduler,
+        parts=named(net, _PARTS, r"(down|up)_blocks\.\d+|mid_block"),
     )
 
 

@@ -29,7 +29,10 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
 
     from diffalign.models import schedules
     from diffalign.models.diffusers_checkpoints import from_diffusers
+    from diffalign.models.pipelines import set_by
     from diffalign.models.protocol import Denoiser
+    from diffalign.models.residual_parts import named
+    from diffalign.models.text_encoders import without_encoders
 
     net = from_diffusers(diffusers.UNet2DConditionModel, folder / "unet", model.initial_seed)
     net.eval().to(device)
@@ -42,6 +45,13 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
     def convert(output: Any, x_t: Tensor, level: NoiseLevel, _: Mapping[str, Tensor]) -> Prediction:
         return as_prediction(output.sample, x_t, level)
 
+    def scheduler(steps: int, side: int, conditioning: Mapping[str, Tensor], name: str | None) -> Any:
+        like = schedules.scheduler_like(schedules.scheduler_of(folder), name, folder)
+        pipeline = without_encoders(folder, {"unet": net, "scheduler": like})
+        size = side * pipeline.vae_scale_factor
+        call = {"num_inference_steps": steps, "guidance_scale": 1.0, "output_type": "latent", **conditioning}
+        return set_by(pipeline, pipeline.scheduler, {"height": size, "width": size, **call})
+
     return Denoiser(
         net,
         partial(schedules.noise_level, folder),
@@ -50,6 +60,9 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
         first_map,
         int(net.config.in_channels),
         {"diffusers": diffusers.__version__, "tokens": "all positions", "pooling": "mean"},
+        scheduler=scheduler,
+        # transformer blocks stand beside the resnets of a stage
+        parts=named(net, {"attention": ["attn1", "attn2"], "mlp": ["ff"]}, r"(down|up)_blocks\.\d+|mid_block"),
     )
 
 
