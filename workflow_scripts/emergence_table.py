@@ -1,18 +1,16 @@
 """When measures appear in all models and configurations of the study, and differences between them."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from diffalign import logs
 from diffalign.alignment.calibration import false_discovery_rates
-from diffalign.dynamics import times as times_of
 from diffalign.dynamics.orders import contrasts
 from diffalign.io import tables
 from diffalign.io.headers import StoreError
@@ -22,11 +20,6 @@ if TYPE_CHECKING:
 
 # what is compared
 MODELS, CONFIGURATIONS, REFERENCE = "models", "configurations", "reference"
-STATISTICS: Mapping[str, Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]] = {
-    "emergence": times_of.emergence,
-    "half_rise": times_of.half_rise,
-    "stabilisation": times_of.stabilisation,
-}
 IDENTITY = ("model", "configuration")
 WHAT = ("domain", "kind", "measure", "statistic")
 _NUMBERS = {
@@ -39,9 +32,6 @@ CONTRASTS = {
     **dict.fromkeys(("difference", "low", "high", "p", "q"), "float64"),
     "seeds": "int64",
 }
-# tables as text have nine digits
-_TIE = 1e-6
-
 # a model in a configuration; domain, kind, measure and statistic
 Place = tuple[str, str]
 What = tuple[str, str, str, str]
@@ -58,25 +48,24 @@ class Times:
 
 
 def emergence_table(
-    measures: Sequence[Path],
-    curves: Sequence[Path],
     times: Sequence[Path],
+    seed_times: Sequence[Path],
     references: Mapping[str, str],
     outputs: Mapping[str, Path],
 ) -> None:
     """Write the tables ``times`` and ``contrasts``, each as ``{table}_tsv`` and ``{table}_parquet``.
 
-    measures, curves, times: these tables of every model and configuration, joined by the names in them; curves give
-    the noise level of each step. The order of `times` is that of the study. references: model -> its reference.
+    times, seed_times: these tables of every model and configuration, joined by the names in them. The order of `times`
+    is that of the study. references: model -> its reference.
 
     times: those of all, with the name of the reference or nothing. contrasts: differences in t, first less second,
     paired by seed, with t intervals over seeds: of every two models that are no references in the same configuration
     (``models``), of every two configurations of a model (``configurations``), and of each model and its reference
     (``reference``). Above 0 the first appears nearer to noise, and so earlier. Two that share no seed have no row.
     q: Benjamini-Hochberg over all rows of a comparison. Raises StoreError where tables are not of the same models and
-    configurations, or times are not those of the measures, and ValueError for a name without times.
+    configurations, and ValueError for a name without times.
     """
-    read = _read(measures, curves, times)
+    read = _read(times, seed_times)
     known = dict.fromkeys(model for model, _ in read)
     for name in (*references, *references.values()):
         if name not in known:
@@ -95,58 +84,32 @@ def emergence_table(
     tables.write(compared, outputs["contrasts_tsv"], outputs["contrasts_parquet"])
 
 
-def _read(measures: Sequence[Path], curves: Sequence[Path], times: Sequence[Path]) -> dict[Place, Times]:
+def _read(times: Sequence[Path], seed_times: Sequence[Path]) -> dict[Place, Times]:
     """Times of each model and configuration, in the order of `times`."""
     of_times = dict(_placed(path, tables.read(path, (*IDENTITY, *WHAT, *_NUMBERS))) for path in times)
-    of_curves = dict(_placed(path, tables.read(path, (*IDENTITY, "step", "t"))) for path in curves)
-    found: dict[Place, Times] = {}
-    for path in measures:
-        place, table = _placed(
-            path, tables.read(path, (*IDENTITY, "seed", "sample", "step", "domain", "measure", "value"), of="x0")
-        )
-        if place in of_times and place in of_curves:
-            found[place] = Times(of_times[place], _by_seed(of_times[place], table, of_curves[place], path))
-    for name, paths in (("measures", measures), ("curves", curves), ("times", times)):
-        if len(paths) != len(found):
-            raise StoreError(
-                f"{len(paths)} tables of {name}, {len(found)} of which are of a model and configuration of their own "
-                f"that all three kinds of tables have: {', '.join(map('/'.join, found)) or 'none'}"
-            )
-    return {place: found[place] for place in of_times}
+    of_seeds = dict(_placed(path, tables.read(path, (*IDENTITY, *WHAT, "seed", "t"))) for path in seed_times)
+    if of_times.keys() != of_seeds.keys():
+        alone = sorted("/".join(place) for place in of_times.keys() ^ of_seeds.keys())
+        raise StoreError(f"only one of the tables times and seed_times is there for {', '.join(alone)}")
+    return {place: Times(table, _by_seed(of_seeds[place])) for place, table in of_times.items()}
 
 
 def _placed(path: Path, table: pd.DataFrame) -> tuple[Place, pd.DataFrame]:
     """The model and configuration of a table, and the table. Raises StoreError for one of several."""
     places = sorted(set(zip(table["model"], table["configuration"], strict=True)))
-    if len(places) > 1:
+    if len(places) != 1:
         raise StoreError(f"{path}: is of {len(places)} models and configurations: {', '.join(map('/'.join, places))}")
     return places[0], table
 
 
-def _by_seed(times: pd.DataFrame, measures: pd.DataFrame, curves: pd.DataFrame, path: Path) -> dict[What, BySeed]:
-    """Mean times of each seed, from the measures of samples. Raises StoreError where they do not give the times."""
-    levels = curves.drop_duplicates("step").set_index("step")["t"].sort_index()
-    found: dict[What, BySeed] = {}
-    for (domain, measure), rows in times.groupby(["domain", "measure"], sort=False):
-        of = measures[(measures["domain"] == domain) & (measures["measure"] == measure)]
-        series = of.pivot(index=["seed", "sample"], columns="step", values="value").reindex(columns=levels.index)
-        seeds = series.index.get_level_values("seed")
-        for row in rows.to_dict("records"):
-            what = tuple(str(row[key]) for key in WHAT)
-            if row["statistic"] not in STATISTICS:
-                raise StoreError(f"unknown statistic '{row['statistic']}'; allowed: {', '.join(STATISTICS)}")
-            try:
-                of_samples = STATISTICS[row["statistic"]](series.to_numpy(np.float64), levels.to_numpy(np.float64))
-            except ValueError as error:
-                raise StoreError(f"{path}: {measure} of {domain}: {error}") from error
-            means = pd.Series(of_samples).groupby(seeds).mean()
-            if not abs(means.mean() - row["t"]) <= _TIE:
-                raise StoreError(
-                    f"{path}: {row['statistic']} of {measure} ({domain}) is at t = {means.mean():.6g}, but the table "
-                    f"of times says {row['t']:.6g}; rerun what writes both"
-                )
-            found[what[0], what[1], what[2], what[3]] = {int(str(seed)): float(mean) for seed, mean in means.items()}
-    return found
+def _by_seed(table: pd.DataFrame) -> dict[What, BySeed]:
+    """Mean times of each seed."""
+    return {
+        (str(what[0]), str(what[1]), str(what[2]), str(what[3])): {
+            int(seed): float(t) for seed, t in zip(rows["seed"], rows["t"], strict=True)
+        }
+        for what, rows in table.groupby(list(WHAT), sort=False)
+    }
 
 
 def _contrasts(read: Mapping[Place, Times], references: Mapping[str, str]) -> Iterator[dict[str, Any]]:
@@ -181,9 +144,8 @@ if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "emergence_table"):
         given = snakemake.input
         emergence_table(
-            [Path(path) for path in given.measures],
-            [Path(path) for path in given.curves],
             [Path(path) for path in given.times],
+            [Path(path) for path in given.seed_times],
             snakemake.params.references,
             {key: Path(path) for key, path in snakemake.output.items()},
         )

@@ -24,7 +24,7 @@ from diffalign.noise import NoiseLevel, linear
 from diffalign.randomness import keyed
 from dynamics_curves_figure import dynamics_curves_figure
 from emergence_figure import emergence_figure
-from emergence_table import STATISTICS, emergence_table
+from emergence_table import emergence_table
 from layer_statistics_figure import layer_statistics_figure
 from layer_steps_figure import layer_steps_figure
 from spectra_figure import _crossing, spectra_figure
@@ -93,7 +93,7 @@ def true_curves(later: float) -> Iterator[tuple[str, str, str, np.ndarray]]:
 def image_tables(folder: Path, model: str, configuration: str, later: float) -> dict[str, Path]:
     """The tables measures, curves and times of a model; every sample and seed has a pace of its own."""
     identity = {"model": model, "configuration": configuration}
-    measures, curves, times = [], [], []
+    measures, curves, times, seed_times = [], [], [], []
     for domain, kind, measure, values in true_curves(later):
         of_seed = {}
         for seed in SEEDS:
@@ -116,18 +116,23 @@ def image_tables(folder: Path, model: str, configuration: str, later: float) -> 
             ]
         statistics = {"band": ("emergence", "half_rise"), "wavelet": ("emergence", "half_rise"), "slope": ()}
         for statistic in statistics.get(kind, ("stabilisation",)):
-            at = np.stack([STATISTICS[statistic](rows, T) for rows in of_seed.values()])
+            at = np.stack([getattr(times_of, statistic)(rows, T) for rows in of_seed.values()])
             mean = mean_over_trainings(at.mean(axis=1))
             times.append(
                 {**identity, "domain": domain, "kind": kind, "measure": measure, "statistic": statistic}
                 | {"t": mean.value, "low": mean.low, "high": mean.high, "log_snr": 0.0, "step": 25 * (1 - mean.value)}
                 | {"spread": at.std(), "seeds": len(SEEDS), "samples": at.size}
             )
+            seed_times += [
+                {**identity, "domain": domain, "kind": kind, "measure": measure, "statistic": statistic}
+                | {"seed": seed, "t": of_samples.mean(), "samples": SAMPLES}
+                for seed, of_samples in zip(SEEDS, at, strict=True)
+            ]
     folder.mkdir(parents=True)
-    written = {name: folder / f"{name}.parquet" for name in ("measures", "curves", "times")}
-    for name, rows in (("measures", measures), ("curves", curves), ("times", times)):
-        pd.DataFrame(rows).to_parquet(written[name])
-    return written
+    made = {"measures": measures, "curves": curves, "times": times, "seed_times": seed_times}
+    for name, rows in made.items():
+        pd.DataFrame(rows).to_parquet(folder / f"{name}.parquet")
+    return {name: folder / f"{name}.parquet" for name in made}
 
 
 @pytest.fixture(scope="module")
@@ -152,14 +157,10 @@ def emerged(
     return outputs
 
 
-def inputs_of(studied: Mapping[Any, Mapping[str, Path]]) -> tuple[list[Path], list[Path], list[Path]]:
-    # measures and curves come in another order than times
+def inputs_of(studied: Mapping[Any, Mapping[str, Path]]) -> tuple[list[Path], list[Path]]:
+    # one kind of table comes in another order than the other
     listed = list(studied.values())
-    return (
-        [each["measures"] for each in listed[::-1]],
-        [each["curves"] for each in listed[1:] + listed[:1]],
-        [each["times"] for each in listed],
-    )
+    return [each["times"] for each in listed], [each["seed_times"] for each in listed[::-1]]
 
 
 def outputs_of(folder: Path) -> dict[str, Path]:
@@ -518,24 +519,14 @@ def _mean_time(measures: Path, seed: int) -> float:
 
 
 def test_mistakes_of_emergence_are_named(studied: Mapping[tuple[str, str], Mapping[str, Path]], tmp_path: Path) -> None:
-    measures, curves, times = inputs_of(studied)
+    times, seed_times = inputs_of(studied)
     outputs = outputs_of(tmp_path)
     with pytest.raises(ValueError, match=f"'digits.none' has no times; there are those of {SIT}"):
-        emergence_table(measures, curves, times, {SIT: "digits.none"}, outputs)
-    with pytest.raises(StoreError, match="3 tables of measures, 3 of which.*|4 tables of curves, 3 of which"):
-        emergence_table(measures[1:], curves, times, {}, outputs)
-    with pytest.raises(StoreError, match="curves.parquet: lacks the columns seed, sample, value; it has"):
-        emergence_table([curves[0]], curves, times, {}, outputs)
-    wrong = pd.read_parquet(times[0])
-    wrong.loc[0, "t"] += 0.01
-    wrong.to_parquet(tmp_path / "times.parquet")
-    with pytest.raises(StoreError, match=r"emergence of energy_low \(latents\) is at t = .*, but the table of times"):
-        emergence_table(measures, curves, [tmp_path / "times.parquet", *times[1:]], {}, outputs)
-    gap = pd.read_parquet(measures[-1])
-    gap = gap[~((gap["step"] == 7) & (gap["measure"] == "psnr"))]
-    gap.to_parquet(tmp_path / "measures.parquet")
-    with pytest.raises(StoreError, match="measures.parquet: psnr of images: values are NaN or infinite at step 7"):
-        emergence_table([*measures[:-1], tmp_path / "measures.parquet"], curves, times, {}, outputs)
+        emergence_table(times, seed_times, {SIT: "digits.none"}, outputs)
+    with pytest.raises(StoreError, match="only one of the tables times and seed_times is there for .*"):
+        emergence_table(times, seed_times[1:], {}, outputs)
+    with pytest.raises(StoreError, match="times.parquet: lacks the columns seed; it has"):
+        emergence_table(times, times, {}, outputs)
 
 
 # --- the axis of noise levels ---------------------------------------------------------------------------------------

@@ -12,12 +12,12 @@ from diffalign.plan import paths
 from diffalign.plan.stage import Stage, Wildcards, any_or_none
 from diffalign.specs import Model
 
-IMAGE_TABLES = ("curves", "spectra", "times", "order")
-ACTIVATION_TABLES = ("activations", "associations", "readouts", "attention")
 # families whose denoiser is known in closed form: reference lines
 REFERENCES = ("gaussian", "power_law")
-FIGURES = ("trajectory_sheet", "spectra", "curves", "wavelets")
+FIGURES = ("trajectory_sheet", "spectra_images", "spectra_latents", "curves", "wavelets")
 LAYER_FIGURES = ("layer_steps",)
+# rows of the figure of layers: the bands, and a feature of each kind
+_DRAWN = ("energy_low", "energy_mid", "energy_high", "edge_density", "texture_contrast", "shape_ssim", "color_spread")
 _KINDS = ("tsv", "parquet")
 # keys of an entry that features depend on and trajectories do not
 _OF_FEATURES = ("draws", "seeding", "tokens", "class_tokens")
@@ -200,26 +200,30 @@ class Dynamics(Stage):
         return None
 
     def beside(self, *tables: str) -> Callable[[Wildcards], dict[str, Any]]:
-        """Tables of a model, and those of its reference line as ``gaussian_…``, for figures."""
+        """Tables of a model, and the first of them of its reference line as ``reference``, for figures."""
 
         def beside(wildcards: Wildcards) -> dict[str, Any]:
             files = {table: f"{paths.DYNAMICS}/{table}.parquet" for table in tables}
             reference = self._gaussian(wildcards.model, wildcards.configuration)
             if reference is not None:
-                files |= {f"gaussian_{table}": paths.fill(path, model=reference) for table, path in list(files.items())}
+                files["reference"] = paths.fill(files[tables[0]], model=reference)
             return files
 
         return beside
 
     def layer_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
-        """Tables of layers and steps, as far as the configuration has them."""
-        entry = self._of(wildcards).entry
-        tables = [
-            *ACTIVATION_TABLES[:3],
-            *(["contributions"] if entry.ablations is not None else []),
-            *(["alignment"] if entry.reference is not None else []),
-        ]
-        return {table: f"{paths.DYNAMICS}/{table}.parquet" for table in tables}
+        """Tables of layers and steps: contributions only where the configuration asks for them."""
+        removed = ["contributions"] if self._of(wildcards).entry.ablations is not None else []
+        return {table: f"{paths.DYNAMICS}/{table}.parquet" for table in ("associations", "readouts", *removed)}
+
+    def drawn_features(self, _: Wildcards) -> list[str]:
+        """The rows of the figure of layers."""
+        return list(_DRAWN)
+
+    def drawn_method(self, wildcards: Wildcards) -> str | None:
+        """The method of removal that is drawn, the first of several."""
+        entry = self._of(wildcards).entry.ablations
+        return None if entry is None else entry.methods[0]
 
     def miniature(self, wildcards: Wildcards) -> bool:
         """Whether the model, its autoencoder or the vision model has random miniature weights."""
@@ -231,9 +235,9 @@ class Dynamics(Stage):
         found = [(self._checkpoint(text), name) for name, made in self._expanded.items() for text in made.entry.models]
         return list(dict.fromkeys(found))
 
-    def miniatures(self) -> list[str]:
-        """The checkpoints with random miniature weights among those of the study."""
-        return sorted({model for model, _ in self.asked() if self.study.is_miniature(model)})
+    def any_miniature(self) -> bool:
+        """Whether a model of the study's trajectories has random miniature weights."""
+        return any(self.study.is_miniature(model) for model, _ in self.asked())
 
     def of_all(self, table: str) -> list[str]:
         """A Parquet table of every model and configuration."""
@@ -243,12 +247,12 @@ class Dynamics(Stage):
         ]
 
     def references(self) -> dict[str, str]:
-        """``model/configuration`` -> the checkpoint of its reference line, as a parameter."""
+        """Checkpoint -> that of its reference line, as a parameter."""
         found = {}
         for model, configuration in self.asked():
             reference = self._gaussian(model, configuration)
             if reference is not None:
-                found[f"{model}/{configuration}"] = reference
+                found[model] = reference
         return found
 
     def targets(self) -> list[str]:
