@@ -22,7 +22,7 @@ from diffalign.devices import choose_device
 from diffalign.dynamics import measures, orders, times
 from diffalign.dynamics.features import learned_distance
 from diffalign.dynamics.measures import Measured, Measuring
-from diffalign.dynamics.spectra import noise_floor, rapsd
+from diffalign.dynamics.spectra import error_spectrum, noise_floor
 from diffalign.extraction import inputs
 from diffalign.extraction.passes import pooled_features
 from diffalign.io import tables
@@ -293,7 +293,7 @@ def _measured(
         found = measures.of_latents(block, measuring)
     spectra = {of: found.power}
     if of == ESTIMATE:
-        _, spectra[ERROR] = rapsd(block - final, measuring.window)
+        _, spectra[ERROR] = error_spectrum(block, np.broadcast_to(final, block.shape), measuring.window)
     return found, spectra
 
 
