@@ -15,7 +15,7 @@ from diffalign.specs import Model
 # families whose denoiser is known in closed form: reference lines
 REFERENCES = ("gaussian", "power_law")
 FIGURES = ("trajectory_sheet", "spectra_images", "spectra_latents", "curves", "wavelets")
-LAYER_FIGURES = ("layer_steps",)
+LAYER_FIGURES = ("layer_steps", "layer_statistics")
 # rows of the figure of layers: the bands, and a feature of each kind
 _DRAWN = ("energy_low", "energy_mid", "energy_high", "edge_density", "texture_contrast", "shape_ssim", "color_spread")
 _KINDS = ("tsv", "parquet")
@@ -215,6 +215,11 @@ class Dynamics(Stage):
         """Tables of layers and steps: contributions only where the configuration asks for them."""
         removed = ["contributions"] if self._of(wildcards).entry.ablations is not None else []
         return {table: f"{paths.DYNAMICS}/{table}.parquet" for table in ("associations", "readouts", *removed)}
+
+    def statistics_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Statistics of activations, and alignment where the configuration has a vision model."""
+        aligned = ["alignment"] if self._of(wildcards).entry.reference is not None else []
+        return {table: f"{paths.DYNAMICS}/{table}.parquet" for table in ("activations", *aligned)}
 
     def drawn_features(self, _: Wildcards) -> list[str]:
         """The rows of the figure of layers."""
