@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import multiprocessing
 import resource
 import sys
 import tempfile
@@ -55,10 +56,14 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         where = Path(folder) / "0"
-        chunks = trajectories(given.steps, given.samples, given.side, given.chunk)
-        levels = [NoiseLevel(1 - t, t, t) for t in np.linspace(1, 0, given.steps + 1)]
-        write_trajectories(where, chunks, dict.fromkeys(sample_names(given.samples), "one"), levels, {"seed": 0})
+        # in a process of its own, so that peak memory is that of the analysis
+        writer = multiprocessing.get_context("spawn").Process(
+            target=write, args=(where, given.steps, given.samples, given.side, given.chunk)
+        )
+        writer.start()
+        writer.join()
         read = read_trajectories(where)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         measuring = Measuring(BANDS, "hann", WAVELET, LEVELS)
         started, used = time.perf_counter(), time.process_time()
         series = measured({0: read}, measuring, None, given.threads)
@@ -73,7 +78,7 @@ def main() -> None:
     print(
         f"ours: {wall:.1f} s on {given.threads} threads, {ours:.1f} s of processor time, {ours / count * 1e3:.1f} ms an"
     )
-    print(f"image; {memory:.2f} GiB at the most, with chunks of {given.chunk} samples")
+    print(f"image; {memory:.2f} GiB at the most, {before:.2f} before, with chunks of {given.chunk} samples")
     print(f"loop: {theirs * 1e3:.1f} ms of processor time an image, so {theirs * count:.0f} s")
     print(f"ratio {theirs * count / ours:.1f}; values differ by at most {worst[0]:.1e}, relative ({worst[1]})")
 
@@ -81,6 +86,13 @@ def main() -> None:
 def sample_names(count: int) -> list[str]:
     """Of `count` samples."""
     return [f"sample_{n:05d}" for n in range(count)]
+
+
+def write(folder: Path, steps: int, samples: int, side: int, size: int) -> None:
+    """Write trajectories in chunks of so many samples."""
+    levels = [NoiseLevel(1 - t, t, t) for t in np.linspace(1, 0, steps + 1)]
+    groups = dict.fromkeys(sample_names(samples), "one")
+    write_trajectories(folder, trajectories(steps, samples, side, size), groups, levels, {"seed": 0})
 
 
 def trajectories(steps: int, samples: int, side: int, size: int) -> Iterator[Chunk]:
