@@ -42,6 +42,8 @@ MARKS: dict[str, dict[str, Any]] = {
     "stabilisation": {"marker": "D", "markersize": 3.0},
 }
 _MODEL = style.COLORS[0]
+# inches from a panel to the name of its vertical axis
+_LABEL = 0.31
 # relative energies beyond are cut off: early estimates can have many times the final energy
 _HIGHEST = 2.0
 
@@ -77,22 +79,24 @@ def dynamics_curves_figure(
     figure, axes_of = grids.panels(len(shown), COLUMNS, HEIGHT)
     rows, across = grids.grid_of_panels(len(shown), COLUMNS)
     t = table["t"].to_numpy(np.float64)
+    width = style.PAGE / across - 0.5
     for i, (axes, panel) in enumerate(zip(axes_of, shown, strict=True)):
         _panel(axes, panel, table, marks, other)
-        dynamics.noise_axis(axes, t, style.PAGE / across - 0.5, labelled=i + across >= len(shown), above=i < across)
+        dynamics.noise_axis(axes, t, width, labelled=i + across >= len(shown), above=i < across)
         if i // across < rows - 1:
             # below it the row ends early: numbers without a name
             axes.set_xlabel("")
         axes.set_title(panel.title)
         axes.set_ylabel(panel.unit)
-    figure.align_ylabels()
+        # at one distance from all panels, which takes less time than to align what is laid out
+        axes.yaxis.set_label_coords(-_LABEL / width, 0.5)
     first = table.iloc[0]
     beside = "" if other is None else f" Dashed: {other['model'].iloc[0]}."
     style.heading(
         figure,
         f"{dynamics.title_of(table)}: the estimate {dynamics.SYMBOLS[dynamics.ESTIMATE]} of the image from noise to "
-        f"image, mean of {first['samples']} samples of {first['seeds']} seeds; bands: 95 % over seeds.{beside} "
-        "Energies are relative to those of the final image.",
+        f"image, mean of {first['seeds']} x {first['samples']} samples; bands: 95 % over {first['seeds']} seeds."
+        f"{beside} Energies are relative to those of the final image.",
     )
     _legend(figure, shown, marks, other)
     style.save(figure, outputs, miniature)
@@ -102,7 +106,6 @@ def panels_of(table: pd.DataFrame) -> list[Panel]:
     """Panels in their order: bands, wavelets and slope of each space, then one a feature."""
     found: list[Panel] = []
     domains = [each for each in (dynamics.LATENTS, dynamics.IMAGES) if each in set(table["domain"])]
-    levels = dynamics.wavelet_levels(list(table["measure"]))
     for domain in domains:
         of_domain = table[table["domain"] == domain]
         bands = dynamics.ordered_measures(of_domain, dynamics.BAND)
@@ -116,6 +119,8 @@ def panels_of(table: pd.DataFrame) -> list[Panel]:
                 )
             )
         wavelets = dynamics.ordered_measures(of_domain, dynamics.WAVELET)
+        # latents are smaller than images and may have fewer levels
+        levels = dynamics.wavelet_levels(wavelets)
         if wavelets:
             found.append(
                 Panel(

@@ -32,6 +32,7 @@ CONTRASTS = {
     **dict.fromkeys(("difference", "low", "high", "p", "q"), "float64"),
     "seeds": "int64",
 }
+
 # a model in a configuration; domain, kind, measure and statistic
 Place = tuple[str, str]
 What = tuple[str, str, str, str]
@@ -48,22 +49,19 @@ class Times:
 
 
 def emergence_table(
-    times: Sequence[Path],
-    seed_times: Sequence[Path],
-    references: Mapping[str, str],
-    outputs: Mapping[str, Path],
+    times: Sequence[Path], seed_times: Sequence[Path], references: Mapping[str, str], outputs: Mapping[str, Path]
 ) -> None:
     """Write the tables ``times`` and ``contrasts``, each as ``{table}_tsv`` and ``{table}_parquet``.
 
-    times, seed_times: these tables of every model and configuration, joined by the names in them. The order of `times`
-    is that of the study. references: model -> its reference.
+    times, seed_times: tables of `image_dynamics` of every model and configuration, joined by the names in them. The
+    order of `times` is that of the study. references: model -> its reference.
 
     times: those of all, with the name of the reference or nothing. contrasts: differences in t, first less second,
     paired by seed, with t intervals over seeds: of every two models that are no references in the same configuration
     (``models``), of every two configurations of a model (``configurations``), and of each model and its reference
     (``reference``). Above 0 the first appears nearer to noise, and so earlier. Two that share no seed have no row.
-    q: Benjamini-Hochberg over all rows of a comparison. Raises StoreError where tables are not of the same models and
-    configurations, and ValueError for a name without times.
+    q: Benjamini-Hochberg over all rows of a comparison. Raises StoreError where the two kinds of tables are not of the
+    same models, configurations and times, and ValueError for a name without times.
     """
     read = _read(times, seed_times)
     known = dict.fromkeys(model for model, _ in read)
@@ -86,30 +84,35 @@ def emergence_table(
 
 def _read(times: Sequence[Path], seed_times: Sequence[Path]) -> dict[Place, Times]:
     """Times of each model and configuration, in the order of `times`."""
-    of_times = dict(_placed(path, tables.read(path, (*IDENTITY, *WHAT, *_NUMBERS))) for path in times)
-    of_seeds = dict(_placed(path, tables.read(path, (*IDENTITY, *WHAT, "seed", "t"))) for path in seed_times)
-    if of_times.keys() != of_seeds.keys():
-        alone = sorted("/".join(place) for place in of_times.keys() ^ of_seeds.keys())
-        raise StoreError(f"only one of the tables times and seed_times is there for {', '.join(alone)}")
-    return {place: Times(table, _by_seed(of_seeds[place])) for place, table in of_times.items()}
+    means = _placed(times, (*IDENTITY, *WHAT, *_NUMBERS))
+    of_seeds = _placed(seed_times, (*IDENTITY, *WHAT, "seed", "t"))
+    if alone := set(means) ^ set(of_seeds):
+        raise StoreError(f"of {', '.join(map('/'.join, sorted(alone)))} there is only one of times and times of seeds")
+    found = {}
+    for place, table in means.items():
+        by_seed: dict[What, dict[int, float]] = {}
+        columns = (of_seeds[place][key] for key in (*WHAT, "seed", "t"))
+        for domain, kind, measure, statistic, seed, t in zip(*columns, strict=True):
+            by_seed.setdefault((domain, kind, measure, statistic), {})[int(seed)] = float(t)
+        if differing := set(zip(*(table[key] for key in WHAT), strict=True)) ^ set(by_seed):
+            first = ", ".join(sorted(differing)[0])
+            raise StoreError(f"{'/'.join(place)}: {len(differing)} times are not of seeds and of all, first: {first}")
+        found[place] = Times(table, by_seed)
+    return found
 
 
-def _placed(path: Path, table: pd.DataFrame) -> tuple[Place, pd.DataFrame]:
-    """The model and configuration of a table, and the table. Raises StoreError for one of several."""
-    places = sorted(set(zip(table["model"], table["configuration"], strict=True)))
-    if len(places) != 1:
-        raise StoreError(f"{path}: is of {len(places)} models and configurations: {', '.join(map('/'.join, places))}")
-    return places[0], table
-
-
-def _by_seed(table: pd.DataFrame) -> dict[What, BySeed]:
-    """Mean times of each seed."""
-    return {
-        (str(what[0]), str(what[1]), str(what[2]), str(what[3])): {
-            int(seed): float(t) for seed, t in zip(rows["seed"], rows["t"], strict=True)
-        }
-        for what, rows in table.groupby(list(WHAT), sort=False)
-    }
+def _placed(paths: Sequence[Path], columns: Sequence[str]) -> dict[Place, pd.DataFrame]:
+    """Tables by their model and configuration. Raises StoreError for a table of several, and for two of the same."""
+    found: dict[Place, pd.DataFrame] = {}
+    for path in paths:
+        table = tables.read(path, columns)
+        places = sorted(set(zip(table["model"], table["configuration"], strict=True)))
+        if len(places) > 1 or places[0] in found:
+            raise StoreError(
+                f"{path}: expected one model and configuration of its own, not {'; '.join(map('/'.join, places))}"
+            )
+        found[places[0]] = table
+    return found
 
 
 def _contrasts(read: Mapping[Place, Times], references: Mapping[str, str]) -> Iterator[dict[str, Any]]:

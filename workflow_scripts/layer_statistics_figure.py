@@ -65,8 +65,8 @@ def layer_statistics_figure(
     beside = "" if against is None else f" Alignment: states with final images in {series.reference_of(against)}."
     style.heading(
         figure,
-        f"{dynamics.title_of(table)}: activations of layers over noise levels, mean of {first['samples']} samples of "
-        f"{first['seeds']} seeds.{beside}",
+        f"{dynamics.title_of(table)}: activations of layers over noise levels, mean of {first['seeds']} seeds of "
+        f"{first['samples']} samples.{beside}",
     )
     style.save(figure, outputs, miniature)
 

@@ -193,10 +193,10 @@ def _heading(read: Mapping[str, pd.DataFrame], columns: Sequence[Column], featur
     words = []
     for feature in features:
         best = [
-            f"{kind} {grid.layers[int(grid.values.mean(axis=1).argmax())]}"
+            f"{kind} {grid.layers[int(np.nansum(grid.values, axis=1).argmax())]}"
             for kind, column in reversed(kinds.items())
             for grid in [column.grids.get(feature)]
-            if grid is not None and np.isfinite(grid.values).all()
+            if grid is not None and np.isfinite(grid.values).any()
         ]
         words.append(f"{dynamics.label_of(feature)}: {', '.join(best) or 'undefined'}")
     return (

@@ -39,7 +39,7 @@ def spectra_figure(
     or ``images``. Maps have frequency upwards, which begins above 0, and one scale a column for both models. Below,
     power over frequency at 6 noise levels, the reference dashed in grey at the last of them. Where the table has a
     noise floor, the power of the noise in x_t/α, a line in the maps joins the frequencies at which it equals the power
-    of the final image, and lines of the error stand beside dotted floors.
+    of the final image. Dotted lines are the noise in x_t beside its power, and the floor beside the error.
     """
     style.styled()
     drawn = {"model": tables.read(spectra, COLUMNS, domain=domain)}
@@ -66,7 +66,8 @@ def spectra_figure(
             dynamics.noise_axis(axes, each[of].attrs["t"], _WIDTH, labelled=last, above=row == 0)
             axes.set_title(style.wrapped(f"{_NAMES[of]}, {titles[key]}", _WIDTH))
         other = found["reference"][of] if "reference" in found else None
-        _lines(panels[-1, column], found["model"][of], floors["model"] if of == dynamics.ERROR else None, other, norm)
+        noise = None if of == dynamics.ESTIMATE else _grid(drawn["model"], of, "floor")
+        _lines(panels[-1, column], found["model"][of], noise, other, norm)
         panels[-1, column].set_title(style.wrapped(f"{_NAMES[of]}, {titles['model']}", _WIDTH))
     for axes in panels[:-1, 0]:
         axes.set_ylabel("cycles per pixel")

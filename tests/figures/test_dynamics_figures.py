@@ -82,7 +82,9 @@ def true_curves(later: float) -> Iterator[tuple[str, str, str, np.ndarray]]:
     """Domain, kind, measure and values over states. later: a factor of powers; below 1 all comes later."""
     for domain in ("latents", "images"):
         scale = later * (1 if domain == "latents" else 0.4)
-        for kind, powers in (("band", POWERS), ("wavelet", WAVELETS)):
+        # latents are smaller, and have one level less
+        wavelets = dict(list(WAVELETS.items())[: 3 if domain == "latents" else 4])
+        for kind, powers in (("band", POWERS), ("wavelet", wavelets)):
             for measure, power in powers.items():
                 yield domain, kind, measure, gaussian_energy(scale * power)
         yield domain, "slope", "slope", -3.2 + 1.4 * (1 - T) ** 2
@@ -91,9 +93,9 @@ def true_curves(later: float) -> Iterator[tuple[str, str, str, np.ndarray]]:
 
 
 def image_tables(folder: Path, model: str, configuration: str, later: float) -> dict[str, Path]:
-    """The tables measures, curves and times of a model; every sample and seed has a pace of its own."""
+    """Tables of `image_dynamics`: curves, times and seed_times; every sample and seed has a pace of its own."""
     identity = {"model": model, "configuration": configuration}
-    measures, curves, times, seed_times = [], [], [], []
+    curves, times, seed_times = [], [], []
     for domain, kind, measure, values in true_curves(later):
         of_seed = {}
         for seed in SEEDS:
@@ -107,32 +109,26 @@ def image_tables(folder: Path, model: str, configuration: str, later: float) -> 
             mean = mean_over_trainings(by_seed[:, step])
             place = {**identity, "step": step, "t": t, "log_snr": LOG_SNR[step], "of": "x0", "domain": domain}
             what = {"kind": kind, "measure": measure, "mean": mean.value, "low": mean.low, "high": mean.high}
-            curves.append({**place, **what, "seeds": len(SEEDS), "samples": len(SEEDS) * SAMPLES})
-            measures += [
-                {**identity, "seed": seed, "sample": f"class_{i}_00000", "group": f"class_{i}", "step": step}
-                | {"of": "x0", "domain": domain, "measure": measure, "value": of_seed[seed][i, step]}
-                for seed in SEEDS
-                for i in range(SAMPLES)
-            ]
-        statistics = {"band": ("emergence", "half_rise"), "wavelet": ("emergence", "half_rise"), "slope": ()}
+            curves.append({**place, **what, "seeds": len(SEEDS), "samples": SAMPLES})
+        statistics = {"band": ("emergence", "half_rise"), "wavelet": ("emergence", "half_rise")}
         for statistic in statistics.get(kind, ("stabilisation",)):
             at = np.stack([getattr(times_of, statistic)(rows, T) for rows in of_seed.values()])
             mean = mean_over_trainings(at.mean(axis=1))
-            times.append(
-                {**identity, "domain": domain, "kind": kind, "measure": measure, "statistic": statistic}
-                | {"t": mean.value, "low": mean.low, "high": mean.high, "log_snr": 0.0, "step": 25 * (1 - mean.value)}
-                | {"spread": at.std(), "seeds": len(SEEDS), "samples": at.size}
-            )
+            named = {**identity, "domain": domain, "kind": kind, "measure": measure, "statistic": statistic}
             seed_times += [
-                {**identity, "domain": domain, "kind": kind, "measure": measure, "statistic": statistic}
-                | {"seed": seed, "t": of_samples.mean(), "samples": SAMPLES}
-                for seed, of_samples in zip(SEEDS, at, strict=True)
+                {**named, "seed": seed, "t": own, "samples": SAMPLES}
+                for seed, own in zip(SEEDS, at.mean(axis=1), strict=True)
             ]
+            times.append(
+                named
+                | {"t": mean.value, "low": mean.low, "high": mean.high, "log_snr": 0.0, "step": 25 * (1 - mean.value)}
+                | {"spread": at.std(), "seeds": len(SEEDS), "samples": SAMPLES}
+            )
     folder.mkdir(parents=True)
-    made = {"measures": measures, "curves": curves, "times": times, "seed_times": seed_times}
-    for name, rows in made.items():
-        pd.DataFrame(rows).to_parquet(folder / f"{name}.parquet")
-    return {name: folder / f"{name}.parquet" for name in made}
+    written = {name: folder / f"{name}.parquet" for name in ("curves", "times", "seed_times")}
+    for name, rows in (("curves", curves), ("times", times), ("seed_times", seed_times)):
+        pd.DataFrame(rows).to_parquet(written[name])
+    return written
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +154,7 @@ def emerged(
 
 
 def inputs_of(studied: Mapping[Any, Mapping[str, Path]]) -> tuple[list[Path], list[Path]]:
-    # one kind of table comes in another order than the other
+    """Times, and times of seeds in another order."""
     listed = list(studied.values())
     return [each["times"] for each in listed], [each["seed_times"] for each in listed[::-1]]
 
@@ -302,14 +298,13 @@ def spectra_table(folder: Path, model: str, domains: Sequence[str], exponent: fl
                 "x0": a2 * power**2 / (a2 * power + s2),
                 "error": s2 * power / (a2 * power + s2),
             }
-            with np.errstate(divide="ignore"):
-                floor = np.float64(s2) / np.float64(a2) if domain == "latents" else math.nan
             for of, values in found.items():
+                floor = s2 if of == "x_t" else s2 / a2 if a2 else math.nan
                 spread = np.exp(0.1 * keyed(step, of, model).standard_normal(len(frequencies)))
                 rows += [
                     {"model": model, "configuration": CONFIGURATION, "step": step, "t": level.t}
                     | {"log_snr": level.log_snr, "of": of, "domain": domain}
-                    | {"frequency": frequency, "power": value, "floor": floor}
+                    | {"frequency": frequency, "power": value, "floor": floor if domain == "latents" else math.nan}
                     for frequency, value in zip(frequencies, values * spread, strict=True)
                 ]
     path = folder / f"{model}.tsv"
@@ -405,7 +400,7 @@ def layer_tables(folder: Path, layers: Sequence[str] = LAYERS) -> dict[str, Path
                     effect = -0.8 * size
                     contributions.append(
                         {**identity, "layer": layer, "depth": depth, "part": part, "window": window}
-                        | {"first_step": first, "last_step": last, "t_from": T[first], "t_to": T[last]}
+                        | {"first_step": first, "last_step": last, "t_from": T[first], "t_to": T[last + 1]}
                         | {"method": "zero", "measure": measure, "effect": effect, "low": effect - 0.3}
                         | {"high": effect + 0.3, "size": size, "seeds": 3, "samples": 48}
                     )
@@ -503,30 +498,38 @@ def test_times_and_contrasts_of_all_models(
     assert signs.loc["configurations", "min"] > 0
     assert (contrasts["q"] >= contrasts["p"] - 1e-12).all()
     one = rises[(rises["comparison"] == "models") & (rises["domain"] == "latents")].iloc[0]
-    seeds = [
-        {seed: _mean_time(studied[model, CONFIGURATION]["measures"], seed) for seed in SEEDS} for model in (SIT, REPA)
-    ]
-    mean = mean_over_trainings(np.array([seeds[0][seed] - seeds[1][seed] for seed in SEEDS]))
+    first, second = (_half_rise(studied[model, CONFIGURATION]["seed_times"]) for model in (SIT, REPA))
+    mean = mean_over_trainings(np.array([first[seed] - second[seed] for seed in SEEDS]))
     assert (one["difference"], one["low"], one["high"]) == pytest.approx((mean.value, mean.low, mean.high))
 
 
-def _mean_time(measures: Path, seed: int) -> float:
-    """Half-rise of the mid band of latents."""
-    table = pd.read_parquet(measures)
-    chosen = (table["seed"] == seed) & (table["measure"] == "energy_mid") & (table["domain"] == "latents")
-    values = table[chosen].pivot(index="sample", columns="step", values="value").to_numpy()
-    return float(times_of.half_rise(values, T).mean())
+def _half_rise(seed_times: Path) -> dict[int, float]:
+    """Of the mid band of latents, seed by seed."""
+    table = pd.read_parquet(seed_times)
+    chosen = (table["statistic"] == "half_rise") & (table["measure"] == "energy_mid") & (table["domain"] == "latents")
+    return dict(zip(table.loc[chosen, "seed"], table.loc[chosen, "t"], strict=True))
 
 
 def test_mistakes_of_emergence_are_named(studied: Mapping[tuple[str, str], Mapping[str, Path]], tmp_path: Path) -> None:
     times, seed_times = inputs_of(studied)
     outputs = outputs_of(tmp_path)
-    with pytest.raises(ValueError, match=f"'digits.none' has no times; there are those of {SIT}"):
+    with pytest.raises(ValueError, match=f"'digits.none' has no times; there are those of {SIT}, {REPA}"):
         emergence_table(times, seed_times, {SIT: "digits.none"}, outputs)
-    with pytest.raises(StoreError, match="only one of the tables times and seed_times is there for .*"):
+    with pytest.raises(StoreError, match=f"of {SIT}/{OTHER} there is only one of times and times of seeds"):
         emergence_table(times, seed_times[1:], {}, outputs)
     with pytest.raises(StoreError, match="times.parquet: lacks the columns seed; it has"):
         emergence_table(times, times, {}, outputs)
+    with pytest.raises(StoreError, match=f"expected one model and configuration of its own, not {SIT}/{CONFIGURATION}"):
+        emergence_table([*times, times[0]], seed_times, {}, outputs)
+    both = tmp_path / "both.parquet"
+    pd.concat(map(pd.read_parquet, times[:2])).to_parquet(both)
+    with pytest.raises(StoreError, match=f"not {SIT}/{CONFIGURATION}; {REPA}/{CONFIGURATION}"):
+        emergence_table([both, *times[2:]], seed_times, {}, outputs)
+    lacking = tmp_path / "lacking.parquet"
+    table = pd.read_parquet(times[0])
+    table[table["measure"] != "psnr"].to_parquet(lacking)
+    with pytest.raises(StoreError, match="1 times are not of seeds and of all, first: images, similarity, psnr, stab"):
+        emergence_table([lacking, *times[1:]], seed_times, {}, outputs)
 
 
 # --- the axis of noise levels ---------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from matplotlib.colors import Normalize
 from numpy.typing import ArrayLike, NDArray
 
 from diffalign.figures import style
+from diffalign.names import checkpoint_name
 
 if TYPE_CHECKING:
     from diffalign.io.trajectory_files import Trajectories
@@ -42,6 +43,7 @@ ACTIVATIONS: Mapping[str, str] = {
     "energy_low": "spatial energy, low",
     "energy_mid": "spatial energy, mid",
     "energy_high": "spatial energy, high",
+    "energy_corner": "spatial energy, corner",
     "kurtosis": "excess kurtosis",
     "massive": "share of massive activations",
 }
@@ -61,7 +63,8 @@ def title_of(table: pd.DataFrame) -> str:
 def title_of_trajectories(trajectories: Trajectories) -> str:
     """``digits.sit, heun25, seed 0``."""
     recipe = trajectories.recipe
-    return f"{recipe['model']['name']}, {recipe['configuration']['name']}, seed {recipe['seed']}"
+    model = checkpoint_name(recipe["model"]["name"], recipe["model"].get("step"))
+    return f"{model}, {recipe['configuration']['name']}, seed {recipe['seed']}"
 
 
 # --- measures -------------------------------------------------------------------------------------------------------

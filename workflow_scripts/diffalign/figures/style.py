@@ -147,7 +147,10 @@ def heading(figure: Figure, text: str) -> None:
 
 
 def legend_below(figure: Figure, entries: Mapping[str, Any], columns: int) -> None:
-    """A legend below everything that is drawn, in at most so many columns as fit. entries: label -> handle."""
+    """A legend below everything that is drawn, in at most so many columns as fit. entries: label -> handle.
+
+    Panels keep the places that they have now.
+    """
     place: dict[str, Any] = {
         "loc": "upper center",
         "bbox_to_anchor": (0.5, _lowest(figure)),
@@ -167,6 +170,8 @@ def legend_below(figure: Figure, entries: Mapping[str, Any], columns: int) -> No
 def _lowest(figure: Figure) -> float:
     """How far down a figure reaches, less a margin, as a share of its height."""
     figure.draw_without_rendering()
+    # laid out once, not again when it is saved
+    figure.set_layout_engine(None)
     return float(figure.get_tightbbox().y0 - 0.08) / figure.get_figheight()
 
 
