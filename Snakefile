@@ -46,14 +46,6 @@ localrules:
     fetch_features,
 
 
-# Snakemake's own limit of 100 starts a second makes it weigh all ready jobs anew every second, once for each job that has
-# finished, which costs more and more of a core; cores and the limits of a profile hold starts back already
-onstart:
-    limiter = workflow.scheduler.job_rate_limiter
-    if limiter is not None and (limiter.max_jobs, limiter.timespan) == (100, 1):
-        workflow.scheduler.job_rate_limiter = None
-
-
 rule all:
     input:
         PLAN.everything(),

@@ -1,8 +1,7 @@
-"""Recipes and settings as files: what they hold, what their change reruns, and how their jobs are started."""
+"""Recipes and settings as files: what they hold, and what their change reruns."""
 
 import json
 import os
-import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -55,14 +54,3 @@ def test_a_recipe_reruns_what_reads_it_once_it_says_something_else(fresh: Workfl
         "feature_sources": 1,
         "import_left": 1,
     }
-
-
-def test_ready_jobs_are_weighed_when_a_job_has_finished_and_not_every_second(fresh: Workflow) -> None:
-    write_files(fresh.directory)
-    targets = [f"results/features/theirs/clean/{name}/layers.json" for name in ("left", "right")]
-    # one import is ready for the seconds that the other takes
-    done = fresh.run(*targets, options=["--cores", "1", "--verbose"], overlay=STUDY)
-    assert done.code == 0, done.output
-    jobs = sum(done.jobs().values())
-    assert jobs == 6
-    assert len(re.findall(r"^Ready jobs", done.output, re.MULTILINE)) <= jobs + 1
