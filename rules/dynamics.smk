@@ -14,9 +14,9 @@ rule dynamics_recipe:
         "../envs/analysis.yaml"
     threads: 1
     params:
-        content=PLAN.dynamics.recipe,
-    script:
-        "../workflow_scripts/recipe.py"
+        content=as_json(PLAN.dynamics.recipe),
+    shell:
+        WRITE_CONTENT
 
 
 rule trajectories:
