@@ -290,7 +290,7 @@ def test_spectra_are_means_over_samples_and_seeds_and_latents_have_a_floor(study
     assert np.average(pure["power"][1:]) == pytest.approx(pure["floor"].iloc[0], rel=0.15)
 
 
-@pytest.mark.parametrize(("chunk", "threads", "block"), [(1, 2, None), (5, 1, 2000), (3, 2, 5000)])
+@pytest.mark.parametrize(("chunk", "threads", "block"), [(1, 2, 2000), (3, 1, None)])
 def test_nothing_depends_on_chunks_threads_or_blocks(
     study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, threads: int, block: int | None
 ) -> None:

@@ -170,7 +170,9 @@ def _check(images: Images, final: Images) -> None:
         if not len(given):
             raise ValueError(f"no {what} to measure")
         if min(given.shape[1:3]) < SMALLEST_SIDE:
-            raise ValueError(f"{what} of {given.shape[1]} x {given.shape[2]} pixels; features need {SMALLEST_SIDE} x 8")
+            raise ValueError(
+                f"{what} of {given.shape[1]} x {given.shape[2]} pixels; features need {SMALLEST_SIDE} x {SMALLEST_SIDE}"
+            )
         # NaN is in no range
         bad = np.array([not (image.min() >= 0 and image.max() <= 1) for image in given], bool)
         if bad.any():
