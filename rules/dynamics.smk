@@ -14,9 +14,9 @@ rule dynamics_recipe:
         "../envs/analysis.yaml"
     threads: 1
     params:
-        content=PLAN.dynamics.recipe,
-    script:
-        "../workflow_scripts/recipe.py"
+        content=as_json(PLAN.dynamics.recipe),
+    shell:
+        WRITE_CONTENT
 
 
 rule trajectories:
@@ -185,7 +185,8 @@ rule trajectory_sheet_figure:
         mem_mb=memory(4000),
         runtime=30,
     params:
-        measuring=PLAN.dynamics.measuring(),
+        bands=PLAN.dynamics.measuring()["bands"],
+        samples=4,
         miniature=PLAN.dynamics.miniature,
         code=PLAN.code("trajectory_sheet_figure.py"),
     script:
@@ -214,6 +215,7 @@ rule trajectory_animation:
         mem_mb=memory(4000),
         runtime=30,
     params:
+        samples=6,
         miniature=PLAN.dynamics.miniature,
         code=PLAN.code("trajectory_animation.py"),
     script:
@@ -226,7 +228,7 @@ rule wavelet_figure:
     output:
         figure(
             paths.fill(paths.DYNAMICS_FIGURE, figure="wavelets"),
-            caption="wavelets",
+            caption="wavelet",
             category="Dynamics",
             subcategory="{configuration}",
             model="{model}",
@@ -243,7 +245,8 @@ rule wavelet_figure:
         mem_mb=memory(4000),
         runtime=30,
     params:
-        measuring=PLAN.dynamics.measuring(),
+        wavelet=STUDY.dynamics.wavelet,
+        levels=STUDY.dynamics.wavelet_levels,
         miniature=PLAN.dynamics.miniature,
         code=PLAN.code("wavelet_figure.py"),
     script:
@@ -255,17 +258,18 @@ rule spectra_figure:
         unpack(PLAN.dynamics.beside("spectra")),
     output:
         figure(
-            paths.fill(paths.DYNAMICS_FIGURE, figure="spectra"),
+            paths.fill(paths.DYNAMICS_FIGURE, figure="spectra_{domain}"),
             caption="spectra",
             category="Dynamics",
             subcategory="{configuration}",
             model="{model}",
-            figure="spectra",
+            figure="spectra of {domain}",
         ),
     log:
-        paths.log("spectra_figure", "model", "configuration"),
+        paths.log("spectra_figure", "model", "configuration", "domain"),
     wildcard_constraints:
         model=PLAN.dynamics.checkpoints,
+        domain="latents|images",
     conda:
         "../envs/analysis.yaml"
     threads: 1
@@ -273,6 +277,7 @@ rule spectra_figure:
         mem_mb=memory(2000),
         runtime=30,
     params:
+        domain=lambda wildcards: wildcards.domain,
         miniature=PLAN.dynamics.miniature,
         code=PLAN.code("spectra_figure.py"),
     script:
@@ -331,10 +336,42 @@ rule layer_steps_figure:
         mem_mb=memory(2000),
         runtime=30,
     params:
+        features=PLAN.dynamics.drawn_features,
+        activation="norm",
+        method=PLAN.dynamics.drawn_method,
         miniature=PLAN.dynamics.miniature,
         code=PLAN.code("layer_steps_figure.py"),
     script:
         "../workflow_scripts/layer_steps_figure.py"
+
+
+rule layer_statistics_figure:
+    input:
+        unpack(PLAN.dynamics.statistics_inputs),
+    output:
+        figure(
+            paths.fill(paths.DYNAMICS_FIGURE, figure="layer_statistics"),
+            caption="layer_statistics",
+            category="Dynamics",
+            subcategory="{configuration}",
+            model="{model}",
+            figure="statistics of layers",
+        ),
+    log:
+        paths.log("layer_statistics_figure", "model", "configuration"),
+    wildcard_constraints:
+        model=PLAN.dynamics.checkpoints,
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=30,
+    params:
+        miniature=PLAN.dynamics.miniature,
+        code=PLAN.code("layer_statistics_figure.py"),
+    script:
+        "../workflow_scripts/layer_statistics_figure.py"
 
 
 rule emergence_table:
@@ -342,7 +379,11 @@ rule emergence_table:
         times=PLAN.dynamics.of_all("times"),
         seed_times=PLAN.dynamics.of_all("seed_times"),
     output:
-        **table("emergence", "emergence of frequencies and features"),
+        **{f"times_{kind}": path for kind, path in table("emergence", "emergence", "emergence_table").items()},
+        **{
+            f"contrasts_{kind}": path
+            for kind, path in table("emergence_contrasts", "contrasts of emergence", "emergence_table").items()
+        },
     log:
         paths.log("emergence_table"),
     conda:
@@ -360,7 +401,7 @@ rule emergence_table:
 
 rule emergence_figure:
     input:
-        emergence=paths.fill(paths.TABLE, table="emergence") + ".parquet",
+        times=paths.fill(paths.TABLE, table="emergence") + ".parquet",
     output:
         figure(
             paths.EMERGENCE_FIGURE,
@@ -378,7 +419,7 @@ rule emergence_figure:
         mem_mb=memory(2000),
         runtime=30,
     params:
-        miniature=PLAN.dynamics.miniatures(),
+        miniature=PLAN.dynamics.any_miniature(),
         code=PLAN.code("emergence_figure.py"),
     script:
         "../workflow_scripts/emergence_figure.py"

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from image_dynamics import ORDER
 
 from diffalign.io import tables
 from findings import Sources, direction, findings
+from image_dynamics import ORDER
 from through_training_table import CONTRASTS, CORRELATIONS, STEPS
 
 NAN = math.nan
@@ -319,7 +319,7 @@ def test_low_frequencies_emerge_before_high_ones_or_not(bounds: tuple[float, flo
         order_table(tmp_path / "gaussian.tsv", "gaussian", 0.05, 0.04, 0.06),
     ]
     outputs = (tmp_path / "f.tsv", tmp_path / "f.parquet", tmp_path / "f.txt")
-    sources = Sources([], orders=orders, references={"sit@600/heun": "gaussian"})
+    sources = Sources([], orders=orders, references={"sit@600": "gaussian"})
     findings(sources, ["cknna"], None, outputs)
     bands, features = outputs[2].read_text().splitlines()
     low, high = bounds

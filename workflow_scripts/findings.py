@@ -48,8 +48,8 @@ class Finding:
 class Sources:
     """Of each atlas its two tables; tables over trainings (`through_training_table`), None without trainings.
 
-    orders: the table order of every model and configuration (`image_dynamics`). references: ``model/configuration`` ->
-    the checkpoint of its Gaussian denoiser.
+    orders: the table order of every model and configuration (`image_dynamics`). references: checkpoint -> that of its
+    Gaussian denoiser.
     """
 
     atlases: Sequence[tuple[Path, Path]]
@@ -230,8 +230,8 @@ def _of_trajectories(sources: Sources) -> Iterator[Finding]:
         if model in sources.references.values():
             continue
         where = f"{model}, {configuration}"
-        reference = sources.references.get(name)
-        beside = None if reference is None else by_name[f"{reference}/{configuration}"]
+        reference = sources.references.get(model)
+        beside = by_name.get(f"{reference}/{configuration}")
         yield from _of_bands(where, rows, reference, beside)
         yield from _of_features(where, rows)
 

@@ -86,10 +86,10 @@ def test_a_gaussian_of_the_same_latents_is_the_reference_line() -> None:
     overlay = with_dynamics(models=["small.sit", "own.gaussian"])
     overlay["models"] = {**overlay["models"], "own.gaussian": gaussian}
     plan = plan_of(overlay)
-    assert plan.dynamics.references() == {"small.sit@40/plain": "own.gaussian"}
+    assert plan.dynamics.references() == {"small.sit@40": "own.gaussian"}
     beside = plan.dynamics.beside("curves")(Words("small.sit@40", "plain"))
-    assert beside["gaussian_curves"] == "results/dynamics/own.gaussian/{configuration}/curves.parquet"
-    assert "gaussian_curves" not in plan.dynamics.beside("curves")(Words("own.gaussian", "plain"))
+    assert beside["reference"] == "results/dynamics/own.gaussian/{configuration}/curves.parquet"
+    assert "reference" not in plan.dynamics.beside("curves")(Words("own.gaussian", "plain"))
     assert not [path for path in plan.dynamics.targets() if "own.gaussian/plain/layer_steps" in path]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from test_study import load, mistakes
 from torch import Tensor
 
 import latent_spectrum
@@ -407,3 +408,52 @@ def test_latents_that_have_no_spectrum_are_refused(encoded: dict[str, Any], tmp_
     write_shard(encoded["shards"][1], rows[6:11], [latents[6:11]])
     with pytest.raises(StoreError, match="image11"):
         latent_spectrum.latent_spectrum(**encoded)
+
+
+def entry(**changes: Any) -> dict[str, Any]:
+    plain = {
+        "family": "gaussian",
+        "weights": {"from": "latents", "dataset": "photographs"},
+        "latents": "sdvae",
+        "noise": "t0.3",
+        "path": "linear",
+        "layers": LAYERS,
+        "default_layer": "estimate",
+    }
+    return {"models": {"own.gaussian": {**plain, **changes}}}
+
+
+def test_an_entry_needs_no_conditioning_and_its_names_have_none() -> None:
+    study = load(entry())
+    model = study.models["own.gaussian"]
+    assert (model.weights.source, model.weights.dataset) == ("latents", "photographs")
+    assert study.bundle("own.gaussian-t0.5_noise") == "own.gaussian-t0.5"
+    assert study.bundle("own.gaussian-cosine") == "own.gaussian-t0.3-cosine"
+    assert Model.from_recipe(model.recipe()).weights == model.weights
+    catalogued = study.models["powerlaw"]
+    assert (catalogued.weights.source, catalogued.conditionings) == ("none", ())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"weights": {"from": "latents", "dataset": "photograph"}}, "weights.dataset: unknown dataset 'photograph'"),
+        ({"weights": {"from": "none"}}, "models of 'gaussian' have weights"),
+        ({"conditionings": ["uncond"]}, "conditionings: means nothing for this model of family 'gaussian'"),
+        ({"embeddings": {"mine": "a.npz"}}, "embeddings: means nothing for this model of family 'gaussian'"),
+        ({"path": None}, "family 'gaussian' needs the key 'path'"),
+        ({"latents": "dinov2"}, "'dinov2' has, or takes, no layer 'latent'"),
+        ({"architecture": {"in_channels": 4}}, "architecture: means nothing for family 'gaussian'"),
+        ({"family": "power_law"}, "nothing of family 'power_law' is learned; say {from: none}"),
+        (
+            {"weights": {"from": "folder", "folder": "x", "dataset": "photographs"}},
+            "weights.dataset: means nothing for weights from 'folder', but from latents",
+        ),
+        (
+            {"family": "sit", "architecture": {"depth": 1}, "conditionings": ["uncond"]},
+            "weights: from 'latents' is for families that are fitted to latents: gaussian",
+        ),
+    ],
+)
+def test_mistakes_of_an_entry(changes: dict[str, Any], words: str) -> None:
+    assert words in mistakes(entry(**changes))

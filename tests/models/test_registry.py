@@ -33,8 +33,10 @@ def test_families_are_found_by_name() -> None:
 
 
 def test_a_diffusion_family_is_conditioned_on_what_it_can_embed() -> None:
+    unconditional = {name for name, family in all_families().items() if family.conditioned_on is None}
+    assert {name for name in unconditional if all_families()[name].reads == "latents"} == {"gaussian", "power_law"}
     for name, family in all_families().items():
-        assert (family.conditioned_on is None) == (family.reads != "latents"), name
+        assert name in unconditional or family.reads == "latents", name
         embeds = family.embed_prompts.__name__ == "embed_prompts"
         assert embeds == (family.conditioned_on == "prompts"), name
 
@@ -87,6 +89,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         ("families/timm_vision.py", '"num_classes": classes', '"num_classes": classes + 1', {"timm_vision"}),
         ("networks/sit.py", "(2 if", "(3 if", {"sit"}),
         ("networks/repa.py", "enumerate(self.blocks, 1)", "enumerate(self.blocks, 2)", {"repa", "reg"}),
+        ("networks/gaussian.py", "alpha * power / safe", "alpha * power / variance", {"gaussian", "power_law"}),
         ("networks/vavae.py", "GroupNorm(32", "GroupNorm(16", {"vavae"}),
         (
             "networks/latent_transformers.py",

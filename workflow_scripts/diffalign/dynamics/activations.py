@@ -24,6 +24,8 @@ MEASURES = ("norm", "energy", *(f"energy_{band}" for band in BANDS), "kurtosis",
 # of massive activations: larger than this, and than so many times the median
 MASSIVE = 100.0
 TIMES_MEDIAN = 1000.0
+# numbers that are measured at a time, in float64
+_BLOCK = 2**22
 
 
 def token_grid(tokens: int, height: int, width: int) -> tuple[int, int] | None:
@@ -52,7 +54,7 @@ def statistics(tokens: Tensor, grid: tuple[int, int] | None, threads: int = 1) -
       layer's entries for this sample, the criterion of Sun et al. (2024, Massive Activations in Large Language Models);
       the lower of the two medians of an even number.
 
-    Each sample is measured alone, in float64, on the device. threads: of the transforms. Raises ValueError for other
+    All but ``massive`` is in float64, on the device. threads: of the transforms. Raises ValueError for other
     shapes, and for a grid that tokens do not fill.
     """
     import torch
@@ -62,20 +64,21 @@ def statistics(tokens: Tensor, grid: tuple[int, int] | None, threads: int = 1) -
     if grid is not None and grid[0] * grid[1] != tokens.shape[1]:
         raise ValueError(f"{tokens.shape[1]} tokens do not fill a grid of {grid[0]} x {grid[1]}")
     measured: dict[str, list[Tensor]] = {key: [] for key in ("norm", "energy", "kurtosis", "massive")}
-    for sample in tokens:
-        x = sample.double()
-        measured["norm"].append(x.norm(dim=1).mean())
-        measured["energy"].append(x.var(dim=0, correction=0).mean())
-        squares = (x - x.mean()).square()
-        variance = squares.mean()
+    for samples in torch.split(tokens, max(1, _BLOCK // tokens[0].numel())):
+        x = samples.double()
+        measured["norm"].append(x.norm(dim=2).mean(dim=1))
+        measured["energy"].append(x.var(dim=1, correction=0).mean(dim=1))
+        entries = x.flatten(1)
+        squares = (entries - entries.mean(dim=1, keepdim=True)).square()
+        variance = squares.mean(dim=1)
         # below the rounding of float32, all entries are the same
-        same = variance <= torch.finfo(torch.float32).eps ** 2 * x.square().mean()
-        kurtosis = squares.square().mean() / variance.square().clamp_min(torch.finfo(torch.float64).tiny) - 3
-        measured["kurtosis"].append(torch.where(same, torch.zeros_like(kurtosis), kurtosis))
-        magnitudes = sample.abs().float().flatten()
-        above = (magnitudes > MASSIVE) & (magnitudes > TIMES_MEDIAN * magnitudes.median())
-        measured["massive"].append(above.double().mean())
-    found = {key: np.asarray(torch.stack(values).cpu().numpy(), np.float64) for key, values in measured.items()}
+        same = variance <= torch.finfo(torch.float32).eps ** 2 * entries.square().mean(dim=1)
+        ratio = squares.square().mean(dim=1) / variance.square().clamp_min(torch.finfo(torch.float64).tiny)
+        measured["kurtosis"].append(torch.where(same, torch.zeros_like(ratio), ratio - 3))
+        magnitudes = samples.abs().float().flatten(1)
+        least = (TIMES_MEDIAN * magnitudes.median(dim=1, keepdim=True).values).clamp_min(MASSIVE)
+        measured["massive"].append((magnitudes > least).double().mean(dim=1))
+    found = {key: np.asarray(torch.cat(values).cpu().numpy(), np.float64) for key, values in measured.items()}
     if grid is not None:
         found |= _by_frequency(tokens, grid, threads)
     return {key: found[key] for key in MEASURES if key in found}

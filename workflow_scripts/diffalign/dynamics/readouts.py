@@ -27,6 +27,10 @@ _EDGE_SIGMA = 1.0
 _TEXTURE_SIGMA = 2.0
 # a channel whose variance is this share of its mean square is constant, to the rounding of float32
 _CONSTANT = 1e-12
+# what stands in the place of 0 below a fraction that is not used
+_TINY = 1e-300
+# numbers of the matrices that are factored at a time
+_CHUNK = 2**24
 
 
 def image_maps(image: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -157,59 +161,57 @@ class Moments:
             raise ValueError(f"penalties {list(penalties)}: each must be above 0")
         if (self.count == 0).any():
             raise ValueError("a fold has no samples, so nothing is held out in it")
-        everything = set(range(FOLDS))
-        # of each fold that is measured: the error of each penalty, (penalties, M), over folds that it is trained on
-        errors = [torch.zeros(len(penalties), self.yy.shape[1], dtype=torch.float64) for _ in everything]
-        for first, second in itertools.combinations(everything, 2):
-            training = sorted(everything - {first, second})
-            weights = self._fit(training, penalties)
-            for held, judge in ((first, second), (second, first)):
-                errors[held] += self._errors(training, judge, weights)[0].cpu()
-        residual = torch.zeros(self.yy.shape[1], dtype=torch.float64)
-        total = torch.zeros_like(residual)
-        for fold in everything:
-            training = sorted(everything - {fold})
-            chosen = errors[fold].argmin(dim=0)
-            weights = self._fit(training, penalties)
-            of_fold, around_mean = (each.cpu() for each in self._errors(training, fold, weights))
-            residual += of_fold[chosen, torch.arange(len(chosen))]
-            total += around_mean
-        defined = total > 0
-        r2 = torch.where(defined, 1 - residual / total.clamp_min(1e-300), torch.full_like(total, torch.nan))
+        pairs = list(itertools.combinations(range(FOLDS), 2))
+        left_out = [*pairs, *((fold,) for fold in range(FOLDS))]
+        size = max(1, _CHUNK // (len(penalties) * self.xx.shape[1] ** 2))
+        parts = [self._left(left_out[at : at + size], penalties) for at in range(0, len(left_out), size)]
+        left, around_mean = (torch.cat([part[i] for part in parts]).cpu() for i in (0, 1))
+        residual = total = torch.zeros(self.yy.shape[1], dtype=torch.float64)
+        for fold in range(FOLDS):
+            judged = [(i, pair[pair[0] == fold]) for i, pair in enumerate(pairs) if fold in pair]
+            chosen = torch.stack([left[i, judge] for i, judge in judged]).sum(dim=0).argmin(dim=0)
+            of_fold = left[len(pairs) + fold, fold]
+            residual = residual + of_fold.gather(0, chosen[None])[0]
+            total = total + around_mean[len(pairs) + fold, fold]
+        r2 = torch.where(total > 0, 1 - residual / total.clamp_min(_TINY), torch.full_like(total, torch.nan))
         return np.asarray(r2.numpy(), np.float64)
 
-    def _fit(self, training: Sequence[int], penalties: Sequence[float]) -> Tensor:
-        """Weights (penalties, D, M) of a read-out of channels as they are."""
+    def _left(self, left_out: Sequence[Sequence[int]], penalties: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """Of read-outs that are each trained without some folds, the sums of squares that they leave of maps in every
+        fold, of each penalty (K, F, P, M), and those that training means leave, (K, F, M).
+        """
         import torch
 
-        count, x, y = (each[training].sum(dim=0) for each in (self.count, self.x, self.y))
-        xx = self.xx[training].sum(dim=0)
-        squares = xx.diagonal().clone()
-        xx -= x.T @ x / count
-        xy = self.xy[training].sum(dim=0) - x.T @ y / count
-        tokens = count * len(x)
-        spread = xx.diagonal().clamp_min(0)
+        kept = torch.ones(len(left_out), FOLDS, dtype=torch.float64)
+        for row, without in enumerate(left_out):
+            kept[row, list(without)] = 0
+        kept = kept.to(self.count)
+        count, x, y = (torch.tensordot(kept, sums, 1) for sums in (self.count, self.x, self.y))
+        count = count[:, None, None]
+        xx = torch.tensordot(kept, self.xx, 1)
+        squares = xx.diagonal(dim1=1, dim2=2).clone()
+        xx -= x.mT @ x / count
+        xy = torch.tensordot(kept, self.xy, 1) - x.mT @ y / count
+        spread = xx.diagonal(dim1=1, dim2=2).clamp_min(0)
         varies = spread > _CONSTANT * squares
-        scale = torch.where(varies, (spread.clamp_min(1e-300) / tokens).rsqrt(), torch.zeros_like(spread))
-        gram = scale[:, None] * xx * scale
-        added = torch.tensor(penalties, dtype=gram.dtype, device=gram.device)[:, None, None]
-        factor = torch.linalg.cholesky(gram + added * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
-        return scale[:, None] * torch.cholesky_solve((scale[:, None] * xy).expand(len(penalties), -1, -1), factor)
-
-    def _errors(self, training: Sequence[int], fold: int, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the samples of a fold, the sums of squares of what is left of maps: of each penalty, (penalties, M), after
-        the read-out, and (M,) after the training means.
-        """
-        count = self.count[training].sum()
-        mean_x, mean_y = (each[training].sum(dim=0) / count for each in (self.x, self.y))
-        held, x, y = self.count[fold], self.x[fold], self.y[fold]
-        of_means, of_sums = mean_x @ weights, x @ weights
-        # Σ (ŷ)², Σ ŷ y and Σ y², each less training means
-        predicted = (weights * (self.xx[fold] @ weights)).sum(dim=1)
-        predicted += (held * of_means.square() - 2 * of_means * of_sums).sum(dim=1)
-        both = (weights * self.xy[fold]).sum(dim=1)
-        both += (held * of_means * mean_y - of_sums * mean_y - of_means * y).sum(dim=1)
-        around_mean = self.yy[fold] + (held * mean_y.square() - 2 * mean_y * y).sum(dim=0)
+        tokens = count[:, 0] * x.shape[1]
+        scale = torch.where(varies, (spread.clamp_min(_TINY) / tokens).rsqrt(), torch.zeros_like(spread))[..., None]
+        added = torch.tensor(penalties, dtype=xx.dtype, device=xx.device)[:, None, None]
+        gram = (scale * xx * scale.mT)[:, None] + added * torch.eye(xx.shape[1], dtype=xx.dtype, device=xx.device)
+        solved = torch.cholesky_solve((scale * xy)[:, None], torch.linalg.cholesky(gram))
+        # of channels as they are, (K, 1, P, D, M)
+        weights = (scale[:, None] * solved)[:, None]
+        mean_x, mean_y = x / count, y / count
+        of_means = (mean_x[:, None, None] @ weights).expand(-1, FOLDS, -1, -1, -1)
+        of_sums = self.x[:, None] @ weights
+        held, mean_y = self.count[:, None, None], mean_y[:, None]
+        # Σ ŷ², Σ ŷ y and Σ y², each less training means
+        predicted = (weights * (self.xx[:, None] @ weights)).sum(dim=3)
+        predicted += (held[..., None] * of_means.square() - 2 * of_means * of_sums).sum(dim=3)
+        both = (weights * self.xy[:, None]).sum(dim=3)
+        both += ((held * mean_y)[:, :, None] * of_means - of_sums * mean_y[:, :, None]).sum(dim=3)
+        both -= (of_means * self.y[:, None]).sum(dim=3)
+        around_mean = self.yy + (held * mean_y.square() - 2 * mean_y * self.y).sum(dim=2)
         # a map that does not vary leaves rounding
-        around_mean = around_mean * (around_mean > _CONSTANT * self.yy[fold])
-        return predicted - 2 * both + around_mean, around_mean
+        around_mean = around_mean * (around_mean > _CONSTANT * self.yy)
+        return predicted - 2 * both + around_mean[:, :, None], around_mean

@@ -8,12 +8,18 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import LogNorm
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
 from diffalign.figures import style
+
+# a logarithmic scale below this ratio has numbers within decades
+_DECADES = 100.0
 
 
 def color_map_of(
@@ -55,7 +61,7 @@ def framed_cell(axes: Axes, row: int, column: int) -> None:
         axes.add_patch(frame)
 
 
-def color_bar(image: AxesImage, axes: Axes, width: float = 1.3) -> Axes:
+def color_bar(image: AxesImage | QuadMesh, axes: Axes, width: float = 1.3) -> Axes:
     """A slim scale beside a panel, with an arrow where values lie below it. width: of the panel in inches, about.
     Gives the axes of the scale.
     """
@@ -64,7 +70,15 @@ def color_bar(image: AxesImage, axes: Axes, width: float = 1.3) -> Axes:
     beside = axes.inset_axes((1 + 0.04 / width, 0, 0.065 / width, 1))
     bar = axes.figure.figure.colorbar(image, cax=beside, extend="min" if below else "neither")
     bar.outline.set_visible(False)
-    bar.ax.locator_params(axis="y", nbins=6)
+    low, high = image.get_clim()
+    if not isinstance(image.norm, LogNorm):
+        bar.ax.locator_params(axis="y", nbins=6)
+    elif high < _DECADES * low:
+        bar.set_ticks(LogLocator(subs=(1, 2, 5)), format=StrMethodFormatter("{x:g}"))
+        bar.ax.minorticks_off()
+    else:
+        bar.set_ticks(LogLocator(numticks=6))
+        bar.ax.minorticks_off()
     return beside
 
 

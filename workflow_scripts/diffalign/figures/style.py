@@ -11,8 +11,10 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
-from matplotlib.textpath import TextPath
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 from matplotlib.transforms import Bbox
 
 from diffalign.io.atomic import replacing
@@ -130,8 +132,12 @@ def wrapped(text: str, width: float, size: float = TEXT) -> str:
 
 
 def text_width(text: str, size: float = TEXT) -> float:
-    """The width of one line of text at a size in points."""
-    return float(TextPath((0, 0), text, size=size).get_extents().width) / 72 if text.strip() else 0.0
+    """The width in inches of one line of text, which may have formulas, at a size in points."""
+    if not text.strip():
+        return 0.0
+    # from the advances of letters: their outlines would take a hundred times as long
+    width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), is_math_text(text))
+    return float(width) / 72
 
 
 def heading(figure: Figure, text: str) -> None:
@@ -141,7 +147,10 @@ def heading(figure: Figure, text: str) -> None:
 
 
 def legend_below(figure: Figure, entries: Mapping[str, Any], columns: int) -> None:
-    """A legend below everything that is drawn, in at most so many columns as fit. entries: label -> handle."""
+    """A legend below everything that is drawn, in at most so many columns as fit. entries: label -> handle.
+
+    Panels keep the places that they have now.
+    """
     place: dict[str, Any] = {
         "loc": "upper center",
         "bbox_to_anchor": (0.5, _lowest(figure)),
@@ -161,6 +170,8 @@ def legend_below(figure: Figure, entries: Mapping[str, Any], columns: int) -> No
 def _lowest(figure: Figure) -> float:
     """How far down a figure reaches, less a margin, as a share of its height."""
     figure.draw_without_rendering()
+    # laid out once, not again when it is saved
+    figure.set_layout_engine(None)
     return float(figure.get_tightbbox().y0 - 0.08) / figure.get_figheight()
 
 

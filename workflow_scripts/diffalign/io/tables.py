@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from diffalign.alignment.calibration import false_discovery_rates
 from diffalign.io.atomic import replacing
+from diffalign.io.headers import StoreError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,3 +41,27 @@ def write(table: pd.DataFrame, tsv: Path, parquet: Path) -> None:
     write_tsv(table, tsv)
     with replacing(parquet) as temporary:
         table.to_parquet(temporary, index=False)
+
+
+def read(path: Path, columns: Collection[str], **equal: Any) -> pd.DataFrame:
+    """What `write` wrote, Parquet or TSV by the suffix, of which the rows are wanted that have these values.
+
+    columns: those that must be there; the others come, too. In TSV only an empty cell is missing. Raises StoreError
+    that names the file for columns that are absent, and where no row is left, with the values that there are.
+    """
+    import pandas as pd
+
+    if path.suffix == ".parquet":
+        table = pd.read_parquet(path)
+    else:
+        table = pd.read_csv(path, sep="\t", keep_default_na=False, na_values=[""])
+    if missing := [column for column in (*columns, *equal) if column not in table]:
+        raise StoreError(f"{path}: lacks the columns {', '.join(missing)}; it has {', '.join(map(str, table))}")
+    for column, value in equal.items():
+        known = ", ".join(dict.fromkeys(map(str, table[column])))
+        table = table[table[column] == value]
+        if table.empty:
+            raise StoreError(f"{path}: no row has {column} = {value}; there is: {known or 'no row'}")
+    if table.empty:
+        raise StoreError(f"{path}: has no rows")
+    return table

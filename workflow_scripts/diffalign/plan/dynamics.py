@@ -7,17 +7,15 @@ from typing import Any
 
 from diffalign import names
 from diffalign.conditions import CLEAN
-from diffalign.config.dynamics import Configuration
+from diffalign.config.dynamics import CLOSED_FORM, OWN_SAMPLERS, Configuration
 from diffalign.plan import paths
 from diffalign.plan.stage import Stage, Wildcards, any_or_none
 from diffalign.specs import Model
 
-IMAGE_TABLES = ("curves", "spectra", "times", "order")
-ACTIVATION_TABLES = ("activations", "associations", "readouts", "attention")
-# families whose denoiser is known in closed form: reference lines
-REFERENCES = ("gaussian", "power_law")
-FIGURES = ("trajectory_sheet", "spectra", "curves", "wavelets")
-LAYER_FIGURES = ("layer_steps",)
+FIGURES = ("trajectory_sheet", "spectra_images", "spectra_latents", "curves", "wavelets")
+LAYER_FIGURES = ("layer_steps", "layer_statistics")
+# rows of the figure of layers: the bands, and a feature of each kind
+_DRAWN = ("energy_low", "energy_mid", "energy_high", "edge_density", "texture_contrast", "shape_ssim", "color_spread")
 _KINDS = ("tsv", "parquet")
 # keys of an entry that features depend on and trajectories do not
 _OF_FEATURES = ("draws", "seeding", "tokens", "class_tokens")
@@ -71,7 +69,7 @@ class Dynamics(Stage):
                 "name": wildcards.configuration,
                 "start": made.entry.start,
                 "strength": made.entry.strength,
-                "sampler": made.sampler,
+                "sampler": self._sampler(made, model),
                 "steps": made.steps,
                 "guidance": made.guidance,
                 "prompts": list(made.entry.prompts),
@@ -80,6 +78,11 @@ class Dynamics(Stage):
             },
             "code": scripts,
         }
+
+    @staticmethod
+    def _sampler(made: Configuration, model: Model) -> str:
+        """The sampler of a configuration; a denoiser in closed form has no scheduler of diffusers."""
+        return "euler" if model.family in CLOSED_FORM and made.sampler not in OWN_SAMPLERS else made.sampler
 
     def run_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
         """What a model runs by: its recipe and checkpoint, the autoencoder's, and latents with their statistics.
@@ -191,35 +194,44 @@ class Dynamics(Stage):
     def _gaussian(self, name: str, configuration: str) -> str | None:
         """The checkpoint of the reference line of a model: a Gaussian denoiser of the same latents, if there is one."""
         model = self.study.checkpoint(name)
-        if model.family in REFERENCES:
+        if model.family in CLOSED_FORM:
             return None
         for text in self._expanded[configuration].entry.models:
             other = self.study.model_of(text)
-            if other.family in REFERENCES and other.latents == model.latents:
+            if other.family in CLOSED_FORM and other.latents == model.latents:
                 return self._checkpoint(text)
         return None
 
     def beside(self, *tables: str) -> Callable[[Wildcards], dict[str, Any]]:
-        """Tables of a model, and those of its reference line as ``gaussian_…``, for figures."""
+        """Tables of a model, and the first of them of its reference line as ``reference``, for figures."""
 
         def beside(wildcards: Wildcards) -> dict[str, Any]:
             files = {table: f"{paths.DYNAMICS}/{table}.parquet" for table in tables}
             reference = self._gaussian(wildcards.model, wildcards.configuration)
             if reference is not None:
-                files |= {f"gaussian_{table}": paths.fill(path, model=reference) for table, path in list(files.items())}
+                files["reference"] = paths.fill(files[tables[0]], model=reference)
             return files
 
         return beside
 
     def layer_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
-        """Tables of layers and steps, as far as the configuration has them."""
-        entry = self._of(wildcards).entry
-        tables = [
-            *ACTIVATION_TABLES[:3],
-            *(["contributions"] if entry.ablations is not None else []),
-            *(["alignment"] if entry.reference is not None else []),
-        ]
-        return {table: f"{paths.DYNAMICS}/{table}.parquet" for table in tables}
+        """Tables of layers and steps: contributions only where the configuration asks for them."""
+        removed = ["contributions"] if self._of(wildcards).entry.ablations is not None else []
+        return {table: f"{paths.DYNAMICS}/{table}.parquet" for table in ("associations", "readouts", *removed)}
+
+    def statistics_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Statistics of activations, and alignment where the configuration has a vision model."""
+        aligned = ["alignment"] if self._of(wildcards).entry.reference is not None else []
+        return {table: f"{paths.DYNAMICS}/{table}.parquet" for table in ("activations", *aligned)}
+
+    def drawn_features(self, _: Wildcards) -> list[str]:
+        """The rows of the figure of layers."""
+        return list(_DRAWN)
+
+    def drawn_method(self, wildcards: Wildcards) -> str | None:
+        """The method of removal that is drawn, the first of several."""
+        entry = self._of(wildcards).entry.ablations
+        return None if entry is None else entry.methods[0]
 
     def miniature(self, wildcards: Wildcards) -> bool:
         """Whether the model, its autoencoder or the vision model has random miniature weights."""
@@ -231,9 +243,9 @@ class Dynamics(Stage):
         found = [(self._checkpoint(text), name) for name, made in self._expanded.items() for text in made.entry.models]
         return list(dict.fromkeys(found))
 
-    def miniatures(self) -> list[str]:
-        """The checkpoints with random miniature weights among those of the study."""
-        return sorted({model for model, _ in self.asked() if self.study.is_miniature(model)})
+    def any_miniature(self) -> bool:
+        """Whether a model of the study's trajectories has random miniature weights."""
+        return any(self.study.is_miniature(model) for model, _ in self.asked())
 
     def of_all(self, table: str) -> list[str]:
         """A Parquet table of every model and configuration."""
@@ -243,12 +255,12 @@ class Dynamics(Stage):
         ]
 
     def references(self) -> dict[str, str]:
-        """``model/configuration`` -> the checkpoint of its reference line, as a parameter."""
+        """Checkpoint -> that of its reference line, as a parameter."""
         found = {}
         for model, configuration in self.asked():
             reference = self._gaussian(model, configuration)
             if reference is not None:
-                found[f"{model}/{configuration}"] = reference
+                found[model] = reference
         return found
 
     def targets(self) -> list[str]:
@@ -266,4 +278,4 @@ class Dynamics(Stage):
 
     def has_layers(self, model: Model) -> bool:
         """Whether a model has layers to study; a denoiser in closed form has none."""
-        return model.family not in REFERENCES
+        return model.family not in CLOSED_FORM
