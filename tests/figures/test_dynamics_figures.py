@@ -211,7 +211,7 @@ def made_trajectories(folder: Path, colored: bool) -> Path:
     return folder / "0"
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [2, 4])
 def test_the_sheet(count: int, trajectories: Path, tmp_path: Path) -> None:
     trajectory_sheet_figure(trajectories, {"low": 0.0625, "mid": 0.25}, count, pictures_of(tmp_path), False)
     check_pictures(pictures_of(tmp_path))
