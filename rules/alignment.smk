@@ -8,7 +8,7 @@ use rule recipe as alignment_settings with:
     log:
         paths.log("alignment_settings"),
     params:
-        content=PLAN.alignment.settings,
+        content=as_json(PLAN.alignment.settings),
 
 
 use rule recipe as calibration_settings with:
@@ -17,7 +17,7 @@ use rule recipe as calibration_settings with:
     log:
         paths.log("calibration_settings"),
     params:
-        content=PLAN.alignment.calibration_settings,
+        content=as_json(PLAN.alignment.calibration_settings),
 
 
 rule align:

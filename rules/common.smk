@@ -14,7 +14,7 @@ from diffalign.config import study
 from diffalign.config.catalogue import read_catalogue
 from diffalign.models import all_families
 from diffalign.plan import Plan, paths, targets
-from diffalign.plan.stage import any_or_none, memory
+from diffalign.plan.stage import any_or_none, as_json, memory
 
 FAMILIES = all_families()
 try:
@@ -30,6 +30,9 @@ CHECKPOINT = names.checkpoint_pattern(STUDY.models)
 # model and variant; the same with an optional layer
 TYPED = names.name_pattern(STUDY.models)
 NAME = names.name_pattern(STUDY.models, layer=True)
+
+# of rules that write what the plan says: a shell starts in no time, Python with its libraries does not
+WRITE_CONTENT = "printf '%s\\n' {params.content:q} > {output:q}.part 2> {log:q} && mv {output:q}.part {output:q}"
 
 
 def figure(stem, caption, category, subcategory, **labels):

@@ -14,9 +14,9 @@ rule dynamics_recipe:
         "../envs/analysis.yaml"
     threads: 1
     params:
-        content=PLAN.dynamics.recipe,
-    script:
-        "../workflow_scripts/recipe.py"
+        content=as_json(PLAN.dynamics.recipe),
+    shell:
+        WRITE_CONTENT
 
 
 rule trajectories:
@@ -228,7 +228,7 @@ rule wavelet_figure:
     output:
         figure(
             paths.fill(paths.DYNAMICS_FIGURE, figure="wavelets"),
-            caption="wavelets",
+            caption="wavelet",
             category="Dynamics",
             subcategory="{configuration}",
             model="{model}",
@@ -343,6 +343,35 @@ rule layer_steps_figure:
         code=PLAN.code("layer_steps_figure.py"),
     script:
         "../workflow_scripts/layer_steps_figure.py"
+
+
+rule layer_statistics_figure:
+    input:
+        unpack(PLAN.dynamics.statistics_inputs),
+    output:
+        figure(
+            paths.fill(paths.DYNAMICS_FIGURE, figure="layer_statistics"),
+            caption="layer_statistics",
+            category="Dynamics",
+            subcategory="{configuration}",
+            model="{model}",
+            figure="statistics of layers",
+        ),
+    log:
+        paths.log("layer_statistics_figure", "model", "configuration"),
+    wildcard_constraints:
+        model=PLAN.dynamics.checkpoints,
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=30,
+    params:
+        miniature=PLAN.dynamics.miniature,
+        code=PLAN.code("layer_statistics_figure.py"),
+    script:
+        "../workflow_scripts/layer_statistics_figure.py"
 
 
 rule emergence_table:

@@ -10,9 +10,9 @@ rule recipe:
     conda:
         "../envs/analysis.yaml"
     params:
-        content=PLAN.features.recipe,
-    script:
-        "../workflow_scripts/recipe.py"
+        content=as_json(PLAN.features.recipe),
+    shell:
+        WRITE_CONTENT
 
 
 # with parts, each extraction runs the model on a part of the images, and a merge follows

@@ -29,7 +29,7 @@ use rule recipe as feature_sources with:
     wildcard_constraints:
         model=PLAN.features.on_disk,
     params:
-        content=PLAN.features.feature_sources,
+        content=as_json(PLAN.features.feature_sources),
 
 
 for name, model in PLAN.features.precomputed_models.items():

@@ -13,9 +13,9 @@ rule samples_recipe:
         "../envs/analysis.yaml"
     threads: 1
     params:
-        content=PLAN.samples.recipe,
-    script:
-        "../workflow_scripts/recipe.py"
+        content=as_json(PLAN.samples.recipe),
+    shell:
+        WRITE_CONTENT
 
 
 # all checkpoints of a model that is trained here in one job, any other checkpoint in one of its own

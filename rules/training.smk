@@ -13,9 +13,9 @@ rule training_recipe:
         "../envs/analysis.yaml"
     threads: 1
     params:
-        content=PLAN.training.recipe,
-    script:
-        "../workflow_scripts/recipe.py"
+        content=as_json(PLAN.training.recipe),
+    shell:
+        WRITE_CONTENT
 
 
 for name in PLAN.training.models:

@@ -67,7 +67,6 @@ def imported(files: list[Path]) -> set[str]:
                 "model_maps_figure",
                 "alignment_table",
                 "pairs_table",
-                "recipe",
                 "export_alignment",
                 "per_image",
                 "gallery_figure",

@@ -73,10 +73,12 @@ class Settings:
 class Study:
     """A model and its trajectories, one folder a seed, ascending. layers: alias -> path, in order of depth.
 
-    widths: tokens and channels of each layer. grids: of its tokens, where they have one.
+    start: what trajectories begin with. widths: tokens and channels of each layer. grids: of its tokens, where they
+    have one.
     """
 
     run: Run
+    start: str
     seeds: Mapping[int, Trajectories]
     layers: Mapping[str, str]
     device: torch.device
@@ -139,10 +141,11 @@ def activation_dynamics(
 
     activations: means over samples with 95 % t intervals over seeds. associations: of each statistic of a layer at a
     step with the change of every measure of the decoded estimate to the next step, over samples; samples in strata of
-    two or more count. readouts: R² on held-out samples, a read-out for each seed, its mean and t interval over seeds;
-    shuffled: the mean R² of maps that samples exchanged. Layers without a grid of tokens have none, nor have fewer than
-    four samples. attention: of models that read prompts, the share that a word has, how spread it is, and its
-    correlation over positions with maps of the final image; means over samples, intervals over seeds.
+    two or more count (`strata_of`). readouts: R² on held-out samples, a read-out for each seed, its mean and t interval
+    over seeds; shuffled: the mean R² of maps that samples exchanged. Layers without a grid of tokens have none, nor
+    have fewer than four samples. attention: of models that read prompts, the share that a word has, how spread it is,
+    and its correlation over positions with maps of the final image; means over samples, intervals over seeds. samples:
+    of each seed, but for n, which is of all.
 
     Tokens are seen batch by batch. In memory are one batch of them, features of all steps and layers, and sums for
     read-outs of as many layers as compute.memory_mb holds; further layers take further passes. Raises StoreError for
@@ -153,14 +156,16 @@ def activation_dynamics(
     model = Model.from_recipe(content["model"])
     device = choose_device(compute.device)
     run = prepare(content, files, device)
-    study = Study(run, _trajectories(folders, content, run), model.layers, device, compute.batch_size)
-    words = _words(study, settings.words, content["configuration"], files.weights)
+    configuration = content["configuration"]
+    seeds = _trajectories(folders, content, run)
+    study = Study(run, configuration["start"], seeds, model.layers, device, compute.batch_size)
+    words = _words(study, settings.words, configuration["prompts"] or (), files.weights)
     changes = _changes(measures, study)
     study = probed(study)
     made = measured(study, settings, compute.memory_mb * 2**20, threads)
     identity = {
         "model": names.checkpoint_name(model.name, content["model"].get("step")),
-        "configuration": content["configuration"]["name"],
+        "configuration": configuration["name"],
     }
     found = {
         "activations": tables.frame(_activations(study, made, identity), ACTIVATIONS),
@@ -178,7 +183,7 @@ def activation_dynamics(
         "layers": dict(study.layers),
         "grids": {layer: list(grid) for layer, grid in study.grids.items()},
         "settings": asdict(settings),
-        "read_out_folds": "groups" if len(set(run.groups.values())) >= FOLDS else "samples",
+        "read_out_folds": "groups" if FOLDS <= len(set(run.groups.values())) < len(run.groups) else "samples",
         "interval": _INTERVAL if len(study.seeds) > 1 else "none: an interval over seeds needs at least two",
     }
     groups = {f"{seed}/{name}": group for seed in study.seeds for name, group in run.groups.items()}
@@ -309,16 +314,16 @@ class Words:
     positions: Mapping[str, Sequence[Sequence[int]]]
 
 
-def _words(study: Study, words: Sequence[str], configuration: Mapping[str, Any], weights: Path) -> Words | None:
+def _words(study: Study, words: Sequence[str], texts: Sequence[str], weights: Path) -> Words | None:
     """Words of a model that reads prompts by attention that is known here; None where there are none.
 
     Raises ValueError for a word that a prompt lacks, and where images have several prompts.
     """
-    prompts = list(dict.fromkeys(configuration["prompts"] or ()))
+    prompts = list(dict.fromkeys(texts))
     if not words or not prompts or not attention.cross_attentions(study.run.denoiser.module):
         return None
     found = attention.text_positions(weights, prompts, words)
-    if configuration["start"] == "noise":
+    if study.start == "noise":
         prompt_of = dict(study.run.groups)
     elif len(prompts) == 1:
         prompt_of = dict.fromkeys(study.names, prompts[0])
@@ -352,12 +357,19 @@ def _activations(study: Study, made: Measured, identity: Mapping[str, str]) -> I
                     yield {**cell, "measure": measure, **_over_seeds(values), **counts}
 
 
+def strata_of(study: Study) -> list[str]:
+    """The stratum of every sample, seed by seed. Samples of a model that is conditioned on nothing are of one group."""
+    groups = study.run.groups
+    same = study.start == "noise" and all(name == group for name, group in groups.items())
+    seeds = [seed for seed in study.seeds for _ in groups]
+    return strata(seeds, (["all"] * len(groups) if same else list(groups.values())) * len(study.seeds))
+
+
 def _associations(
     study: Study, made: Measured, changes: tuple[Sequence[str], Array], settings: Settings, identity: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
     """Rows of the measures that any layer has; cells that are undefined are missing."""
-    seeds = [seed for seed in study.seeds for _ in study.names]
-    within = strata(seeds, list(study.run.groups.values()) * len(study.seeds))
+    within = strata_of(study)
     there = np.flatnonzero(~np.isnan(made.statistics).all(axis=(1, 2, 3)))
     features, change = changes
     found = associate(made.statistics[there], change, within, settings.permutations, settings.seed)
@@ -397,7 +409,9 @@ def _readouts(study: Study, made: Measured, identity: Mapping[str, str]) -> Iter
 
 
 def _attention(study: Study, words: Words | None, identity: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """Rows of words, layer by layer: those of the entry where attention is a part of one, else by module path."""
+    """Rows of words, in the order in which attention is called: under the layer of the entry that it is a part of, else
+    under its module path.
+    """
     if words is None:
         return
     found = of_words(study, words)

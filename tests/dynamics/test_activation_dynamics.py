@@ -238,20 +238,31 @@ def _absent(table: pd.DataFrame) -> int:
 
 def test_nothing_depends_on_batches_or_memory(sit: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     found = sit.measure(monkeypatch)
-    assert (
-        len(
-            script._in_parts(
-                script.Study(
-                    None, {}, {"a": "", "b": ""}, CPU, 1, {"a": (4, 3), "b": (4, 3)}, {"a": (2, 2), "b": (2, 2)}
-                ),
-                0,
-            )
-        )
-        == 2
-    )  # type: ignore[arg-type]
     other = sit.measure(monkeypatch, batch_size=5, memory_mb=0)
     for name, table in found.items():
         pd.testing.assert_frame_equal(table, other[name], rtol=1e-4, atol=1e-6)
+
+
+def test_layers_are_taken_in_parts_that_fit() -> None:
+    widths, grids = {"a": (4, 3), "b": (4, 3), "c": (5, 900), "d": (4, 3)}, dict.fromkeys("abd", (2, 2))
+    study = script.Study(SimpleNamespace(groups={}), "noise", {}, dict.fromkeys("abcd", ""), CPU, 1, widths, grids)
+    size = Moments.size(4, 3)
+    assert script._in_parts(study, 3 * size) == [["a", "b", "c", "d"]]
+    # a layer without a grid has no sums, and one that does not fit is alone
+    assert script._in_parts(study, 2 * size) == [["a", "b", "c"], ["d"]]
+    assert script._in_parts(study, 0) == [["a"], ["b"], ["c"], ["d"]]
+
+
+def test_samples_are_exchanged_within_their_class_or_photograph() -> None:
+    def of(start: str, groups: dict[str, str], seeds: int = 2) -> list[str]:
+        return script.strata_of(
+            script.Study(SimpleNamespace(groups=groups), start, dict.fromkeys(range(seeds)), {}, CPU, 1)
+        )
+
+    assert of("noise", {"x": "cat", "y": "cat"}) == ["0/cat", "0/cat", "1/cat", "1/cat"]
+    # of a model that is conditioned on nothing
+    assert of("noise", {"x": "x", "y": "y"}, 1) == ["0/all", "0/all"]
+    assert of("noising", {"x": "x", "y": "y"}) == ["x", "y", "x", "y"]
 
 
 def test_other_trajectories_and_measures_are_refused(

@@ -176,6 +176,9 @@ def test_models_without_words_have_no_cross_attention() -> None:
 def test_entropy_and_correlations_of_maps() -> None:
     maps = np.array([[1.0, 1, 1, 1], [0, 3, 0, 0], [1, 1, 0, 0]])
     np.testing.assert_allclose(entropy(maps), [1, 0, 0.5])
+    # of one position, and of a word that nothing looks at, there is none
+    assert np.isnan(entropy(maps[:, :1])).all()
+    assert np.isnan(entropy(np.zeros((2, 4)))).all()
     others = np.array([[2.0, 1, 5, 3], [0, 1, 0, 0], [0, 0, 1, 1]])
     found = correlations(maps, others)
     assert np.isnan(found[0])

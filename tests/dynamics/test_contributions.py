@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 import torch
 from test_models import STUDY
+from test_runs import Place
+from test_sample_scripts import Study
 from torch import Tensor, nn
 
 import contributions
@@ -23,7 +25,7 @@ from diffalign.io.headers import StoreError
 from diffalign.io.trajectory_files import Chunk, write_trajectories
 from diffalign.models import Denoiser, Prediction, find_family
 from diffalign.noise import NoiseLevel
-from diffalign.sampling.runs import Files, Run
+from diffalign.sampling.runs import Files
 from diffalign.sampling.trajectories import State
 from diffalign.specs import Compute
 
@@ -36,9 +38,13 @@ ROWS = torch.tensor([1.0, -1.0]).repeat(SIDE // 2)[:, None]
 
 
 @dataclass(frozen=True, eq=False)
-class Small(Run):
-    """Euler's method from keyed noise, with all calls of a step within `around`."""
+class Small:
+    """In the place of a `Run`: Euler's method from keyed noise, with all calls of a step within `around`."""
 
+    denoiser: Denoiser
+    decode: Callable[[Tensor], Tensor]
+    levels: Sequence[NoiseLevel]
+    groups: Mapping[str, str]
     guided: bool = False
 
     def states(
@@ -103,7 +109,7 @@ def small(stripes: Callable[[Tensor], Tensor]) -> Small:
 
     denoiser = Denoiser(net, lambda _: LEVELS[0], run, convert, lambda o: o.flatten(2), 3)
     groups = {name: name[:7] for name in NAMES}
-    return Small(denoiser, lambda z: (0.5 + z / 4).clamp(0, 1), LEVELS, groups, {})
+    return Small(denoiser, lambda z: (0.5 + z / 4).clamp(0, 1), LEVELS, groups)
 
 
 def varied(h: Tensor) -> Tensor:
@@ -114,7 +120,7 @@ def constant(h: Tensor) -> Tensor:
     return (0.3 * ROWS).expand_as(h)
 
 
-def table(run: Run, layers: Mapping[str, str] = LAYERS, batch_size: int = 4, **asked: Any) -> pd.DataFrame:
+def table(run: Any, layers: Mapping[str, str] = LAYERS, batch_size: int = 4, **asked: Any) -> pd.DataFrame:
     ablations = replace(Ablations(1, len(NAMES), ("layer",), ("zero",)), **asked)
     members = spread(run.groups, ablations.samples)
     measured = measured_removals(run, layers, [3, 5], members, ablations, Bands(), batch_size)
@@ -205,7 +211,7 @@ def transformer(tmp_path_factory: pytest.TempPathFactory) -> Small:
     find_family("sit").make_miniature({**small_one.architecture, **small_one.miniature}, folder, 0)
     denoiser = models.load_denoiser(small_one, folder, torch.device("cpu"))
     groups = {name: name[:7] for name in NAMES}
-    return Small(denoiser, lambda z: torch.sigmoid(z[:, :3]), LEVELS, groups, {}, guided=True)
+    return Small(denoiser, lambda z: torch.sigmoid(z[:, :3]), LEVELS, groups, guided=True)
 
 
 def test_a_transformer_has_layers_attention_and_mlp(transformer: Small) -> None:
@@ -231,7 +237,7 @@ def test_means_are_recorded_again_where_not_all_fit(transformer: Small, monkeypa
     passes: list[int] = []
     recorded = contributions._recorded
 
-    def counted(run: Run, seed: int, group: Any, batch_size: int) -> Any:
+    def counted(run: Any, seed: int, group: Any, batch_size: int) -> Any:
         passes.append(len(group))
         return recorded(run, seed, group, batch_size)
 
@@ -312,3 +318,47 @@ def test_noising_and_other_trajectories_are_refused(files: dict[str, Any]) -> No
     files["recipe"].write_text(contributions.json.dumps(noising))
     with pytest.raises(ValueError, match="noising makes no images"):
         write_contributions(**files)
+
+
+def test_a_configuration_from_its_files(tmp_path: Path) -> None:
+    study = Study(tmp_path / "files")
+    study.prepare()
+    place = Place(study)
+    settings = {"start": "noise", "sampler": "heun", "guidance": 2.0, "classes": [1, 3], "samples": 3}
+    stored = [place.written("sit", tmp_path / str(seed), seed=seed, **settings) for seed in (3, 5)]
+    recipe = place.recipe("sit", **settings)
+    recipe["model"]["layers"] = {"b0": "blocks.0", "final": "final_layer"}
+    for each in stored:
+        # the recipe of trajectories is that of the configuration
+        assert each.recipe["configuration"] == recipe["configuration"]
+    (tmp_path / "recipe.json").write_text(contributions.json.dumps(recipe))
+    outputs = {"contributions_tsv": tmp_path / "c.tsv", "contributions_parquet": tmp_path / "c.parquet"}
+    given = {
+        "recipe": tmp_path / "recipe.json",
+        "files": place.files("sit"),
+        "folders": [each.folder for each in stored],
+        "ablations": Ablations(1, 2, ("layer", "mlp"), ("zero", "mean")),
+        "bands": Bands(),
+        "outputs": {**outputs, "recipe": tmp_path / "c.json"},
+        "compute": Compute("cpu", 2, 0),
+    }
+    with pytest.raises(StoreError, match="is of another model than"):
+        write_contributions(**given)
+    (tmp_path / "recipe.json").write_text(contributions.json.dumps(place.recipe("sit", **settings)))
+    write_contributions(**given)
+    found = pd.read_parquet(outputs["contributions_parquet"])
+    # the embedder and the last layer have no MLP; the last layer changes the shape
+    assert set(found.layer) == {"embed", "b0"}
+    assert len(found.drop_duplicates(["layer", "part", "window", "method"])) == 3 * 2
+    psnr = found[(found.measure == "psnr") & (found.layer != "embed")]
+    assert (psnr.change < 0).mean() > 0.9
+    left_out = contributions.KIND.read_json(given["outputs"]["recipe"])["left_out"]
+    assert {(each["layer"], each["part"]) for each in left_out} == {
+        ("embed", "mlp"),
+        ("final", "mlp"),
+        ("final", "layer"),
+    }
+    # made again with the same noise
+    run = place.run("sit", **settings)
+    again = contributions.results(run, list(run.groups), 5, 2)
+    assert np.abs(again - stored[1].final_images()).max() < 2e-3

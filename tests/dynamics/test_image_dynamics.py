@@ -277,7 +277,7 @@ def test_spectra_are_means_over_samples_and_seeds_and_latents_have_a_floor(study
     np.testing.assert_allclose(mine["power"], power.mean(axis=0))
     images = np.moveaxis(np.concatenate([each["x0_images"] for each in made.values()]), -1, 2).astype(np.float32)
     _, error = error_spectrum(images[:, 4], images[:, -1], "hann")
-    np.testing.assert_allclose(of(spectra, of="error", domain="images", step=4)["power"], error.mean(axis=0))
+    np.testing.assert_allclose(of(spectra, of="error", domain="images", step=4)["power"], error.mean(axis=0), rtol=1e-5)
     assert of(spectra, domain="images")["floor"].isna().all()
     t = 1 - 2 / 6
     assert of(spectra, of="x_t", domain="latents", step=2)["floor"].to_numpy() == pytest.approx(t**2)

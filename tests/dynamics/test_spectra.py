@@ -14,7 +14,6 @@ from diffalign.dynamics.spectra import (
     noise_floor,
     rapsd,
     slope,
-    spectra,
     wavelet_energies,
 )
 from diffalign.noise import NoiseLevel
@@ -77,10 +76,10 @@ def test_slopes_leave_out_the_mean_and_the_corner() -> None:
 def test_images_of_one_colour_have_finite_measures(value: float, window: str) -> None:
     images = np.full((2, 3, 64, 64), value, np.float32)
     images[1, 0] = 0.7
-    measured = spectra(images, Bands(), window)
-    assert measured.energies[:, 0] == pytest.approx(np.square(images).mean(axis=(1, 2, 3)))
-    assert measured.energies[:, 1:] == pytest.approx(np.zeros((2, 3)), abs=1e-20)
-    values, errors = slope(measured.frequencies, measured.power)
+    energies = band_energies(images, Bands(), window)
+    assert energies[:, 0] == pytest.approx(np.square(images).mean(axis=(1, 2, 3)))
+    assert energies[:, 1:] == pytest.approx(np.zeros((2, 3)), abs=1e-20)
+    values, errors = slope(*rapsd(images, window))
     assert [*values, *errors] == pytest.approx([0, 0, 0, 0], abs=1e-12)
     assert np.isfinite(wavelet_energies(images)).all()
 
@@ -204,13 +203,20 @@ def test_wavelet_bands_are_the_approximation_and_details_from_coarse_to_fine() -
 def test_nothing_depends_on_threads_or_on_other_images() -> None:
     # of this size, several images are a block
     images = 0.2 + normal((30, 3, 64, 64)).astype(np.float32)
-    one, two = (spectra(images, Bands(), "hann", threads) for threads in (1, 2))
-    assert np.array_equal(one.power, two.power)
-    assert np.array_equal(one.energies, two.energies)
+    for measure in (rapsd, lambda each, **more: (band_energies(each, Bands(), **more),)):
+        one, two = (measure(images, threads=threads)[-1] for threads in (1, 2))
+        assert np.array_equal(one, two)
+        assert np.array_equal(measure(images[17:18])[-1][0], one[17])
     assert np.array_equal(wavelet_energies(images, threads=1), wavelet_energies(images, threads=2))
-    alone = spectra(images[17:18], Bands(), "hann")
-    assert np.array_equal(alone.power[0], one.power[17])
     assert np.array_equal(wavelet_energies(images[17:18])[0], wavelet_energies(images)[17])
+
+
+def test_lower_precision_changes_no_spectrum_that_can_be_seen() -> None:
+    # power falls by ten orders of magnitude
+    steep = power_field(64, 6, 0)[None, None]
+    images = (0.5 + 0.1 * steep / steep.std()).astype(np.float32)
+    single, double = (rapsd(each, "hann")[1] for each in (images, images.astype(np.float64)))
+    assert single == pytest.approx(double, rel=1e-4)
 
 
 def test_what_cannot_be_measured_is_refused() -> None:

@@ -16,7 +16,7 @@ RESULTS = "results/dynamics/mine@300/plain"
 FIGURES = "results/figures/dynamics"
 TARGETS = [
     *(f"{FIGURES}/mine@300/plain/{name}.png" for name in ("trajectory_sheet", "spectra_images", "curves", "wavelets")),
-    *(f"{FIGURES}/mine@300/plain/{name}" for name in ("layer_steps.png", "animation.gif")),
+    *(f"{FIGURES}/mine@300/plain/{name}" for name in ("layer_steps.png", "layer_statistics.png", "animation.gif")),
     *(f"{RESULTS}/{name}.tsv" for name in ("contributions", "alignment", "attention")),
     "results/tables/emergence.tsv",
     f"{FIGURES}/emergence.png",

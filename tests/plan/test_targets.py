@@ -137,7 +137,7 @@ WORDS = {
 DYNAMICS = (
     *("dynamics_recipe", "trajectories", "image_dynamics", "activation_dynamics", "contributions"),
     *("trajectory_alignment", "trajectory_sheet_figure", "trajectory_animation", "wavelet_figure", "spectra_figure"),
-    *("dynamics_curves_figure", "layer_steps_figure"),
+    *("dynamics_curves_figure", "layer_steps_figure", "layer_statistics_figure"),
 )
 WORDS_OF = {
     "latents": {"model": "sdvae"},

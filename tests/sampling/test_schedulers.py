@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,12 +24,12 @@ from diffalign.sampling.trajectories import State, guided
 
 CPU = torch.device("cpu")
 NAMES = ["a", "b"]
-# of any prompt: the tensors that a pipeline takes, and their shapes
+# of a short prompt: the tensors that a pipeline takes, and their shapes
 EMBEDS = {
-    "sd1": {"prompt_embeds": (77, 32)},
-    "sd2": {"prompt_embeds": (77, 32)},
-    "sd3": {"prompt_embeds": (333, 64), "pooled_prompt_embeds": (64,)},
-    "flux": {"prompt_embeds": (16, 64), "pooled_prompt_embeds": (32,)},
+    "sd1": {"prompt_embeds": (8, 32)},
+    "sd2": {"prompt_embeds": (8, 32)},
+    "sd3": {"prompt_embeds": (8, 64), "pooled_prompt_embeds": (64,)},
+    "flux": {"prompt_embeds": (8, 64), "pooled_prompt_embeds": (32,)},
 }
 PARTS = ("vae", "safety_checker", "feature_extractor", "image_encoder")
 ENCODERS = ("", "_2", "_3")
@@ -45,6 +45,7 @@ class Case:
     noise: torch.Tensor
     asked: Mapping[str, torch.Tensor]
     null: Mapping[str, torch.Tensor]
+    read: dict[str, Any] = field(default_factory=dict)
 
     def table(self, kind: str | None, steps: int, strength: float | None = None) -> Timetable:
         assert self.denoiser.scheduler is not None
@@ -63,7 +64,11 @@ class Case:
     def pipeline(self, of: str, kind: str | None) -> Any:
         absent = {f"{part}{suffix}": None for part in ("text_encoder", "tokenizer") for suffix in ENCODERS}
         taken = {**dict.fromkeys(PARTS), **(absent if self.name == "sd3" else dict(list(absent.items())[::3]))}
-        made = getattr(diffusers, of).from_pretrained(self.folder, scheduler=self.scheduler(kind), **taken)
+        if self.name not in self.read:
+            self.read[self.name] = getattr(diffusers, of).from_pretrained(self.folder, **taken)
+        # the constructor sees to what schedulers of older checkpoints do not say
+        parts = {**self.read[self.name].components, "scheduler": self.scheduler(kind)}
+        made = getattr(diffusers, of)(**parts, **({} if self.name == "sd3" else {"requires_safety_checker": False}))
         made.set_progress_bar_config(disable=True)
         return made
 
@@ -144,8 +149,7 @@ GRID = [
     *(("sd1", kind, 5.0) for kind in VP),
     *(("sd1", kind, 1.0) for kind in VP[:2]),
     *(("sd1", kind, 5.0) for kind in ("EulerAncestralDiscreteScheduler", "DDPMScheduler", "LMSDiscreteScheduler")),
-    *(("sd1", kind, 5.0) for kind in ("UniPCMultistepScheduler", "DEISMultistepScheduler")),
-    ("sd1", "DPMSolverSinglestepScheduler", 5.0),
+    ("sd1", "UniPCMultistepScheduler", 5.0),
     *(("sd2", kind, 5.0) for kind in (OWN, "EulerDiscreteScheduler", "PNDMScheduler")),
     ("sd2", OWN, 1.0),
     *(("sd3", OWN, scale) for scale in (1.0, 5.0)),
@@ -161,12 +165,12 @@ def test_the_last_latents_are_those_of_the_pipeline(
     name: str, kind: str | None, scale: float, cases: Callable[[str], Case], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = cases(name)
-    table = case.table(kind, 5)
+    table = case.table(kind, 4)
     states = case.states(table, scale, from_noise(table, case.noise))
-    assert_close(states[-1].latents, of_pipeline(case, kind, 5, scale, monkeypatch))
+    assert_close(states[-1].latents, of_pipeline(case, kind, 4, scale, monkeypatch))
     # PNDM begins with steps of Runge and Kutta where the configuration does not say that it skips them
     begins = 3 if (name, kind) == ("sd2", "PNDMScheduler") else 0
-    assert len(states) == len(table.levels) == 6 + begins
+    assert len(states) == len(table.levels) == 5 + begins
     assert states[-1].prediction is None
     assert (states[-1].level.alpha, states[-1].level.sigma) == (1.0, 0.0)
     for state, level in zip(states[:-1], table.levels, strict=False):

@@ -6,9 +6,12 @@ scores are far above those of free permutations although nothing else is shared.
 - Nulls relabel images of the reference within their groups. They are exact, in the sense of permutation tests, where
   images of a group are independent draws and both sides are independent given the group, whatever the sizes of groups
   and however strong their effects are. What is significant is therefore shared beyond the group; the mean of the null
-  holds what the groups alone make. In simulations of 1000 studies of 60 images in 6 groups, with effects of groups that
-  make up most of the variance of both sides, 4 to 6 % were significant at .05; with free permutations, all.
-- Errors leave out whole groups (`intervals.jackknife`), and so hold for other groups like these.
+  holds what the groups alone make. In 1000 simulated studies each of 60 images in 6 equal groups, 6 unequal ones and 30
+  pairs, with effects of groups that make up most of the variance of both sides, 3 to 6 % were significant at .05; with
+  free permutations, 98 to 100 %.
+- Errors leave out whole groups (`intervals.jackknife`), and so hold for other groups like these. In simulations of 60
+  images with shared effects of groups they were 1.2 to 2 times the spread of scores between studies; formulas for
+  independent images gave 0.6 to 1 times of it.
 - Halves are of whole groups where there are at least four.
 """
 

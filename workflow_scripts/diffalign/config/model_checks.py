@@ -71,7 +71,8 @@ def _dataset_mistakes(place: str, weights: WeightsEntry | None, datasets: Collec
     """A data set of weights that are not of latents, or that does not exist."""
     if weights is None or weights.dataset is None:
         return
-    if weights.source != "latents":
+    # a miniature stands in the place of what an entry says
+    if weights.source not in ("latents", "miniature"):
         yield f"{place}.weights.dataset: means nothing for weights from '{weights.source}', but from latents"
     elif weights.dataset not in datasets:
         yield f"{place}.weights.dataset: {names.unknown('dataset', weights.dataset, datasets)}"

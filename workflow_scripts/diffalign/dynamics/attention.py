@@ -156,10 +156,16 @@ def marks(positions: Sequence[Sequence[Sequence[int]]], tokens: int, device: tor
 
 
 def entropy(maps: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How spread a map (…, T) of shares is: Shannon's entropy of its parts over ln T. 1: even; 0: at one position."""
-    parts = maps / maps.sum(axis=-1, keepdims=True)
-    logs = np.log(np.where(parts > 0, parts, 1))
-    return np.asarray(-(parts * logs).sum(axis=-1) / np.log(maps.shape[-1]), np.float64)
+    """How spread a map (…, T) of shares is: Shannon's entropy of its parts over ln T. 1: even; 0: at one position.
+
+    NaN for a single position, and where all shares are 0.
+    """
+    total = maps.sum(axis=-1)
+    parts = maps / np.where(total > 0, total, 1)[..., None]
+    spread = -(parts * np.log(np.where(parts > 0, parts, 1))).sum(axis=-1)
+    if maps.shape[-1] < 2:
+        return np.full(total.shape, np.nan)
+    return np.where(total > 0, spread / np.log(maps.shape[-1]), np.nan)
 
 
 def correlations(maps: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -241,10 +241,10 @@ def _stream(output: Any, tokens: Callable[[Any], Tensor] | None) -> tuple[Tensor
     if tokens is None:
         places = [0] if isinstance(output[0], Tensor) else []
     else:
-        # tokens are the stream itself, or a view of it
-        memory = tokens(output).untyped_storage().data_ptr()
+        # tokens are the stream itself, or a view that begins where it does
+        begins = tokens(output).data_ptr()
         tensors = {place: each for place, each in enumerate(output) if isinstance(each, Tensor)}
-        places = [place for place, each in tensors.items() if each.untyped_storage().data_ptr() == memory]
+        places = [place for place, each in tensors.items() if each.data_ptr() == begins]
     if len(places) != 1:
         raise ValueError(f"{len(places)} of {len(output)} outputs of a module are the image's; expected 1")
     return output[places[0]], places[0]

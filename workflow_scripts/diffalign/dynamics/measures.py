@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from diffalign.dynamics.features import FEATURES, features
 from diffalign.dynamics.spectra import (
     BANDS,
-    FEWEST_FREQUENCIES,
+    SMALLEST_SIDE_OF_SLOPES,
     Bands,
     band_energies,
     most_levels,
@@ -92,6 +92,6 @@ def _frequencies(values: NDArray[np.floating], measuring: Measuring, levels: int
     if levels:
         of_wavelets = wavelet_energies(values, measuring.wavelet, levels)
         found |= {f"{_WAVELET}{level}": energy for level, energy in enumerate(of_wavelets.T)}
-    if len(frequencies) > FEWEST_FREQUENCIES:
+    if min(values.shape[2:]) >= SMALLEST_SIDE_OF_SLOPES:
         found[SLOPE], _ = slope(frequencies, power)
     return Measured(found, frequencies, power)

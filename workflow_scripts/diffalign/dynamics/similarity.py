@@ -29,6 +29,7 @@ class Windows:
 
     @classmethod
     def of(cls, image: Image) -> Windows:
+        """Of one image, with windows of 7 pixels a side or of the largest odd number that it has."""
         side = min(WINDOW, (min(image.shape) - 1) // 2 * 2 + 1)
         mean = _windowed(image, side)
         return cls(image, side, mean, (_windowed(image * image, side) - mean * mean) * _unbiased(side))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +78,7 @@ def patterns(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return found
 
 
+@cache
 def _changes() -> NDArray[np.int64]:
     """How often neighbours differ around the circle, of every pattern."""
     bits = np.arange(2**NEIGHBORS)[:, None] >> np.arange(NEIGHBORS) & 1

@@ -7,15 +7,13 @@ from typing import Any
 
 from diffalign import names
 from diffalign.conditions import CLEAN
-from diffalign.config.dynamics import Configuration
+from diffalign.config.dynamics import CLOSED_FORM, OWN_SAMPLERS, Configuration
 from diffalign.plan import paths
 from diffalign.plan.stage import Stage, Wildcards, any_or_none
 from diffalign.specs import Model
 
-# families whose denoiser is known in closed form: reference lines
-REFERENCES = ("gaussian", "power_law")
 FIGURES = ("trajectory_sheet", "spectra_images", "spectra_latents", "curves", "wavelets")
-LAYER_FIGURES = ("layer_steps",)
+LAYER_FIGURES = ("layer_steps", "layer_statistics")
 # rows of the figure of layers: the bands, and a feature of each kind
 _DRAWN = ("energy_low", "energy_mid", "energy_high", "edge_density", "texture_contrast", "shape_ssim", "color_spread")
 _KINDS = ("tsv", "parquet")
@@ -71,7 +69,7 @@ class Dynamics(Stage):
                 "name": wildcards.configuration,
                 "start": made.entry.start,
                 "strength": made.entry.strength,
-                "sampler": made.sampler,
+                "sampler": self._sampler(made, model),
                 "steps": made.steps,
                 "guidance": made.guidance,
                 "prompts": list(made.entry.prompts),
@@ -80,6 +78,11 @@ class Dynamics(Stage):
             },
             "code": scripts,
         }
+
+    @staticmethod
+    def _sampler(made: Configuration, model: Model) -> str:
+        """The sampler of a configuration; a denoiser in closed form has no scheduler of diffusers."""
+        return "euler" if model.family in CLOSED_FORM and made.sampler not in OWN_SAMPLERS else made.sampler
 
     def run_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
         """What a model runs by: its recipe and checkpoint, the autoencoder's, and latents with their statistics.
@@ -191,11 +194,11 @@ class Dynamics(Stage):
     def _gaussian(self, name: str, configuration: str) -> str | None:
         """The checkpoint of the reference line of a model: a Gaussian denoiser of the same latents, if there is one."""
         model = self.study.checkpoint(name)
-        if model.family in REFERENCES:
+        if model.family in CLOSED_FORM:
             return None
         for text in self._expanded[configuration].entry.models:
             other = self.study.model_of(text)
-            if other.family in REFERENCES and other.latents == model.latents:
+            if other.family in CLOSED_FORM and other.latents == model.latents:
                 return self._checkpoint(text)
         return None
 
@@ -215,6 +218,11 @@ class Dynamics(Stage):
         """Tables of layers and steps: contributions only where the configuration asks for them."""
         removed = ["contributions"] if self._of(wildcards).entry.ablations is not None else []
         return {table: f"{paths.DYNAMICS}/{table}.parquet" for table in ("associations", "readouts", *removed)}
+
+    def statistics_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Statistics of activations, and alignment where the configuration has a vision model."""
+        aligned = ["alignment"] if self._of(wildcards).entry.reference is not None else []
+        return {table: f"{paths.DYNAMICS}/{table}.parquet" for table in ("activations", *aligned)}
 
     def drawn_features(self, _: Wildcards) -> list[str]:
         """The rows of the figure of layers."""
@@ -270,4 +278,4 @@ class Dynamics(Stage):
 
     def has_layers(self, model: Model) -> bool:
         """Whether a model has layers to study; a denoiser in closed form has none."""
-        return model.family not in REFERENCES
+        return model.family not in CLOSED_FORM

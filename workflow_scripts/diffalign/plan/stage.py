@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -70,3 +71,12 @@ def any_or_none(words: Iterable[str]) -> str:
     """A pattern of these words; one that matches nothing if there are none."""
     listed = list(words)
     return names.any_of(listed) if listed else "(?!)"
+
+
+def as_json(content: Callable[[Wildcards], Mapping[str, Any]]) -> Callable[[Wildcards], str]:
+    """The content of a recipe or of settings as text, in the layout of `io.atomic.write_json`.
+
+    It becomes a file, not a parameter of the jobs that depend on it: Snakemake drops its record of the parameters of a
+    job that gains an output, and would then miss changes.
+    """
+    return lambda wildcards: json.dumps(content(wildcards), indent=2, ensure_ascii=False, allow_nan=False)
