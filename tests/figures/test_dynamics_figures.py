@@ -413,7 +413,13 @@ def test_layers_by_steps(tmp_path: Path) -> None:
 def test_many_layers_of_a_miniature_without_interventions(tmp_path: Path) -> None:
     found = layer_tables(tmp_path, [f"b{i}" for i in range(24)])
     del found["contributions"]
-    layer_steps_figure(found, SHOWN[:2], "energy", "zero", pictures_of(tmp_path), True)
+    layer_steps_figure(found, SHOWN[:2], "energy", None, pictures_of(tmp_path), True)
+    # tokens on no grid have no read-outs
+    readouts = pd.read_csv(found["readouts"], sep="\t")
+    tables.write(readouts.iloc[:0], found["readouts"], tmp_path / "readouts.parquet")
+    assert [tables.has_rows(found[name]) for name in found] == [True, False]
+    assert not tables.has_rows(tmp_path / "readouts.parquet")
+    layer_steps_figure(found, SHOWN[:1], "energy", None, pictures_of(tmp_path), True)
     check_pictures(pictures_of(tmp_path))
 
 
