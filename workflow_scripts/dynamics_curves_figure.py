@@ -43,7 +43,7 @@ MARKS: dict[str, dict[str, Any]] = {
 }
 _MODEL = style.COLORS[0]
 # inches from a panel to the name of its vertical axis
-_LABEL = 0.31
+_LABEL = 0.36
 # relative energies beyond are cut off: early estimates can have many times the final energy
 _HIGHEST = 2.0
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -57,7 +57,7 @@ def layer_steps_figure(
     found: Mapping[str, Path],
     features: Sequence[str],
     activation: str,
-    method: str,
+    method: str | None,
     outputs: Sequence[Path],
     miniature: bool,
 ) -> None:
@@ -65,18 +65,26 @@ def layer_steps_figure(
     measure, R² of the read-out of a map of its kind, and how it changes in the final image without a layer, or without
     a part of the layer, in a window of steps.
 
-    found: the tables ``associations``, ``readouts`` and ``contributions``, or some of them. features: names of features
-    or bands. activation: what is correlated. method: of removal. Dots mark correlations whose family-wise p over the
-    grid is below 0.05, read-outs whose interval lies above the mean of shuffled maps, and removals whose mean change
-    has an interval without 0; the latter two cell by cell. Changes are root mean squares over samples in standard
-    deviations of the feature. Correlations and R² have one scale in all rows, changes one in each. Raises ValueError
-    for other tables, StoreError for an activation or a method without rows, ValueError for a feature without any.
+    found: the tables ``associations``, ``readouts`` and ``contributions``, or some of them; those without rows, as of
+    tokens that lie on no grid, have no column. features: names of features or bands. activation: what is correlated.
+    method: of removal, None without contributions. Dots mark correlations whose family-wise p over the grid is below
+    0.05, read-outs whose interval lies above the mean of shuffled maps, and removals whose mean change has an interval
+    without 0; the latter two cell by cell. Changes are root mean squares over samples in standard deviations of the
+    feature. Correlations and R² have one scale in all rows, changes one in each. Raises ValueError for other tables,
+    StoreError for an activation or a method without rows, ValueError for a feature without any.
     """
     if not found or not set(found) <= set(TABLES):
         raise ValueError(f"tables {', '.join(found) or 'none'}; expected some of {', '.join(TABLES)}")
     style.styled()
-    chosen = {"associations": {"activation": activation}, "contributions": {"method": method}}
-    read = {name: tables.read(found[name], TABLES[name], **chosen.get(name, {})) for name in TABLES if name in found}
+    chosen: dict[str, dict[str, Any]] = {
+        "associations": {"activation": activation},
+        "contributions": {"method": method},
+    }
+    read = {
+        name: tables.read(found[name], TABLES[name], **chosen.get(name, {}))
+        for name in TABLES
+        if name in found and tables.has_rows(found[name])
+    }
     columns = _columns(read, features, activation)
     for feature in features:
         if not any(feature in column.grids for column in columns):

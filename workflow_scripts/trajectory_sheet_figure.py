@@ -16,8 +16,10 @@ from diffalign.io.trajectory_files import read_trajectories
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-# noise levels of a sheet
+# noise levels of a sheet at least; of smaller pictures more stand beside each other
 COLUMNS = 8
+# inches of all pictures upwards, if they can be so small, and of a picture that its noise level still fits above
+_TALLEST, _SMALLEST = 8.4, 0.42
 # what names of rows, to the left, and ends of scales, to the right, take of the width, in inches
 _WORDS = 0.85
 _BANDS = ("low", "mid", "high")
@@ -28,7 +30,8 @@ _REACH = 0.995
 def trajectory_sheet_figure(
     trajectories: Path, bands: Mapping[str, float], count: int, outputs: Sequence[Path], miniature: bool
 ) -> None:
-    """Draw `count` samples of one seed, each of another group where there are so many, at most 8 noise levels.
+    """Draw `count` samples of one seed, each of another group where there are so many, at 8 to 14 noise levels: a page
+    holds four samples at most.
 
     trajectories: folder of one seed. bands: ``low`` and ``mid``, the upper edges of these bands in cycles per pixel;
     the high band is drawn with the corner. Bands are those of the lightness (mean of red, green and blue) of the
@@ -38,14 +41,15 @@ def trajectory_sheet_figure(
     style.styled()
     read = read_trajectories(trajectories)
     names = dynamics.first_of_groups(read.names, read.groups, count)
-    steps = dynamics.spread_steps([level.t for level in read.levels], COLUMNS)
+    rows = 2 + len(_BANDS)
+    cell = min((style.PAGE - _WORDS) / COLUMNS, max(_SMALLEST, _TALLEST / (rows * len(names))))
+    steps = dynamics.spread_steps([level.t for level in read.levels], int((style.PAGE - _WORDS) / cell + 1e-9))
     drawn = dynamics.pictures(read, names, "images", "x0_images")
     passed = {
         name: dynamics.band_passed(dynamics.lightness(drawn[name]["x0_images"][steps]), bands["low"], bands["mid"])
         for name in names
     }
     reach = {band: float(np.quantile([np.abs(passed[name][band][-1]) for name in names], _REACH)) for band in _BANDS}
-    cell, rows = (style.PAGE - _WORDS) / len(steps), 2 + len(_BANDS)
     size = (style.PAGE, len(names) * (rows * cell + 0.05) + 0.6)
     figure, grid = plt.subplots(len(names), 1, figsize=size, squeeze=False, layout="constrained")
     groups = dict(zip(read.names, read.groups, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,16 @@ def write(table: pd.DataFrame, tsv: Path, parquet: Path) -> None:
     write_tsv(table, tsv)
     with replacing(parquet) as temporary:
         table.to_parquet(temporary, index=False)
+
+
+def has_rows(path: Path) -> bool:
+    """Whether a table that `write` wrote, Parquet or TSV, has any rows."""
+    if path.suffix == ".parquet":
+        from pyarrow.parquet import read_metadata
+
+        return int(read_metadata(path).num_rows) > 0
+    with path.open(encoding="utf-8") as lines:
+        return len(list(itertools.islice(lines, 2))) > 1
 
 
 def read(path: Path, columns: Collection[str], **equal: Any) -> pd.DataFrame:
