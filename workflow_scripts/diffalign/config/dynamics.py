@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from diffalign.config.models import ModelEntry
     from diffalign.models import Family
 
-T = TypeVar("T")
-
 OWN_SAMPLERS = ("euler", "heun", "sde")
 PIPELINE = "pipeline"
 # families whose denoiser is known in closed form: reference lines; they have no scheduler of diffusers, and take euler
@@ -46,7 +44,6 @@ def _several(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else (value,)
 
 
-Several = Annotated[tuple[T, ...], Field(min_length=1), BeforeValidator(_several), Distinct()]
 Steps = Annotated[int, Field(ge=2)]
 Level = Annotated[float, Field(gt=0, lt=1)]
 Sampler = Annotated[
@@ -56,6 +53,24 @@ Sampler = Annotated[
         "is no sampler: write euler, heun, sde, pipeline (the checkpoint's own scheduler), or a class of diffusers "
         "(DDIMScheduler)",
     ),
+]
+Samplers = Annotated[
+    tuple[Sampler, ...],
+    Field(min_length=1),
+    Distinct(),
+    BeforeValidator(_several, json_schema_input_type=Sampler | tuple[Sampler, ...]),
+]
+StepCounts = Annotated[
+    tuple[Steps, ...],
+    Field(min_length=1),
+    Distinct(),
+    BeforeValidator(_several, json_schema_input_type=Steps | tuple[Steps, ...]),
+]
+Scales = Annotated[
+    tuple[NonNegative, ...],
+    Field(min_length=1),
+    Distinct(),
+    BeforeValidator(_several, json_schema_input_type=NonNegative | tuple[NonNegative, ...]),
 ]
 SampleCount = Annotated[int, Field(ge=2)]
 
@@ -98,7 +113,7 @@ class ConfigurationEntry(Section):
         ),
     )
     strength: Level = Field(0.6, description="The noise level t at which img2img begins.")
-    sampler: Several[Sampler] = Field(
+    sampler: Samplers = Field(
         ("heun",),
         description=(
             "euler, heun: of the probability-flow ODE; sde: of the reverse SDE; steps equally far in t. pipeline: the "
@@ -106,8 +121,8 @@ class ConfigurationEntry(Section):
             "closed form has none of these, and takes euler in their place."
         ),
     )
-    steps: Several[Steps] = Field((25,), description="Steps of the sampler.")
-    guidance: Several[NonNegative] = Field((1.0,), description="Scale of classifier-free guidance; 1 is without.")
+    steps: StepCounts = Field((25,), description="Steps of the sampler.")
+    guidance: Scales = Field((1.0,), description="Scale of classifier-free guidance; 1 is without.")
     prompts: Annotated[Listed[Text], Distinct()] = Field((), description="Texts, for models that read prompts.")
     classes: Annotated[NonEmpty[Seed], Distinct()] | None = Field(
         None, description="Numbers of classes, for models that are conditioned on them; null takes all."
