@@ -104,7 +104,8 @@ def layer_steps_figure(
             else:
                 _map(axes, column.grids[feature], norm, column.shared, width)
                 across = column.grids[feature].across
-                dynamics.noise_axis(axes, across, width, labelled=i == len(features) - 1, above=i == 0)
+                drawn = [row for row, name in enumerate(features) if name in column.grids]
+                dynamics.noise_axis(axes, across, width, labelled=i == drawn[-1], above=i == drawn[0])
                 if j == 0:
                     grids.layer_ticks(axes, column.grids[feature].layers, "y", 8)
                 else:
