@@ -52,7 +52,8 @@ def test_the_shipped_configurations_are_valid(files: list[str]) -> None:
 
 
 def test_the_demo_is_the_digits_study_and_miniatures_that_change_only_weights_data_sets_and_sizes() -> None:
-    assert of_profile("demo") == ["config.yaml", "profiles/digits/study.yaml", "profiles/demo/study.yaml"]
+    demo = [f"profiles/demo/{name}.yaml" for name in ("study", "dynamics")]
+    assert of_profile("demo") == ["config.yaml", "profiles/digits/study.yaml", *demo]
     overlay = read_yaml(ROOT / "profiles" / "demo" / "study.yaml")
     assert set(overlay) == {"defaults", "models", "study", "alignment", "latents", "compute"}
     assert set(overlay["alignment"]) == {"metrics"}
