@@ -258,7 +258,7 @@ rule spectra_figure:
         unpack(PLAN.dynamics.beside("spectra")),
     output:
         figure(
-            paths.fill(paths.DYNAMICS_FIGURE, figure="spectra_{domain}"),
+            paths.fill(paths.DYNAMICS_FIGURE, figure="spectra/{domain}"),
             caption="spectra",
             category="Dynamics",
             subcategory="{configuration}",

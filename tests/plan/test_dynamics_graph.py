@@ -15,7 +15,7 @@ from diffalign.io.trajectory_files import read_trajectories
 RESULTS = "results/dynamics/mine@300/plain"
 FIGURES = "results/figures/dynamics"
 TARGETS = [
-    *(f"{FIGURES}/mine@300/plain/{name}.png" for name in ("trajectory_sheet", "spectra_images", "curves", "wavelets")),
+    *(f"{FIGURES}/mine@300/plain/{name}.png" for name in ("trajectory_sheet", "spectra/images", "curves", "wavelets")),
     *(f"{FIGURES}/mine@300/plain/{name}" for name in ("layer_steps.png", "layer_statistics.png", "animation.gif")),
     *(f"{RESULTS}/{name}.tsv" for name in ("contributions", "alignment", "attention")),
     "results/tables/emergence.tsv",

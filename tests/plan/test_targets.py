@@ -149,8 +149,11 @@ WORDS_OF = {
     "human_choices": {"dataset": "things"},
     "concepts": {"dataset": "things"},
     "text_features": {"bundle": "sd1-textlast-caption"},
+    "merge_features_gaussian": {"bundle": "gaussian-t0.5"},
+    "merge_features_powerlaw": {"bundle": "powerlaw-t0.5"},
+    "merge_features_own_gaussian": {"bundle": "own.gaussian-t0.3"},
     "merge_features_own_vae": {"bundle": "own.vae@20"},
-    **{key: {"model": "own.sit@20", "configuration": "plain", "seed": "0"} for key in DYNAMICS},
+    **{key: {"model": "own.sit@20", "configuration": "plain", "seed": "0", "domain": "images"} for key in DYNAMICS},
     **{key: {"dataset": "held"} for key in ("training_maps_figure", "through_training_figure")},
     **{key: {"dataset": "held", "a": "own.sit"} for key in ("atlas", "atlas_figure")},
 }

@@ -12,7 +12,7 @@ from diffalign.plan import paths
 from diffalign.plan.stage import Stage, Wildcards, any_or_none
 from diffalign.specs import Model
 
-FIGURES = ("trajectory_sheet", "spectra_images", "spectra_latents", "curves", "wavelets")
+FIGURES = ("trajectory_sheet", "spectra/images", "spectra/latents", "curves", "wavelets")
 LAYER_FIGURES = ("layer_steps", "layer_statistics")
 # rows of the figure of layers: the bands, and a feature of each kind
 _DRAWN = ("energy_low", "energy_mid", "energy_high", "edge_density", "texture_contrast", "shape_ssim", "color_spread")

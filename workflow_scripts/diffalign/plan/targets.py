@@ -125,6 +125,7 @@ def _check(wildcard: str, value: str, pattern: Words, words: Words, study: Study
         "triplets": ("triplets", things.triplets if things else ()),
         "loss": ("loss", [model.training.loss for model in study.models.values() if model.training is not None]),
         "conditioning": ("text", TEXTS_OF_IMAGES),
+        "domain": ("domain", ("images", "latents")),
         "configuration": ("configuration", study.dynamics.expanded()),
     }
     trained = study.models.get(names.model_word(value)) if pattern[1] == "weights" else None
@@ -133,8 +134,9 @@ def _check(wildcard: str, value: str, pattern: Words, words: Words, study: Study
         raise UnknownName(f"{trained.name} is trained here, so its checkpoints lie beside {record}")
     if wildcard == "model" and value not in known["model"][1]:
         word, step = names.split_checkpoint(value)
-        if step is None or word not in study.models:
-            raise names.unknown(known["model"][0], word, known["model"][1])
+        bare = dict.fromkeys(names.split_checkpoint(name)[0] for name in known["model"][1])
+        if step is None or word not in bare:
+            raise names.unknown(known["model"][0], word, known["model"][1] if step is None else bare)
         study.checkpoint(value)
     elif wildcard in known and value not in known[wildcard][1]:
         what, allowed = known[wildcard]
