@@ -56,7 +56,7 @@ def test_the_demo_is_the_digits_study_and_miniatures_that_change_only_weights_da
     assert of_profile("demo") == ["config.yaml", "profiles/digits/study.yaml", *demo]
     overlay = read_yaml(ROOT / "profiles" / "demo" / "study.yaml")
     assert set(overlay) == {"defaults", "models", "study", "alignment", "latents", "compute"}
-    assert set(read_yaml(ROOT / "profiles" / "demo" / "dynamics.yaml")) == {"models", "dynamics"}
+    assert set(read_yaml(ROOT / "profiles" / "demo" / "dynamics.yaml")) == {"dynamics"}
     assert set(overlay["alignment"]) == {"metrics"}
     assert set(overlay["study"]) == {"datasets", "models", "pairs"}
     assert set(overlay["models"]) == {"pixels", "colors", "minilm"}

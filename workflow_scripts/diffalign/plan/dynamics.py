@@ -247,11 +247,12 @@ class Dynamics(Stage):
         """Whether a model of the study's trajectories has random miniature weights."""
         return any(self.study.is_miniature(model) for model, _ in self.asked())
 
-    def of_all(self, table: str) -> list[str]:
-        """A Parquet table of every model and configuration."""
+    def of_all(self, table: str, kind: str = "parquet", miniatures: bool = True) -> list[str]:
+        """A table of every model and configuration. miniatures: also of those with random weights."""
         return [
-            f"{paths.fill(paths.DYNAMICS, model=model, configuration=configuration)}/{table}.parquet"
+            f"{paths.fill(paths.DYNAMICS, model=model, configuration=configuration)}/{table}.{kind}"
             for model, configuration in self.asked()
+            if miniatures or not self.study.is_miniature(model)
         ]
 
     def references(self) -> dict[str, str]:

@@ -21,8 +21,9 @@ class Findings(Stage):
             files |= {table: plan.through_training.tables[f"{table}_tsv"] for table in wanted}
         if study.atlas.models:
             files |= {table: plan.atlas.tables(table) for table in ("scores", "beyond")}
-        if study.dynamics.configurations:
-            files["orders"] = [f"{path.removesuffix('.parquet')}.tsv" for path in plan.dynamics.of_all("order")]
+        # random weights show nothing
+        if orders := plan.dynamics.of_all("order", "tsv", miniatures=False):
+            files["orders"] = orders
         return files
 
     def towards(self) -> dict[str, str]:
