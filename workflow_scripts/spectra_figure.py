@@ -23,6 +23,7 @@ COLUMNS = ("model", "configuration", "step", "t", "of", "domain", "frequency", "
 _OF = (dynamics.STATE, dynamics.ESTIMATE, dynamics.ERROR)
 # noise levels that are drawn as lines
 _LINES = 6
+_FEW = 4
 # colours and lines end so far below the highest power, as a factor
 _DEPTH = 1e-6
 # inches of a panel, about
@@ -139,8 +140,10 @@ def _crossing(floor: pd.DataFrame, estimate: pd.DataFrame) -> NDArray[np.float64
 
 
 def _frequency_edges(frequencies: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Edges of rings that are named by their inner edge: each ends where the next begins."""
-    return np.append(frequencies, 2 * frequencies[-1] - frequencies[-2])
+    """Edges of rings that are named by their inner edge: each ends where the next begins, which is as far from it as
+    the first ring is from 0.
+    """
+    return np.append(frequencies, frequencies[-1] + frequencies[0])
 
 
 def _frequency_ticks(axes: Axes, which: str, frequencies: NDArray[np.float64]) -> None:
@@ -156,12 +159,17 @@ def _lines(
     """Power over frequency at some noise levels, from dark (noise) to light (image)."""
     t = power.attrs["t"]
     steps = dynamics.spread_steps(t, _LINES)
+    # latents of four positions a side have one frequency, of which no line is seen
+    dot = "o" if len(power.index) < _FEW else ""
     for step, color in zip(steps, style.shades(len(steps)), strict=True):
-        axes.plot(power.index, power.iloc[:, step], color=color, label=f"t = {t[step]:.2f}")
+        axes.plot(power.index, power.iloc[:, step], color=color, marker=dot, markersize=3, label=f"t = {t[step]:.2f}")
         if floor is not None and np.isfinite(floor.iloc[:, step]).any() and t[step] > 0:
             axes.plot(power.index, floor.iloc[:, step], color=color, linestyle=":", linewidth=style.THIN)
     if reference is not None:
-        axes.plot(reference.index, reference.iloc[:, -1], color=style.QUIET, linestyle="--", label="reference, t = 0")
+        last = reference.iloc[:, -1]
+        axes.plot(
+            last.index, last, color=style.QUIET, linestyle="--", marker=dot, markersize=3, label="reference, t = 0"
+        )
     axes.set_xscale("log")
     axes.set_yscale("log")
     _frequency_ticks(axes, "x", power.index.to_numpy(np.float64))
