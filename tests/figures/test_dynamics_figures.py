@@ -317,6 +317,13 @@ def test_the_spectra_figure(domain: str, tmp_path: Path) -> None:
     check_pictures(pictures_of(tmp_path))
 
 
+def test_spectra_of_the_one_frequency_of_small_latents(tmp_path: Path) -> None:
+    # four positions a side
+    model, reference = (spectra_table(tmp_path, name, ("latents",), 2.2, side=4) for name in (SIT, GAUSSIAN))
+    spectra_figure(model, reference, "latents", pictures_of(tmp_path), False)
+    check_pictures(pictures_of(tmp_path))
+
+
 def test_spectra_of_a_miniature_without_a_reference(tmp_path: Path) -> None:
     model = spectra_table(tmp_path, SIT, ("images",), 2.2, side=128)
     spectra_figure(model, None, "images", pictures_of(tmp_path), True)
