@@ -1,7 +1,7 @@
 """Layers over noise levels, feature by feature: which go with its change, which hold its map, which make it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,8 +90,12 @@ def layer_steps_figure(
         if not any(feature in column.grids for column in columns):
             raise ValueError(f"no table has a row of the feature '{feature}'")
     layers = max((grid.layers for column in columns for grid in column.grids.values()), key=len)
+    columns = [
+        replace(column, grids={name: _aligned(grid, layers) for name, grid in column.grids.items()})
+        for column in columns
+    ]
     tall = max(0.8, 0.1 * len(layers))
-    size = (style.PAGE, len(features) * (tall + 0.12) + 0.8)
+    size = (style.PAGE, len(features) * (tall + 0.2) + 1.2)
     figure, panels = plt.subplots(len(features), len(columns), figsize=size, squeeze=False, layout="constrained")
     width = (style.PAGE - 0.6) / len(columns) - 0.3
     for i, feature in enumerate(features):
@@ -99,19 +103,21 @@ def layer_steps_figure(
         for j, column in enumerate(columns):
             norm = _norm(list(column.grids.values()) if column.shared else changes)
             axes = panels[i, j]
+            drawn = [row for row, name in enumerate(features) if name in column.grids]
             if feature not in column.grids:
                 grids.in_place(axes, "no map")
             else:
-                _map(axes, column.grids[feature], norm, column.shared, width)
+                # one scale a column, at its first map, or one a row, at its last
+                scale = i == drawn[0] if column.shared else j == len(columns) - 1
+                _map(axes, column.grids[feature], norm, column.shared, width if scale else None)
                 across = column.grids[feature].across
-                drawn = [row for row, name in enumerate(features) if name in column.grids]
                 dynamics.noise_axis(axes, across, width, labelled=i == drawn[-1], above=i == drawn[0])
                 if j == 0:
                     grids.layer_ticks(axes, column.grids[feature].layers, "y", 8)
                 else:
                     axes.set_yticks([])
             if i == 0:
-                axes.set_title(style.wrapped(column.title, width + 0.2))
+                axes.set_title(style.wrapped(column.title, width))
         panels[i, 0].set_ylabel(style.wrapped(dynamics.label_of(feature), tall))
     style.heading(figure, _heading(read, columns, features))
     style.save(figure, outputs, miniature)
@@ -180,6 +186,16 @@ def _grid(rows: pd.DataFrame, values: pd.Series, marked: pd.Series, across: str,
     return Grid(edges, tuple(map(str, layers)), shown.astype(np.float64), dots == 1)
 
 
+def _aligned(grid: Grid, layers: tuple[str, ...]) -> Grid:
+    """The grid with a row for each of these layers, undefined for those that it lacks. Raises ValueError for others."""
+    if unknown := set(grid.layers) - set(layers):
+        raise ValueError(f"layers {', '.join(sorted(unknown))} are not among {', '.join(layers)}")
+    rows = [grid.layers.index(layer) if layer in grid.layers else -1 for layer in layers]
+    values = np.vstack([grid.values, np.full((1, grid.values.shape[1]), np.nan)])[rows]
+    marked = np.vstack([grid.marked, np.zeros((1, grid.marked.shape[1]), bool)])[rows]
+    return Grid(grid.across, layers, values, marked)
+
+
 def _norm(shown: Sequence[Grid]) -> Normalize:
     """A scale that begins at 0."""
     values = np.concatenate([grid.values.ravel() for grid in shown])
@@ -187,12 +203,14 @@ def _norm(shown: Sequence[Grid]) -> Normalize:
     return Normalize(0, high if high > 0 else 1.0)
 
 
-def _map(axes: Axes, grid: Grid, norm: Normalize, shared: bool, width: float) -> None:
+def _map(axes: Axes, grid: Grid, norm: Normalize, shared: bool, width: float | None) -> None:
+    """One map. width: of the panel in inches, for a scale beside it; None draws none."""
     upwards = np.arange(len(grid.layers) + 1) - 0.5
     colors = style.SCORES if shared else style.CALIBRATED
     mesh = dynamics.noise_map(axes, grid.across, upwards, grid.values, norm, colors)
     dynamics.marked_cells(axes, grid.across, grid.marked)
-    maps.color_bar(mesh, axes, width)
+    if width is not None:
+        maps.color_bar(mesh, axes, width)
 
 
 def _heading(read: Mapping[str, pd.DataFrame], columns: Sequence[Column], features: Sequence[str]) -> str:

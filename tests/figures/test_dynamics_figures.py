@@ -26,7 +26,7 @@ from dynamics_curves_figure import dynamics_curves_figure
 from emergence_figure import emergence_figure
 from emergence_table import emergence_table
 from layer_statistics_figure import layer_statistics_figure
-from layer_steps_figure import layer_steps_figure
+from layer_steps_figure import Grid, _aligned, layer_steps_figure
 from spectra_figure import _crossing, spectra_figure
 from trajectory_animation import trajectory_animation
 from trajectory_sheet_figure import trajectory_sheet_figure
@@ -330,6 +330,26 @@ def test_spectra_of_a_miniature_without_a_reference(tmp_path: Path) -> None:
     check_pictures(pictures_of(tmp_path))
     with pytest.raises(StoreError, match="no row has domain = latents; there is: images"):
         spectra_figure(model, None, "latents", pictures_of(tmp_path), True)
+
+
+def test_a_layer_without_a_part_has_a_row_of_its_own_that_is_empty() -> None:
+    whole = ("embed", "b0", "b1")
+    grid = Grid(np.array([1.0, 0.5, 0.0]), ("b0", "b1"), np.arange(4.0).reshape(2, 2), np.ones((2, 2), bool))
+    aligned = _aligned(grid, whole)
+    assert aligned.layers == whole
+    np.testing.assert_array_equal(aligned.values, [[np.nan, np.nan], [0, 1], [2, 3]])
+    np.testing.assert_array_equal(aligned.marked, [[False, False], [True, True], [True, True]])
+    with pytest.raises(ValueError, match="layers b1 are not among embed, b0"):
+        _aligned(grid, whole[:2])
+
+
+def test_cells_of_which_none_is_marked_add_nothing_to_a_panel() -> None:
+    axes = plt.figure().add_subplot()
+    dynamics.marked_cells(axes, np.array([0.0, 1.0, 2.0]), np.zeros((3, 2), bool))
+    assert not axes.lines
+    dynamics.marked_cells(axes, np.array([0.0, 1.0, 2.0]), np.ones((3, 2), bool))
+    assert len(axes.lines) == 1
+    plt.close(axes.figure.figure)
 
 
 def test_the_floor_is_crossed_where_powers_are_equal() -> None:

@@ -200,6 +200,9 @@ def noise_map(
 def marked_cells(axes: Axes, across: Array, marked: NDArray[np.bool_], size: float = 1.6) -> None:
     """Dots in the cells of a map of layers (R, S) that are True; rows are 1 high and centred at whole numbers."""
     rows, columns = np.nonzero(marked)
+    # a line without points lies in the corner of the figure, and breaks its layout
+    if not len(rows):
+        return
     middles = (across[1:] + across[:-1]) / 2
     axes.plot(
         *(middles[columns], rows, "o"),
