@@ -36,6 +36,7 @@ demo: $(VENV)/.installed
 	@echo "  demo/results/figures/digits/clean/through_training     alignment and quality of samples through training"
 	@echo "  demo/results/figures/digits/clean/atlas                layer x noise level maps, beside controls"
 	@echo "  demo/results/figures/digits/clean/samples              samples of every checkpoint"
+	@echo "  demo/results/figures/dynamics                          from noise to image: frequencies, features, layers"
 	@echo "  demo/results/tables/findings.tsv                       the sentences above with their numbers"
 	@echo "Miniatures of published architectures, with random weights (they show the workflow, not results):"
 	@echo "  demo/results/figures/photographs/clean/layer_maps      layer x layer heat maps"
