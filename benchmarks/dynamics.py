@@ -32,7 +32,7 @@ from diffalign.dynamics.measures import Measuring
 from diffalign.dynamics.spectra import Bands
 from diffalign.io.trajectory_files import Chunk, read_trajectories, write_trajectories
 from diffalign.noise import NoiseLevel
-from image_dynamics import STATES, Series, measured
+from image_dynamics import ESTIMATE, STATES, Series, measured
 
 Image = NDArray[np.float32]
 BANDS = Bands()
@@ -131,7 +131,7 @@ def looped(chunk: Chunk, series: Series, count: int) -> tuple[float, tuple[float
             with threadpool_limits(1), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 started = time.process_time()
-                found = naive(states[step].astype(np.float32), final)
+                found = naive(states[step].astype(np.float32), final if of == ESTIMATE else None)
                 used += time.process_time() - started
             for name, value in found.items():
                 if name not in NOT_COMPARED:
@@ -140,17 +140,22 @@ def looped(chunk: Chunk, series: Series, count: int) -> tuple[float, tuple[float
     return used / (len(chosen) * len(STATES)), worst
 
 
-def naive(image: Image, final: Image) -> dict[str, float]:
-    """Every measure of one image, each by itself."""
+def naive(image: Image, final: Image | None) -> dict[str, float]:
+    """Every measure of one image, each by itself; final: of an estimate, which has features, too."""
     low, mid, high, corner = (band(image, n) for n in range(4))
     wavelets = [wavelet(image, n) for n in range(LEVELS + 1)]
-    return {
+    frequencies = {
         "energy_low": low,
         "energy_mid": mid,
         "energy_high": high,
         "energy_corner": corner,
         **{f"wavelet_{n}": energy for n, energy in enumerate(wavelets)},
         "slope": slope(image),
+    }
+    if final is None:
+        return frequencies
+    return {
+        **frequencies,
         "error": float(rings(image - final).sum()),
         "edge_density": float(edges(image).mean()),
         "edge_sharpness": sharpness(image),

@@ -142,7 +142,8 @@ def image_dynamics(
     ``seed_times`` (Parquet), ``curves``, ``spectra``, ``times`` and ``order`` (each ``_tsv`` and ``_parquet``), and
     ``recipe``. No result depends on threads or on chunks; a chunk is held at a time, of one tensor.
 
-    measures: seed, sample, group, step, of (x_t or x0), domain (latents or images), measure, value. curves: means over
+    measures: seed, sample, group, step, of (x_t or x0), domain (latents or images), measure, value; features are of x0
+    alone, decoded. curves: means over
     samples with 95 % t intervals over seeds; log-SNR is infinite at both ends. samples: of each seed.
 
     spectra: of x_t, x0 and error (x0 less the result), means over seeds and samples. floor, of latents alone, is the
@@ -246,7 +247,7 @@ def measured(
                     for name, each in spectra.items():
                         total = power.setdefault((name, domain), np.zeros((shape[2], each.shape[1])))
                         total[states] += each / (shape[0] * shape[1])
-                if learner is not None and domain == "images":
+                if learner is not None and domain == "images" and of == ESTIMATE:
                     key = of, domain, LEARNED
                     rows = slice(at, at + len(chunk.names))
                     values.setdefault(key, np.full(shape, np.nan))[row, rows] = learner.distances(chunk, tensor)
@@ -286,11 +287,14 @@ def _measured(
             f"{tensor} of {chunk.names[sample]} are not {allowed} at step {step} of {len(whole) - 1}, "
             f"t = {levels[step].t:.3f}"
         )
-    if domain == "images":
-        found = measures.of_images(block, final[0], measuring)
-        block, final = measures.planes(block), measures.planes(final)
-    else:
+    if domain == "latents":
         found = measures.of_latents(block, measuring)
+    elif of == ESTIMATE:
+        found = measures.of_images(block, final[0], measuring)
+    else:
+        found = measures.frequencies_of_images(block, measuring)
+    if domain == "images":
+        block, final = measures.planes(block), measures.planes(final)
     spectra = {of: found.power}
     if of == ESTIMATE:
         _, spectra[ERROR] = error_spectrum(block, np.broadcast_to(final, block.shape), measuring.window)

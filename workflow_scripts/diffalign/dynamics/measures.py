@@ -76,8 +76,13 @@ def of_images(images: NDArray[np.float32], final: NDArray[np.float32], measuring
     Raises ValueError where 2^levels of wavelets does not divide the sides, and as `features`.
     """
     seen = features(images, final, measuring.bands)
-    found = _frequencies(planes(images), measuring, measuring.wavelet_levels)
+    found = frequencies_of_images(images, measuring)
     return Measured({**found.values, **seen}, found.frequencies, found.power)
+
+
+def frequencies_of_images(images: NDArray[np.float32], measuring: Measuring) -> Measured:
+    """Frequencies alone of images (N, H, W, 3). Raises ValueError where 2^levels does not divide the sides."""
+    return _frequencies(planes(images), measuring, measuring.wavelet_levels)
 
 
 def planes(images: NDArray[np.floating]) -> NDArray[np.floating]:
