@@ -99,7 +99,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         ),
         ("networks/posterior.py", "clamp(-30, 20)", "clamp(-20, 20)", {"diffusers_vae", "vavae", "vfmvae"}),
         ("flows.py", "net.eval()", "net.train()", {"sit", "repa", "reg", "lightningdit"}),
-        ("pipelines.py", "num_inference_steps=1", "num_inference_steps=2", {"diffusers_pipeline"}),
+        ("pipelines.py", "self.step = 2 if", "self.step = 4 if", {"diffusers_pipeline"}),
         (
             "schedules.py",
             "PUBLISHED_STEPS = 100",

@@ -95,8 +95,9 @@ def test_the_whole_study_can_be_planned_under_every_profile(profile: str, tmp_pa
     assert planned.code == 0, planned.output
     jobs = planned.jobs()
     demo = profile == "demo"
-    # the demo has four miniatures and the autoencoder of one, six trained transformers and their classifier, and pixels
-    pairs, models, checkpoints = (3, 12, 5) if demo else (6, 4, 5)
+    # the demo has four miniatures and the autoencoder of one, six trained transformers, their classifier, and pixels;
+    # another miniature and its autoencoder give trajectories alone
+    pairs, models, checkpoints = (3, 12, 7) if demo else (6, 4, 5)
     assert jobs["align_layers"] == jobs["layer_maps_figure"] == jobs["depth_curves_figure"] == pairs
     assert len([rule for rule in jobs if rule.startswith("extract_")]) == models
     assert jobs["miniature_weights" if demo else "weights"] == checkpoints
