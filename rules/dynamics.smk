@@ -21,7 +21,7 @@ rule dynamics_recipe:
 
 rule trajectories:
     input:
-        unpack(PLAN.dynamics.run_inputs),
+        unpack(PLAN.dynamics.trajectory_inputs),
     output:
         directory(paths.TRAJECTORIES),
     log:
@@ -336,7 +336,7 @@ rule layer_steps_figure:
         mem_mb=memory(2000),
         runtime=30,
     params:
-        features=PLAN.dynamics.drawn_features,
+        features=PLAN.dynamics.drawn,
         activation="norm",
         method=PLAN.dynamics.drawn_method,
         miniature=PLAN.dynamics.miniature,

@@ -21,7 +21,7 @@ from diffalign.dynamics.interventions import LeftOut, Means, Target, Window
 from diffalign.dynamics.spectra import BANDS, Bands, band_energies
 from diffalign.io import tables
 from diffalign.io.headers import FileKind, StoreError
-from diffalign.io.trajectory_files import Trajectories, read_trajectories
+from diffalign.io.trajectory_files import Trajectories, first_of_groups, read_trajectories
 from diffalign.offenders import first_five, flagged
 from diffalign.sampling.runs import Files, Run, prepare
 from diffalign.sampling.trajectories import Around
@@ -159,13 +159,7 @@ def spread(groups: Mapping[str, str], count: int) -> list[str]:
     """
     if not 1 <= count <= len(groups):
         raise ValueError(f"ablations of {count} samples, but each seed has {len(groups)}")
-    seen: dict[str, int] = {}
-    place = {}
-    for name in sorted(groups):
-        group = groups[name]
-        place[name] = (seen.get(group, 0), group, name)
-        seen[group] = seen.get(group, 0) + 1
-    return sorted(place, key=lambda name: place[name])[:count]
+    return first_of_groups(list(groups), list(groups.values()), count)
 
 
 def measured_removals(

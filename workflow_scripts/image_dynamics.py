@@ -1,7 +1,6 @@
 """Frequencies and features of x_t and x̂0 at every step of trajectories, and when each of them has settled."""
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -16,23 +15,20 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from diffalign import logs, models, names
+from diffalign import logs, names
 from diffalign.alignment.intervals import of_mean
-from diffalign.devices import choose_device
 from diffalign.dynamics import measures, orders, times
 from diffalign.dynamics.features import learned_distance
 from diffalign.dynamics.measures import Measured, Measuring
 from diffalign.dynamics.spectra import error_spectrum, noise_floor
-from diffalign.extraction import inputs
-from diffalign.extraction.passes import pooled_features
+from diffalign.extraction.readers import OpenReader, Reader
 from diffalign.io import tables
 from diffalign.io.atomic import replacing
-from diffalign.io.checkpoints import verify
 from diffalign.io.headers import FileKind, StoreError
 from diffalign.io.trajectory_files import Chunk, Trajectories, read_trajectories
 from diffalign.noise import NoiseLevel
 from diffalign.offenders import first_five
-from diffalign.specs import Compute, Model
+from diffalign.specs import Compute
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -93,16 +89,6 @@ AGREEMENT = (
     "over samples, each with noise of its own and dealt over the prompts, classes or images of the configuration, of "
     "this trained network"
 )
-
-
-@dataclass(frozen=True)
-class Reader:
-    """A layer of a vision model that reads images: recipe and checkpoint of its model."""
-
-    recipe: Path
-    weights: Path
-    record: Path
-    layer: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,8 +157,8 @@ def image_dynamics(
     first = next(iter(seeds.values()))
     if len(first.levels) < 3:
         raise ValueError(f"{first.folder}: one step from noise to image; what emerges needs at least two")
-    learner = None if reference is None else _Learner(reference, compute)
-    series = measured(seeds, measuring, learner, threads)
+    reader = None if reference is None else OpenReader(reference, compute)
+    series = measured(seeds, measuring, reader, threads)
     model = names.checkpoint_name(first.recipe["model"]["name"], first.recipe["model"].get("step"))
     identity = {"model": model, "configuration": first.recipe["configuration"]["name"]}
     settled = dict(_settled(series))
@@ -193,7 +179,7 @@ def image_dynamics(
         samples=len(series.names),
         levels=[level.facts() for level in series.levels],
         measuring=asdict(measuring),
-        reference=None if learner is None else learner.facts,
+        reference=None if reader is None else reader.facts,
         seed=seed,
         interval=INTERVAL if len(series.seeds) > 1 else "none: an interval over seeds needs at least two",
         kendalls_w=AGREEMENT,
@@ -221,7 +207,7 @@ def _check_alike(seeds: Sequence[Trajectories]) -> None:
 
 
 def measured(
-    seeds: Mapping[int, Trajectories], measuring: Measuring, learner: "_Learner | None", threads: int
+    seeds: Mapping[int, Trajectories], measuring: Measuring, reader: OpenReader | None, threads: int
 ) -> Series:
     """Measure every state of every sample, one tensor of one chunk after the other. Seeds have the same samples."""
     first = next(iter(seeds.values()))
@@ -247,10 +233,12 @@ def measured(
                     for name, each in spectra.items():
                         total = power.setdefault((name, domain), np.zeros((shape[2], each.shape[1])))
                         total[states] += each / (shape[0] * shape[1])
-                if learner is not None and domain == "images" and of == ESTIMATE:
+                if reader is not None and domain == "images" and of == ESTIMATE:
                     key = of, domain, LEARNED
                     rows = slice(at, at + len(chunk.names))
-                    values.setdefault(key, np.full(shape, np.nan))[row, rows] = learner.distances(chunk, tensor)
+                    values.setdefault(key, np.full(shape, np.nan))[row, rows] = learned_distances(
+                        reader, chunk.arrays[tensor]
+                    )
                 at += len(chunk.names)
     return Series(tuple(sorted(seeds)), first.names, first.groups, first.levels, values, power, frequencies)
 
@@ -306,35 +294,14 @@ def _single(states: NDArray[np.floating]) -> NDArray[np.float32]:
     return np.asarray(torch.from_numpy(states).float().numpy())
 
 
-class _Learner:
-    """A layer of a vision model that says how far images are from the result. facts: what the recipe records."""
-
-    def __init__(self, reader: Reader, compute: Compute) -> None:
-        content = json.loads(reader.recipe.read_text(encoding="utf-8"))
-        model = Model.from_recipe(content["model"])
-        if model.input is None:
-            raise ValueError(f"{model.name} reads no images, so it gives no learned distance")
-        self._device = choose_device(compute.device)
-        self._compute, self._input = compute, model.input
-        self._layers = {reader.layer: model.layers[reader.layer]}
-        weights = verify(reader.record, reader.weights)
-        self._loaded = models.load(model, reader.weights, self._device)
-        self.facts = {**content, "weights": weights, "layer": reader.layer}
-
-    def distances(self, chunk: Chunk, tensor: str) -> Array:
-        """1 - cos of the features of every state and of the last, (n, S+1), of images as PNG files hold them."""
-        made = []
-        for states in chunk.arrays[tensor]:
-            bytes_of = np.rint(states.astype(np.float32) * 255).astype(np.uint8)
-            images = {f"{step:06d}": image for step, image in enumerate(bytes_of)}
-            dataset = inputs.ImageArrays(images, self._input)
-            batches = inputs.Batches(dataset, self._compute.batch_size, self._compute.workers, self._device)
-            order, pooled = pooled_features(self._loaded, self._layers, batches)
-            if order != list(images):
-                raise ValueError(f"batches hold the states of {tensor} in another order")
-            (features,) = pooled.values()
-            made.append(learned_distance(features, np.broadcast_to(features[-1:], features.shape)))
-        return np.stack(made)
+def learned_distances(reader: OpenReader, states: NDArray[np.floating]) -> Array:
+    """1 - cos of the features of every state and of the last, (n, S+1), of images (n, S+1, H, W, 3)."""
+    made = []
+    for of_sample in states:
+        bytes_of = np.rint(of_sample.astype(np.float32) * 255).astype(np.uint8)
+        features = reader.features({f"{step:06d}": image for step, image in enumerate(bytes_of)})
+        made.append(learned_distance(features, np.broadcast_to(features[-1:], features.shape)))
+    return np.stack(made)
 
 
 def long_form(series: Series) -> pd.DataFrame:

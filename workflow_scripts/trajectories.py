@@ -20,18 +20,21 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def trajectories(recipe: Path, files: Files, seed: int, folder: Path, compute: Compute) -> None:
+def trajectories(recipe: Path, files: Files, dataset_json: Path, seed: int, folder: Path, compute: Compute) -> None:
     """Make the samples of a seed, decode x_t and the estimate of the image at every step, and write them in chunks.
 
-    recipe: JSON with ``model``, ``autoencoder`` and ``configuration``. A chunk is a batch. Raises what `prepare` does,
-    and ValueError that names the step and samples where latents or images are NaN or infinite; nothing is written then.
+    recipe: JSON with ``model``, ``autoencoder`` and ``configuration``. dataset_json: the record of the images whose
+    latents give the statistics, and that img2img and noising begin with. A chunk is a batch. Raises what `prepare`
+    does, and ValueError that names the step and samples where latents or images are NaN or infinite; nothing is written
+    then.
     """
     content = json.loads(recipe.read_text(encoding="utf-8"))
     run = prepare(content, files, choose_device(compute.device))
     names = list(run.groups)
     batches = [names[at : at + compute.batch_size] for at in range(0, len(names), compute.batch_size)]
     logs.log.info("%s: %d samples, %d steps, seed %d", folder, len(names), len(run.levels) - 1, seed)
-    written = {**content, **run.facts, "seed": seed}
+    images = json.loads(dataset_json.read_text(encoding="utf-8"))
+    written = {**content, **run.facts, "seed": seed, "images": images}
     write_trajectories(
         folder,
         (chunk(run, members, seed) for members in logs.progress(batches, len(batches), f"trajectories {seed}")),
@@ -71,4 +74,7 @@ if __name__ == "__main__":
             *(Path(given.statistics), Path(given.manifest)),
         )
         compute = Compute(resources.device, resources.batch_size, workers=0)
-        trajectories(Path(given.recipe), files, int(snakemake.wildcards.seed), Path(snakemake.output[0]), compute)
+        trajectories(
+            *(Path(given.recipe), files, Path(given.dataset), int(snakemake.wildcards.seed)),
+            *(Path(snakemake.output[0]), compute),
+        )

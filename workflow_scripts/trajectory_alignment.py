@@ -1,8 +1,6 @@
 """Alignment along a trajectory: a model's layers at every step against a vision model's features of the final image."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,21 +9,18 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from diffalign import logs, models, names
+from diffalign import logs, names
 from diffalign.alignment import series
 from diffalign.alignment.preparation import FeatureError, clamp_bound, unit_rows
 from diffalign.alignment.settings import Preparation
-from diffalign.devices import choose_device
-from diffalign.extraction import inputs
-from diffalign.extraction.passes import pooled_features
+from diffalign.extraction.readers import OpenReader, Reader
 from diffalign.io import recipes, tables
-from diffalign.io.checkpoints import verify
 from diffalign.io.headers import StoreError, check_same_names
 from diffalign.io.pooled_files import Pooled, read_pooled
 from diffalign.io.series_tables import IDENTITY, MEASURED, choose, rows, write_recipe
 from diffalign.io.trajectory_files import Trajectories, read_trajectories
 from diffalign.io.unlisted_sides import Search, UnlistedSide
-from diffalign.specs import Compute, Model
+from diffalign.specs import Compute
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -44,16 +39,6 @@ _WITHIN = (
 _NOTHING_TO_MOVE = "none: every sample is a group of its own, so none can be relabelled within its group"
 _OVER_GROUPS = "over groups of samples, left out one part at a time: other classes, prompts or photographs like these"
 _OVER_SAMPLES = "over samples, left out one part at a time: all are of one group"
-
-
-@dataclass(frozen=True)
-class Reader:
-    """A layer of a vision model: recipe and checkpoint of its model."""
-
-    recipe: Path
-    weights: Path
-    record: Path
-    layer: str
 
 
 def trajectory_alignment(
@@ -145,19 +130,12 @@ def read_reference(
     reader: Reader, images: Mapping[str, NDArray[np.uint8]], states: Pooled, search: Search, compute: Compute
 ) -> UnlistedSide:
     """The vision model's layer as a side, rows in the order of the features of states. The model runs once."""
-    content = json.loads(reader.recipe.read_text(encoding="utf-8"))
-    model = Model.from_recipe(content["model"])
-    on = choose_device(compute.device)
-    checkpoint = verify(reader.record, reader.weights)
-    loaded = models.load(model, reader.weights, on)
-    assert model.input is not None  # the config is checked
-    batches = inputs.Batches(inputs.ImageArrays(images, model.input), compute.batch_size, compute.workers, on)
-    order, found = pooled_features(loaded, {reader.layer: model.layers[reader.layer]}, batches)
-    row_of = {name: row for row, name in enumerate(order)}
-    values = found[reader.layer][[row_of[name] for name in states.names]]
-    recipe = {**content, **loaded.facts, "weights": checkpoint, "autoencoder_weights": None, "torch": torch.__version__}
-    prepared = dict(_prepared({reader.layer: values}, states.names, search.preparation, f"{model.name}, final images"))
-    return UnlistedSide(states.names, prepared, recipe, {reader.layer: model.layers[reader.layer]}, search)
+    opened = OpenReader(reader, compute)
+    values = opened.features({name: images[name] for name in states.names})
+    recipe = {**opened.facts, "autoencoder_weights": None}
+    where = f"{opened.model.name}, final images"
+    prepared = dict(_prepared({reader.layer: values}, states.names, search.preparation, where))
+    return UnlistedSide(states.names, prepared, recipe, {reader.layer: opened.path}, search)
 
 
 def state_side(states: Pooled, step: int, recipe: Mapping[str, Any], search: Search) -> UnlistedSide:

@@ -14,7 +14,7 @@ from PIL import Image
 from diffalign import logs
 from diffalign.figures import dynamics, style
 from diffalign.io.atomic import replacing
-from diffalign.io.trajectory_files import Trajectories, read_trajectories
+from diffalign.io.trajectory_files import Trajectories, first_of_groups, read_trajectories
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -43,7 +43,7 @@ def trajectory_animation(trajectories: Path, count: int, output: Path, miniature
 
 
 def _frames(read: Trajectories, count: int, miniature: bool) -> Iterator[Image.Image]:
-    names = dynamics.first_of_groups(read.names, read.groups, count)
+    names = first_of_groups(read.names, read.groups, count)
     drawn = dynamics.pictures(read, names, "images", "x0_images")
     sheets = {
         tensor: np.stack([dynamics.as_bytes(drawn[name][tensor]) for name in names], axis=1)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from diffalign import logs
 from diffalign.figures import dynamics, style
-from diffalign.io.trajectory_files import read_trajectories
+from diffalign.io.trajectory_files import first_of_groups, read_trajectories
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -40,7 +40,7 @@ def trajectory_sheet_figure(
     """
     style.styled()
     read = read_trajectories(trajectories)
-    names = dynamics.first_of_groups(read.names, read.groups, count)
+    names = first_of_groups(read.names, read.groups, count)
     rows = 2 + len(_BANDS)
     cell = min((style.PAGE - _WORDS) / COLUMNS, max(_SMALLEST, _TALLEST / (rows * len(names))))
     steps = dynamics.spread_steps([level.t for level in read.levels], int((style.PAGE - _WORDS) / cell + 1e-9))

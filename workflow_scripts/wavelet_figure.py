@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from diffalign import logs
 from diffalign.figures import dynamics, style
-from diffalign.io.trajectory_files import read_trajectories
+from diffalign.io.trajectory_files import first_of_groups, read_trajectories
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -32,7 +32,7 @@ def wavelet_figure(trajectories: Path, wavelet: str, levels: int, outputs: Seque
     """
     style.styled()
     read = read_trajectories(trajectories)
-    (name,) = dynamics.first_of_groups(read.names, read.groups, 1)
+    (name,) = first_of_groups(read.names, read.groups, 1)
     steps = dynamics.spread_steps([level.t for level in read.levels], COLUMNS)
     images = dynamics.pictures(read, [name], "x0_images")[name]["x0_images"][steps]
     parts = _coefficients(dynamics.lightness(images), wavelet, levels)

@@ -20,6 +20,7 @@ from diffalign.dynamics.features import FEATURES, OF_A_MODEL, features
 from diffalign.dynamics.measures import Measuring
 from diffalign.dynamics.spectra import BANDS, Bands, band_energies, error_spectrum, rapsd, slope, wavelet_energies
 from diffalign.extraction.inputs import pixels
+from diffalign.extraction.readers import Reader
 from diffalign.io.checkpoints import describe
 from diffalign.io.headers import StoreError
 from diffalign.io.trajectory_files import KIND, Chunk, write_trajectories
@@ -322,17 +323,17 @@ def test_latents_that_are_small_or_odd_have_fewer_measures(tmp_path: Path) -> No
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> script.Reader:
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Reader:
     folder = tmp_path_factory.mktemp("vit")
     (folder / "vit").mkdir()
     timm_vision.make_miniature(VIT.miniature, folder / "vit", 0)
     describe(folder / "vit.json", folder / "vit", {"source": "file"})
     content = {"format": 1, "bundle": "vit", "model": VIT.recipe(), "noise": None, "conditioning": None}
     (folder / "recipe.json").write_text(json.dumps(content))
-    return script.Reader(folder / "recipe.json", folder / "vit", folder / "vit.json", "b0")
+    return Reader(folder / "recipe.json", folder / "vit", folder / "vit.json", "b0")
 
 
-def test_learned_distance_is_that_of_the_features_of_png_files(tmp_path: Path, reference: script.Reader) -> None:
+def test_learned_distance_is_that_of_the_features_of_png_files(tmp_path: Path, reference: Reader) -> None:
     names = ("a0", "b0")
     found = run([write(tmp_path, 1, names=names, size=(32, 32))], tmp_path, reference=reference)
     mine = of(found["measures"], measure="learned_distance", sample="b0").sort_values("step")
@@ -348,7 +349,7 @@ def test_learned_distance_is_that_of_the_features_of_png_files(tmp_path: Path, r
     assert written["reference"]["weights"]["source"] == "file"
 
 
-def tokens(reference: script.Reader, images: Array) -> Array:
+def tokens(reference: Reader, images: Array) -> Array:
     """What block 0 gives of each image (N, T, D), run by itself and written as bytes, without the class token."""
     loaded = load(VIT, reference.weights, torch.device("cpu"))
     caught: list[Array] = []

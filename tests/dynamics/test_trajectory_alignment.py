@@ -13,6 +13,7 @@ from test_unlisted_sides import write_settings
 
 from diffalign.alignment.preparation import FeatureError
 from diffalign.alignment.settings import Preparation
+from diffalign.extraction.readers import Reader
 from diffalign.io.checkpoints import describe
 from diffalign.io.headers import StoreError
 from diffalign.io.pooled_files import write_pooled
@@ -20,7 +21,7 @@ from diffalign.io.trajectory_files import Chunk, write_trajectories
 from diffalign.io.unlisted_sides import Search
 from diffalign.noise import NoiseLevel
 from diffalign.specs import Compute
-from trajectory_alignment import COLUMNS, Reader, trajectory_alignment
+from trajectory_alignment import COLUMNS, trajectory_alignment
 
 SEEDS, CLASSES, EACH, SIDE, K = (0, 3), 5, 5, 16, 4
 NAMES = [f"class_{label}_{n:05d}" for label in range(CLASSES) for n in range(EACH)]

@@ -19,7 +19,7 @@ from diffalign.dynamics.features import FEATURES
 from diffalign.figures import dynamics
 from diffalign.io import tables
 from diffalign.io.headers import StoreError
-from diffalign.io.trajectory_files import Chunk, write_trajectories
+from diffalign.io.trajectory_files import Chunk, first_of_groups, write_trajectories
 from diffalign.noise import NoiseLevel, linear
 from diffalign.randomness import keyed
 from dynamics_curves_figure import dynamics_curves_figure
@@ -271,7 +271,7 @@ def test_bands_add_up_to_the_image_less_its_mean() -> None:
 
 def test_samples_are_of_different_groups_first() -> None:
     names, groups = ("c", "a", "b", "d"), ("one", "one", "two", "two")
-    assert dynamics.first_of_groups(names, groups, 3) == ["a", "b", "c"]
+    assert first_of_groups(names, groups, 3) == ["a", "b", "c"]
 
 
 def test_steps_are_spread_evenly_in_t() -> None:

@@ -28,6 +28,7 @@ from diffalign.sampling.trajectories import State
 from diffalign.specs import Compute, Model, Weights
 from trajectories import trajectories
 
+IMAGES_RECORD = {"dataset": "squares", "manifest_sha256": "0" * 64}
 CPU = torch.device("cpu")
 GAUSSIAN = Model(
     "gaussian",
@@ -83,8 +84,12 @@ class Place:
     def written(self, name: str, folder: Path, batch: int = 2, seed: int = 3, **changes: Any) -> Trajectories:
         recipe = folder.with_suffix(".json")
         recipe.write_text(json.dumps(self.recipe(name, **changes)))
-        trajectories(recipe, self.files(name), seed, folder, Compute("cpu", batch, 0))
-        return read_trajectories(folder)
+        images = self.study.folder / "dataset.json"
+        images.write_text(json.dumps(IMAGES_RECORD))
+        trajectories(recipe, self.files(name), images, seed, folder, Compute("cpu", batch, 0))
+        made = read_trajectories(folder)
+        assert made.recipe["images"] == IMAGES_RECORD
+        return made
 
 
 @pytest.fixture(scope="module")

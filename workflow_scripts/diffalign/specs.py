@@ -251,6 +251,12 @@ PLACEHOLDERS = ("dataset", "condition", "layer")
 LABEL_CONDITIONINGS = ("uncond", "label")
 # texts of an image that a language model may read
 TEXTS_OF_IMAGES = ("label", "caption", "description", "caption2")
+# samplers that every diffusion model has, and the word for the scheduler of a checkpoint's own pipeline
+SAMPLERS = ("euler", "heun", "sde")
+PIPELINE = "pipeline"
+# what of a layer may be removed, and what may stand in its place
+PARTS = ("layer", "attention", "mlp")
+METHODS = ("zero", "mean")
 _OF_LATENTS = ("latent_statistics", "latents_from")
 _NOT_IN_RECIPES = (
     *("default_layer", "noise", "conditionings", "embeddings"),

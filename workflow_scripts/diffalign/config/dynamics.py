@@ -26,17 +26,11 @@ from diffalign.config.fields import (
 )
 from diffalign.config.through_training import unparsed
 from diffalign.names import Vocabulary
+from diffalign.specs import METHODS, PARTS, SAMPLERS
 
 if TYPE_CHECKING:
     from diffalign.config.models import ModelEntry
     from diffalign.models import Family
-
-OWN_SAMPLERS = ("euler", "heun", "sde")
-PIPELINE = "pipeline"
-# families whose denoiser is known in closed form: reference lines; they have no scheduler of diffusers, and take euler
-CLOSED_FORM = ("gaussian", "power_law")
-PARTS = ("layer", "attention", "mlp")
-METHODS = ("zero", "mean")
 
 
 def _several(value: Any) -> Any:
@@ -252,11 +246,11 @@ def _model_mistakes(
         )
     if family.conditioned_on == "prompts" and not entry.prompts and entry.start == "noise":
         yield f"{place}: '{text}' reads prompts; give some in 'prompts'"
-    others = [sampler for sampler in entry.sampler if sampler not in OWN_SAMPLERS]
-    if others and not model.family.startswith("diffusers") and model.family not in CLOSED_FORM:
+    others = [sampler for sampler in entry.sampler if sampler not in SAMPLERS]
+    if others and not (family.schedulers or family.closed_form):
         yield (
             f"{place}: family '{model.family}' has no scheduler of diffusers, so no sampler '{others[0]}'; allowed: "
-            f"{', '.join(OWN_SAMPLERS)}"
+            f"{', '.join(SAMPLERS)}"
         )
 
 

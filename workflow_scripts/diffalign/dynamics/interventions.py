@@ -20,9 +20,7 @@ from torch import Tensor, nn
 
 from diffalign.extraction.taps import find_module
 from diffalign.models import Denoiser
-
-PARTS = ("layer", "attention", "mlp")
-METHODS = ("zero", "mean")
+from diffalign.specs import PARTS
 
 
 @dataclass(frozen=True)

@@ -225,15 +225,6 @@ def spread_steps(t: ArrayLike, count: int) -> list[int]:
     return sorted({int(np.abs(values - each).argmin()) for each in wanted})
 
 
-def first_of_groups(names: Sequence[str], groups: Sequence[str], count: int) -> list[str]:
-    """`count` samples: the first name of every group, in order of groups, then the second of every group, and so on."""
-    members: dict[str, list[str]] = {}
-    for name, group in sorted(zip(names, groups, strict=True)):
-        members.setdefault(group, []).append(name)
-    turns = sorted((turn, group, name) for group, listed in members.items() for turn, name in enumerate(listed))
-    return [name for _, _, name in turns[:count]]
-
-
 def pictures(trajectories: Trajectories, names: Sequence[str], *tensors: str) -> dict[str, dict[str, NDArray[Any]]]:
     """All states of some samples, name -> tensor -> array; memory of one chunk and these samples."""
     found: dict[str, dict[str, NDArray[Any]]] = {}

@@ -220,3 +220,12 @@ def _check(chunk: Chunk, levels: Sequence[NoiseLevel]) -> None:
                 f"{key} is NaN or infinite at step {step} of {len(levels) - 1}, t = {levels[step].t:.3f}, "
                 f"for {first_five(bad)}"
             )
+
+
+def first_of_groups(names: Sequence[str], groups: Sequence[str], count: int) -> list[str]:
+    """`count` samples: the first name of every group, in order of groups, then the second of every group, and so on."""
+    members: dict[str, list[str]] = {}
+    for name, group in sorted(zip(names, groups, strict=True)):
+        members.setdefault(group, []).append(name)
+    turns = sorted((turn, group, name) for group, listed in members.items() for turn, name in enumerate(listed))
+    return [name for _, _, name in turns[:count]]

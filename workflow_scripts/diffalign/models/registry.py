@@ -43,6 +43,8 @@ class Family:
     has_weights: False where nothing is learned; its models have no checkpoint, and it has no `make_miniature`.
     decodes: whether `load` can load the decoder of an autoencoder.
     fitted: whether its weights are the mean and the power spectrum of latents, which a data set gives (``latents``).
+    closed_form: whether its denoiser is known exactly: the reference line of the dynamics of others.
+    schedulers: whether its models have one of diffusers, `Denoiser.scheduler`.
     trains: losses that its models can be trained with here; see `config.training`.
     completed_by: a module of `diffalign.models` whose function ``complete(entry)`` fills in what an entry leaves out.
 
@@ -63,6 +65,8 @@ class Family:
     has_weights: bool = True
     decodes: bool = False
     fitted: bool = False
+    closed_form: bool = False
+    schedulers: bool = False
     trains: tuple[str, ...] = ()
     completed_by: str | None = None
     load: Callable[..., Any] = field(default=_absent("load"), compare=False, repr=False)

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 from diffalign import names
 from diffalign.conditions import CLEAN
-from diffalign.config.dynamics import CLOSED_FORM, OWN_SAMPLERS, Configuration
+from diffalign.config.dynamics import Configuration
 from diffalign.plan import paths
 from diffalign.plan.stage import Stage, Wildcards, any_or_none
-from diffalign.specs import Model
+from diffalign.specs import SAMPLERS, Model
 
 FIGURES = ("trajectory_sheet", "spectra/images", "spectra/latents", "curves", "wavelets")
 LAYER_FIGURES = ("layer_steps", "layer_statistics")
-# rows of the figure of layers: the bands, and a feature of each kind
-_DRAWN = ("energy_low", "energy_mid", "energy_high", "edge_density", "texture_contrast", "shape_ssim", "color_spread")
 _KINDS = ("tsv", "parquet")
 # keys of an entry that features depend on and trajectories do not
 _OF_FEATURES = ("draws", "seeding", "tokens", "class_tokens")
 
 
 class Dynamics(Stage):
-    """Rules of rules/dynamics.smk."""
+    """Rules of rules/dynamics.smk. drawn: rows of the figure of layers."""
+
+    drawn = (
+        "energy_low",
+        "energy_mid",
+        "energy_high",
+        "edge_density",
+        "texture_contrast",
+        "shape_ssim",
+        "color_spread",
+    )
 
     @property
     def checkpoints(self) -> str:
@@ -36,7 +45,11 @@ class Dynamics(Stage):
         """Pattern of the names of configurations."""
         return any_or_none(self._expanded)
 
-    @property
+    def _is_closed(self, model: Model) -> bool:
+        """Whether its denoiser is known in closed form, so that it is a reference line."""
+        return self.plan.families[model.family].closed_form
+
+    @cached_property
     def _expanded(self) -> dict[str, Configuration]:
         return self.study.dynamics.expanded()
 
@@ -79,10 +92,9 @@ class Dynamics(Stage):
             "code": scripts,
         }
 
-    @staticmethod
-    def _sampler(made: Configuration, model: Model) -> str:
+    def _sampler(self, made: Configuration, model: Model) -> str:
         """The sampler of a configuration; a denoiser in closed form has no scheduler of diffusers."""
-        return "euler" if model.family in CLOSED_FORM and made.sampler not in OWN_SAMPLERS else made.sampler
+        return "euler" if self._is_closed(model) and made.sampler not in SAMPLERS else made.sampler
 
     def run_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
         """What a model runs by: its recipe and checkpoint, the autoencoder's, and latents with their statistics.
@@ -105,8 +117,12 @@ class Dynamics(Stage):
             "latents": latents["latents"],
             "statistics": latents["statistics"],
             "manifest": paths.fill(paths.MANIFEST, **where),
-            "dataset": paths.fill(paths.DATASET_RECORD, **where),
         }
+
+    def trajectory_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """What a model runs by, and the record of the images, for the recipe of trajectories."""
+        where = {"dataset": self.dataset(self._of(wildcards)), "condition": CLEAN}
+        return {**self.run_inputs(wildcards), "dataset": paths.fill(paths.DATASET_RECORD, **where)}
 
     def trajectories(self, wildcards: Wildcards) -> list[str]:
         """Trajectories of all seeds of a configuration."""
@@ -194,11 +210,11 @@ class Dynamics(Stage):
     def _gaussian(self, name: str, configuration: str) -> str | None:
         """The checkpoint of the reference line of a model: a Gaussian denoiser of the same latents, if there is one."""
         model = self.study.checkpoint(name)
-        if model.family in CLOSED_FORM:
+        if self._is_closed(model):
             return None
         for text in self._expanded[configuration].entry.models:
             other = self.study.model_of(text)
-            if other.family in CLOSED_FORM and other.latents == model.latents:
+            if self._is_closed(other) and other.latents == model.latents:
                 return self._checkpoint(text)
         return None
 
@@ -223,10 +239,6 @@ class Dynamics(Stage):
         """Statistics of activations, and alignment where the configuration has a vision model."""
         aligned = ["alignment"] if self._of(wildcards).entry.reference is not None else []
         return {table: f"{paths.DYNAMICS}/{table}.parquet" for table in ("activations", *aligned)}
-
-    def drawn_features(self, _: Wildcards) -> list[str]:
-        """The rows of the figure of layers."""
-        return list(_DRAWN)
 
     def drawn_method(self, wildcards: Wildcards) -> str | None:
         """The method of removal that is drawn, the first of several."""
@@ -279,4 +291,4 @@ class Dynamics(Stage):
 
     def has_layers(self, model: Model) -> bool:
         """Whether a model has layers to study; a denoiser in closed form has none."""
-        return model.family not in CLOSED_FORM
+        return not self._is_closed(model)

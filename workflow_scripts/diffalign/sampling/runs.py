@@ -25,7 +25,6 @@ from diffalign.sampling.schedulers import Timetable, from_latents, from_noise, g
 from diffalign.sampling.starts import STARTS, levels_of, noised, noising
 from diffalign.sampling.trajectories import (
     CLASS_TOKENS,
-    SAMPLERS,
     Around,
     Predict,
     State,
@@ -34,10 +33,7 @@ from diffalign.sampling.trajectories import (
     onwards,
     trajectory,
 )
-from diffalign.specs import Model
-
-# the sampler that is the scheduler of the checkpoint's own pipeline
-PIPELINE = "pipeline"
+from diffalign.specs import PIPELINE, SAMPLERS, Model
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,8 @@ from torch import Tensor
 from diffalign.models import Denoiser, Prediction
 from diffalign.noise import NoiseLevel
 from diffalign.offenders import first_five, flagged
+from diffalign.specs import SAMPLERS
 
-SAMPLERS = ("euler", "heun", "sde")
 CLASS_TOKENS = "class_tokens"
 _BISECTIONS = 40
 

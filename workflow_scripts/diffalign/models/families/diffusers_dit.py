@@ -113,6 +113,7 @@ FAMILY = Family(
     conditioned_on="labels",
     takes=("interpolate_positions",),
     untrained="configuration",
+    schedulers=True,
     load=load,
     make_miniature=make_miniature,
 )

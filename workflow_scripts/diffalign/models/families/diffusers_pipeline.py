@@ -192,6 +192,7 @@ FAMILY = Family(
     reads="latents",
     conditioned_on="prompts",
     untrained="configuration",
+    schedulers=True,
     load=load,
     make_miniature=make_miniature,
     embed_prompts=embed_prompts,

@@ -53,4 +53,6 @@ def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> Non
     save_file(state_of(*fitted([drawn])), folder / "model.safetensors")
 
 
-FAMILY = Family(reads="latents", needs=("path",), fitted=True, load=load, make_miniature=make_miniature)
+FAMILY = Family(
+    reads="latents", needs=("path",), fitted=True, closed_form=True, load=load, make_miniature=make_miniature
+)

@@ -32,4 +32,4 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
     return gaussian_denoiser(net, law.in_channels, partial(flow_level, model, False), device)
 
 
-FAMILY = Family(reads="latents", needs=("architecture", "path"), has_weights=False, load=load)
+FAMILY = Family(reads="latents", needs=("architecture", "path"), has_weights=False, closed_form=True, load=load)

@@ -11,6 +11,7 @@ where μ stands at f = 0 alone. Nothing is learned but μ and S.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +53,7 @@ class Filter(nn.Module):
         return filtered + shift
 
 
-class GaussianDenoiser(nn.Module):
+class GaussianDenoiser(nn.Module, ABC):
     """Posterior means under a Gaussian; ``estimate`` gives x̂0, ``noise`` gives ε̂, maps (B, C, H, W) both."""
 
     def __init__(self) -> None:
@@ -60,9 +61,9 @@ class GaussianDenoiser(nn.Module):
         self.estimate = Filter()
         self.noise = Filter()
 
+    @abstractmethod
     def prior(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Mean (C, 1, 1) and power (C, H, W // 2 + 1) of latents of this size."""
-        raise NotImplementedError
 
     def forward(self, x_t: Tensor, alpha: float, sigma: float) -> tuple[Tensor, Tensor]:
         """x̂0 and ε̂ in the precision of x_t (B, C, H, W), exact also at α = 0 and σ = 0.
