@@ -112,6 +112,7 @@ def test_a_gaussian_of_the_same_latents_is_the_reference_line() -> None:
         ({"reference": "sdvae_latnt"}, "reference"),
         ({"prompts": ["a photo of a cat"], "words": ["dog"]}, "words[0]: 'dog' does not stand in 'a photo of a cat'"),
         ({"words": ["dog"]}, "words[0]: 'dog' does not stand in any prompt"),
+        ({"prompts": ["two dogs"], "words": ["dog"]}, "words[0]: 'dog' does not stand in 'two dogs'"),
     ],
 )
 def test_mistakes(changes: dict[str, Any], message: str) -> None:

@@ -42,7 +42,17 @@ GAUSSIAN = Model(
 )
 MODELS = {"sit": model_of("sit"), "reg": model_of("reg"), "sd1": STUDY.models["sd1"], "gaussian": GAUSSIAN}
 # the sampler of each model that asks it least
-PLAIN: dict[str, Any] = {"name": "plain", "sampler": "euler", "steps": 3, "samples": 5}
+PLAIN: dict[str, Any] = {
+    "name": "plain",
+    "start": "noise",
+    "strength": None,
+    "sampler": "euler",
+    "steps": 3,
+    "guidance": 1.0,
+    "prompts": None,
+    "classes": None,
+    "samples": 5,
+}
 
 
 @dataclass

@@ -27,6 +27,7 @@ from diffalign.config.fields import (
 from diffalign.config.through_training import unparsed
 from diffalign.names import Vocabulary
 from diffalign.specs import METHODS, PARTS, SAMPLERS
+from diffalign.stimuli.captions import occurrences
 
 if TYPE_CHECKING:
     from diffalign.config.models import ModelEntry
@@ -217,7 +218,7 @@ def check(
         if entry.start == "noising" and "sampler" in entry.model_fields_set:
             yield f"{place}.sampler: nothing is sampled where start is 'noising'"
         for i, word in enumerate(entry.words):
-            lacking = [prompt for prompt in entry.prompts if word.lower() not in prompt.lower()]
+            lacking = [prompt for prompt in entry.prompts if not occurrences(prompt, word)]
             if lacking or not entry.prompts:
                 yield f"{place}.words[{i}]: '{word}' does not stand in {repr(lacking[0]) if lacking else 'any prompt'}"
 

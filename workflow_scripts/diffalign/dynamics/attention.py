@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diffalign.stimuli.captions import occurrences
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
@@ -61,7 +63,7 @@ def text_positions(folder: Path, prompts: Sequence[str], words: Sequence[str]) -
 
 def _spans(prompt: str, word: str) -> list[tuple[int, int]]:
     """Where a word, or several in a row, begins and ends in a prompt. Raises ValueError where it does not."""
-    spans = [match.span() for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE)]
+    spans = occurrences(prompt, word)
     if not spans or not word:
         there = ", ".join(dict.fromkeys(re.findall(r"\w+(?:['’-]\w+)*", prompt))) or "none"
         raise ValueError(f"the prompt '{prompt}' has no word '{word}'; its words: {there}")

@@ -56,14 +56,14 @@ class Settings:
     """A configuration of trajectories, as the section `dynamics` of the configuration describes each key."""
 
     name: str
-    start: str = "noise"
-    strength: float | None = None
-    sampler: str | None = "heun"
-    steps: int = 25
-    guidance: float = 1.0
-    prompts: Sequence[str] | None = None
-    classes: Sequence[int] | None = None
-    samples: int = 64
+    start: str
+    strength: float | None
+    sampler: str | None
+    steps: int
+    guidance: float
+    prompts: Sequence[str] | None
+    classes: Sequence[int] | None
+    samples: int
 
 
 @dataclass(frozen=True, eq=False)

@@ -115,3 +115,8 @@ def _unique(path: Path, pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     if twice:
         raise CaptionError(f"{path}: {len(twice)} names stand more than once, first: {first_five(twice)}")
     return dict(pairs)
+
+
+def occurrences(text: str, word: str) -> list[tuple[int, int]]:
+    """Where a word, or several in a row, begins and ends in a text: as whole words, whatever their case."""
+    return [match.span() for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE)]
