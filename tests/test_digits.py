@@ -99,7 +99,7 @@ def test_findings_are_sentences_of_the_tables(digits_study: Workflow) -> None:
     found = table(digits_study, f"{TABLES}/findings.tsv")
     text = (digits_study.directory / "results/findings.txt").read_text()
     assert text.splitlines() == found["sentence"].tolist()
-    assert set(found["topic"]) >= {"training", "recipes", "atlas", "floor", "controls"}
+    assert set(found["topic"]) >= {"training", "recipes", "atlas", "floor", "controls", "dynamics"}
     for each in found.to_dict("records"):
         assert f"{each['value']:.2g}" in each["sentence"] or f"{each['value']:.3f}" in each["sentence"]
         if not math.isnan(each["low"]):
