@@ -32,7 +32,10 @@ TYPED = names.name_pattern(STUDY.models)
 NAME = names.name_pattern(STUDY.models, layer=True)
 
 # of rules that write what the plan says: a shell starts in no time, Python with its libraries does not
-WRITE_CONTENT = "printf '%s\\n' {params.content:q} > {output:q}.part 2> {log:q} && mv {output:q}.part {output:q}"
+WRITE_CONTENT = (
+    "(printf '%s\\n' {params.content:q} > {output:q}.part && mv {output:q}.part {output:q}"
+    " && echo wrote {output:q}) > {log:q} 2>&1"
+)
 
 
 def figure(stem, caption, category, subcategory, **labels):
