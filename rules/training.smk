@@ -9,6 +9,8 @@ rule training_recipe:
         paths.log("training_recipe", "model"),
     wildcard_constraints:
         model=any_or_none(PLAN.training.models),
+    # before all that can wait: a training that begins late is what everything waits for at the end
+    priority: 10
     conda:
         "../envs/analysis.yaml"
     threads: 1

@@ -277,10 +277,17 @@ class Dynamics(Stage):
         return found
 
     def targets(self) -> list[str]:
-        """Tables and figures of every model and configuration, and the table and figure over all."""
+        """Tables and figures of every model and configuration, and the table and figure over all.
+
+        A reference line stands in the figures of the models beside it; figures of it alone are made by name.
+        """
         files: list[str] = []
+        lines = {(self._gaussian(model, configuration), configuration) for model, configuration in self.asked()}
         for model, configuration in self.asked():
             where = {"model": model, "configuration": configuration}
+            if (model, configuration) in lines:
+                files.append(f"{paths.fill(paths.DYNAMICS, **where)}/times.tsv")
+                continue
             figures = [*FIGURES, *(LAYER_FIGURES if self.has_layers(self.study.checkpoint(model)) else ())]
             files += [f"{paths.fill(paths.DYNAMICS_FIGURE, **where, figure=figure)}.png" for figure in figures]
             files.append(paths.fill(paths.DYNAMICS_FIGURE, **where, figure="animation") + ".gif")
