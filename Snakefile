@@ -23,6 +23,7 @@ wildcard_constraints:
     condition=names.any_of(STUDY.conditions),
     metric=names.any_of(METRICS),
     configuration=PLAN.dynamics.configurations,
+    space=PLAN.shared_space.spaces,
     model=CHECKPOINT,
     bundle=TYPED,
     a=NAME,
@@ -70,6 +71,7 @@ include: "rules/single_pairs.smk"
 include: "rules/through_training.smk"
 include: "rules/atlas.smk"
 include: "rules/dynamics.smk"
+include: "rules/shared_space.smk"
 include: "rules/se_cknna.smk"
 include: "rules/human.smk"
 include: "rules/layouts.smk"

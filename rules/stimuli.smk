@@ -47,6 +47,30 @@ rule images:
         "../workflow_scripts/images.py"
 
 
+rule part_masks:
+    input:
+        manifest=paths.fill(paths.MANIFEST, condition=CLEAN),
+        spec=paths.fill(paths.DATASET_RECORD, condition=CLEAN),
+    output:
+        directory(paths.PART_MASKS),
+    log:
+        paths.log("part_masks", "dataset"),
+    wildcard_constraints:
+        dataset=PLAN.stimuli.with_parts,
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=60,
+    params:
+        dataset=PLAN.stimuli.dataset_with_parts,
+        files=PLAN.stimuli.part_files,
+        code=PLAN.code("part_masks.py"),
+    script:
+        "../workflow_scripts/part_masks.py"
+
+
 rule named_texts:
     input:
         unpack(PLAN.stimuli.downloaded_table),

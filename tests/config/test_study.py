@@ -52,11 +52,16 @@ def test_the_shipped_configurations_are_valid(files: list[str]) -> None:
 
 
 def test_the_demo_is_the_digits_study_and_miniatures_that_change_only_weights_data_sets_and_sizes() -> None:
-    demo = [f"profiles/demo/{name}.yaml" for name in ("study", "dynamics")]
+    demo = [f"profiles/demo/{name}.yaml" for name in ("study", "dynamics", "shared_space")]
     assert of_profile("demo") == ["config.yaml", "profiles/digits/study.yaml", *demo]
     overlay = read_yaml(ROOT / "profiles" / "demo" / "study.yaml")
     assert set(overlay) == {"defaults", "models", "study", "alignment", "latents", "compute"}
     assert set(read_yaml(ROOT / "profiles" / "demo" / "dynamics.yaml")) == {"dynamics"}
+    spaces = read_yaml(ROOT / "profiles" / "demo" / "shared_space.yaml")
+    assert set(spaces) == {"datasets", "models", "shared_space"}
+    for entry in spaces["models"].values():
+        assert set(entry) == {"miniature", "input"}
+        assert set(entry["input"]) == {"miniature"}
     assert set(overlay["alignment"]) == {"metrics"}
     assert set(overlay["study"]) == {"datasets", "models", "pairs"}
     assert set(overlay["models"]) == {"pixels", "colors", "minilm"}
@@ -65,7 +70,7 @@ def test_the_demo_is_the_digits_study_and_miniatures_that_change_only_weights_da
         assert set(entry.get("input", {})) <= {"size"}
     # the digits study has models and images of its own, and changes none that others use
     digits = read_yaml(ROOT / "profiles" / "digits" / "study.yaml")
-    assert set(digits) == {"datasets", "models", "samples", "through_training", "atlas", "dynamics"}
+    assert set(digits) == {"datasets", "models", "samples", "through_training", "atlas", "dynamics", "shared_space"}
     assert not set(digits["models"]) & set(catalogue())
     assert not set(digits["datasets"]) & set(read_yaml(ROOT / "config.yaml")["datasets"])
 

@@ -257,6 +257,11 @@ PIPELINE = "pipeline"
 # what of a layer may be removed, and what may stand in its place
 PARTS = ("layer", "attention", "mlp")
 METHODS = ("zero", "mean")
+# ways into one space, how landmarks are chosen, what the half-shared MLP predicts, and how grids of tokens are resampled
+ALIGNMENTS = ("padded", "rbf", "half_shared", "procrustes", "cca", "ridge", "relative")
+LANDMARKS = ("farthest", "kmeans", "random")
+TARGETS = ("index", "permuted_index", "labels", "random")
+RESAMPLING = ("area", "bilinear", "nearest")
 _OF_LATENTS = ("latent_statistics", "latents_from")
 _NOT_IN_RECIPES = (
     *("default_layer", "noise", "conditionings", "embeddings"),

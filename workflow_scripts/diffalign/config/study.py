@@ -25,6 +25,7 @@ from diffalign.config import (
     model_checks,
     pairs,
     samples,
+    shared_space,
     through_training,
     training,
 )
@@ -40,6 +41,7 @@ from diffalign.config.models import ModelEntry
 from diffalign.config.pairs import DefaultsSection, StudySection
 from diffalign.config.samples import SamplesSection
 from diffalign.config.se_cknna import SemanticEquivarianceSection
+from diffalign.config.shared_space import SharedSpaceSection
 from diffalign.config.through_training import ThroughTrainingSection
 from diffalign.config.work import ComputeSection, ExtractionSection, LatentsSection, TransformsSection
 from diffalign.names import Representation, Vocabulary
@@ -101,8 +103,10 @@ class Configuration(Top):
         SamplesSection(), description="Samples of class-conditional models and their quality; docs/samples.md."
     )
     dynamics: DynamicsSection = Field(
-        DynamicsSection(),
-        description="Denoising trajectories: frequencies, features, activations; docs/dynamics.md.",
+        DynamicsSection(), description="Denoising trajectories, and what emerges along them; docs/dynamics.md."
+    )
+    shared_space: SharedSpaceSection = Field(
+        SharedSpaceSection(), description="One space for layers of several models; docs/shared-space.md."
     )
     latents: LatentsSection = Field(LatentsSection(), description="Files of latents.")
     extraction: ExtractionSection = Field(ExtractionSection(), description="Jobs of extractions.")
@@ -124,6 +128,7 @@ class Sections:
     human: HumanSection | None
     samples: SamplesSection | None
     dynamics: DynamicsSection | None
+    shared_space: SharedSpaceSection | None
     latents: LatentsSection | None
     extraction: ExtractionSection | None
     compute: ComputeSection | None
@@ -169,6 +174,7 @@ class Study:
     human: HumanSection
     samples: SamplesSection
     dynamics: DynamicsSection
+    shared_space: SharedSpaceSection
     compared: tuple[str, ...]
     latent_shards: int
     extraction_parts: int
@@ -294,6 +300,7 @@ def _read_sections(
         section("human", HumanSection),
         section("samples", SamplesSection),
         section("dynamics", DynamicsSection),
+        section("shared_space", SharedSpaceSection),
         section("latents", LatentsSection),
         section("extraction", ExtractionSection),
         section("compute", ComputeSection),
@@ -349,12 +356,12 @@ def _reference_mistakes(
     metrics: Collection[str],
 ) -> Iterator[str]:
     """What one section does not show: names of other entries, and values that contradict each other."""
-    yield from _word_mistakes(sections, _names_of(plain.get("datasets")), metrics)
+    sets = _names_of(plain.get("datasets"))
+    yield from _word_mistakes(sections, sets, metrics)
     for name, dataset in sections.datasets.items():
         yield from datasets.check(name, dataset)
     vocabularies: dict[str, Vocabulary] = {}
     for name, model in sections.models.items():
-        sets = _names_of(plain.get("datasets"))
         broken = list(model_checks.check(name, model, sections.models, families, sets, sections.refused[name]))
         broken += training.check(f"models.{name}", model, families, sets)
         yield from broken
@@ -380,11 +387,12 @@ def _reference_mistakes(
         if sections.human is not None:
             yield from human.check(sections.human, sections.datasets, vocabularies, declared)
         if sections.samples is not None:
-            known = _names_of(plain.get("datasets"))
-            yield from samples.check(sections.samples, known, sections.models, families, vocabularies)
+            yield from samples.check(sections.samples, sets, sections.models, families, vocabularies)
         if sections.dynamics is not None:
-            known = _names_of(plain.get("datasets"))
-            yield from dynamics.check(sections.dynamics, known, sections.models, families, vocabularies)
+            yield from dynamics.check(sections.dynamics, sets, sections.models, families, vocabularies)
+        space = sections.shared_space
+        if space is not None:
+            yield from shared_space.check(space, sets, sections.models, families, vocabularies, declared)
         yield from _seen_images(sections)
     if sections.se_cknna is not None and CLEAN in sections.se_cknna.conditions:
         yield "se_cknna.conditions: 'clean' stands beside the mean and is no part of it; leave it out"
@@ -398,6 +406,7 @@ def _measures_else(sections: Sections) -> bool:
         ("atlas", "models"),
         ("samples", "models"),
         ("dynamics", "configurations"),
+        ("shared_space", "spaces"),
         ("se_cknna", "pairs"),
     )
     found = [(getattr(sections, section), key) for section, key in named]
@@ -483,6 +492,7 @@ def _study(configuration: Configuration) -> Study:
         human=configuration.human,
         samples=configuration.samples,
         dynamics=configuration.dynamics,
+        shared_space=configuration.shared_space,
         compared=configuration.human.compared([*study.models, *study.against]),
         latent_shards=configuration.latents.shards,
         extraction_parts=configuration.extraction.parts,

@@ -24,6 +24,7 @@ from diffalign.plan.latents import Latents
 from diffalign.plan.layouts import Layouts
 from diffalign.plan.samples import Samples
 from diffalign.plan.se_cknna import SemanticEquivariance
+from diffalign.plan.shared_space import SharedSpace
 from diffalign.plan.stage import Wildcards
 from diffalign.plan.stimuli import Stimuli
 from diffalign.plan.through_training import ThroughTraining
@@ -51,6 +52,7 @@ class Plan:
         self.language = Language(self)
         self.alignment = Alignment(self)
         self.dynamics = Dynamics(self)
+        self.shared_space = SharedSpace(self)
         self.findings = Findings(self)
         self.figures = Figures(self)
         self.se_cknna = SemanticEquivariance(self)
@@ -62,7 +64,7 @@ class Plan:
     def everything(self) -> list[str]:
         """The tables, figures and scores of the study."""
         trained = (self.training, self.samples, self.through_training, self.atlas, self.dynamics, self.findings)
-        stages = (*trained, self.figures, self.language, self.se_cknna, self.human)
+        stages = (*trained, self.shared_space, self.figures, self.language, self.se_cknna, self.human)
         return [path for stage in stages for path in stage.targets()]
 
     def digest(self, *scripts: str, family: str | None = None) -> str:

@@ -207,8 +207,8 @@ class Features(Stage):
         return [layer for layer in model.layers if layer in named] or [model.default_layer]
 
     def unpooled_layers(self, wildcards: Wildcards) -> list[str]:
-        """The layers of a bundle whose tokens the reduction of human.reduction or a training asks for."""
-        typed = [*self.study.human.reduction.of, *self.plan.training.teachers]
+        """The layers of a bundle whose tokens the reduction of human.reduction, a training or a space asks for."""
+        typed = [*self.study.human.reduction.of, *self.plan.training.teachers, *self.plan.shared_space.typed()]
         return self.layers_named(wildcards.bundle, typed)
 
     def unpooled_batch_size(self, wildcards: Wildcards) -> int:

@@ -1,7 +1,7 @@
 """Where every file of a study lies: each pattern of a path stands here, once.
 
 Patterns hold Snakemake's wildcards: dataset, condition, model, bundle (a model with its variant), a and b (the sides
-of a pair), metric, configuration and seed (of trajectories). `fill` puts words in their place.
+of a pair), metric, configuration and seed (of trajectories), space (of tokens). `fill` puts words in their place.
 """
 
 from __future__ import annotations
@@ -60,6 +60,11 @@ DYNAMICS_RECIPE = "results/recipes/dynamics/{model}/{configuration}.json"
 DYNAMICS = "results/dynamics/{model}/{configuration}"
 TRAJECTORIES = f"{DYNAMICS}/trajectories/{{seed}}"
 
+PART_MASKS = "results/parts/{dataset}"
+DIDACTIC = "results/shared_space/didactic"
+SPACE = "results/shared_space/spaces/{space}"
+ALIGNED_PAIR = "results/shared_space/pairs/{dataset}/{condition}/{a}_vs_{b}"
+
 SCORE = "results/{metric}/{dataset}/{condition}/{a}_vs_{b}.npy"
 SCORE_RECIPE = "results/{metric}/{dataset}/{condition}/{a}_vs_{b}.json"
 DEFAULT_SCORE = "results/{metric}/{a}_vs_{b}.npy"
@@ -93,6 +98,9 @@ ATLAS = "results/atlas/{dataset}/{condition}/{a}"
 ATLAS_FIGURE = "results/figures/{dataset}/{condition}/atlas/{metric}/{a}"
 DYNAMICS_FIGURE = "results/figures/dynamics/{model}/{configuration}/{figure}"
 EMERGENCE_FIGURE = "results/figures/dynamics/emergence"
+DIDACTIC_FIGURES = "results/figures/shared_space/didactic"
+SPACE_FIGURE = "results/figures/shared_space/spaces/{space}"
+ALIGNED_PAIR_FIGURE = "results/figures/shared_space/pairs/{dataset}/{condition}/{a}_vs_{b}"
 DISAGREEMENTS_FIGURE = "results/figures/{dataset}/{condition}/disagreements/{a}"
 SE_FIGURE = "results/figures/{dataset}/se_cknna"
 SE_PAIR_FIGURE = "results/figures/{dataset}/se_cknna/{a}_vs_{b}"

@@ -11,6 +11,7 @@ from diffalign.plan import paths
 from diffalign.plan.stage import Stage, Wildcards, any_or_none
 from diffalign.provenance import files_digest, folder_digest
 from diffalign.specs import without_defaults
+from diffalign.stimuli import kinds
 
 
 class Stimuli(Stage):
@@ -32,6 +33,15 @@ class Stimuli(Stage):
         datasets = self.study.datasets.items()
         return any_or_none(name for name, each in datasets if each.kind == "table" and not self.has_images(name))
 
+    def has_parts(self, dataset: str) -> bool:
+        """Whether images of a data set have masks of their parts."""
+        return kinds.has_part_masks(self.study.datasets[dataset])
+
+    @property
+    def with_parts(self) -> str:
+        """Pattern of the data sets whose images have masks of their parts."""
+        return any_or_none(name for name in self.study.datasets if self.has_parts(name))
+
     @property
     def on_hub(self) -> str:
         """Pattern of the tables that are downloaded."""
@@ -44,7 +54,16 @@ class Stimuli(Stage):
 
     def dataset(self, wildcards: Wildcards) -> dict[str, Any]:
         """The data set of a target, as a parameter."""
+        return without_defaults(self.study.datasets[wildcards.dataset].of_images())
+
+    def dataset_with_parts(self, wildcards: Wildcards) -> dict[str, Any]:
+        """The data set of a target and where masks of its parts lie, as a parameter."""
         return without_defaults(self.study.datasets[wildcards.dataset])
+
+    def part_files(self, wildcards: Wildcards) -> str | None:
+        """Digest of a user's own masks of a data set, to notice a change; None where they come with the kind."""
+        parts = self.study.datasets[wildcards.dataset].parts
+        return None if parts is None else folder_digest(Path(parts))
 
     def sample_seed(self, wildcards: Wildcards) -> int:
         """The seed of a split and of a sample; 0 where all images are taken, so that another seed changes nothing."""

@@ -127,6 +127,7 @@ def _check(wildcard: str, value: str, pattern: Words, words: Words, study: Study
         "conditioning": ("text", TEXTS_OF_IMAGES),
         "domain": ("domain", ("images", "latents")),
         "configuration": ("configuration", study.dynamics.expanded()),
+        "space": ("space", study.shared_space.spaces),
     }
     trained = study.models.get(names.model_word(value)) if pattern[1] == "weights" else None
     if trained is not None and trained.training is not None:

@@ -1,0 +1,160 @@
+# Inputs: un-pooled tokens of layers, pooled features of pairs of layers, images, masks of their parts.
+# Outputs: transforms into one space, scores before and after, pictures of normalized cuts; the toy study.
+
+
+rule didactic_alignment:
+    output:
+        **PLAN.shared_space.tables(paths.DIDACTIC, "scores", "claims"),
+        seeds=f"{paths.DIDACTIC}/seeds.parquet",
+        arrays=f"{paths.DIDACTIC}/first_seed.safetensors",
+        recipe=f"{paths.DIDACTIC}/recipe.json",
+    log:
+        paths.log("didactic_alignment"),
+    conda:
+        "../envs/models.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=60,
+    params:
+        settings=PLAN.shared_space.didactic(),
+        seed=STUDY.seed,
+        code=PLAN.code("didactic_alignment.py"),
+    script:
+        "../workflow_scripts/didactic_alignment.py"
+
+
+rule didactic_alignment_figure:
+    input:
+        scores=f"{paths.DIDACTIC}/scores.parquet",
+        arrays=f"{paths.DIDACTIC}/first_seed.safetensors",
+    output:
+        **{
+            name: figure(stem, "didactic_alignment", "Shared space", "toy study", figure=name)
+            for name, stem in PLAN.shared_space.didactic_figures().items()
+        },
+    log:
+        paths.log("didactic_alignment_figure"),
+    conda:
+        "../envs/models.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=30,
+    params:
+        code=PLAN.code("didactic_alignment_figure.py"),
+    script:
+        "../workflow_scripts/didactic_alignment_figure.py"
+
+
+rule shared_space:
+    input:
+        unpack(PLAN.shared_space.space_inputs),
+    output:
+        **PLAN.shared_space.tables(paths.SPACE, "consistency", "edges"),
+        eigenvectors=f"{paths.SPACE}/eigenvectors.safetensors",
+        transforms=f"{paths.SPACE}/transforms.safetensors",
+        recipe=f"{paths.SPACE}/recipe.json",
+    log:
+        paths.log("shared_space", "space"),
+    conda:
+        "../envs/models.yaml"
+    threads: 2
+    resources:
+        memory_mb=STUDY.compute.memory_mb,
+        mem_mb=memory(16000),
+        runtime=240,
+    params:
+        sets=PLAN.shared_space.sets,
+        settings=PLAN.shared_space.space_settings,
+        code=PLAN.code("shared_space.py"),
+    script:
+        "../workflow_scripts/shared_space.py"
+
+
+rule shared_space_figure:
+    input:
+        unpack(PLAN.shared_space.picture_inputs),
+        eigenvectors=f"{paths.SPACE}/eigenvectors.safetensors",
+        consistency=f"{paths.SPACE}/consistency.parquet",
+    output:
+        figure(paths.SPACE_FIGURE, "shared_space", "Shared space", "pictures", space="{space}"),
+    log:
+        paths.log("shared_space_figure", "space"),
+    conda:
+        "../envs/models.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=30,
+    params:
+        shown=6,
+        miniature=PLAN.shared_space.miniature,
+        code=PLAN.code("shared_space_figure.py"),
+    script:
+        "../workflow_scripts/shared_space_figure.py"
+
+
+rule shared_transforms:
+    input:
+        unpack(PLAN.shared_space.pair_inputs),
+    output:
+        **PLAN.shared_space.transforms(),
+        recipe=f"{paths.ALIGNED_PAIR}/transforms.json",
+    log:
+        paths.log("shared_transforms", "dataset", "condition", "a", "b"),
+    conda:
+        "../envs/models.yaml"
+    threads: 2
+    resources:
+        mem_mb=memory(8000),
+        runtime=240,
+    params:
+        settings=PLAN.shared_space.pair_settings(),
+        code=PLAN.code("shared_transforms.py"),
+    script:
+        "../workflow_scripts/shared_transforms.py"
+
+
+rule shared_scores:
+    input:
+        unpack(PLAN.shared_space.pair_inputs),
+        transforms=list(PLAN.shared_space.transforms().values()),
+        recipe=f"{paths.ALIGNED_PAIR}/transforms.json",
+    output:
+        **PLAN.shared_space.tables(paths.ALIGNED_PAIR, "scores", "contrasts"),
+        recipe=f"{paths.ALIGNED_PAIR}/scores.json",
+    log:
+        paths.log("shared_scores", "dataset", "condition", "a", "b"),
+    conda:
+        "../envs/models.yaml"
+    threads: 2
+    resources:
+        mem_mb=memory(8000),
+        runtime=240,
+    params:
+        settings=PLAN.shared_space.pair_settings(),
+        code=PLAN.code("shared_scores.py"),
+    script:
+        "../workflow_scripts/shared_scores.py"
+
+
+rule shared_scores_figure:
+    input:
+        scores=f"{paths.ALIGNED_PAIR}/scores.parquet",
+        contrasts=f"{paths.ALIGNED_PAIR}/contrasts.parquet",
+    output:
+        figure(paths.ALIGNED_PAIR_FIGURE, "shared_scores", "Shared space", "pairs", pair="{a}_vs_{b}"),
+    log:
+        paths.log("shared_scores_figure", "dataset", "condition", "a", "b"),
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=30,
+    params:
+        miniature=PLAN.shared_space.miniature_pair,
+        code=PLAN.code("shared_scores_figure.py"),
+    script:
+        "../workflow_scripts/shared_scores_figure.py"

@@ -1,0 +1,177 @@
+"""One space for layers of several models: the toy study, spaces of tokens with their pictures, and pairs of layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffalign import names
+from diffalign.conditions import CLEAN
+from diffalign.config.shared_space import SpaceEntry
+from diffalign.plan import paths
+from diffalign.plan.stage import Stage, Wildcards, any_or_none
+
+_KINDS = ("tsv", "parquet")
+# keys of pairs that say what is measured, and not how
+_OF_PAIRS = ("of", "dataset")
+
+
+class SharedSpace(Stage):
+    """Rules of rules/shared_space.smk."""
+
+    @property
+    def spaces(self) -> str:
+        """Pattern of the names of spaces."""
+        return any_or_none(self.study.shared_space.spaces)
+
+    def _of(self, wildcards: Wildcards) -> SpaceEntry:
+        return self.study.shared_space.spaces[wildcards.space]
+
+    def _dataset(self, entry: SpaceEntry) -> str:
+        return entry.dataset or self.study.default_dataset
+
+    def tables(self, pattern: str, *tables: str) -> dict[str, str]:
+        """Both kinds of tables below a folder."""
+        return {f"{table}_{kind}": f"{pattern}/{table}.{kind}" for table in tables for kind in _KINDS}
+
+    def didactic(self) -> dict[str, Any]:
+        """Settings of the toy study, as a parameter: those of the entry, or the defaults where it is made by name."""
+        entry = self.study.shared_space.didactic
+        return {} if entry is None else entry.plain()
+
+    def bundles(self, entry: SpaceEntry) -> list[str]:
+        """The bundles of the layers of a space, each once, in their order."""
+        return list(dict.fromkeys(self.study.bundle(text) for text in entry.layers))
+
+    def typed(self) -> list[str]:
+        """The names whose tokens spaces ask for."""
+        return [text for entry in self.study.shared_space.spaces.values() for text in entry.layers]
+
+    def space_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Tokens of every bundle, the images, and masks of their parts where the data set has them.
+
+        Raises ValueError where a model averages several draws of noise, or the data set has no images.
+        """
+        entry = self._of(wildcards)
+        dataset = self._dataset(entry)
+        if not self.has_images(dataset):
+            raise ValueError(f"the data set '{dataset}' has no images, so there are no tokens of them")
+        for text in entry.layers:
+            draws = self.study.model_of(text).draws
+            if draws > 1:
+                raise ValueError(f"'{text}' averages {draws} draws of noise; un-pooled tokens are of one draw")
+        where = {"dataset": dataset, "condition": CLEAN}
+        files: dict[str, Any] = {
+            "tokens": [paths.fill(paths.TOKENS, **where, bundle=bundle) for bundle in self.bundles(entry)],
+            "images": paths.fill(paths.PICTURES, **where),
+            "manifest": paths.fill(paths.MANIFEST, **where),
+        }
+        if self.has_parts(dataset):
+            files["parts"] = paths.fill(paths.PART_MASKS, dataset=dataset)
+        return files
+
+    def picture_inputs(self, wildcards: Wildcards) -> dict[str, str]:
+        """The images of a space, for its picture."""
+        where = {"dataset": self._dataset(self._of(wildcards)), "condition": CLEAN}
+        return {"images": paths.fill(paths.PICTURES, **where)}
+
+    def has_parts(self, dataset: str) -> bool:
+        """Whether images of a data set have masks of parts."""
+        return self.plan.stimuli.has_parts(dataset)
+
+    def sets(self, wildcards: Wildcards) -> list[dict[str, Any]]:
+        """The layers of a space, as a parameter: the number of the folder of tokens, the layer, and its model."""
+        entry = self._of(wildcards)
+        bundles = self.bundles(entry)
+        return [
+            {
+                "folder": bundles.index(self.study.bundle(text)),
+                "layer": self.study.layer(text),
+                "model": text.removesuffix(f"_{self.study.layer(text)}"),
+            }
+            for text in entry.layers
+        ]
+
+    def space_settings(self, wildcards: Wildcards) -> dict[str, Any]:
+        """How a space is made, as a parameter."""
+        section, entry = self.study.shared_space, self._of(wildcards).plain()
+        entry = {key: value for key, value in entry.items() if key not in ("layers", "dataset")}
+        shared = {"c": section.affinity, "choice": section.choice, "permutations": section.permutations}
+        return {**entry, **shared, "seed": self.study.seed}
+
+    def miniature(self, wildcards: Wildcards) -> bool:
+        """Whether a model of the space has random miniature weights."""
+        return any(self.study.is_miniature(text) for text in self._of(wildcards).layers)
+
+    def pair_inputs(self, wildcards: Wildcards) -> dict[str, str]:
+        """Pooled features of both layers, and the manifest that labels stand in."""
+        files = {}
+        for side in ("a", "b"):
+            typed = getattr(wildcards, side)
+            folder = self.plan.features.place(paths.FEATURES, wildcards.dataset, wildcards.condition, typed)
+            files[side] = f"{folder}/{self.study.layer(typed)}.pt"
+        return {**files, "manifest": self.image_file(paths.MANIFEST, wildcards)}
+
+    def transforms(self) -> dict[str, str]:
+        """The saved transforms of a pair: one file a method, one a seed for the half-shared MLP."""
+        pairs = self.study.shared_space.pairs
+        files = {}
+        for method in pairs.methods:
+            stems = [method] if method != "half_shared" else [f"{method}_{seed}" for seed in pairs.half_shared.seeds]
+            files |= {stem: f"{paths.ALIGNED_PAIR}/transforms/{stem}.safetensors" for stem in stems}
+        return files
+
+    def pair_settings(self) -> dict[str, Any]:
+        """How pairs are aligned and scored, as a parameter."""
+        section = self.study.shared_space
+        entry = {key: value for key, value in section.pairs.plain().items() if key not in _OF_PAIRS}
+        half_shared = dict(entry["half_shared"])
+        seeds = half_shared.pop("seeds")
+        shared = {"c": section.affinity, "choice": section.choice, "seed": self.study.seed}
+        shared["k"] = self.study.alignment.k
+        return {**entry, "half_shared": half_shared, "seeds": seeds, **shared}
+
+    def miniature_pair(self, wildcards: Wildcards) -> bool:
+        """Whether a side has random miniature weights."""
+        return any(self.study.is_miniature(typed) for typed in (wildcards.a, wildcards.b))
+
+    def asked(self) -> list[dict[str, str]]:
+        """Data set, condition and both sides of the pairs of the study."""
+        pairs = self.study.shared_space.pairs
+        dataset = pairs.dataset or self.study.default_dataset
+        where = {"dataset": dataset, "condition": self.study.default_condition}
+        split = [text.split(names.SEPARATOR) for text in pairs.of]
+        return [{**where, "a": a, "b": b} for a, b in split]
+
+    def of_all(self, pattern: str, file: str, miniatures: bool = True) -> list[str]:
+        """A file of every pair (`ALIGNED_PAIR`) or space (`SPACE`). miniatures: also of those with random weights."""
+        if pattern == paths.ALIGNED_PAIR:
+            kept = [
+                pair
+                for pair in self.asked()
+                if miniatures or not any(self.study.is_miniature(pair[side]) for side in ("a", "b"))
+            ]
+        else:
+            kept = [
+                {"space": name}
+                for name, entry in self.study.shared_space.spaces.items()
+                if miniatures or not any(self.study.is_miniature(text) for text in entry.layers)
+            ]
+        return [f"{paths.fill(pattern, **words)}/{file}" for words in kept]
+
+    def targets(self) -> list[str]:
+        """Tables and figures of the toy study, of every space and of every pair."""
+        section = self.study.shared_space
+        files = []
+        if section.didactic is not None:
+            files += [f"{paths.DIDACTIC}/scores.tsv", *(f"{stem}.png" for stem in self.didactic_figures().values())]
+        for name in section.spaces:
+            files += [f"{paths.fill(paths.SPACE, space=name)}/consistency.tsv"]
+            files += [f"{paths.fill(paths.SPACE_FIGURE, space=name)}.png"]
+        for pair in self.asked():
+            files += [f"{paths.fill(paths.ALIGNED_PAIR, **pair)}/contrasts.tsv"]
+            files += [f"{paths.fill(paths.ALIGNED_PAIR_FIGURE, **pair)}.png"]
+        return files
+
+    def didactic_figures(self) -> dict[str, str]:
+        """Figures of the toy study: its cases, and the targets of the half-shared MLP."""
+        return {name: f"{paths.DIDACTIC_FIGURES}/{name}" for name in ("cases", "targets")}
