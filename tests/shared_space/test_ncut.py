@@ -85,7 +85,11 @@ def test_exact_agrees_with_ncut_pytorch() -> None:
     gamma, variance = width(x)
     # it decomposes exactly where a gradient is asked for, and by a randomised SVD else
     theirs, values = ncut_fn(
-        torch.tensor(x, requires_grad=True), 10, sigma=float(np.sqrt(gamma * variance)), exact_gradient=True, device="cpu"
+        torch.tensor(x, requires_grad=True),
+        10,
+        sigma=float(np.sqrt(gamma * variance)),
+        exact_gradient=True,
+        device="cpu",
     )
     ours = exact(x, 10, gamma, variance, 0)
     assert subspace_angle(ours.vectors, theirs.detach().numpy()) < 0.01

@@ -188,9 +188,7 @@ def _joined(blocks: Sequence[Nearest]) -> Nearest:
     return Nearest(*(np.concatenate([getattr(one, key) for one in each]) for key in ("queries", "found", "shares")))
 
 
-def _parts(
-    near: Nearest, parts: NDArray[np.integer[Any]], shifts: NDArray[np.int32], other_images: bool
-) -> Measured:
+def _parts(near: Nearest, parts: NDArray[np.integer[Any]], shifts: NDArray[np.int32], other_images: bool) -> Measured:
     """The share of tokens with a part whose neighbours are of the same part, a mean over parts.
 
     A shift keeps how many tokens of an image have a part, so the weight of a token depends on its image and part alone.
@@ -251,9 +249,7 @@ def _share(at_least: NDArray[np.bool_]) -> float:
     return float((1 + at_least.sum()) / (1 + len(at_least)))
 
 
-def _check(
-    sets: Mapping[str, Tokens], parts: NDArray[np.integer[Any]] | None, shifts: NDArray[np.int32]
-) -> None:
+def _check(sets: Mapping[str, Tokens], parts: NDArray[np.integer[Any]] | None, shifts: NDArray[np.int32]) -> None:
     if len({tokens.shape for tokens in sets.values()}) != 1:
         shapes = ", ".join(f"{name} {tokens.shape}" for name, tokens in sets.items())
         raise ValueError(f"sets of one space have the same images, cells and width; there are: {shapes or 'no sets'}")
