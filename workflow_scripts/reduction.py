@@ -91,7 +91,7 @@ def reduction(folder: Path, people_path: Path, settings: Settings, memory_mb: in
 
 
 def _choices(
-    tokens: NDArray[np.float32], pooling: str, triplets: Triplets, settings: Settings, memory_mb: int
+    tokens: NDArray[np.floating], pooling: str, triplets: Triplets, settings: Settings, memory_mb: int
 ) -> Iterator[tuple[str, int, Choices]]:
     """Reduction (``none`` or ``pca``), number of dimensions, and choices of each set of features.
 

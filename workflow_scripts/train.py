@@ -99,7 +99,7 @@ class TrainingImages(Dataset[Mapping[str, Any]]):
         if self._labels is not None:
             item["labels"] = torch.tensor(self._labels[row])
         if self._tokens is not None:
-            item["teacher"] = torch.from_numpy(self._tokens[row].copy())
+            item["teacher"] = torch.from_numpy(self._tokens[row].copy()).float()
         return item
 
 

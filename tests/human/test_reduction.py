@@ -1,9 +1,7 @@
 """Tokens before they are averaged: on disk, in blocks, pooled, reduced, beside people."""
 
 import json
-import logging
 from collections import namedtuple
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +15,6 @@ from diffalign.human.choices import closest_pairs
 from diffalign.human.odd_one_out import DISTANCES, Choices, odd_one_out, pair_similarities, similarities_of_products
 from diffalign.human.reduction import components_of_products, pooled, products
 from diffalign.human.triplets import Triplets, published_sample
-from diffalign.io.headers import StoreError
-from diffalign.io.token_files import read_tokens, write_tokens
 
 OBJECTS = 24
 Usage = namedtuple("Usage", "total used free")
@@ -60,8 +56,9 @@ def test_components_are_those_of_scikit_learn(count: int) -> None:
         assert np.array_equal(ours, theirs)
 
 
-def test_pooling_does_not_depend_on_blocks() -> None:
-    values = tokens()
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_pooling_does_not_depend_on_blocks(dtype: type[np.floating]) -> None:
+    values = tokens().astype(dtype)
     for pooling, expected in (("mean", values.astype(np.float64).mean(1)), ("max", values.max(1))):
         for memory_mb in (1000, 0):
             np.testing.assert_allclose(pooled(values, pooling, memory_mb), expected, rtol=1e-12)
@@ -79,41 +76,6 @@ def test_the_published_sample_is_the_begin_of_a_permutation() -> None:
     taken = published_sample(triplets, 20)
     assert np.array_equal(taken.objects, triplets.objects[np.random.RandomState(42).permutation(50)[:20]])
     assert published_sample(triplets, 50) is triplets
-
-
-def batches(values: np.ndarray, names: list[str]) -> Iterator[tuple[list[str], dict[str, np.ndarray]]]:
-    """In another order than that of the names, as larger images come first."""
-    for rows in (slice(2, 4), slice(0, 2)):
-        yield names[rows], {"b0": values[rows], "b1": 2 * values[rows]}
-
-
-def test_tokens_come_back_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    values, names = tokens(shape=(4, 5, 3)), ["a", "b", "c", "d"]
-    with caplog.at_level(logging.INFO):
-        write_tokens(tmp_path / "t", names, batches(values, names), {"bundle": "x"})
-    assert "un-pooled features take 0.00 GB" in caplog.text
-    assert "b0 4 x 5 x 3, b1 4 x 5 x 3" in caplog.text
-    stored = read_tokens(tmp_path / "t")
-    assert (stored.names, stored.recipe, list(stored.layers)) == (("a", "b", "c", "d"), {"bundle": "x"}, ["b0", "b1"])
-    assert isinstance(stored.layers["b0"], np.memmap)
-    assert np.array_equal(stored.layers["b1"], 2 * values)
-    (tmp_path / "t/layers.json").unlink()
-    with pytest.raises(StoreError, match="missing, so the folder is not whole"):
-        read_tokens(tmp_path / "t")
-
-
-def test_tokens_that_cannot_be_kept_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    values, names = tokens(shape=(4, 5, 3)), ["a", "b", "c", "d"]
-    with pytest.raises(ValueError, match=r"b0: gave \(4, 3\) tokens and channels for c, \(5, 3\) before"):
-        write_tokens(tmp_path / "t", names, iter([(["a"], {"b0": values[:1]}), (["c"], {"b0": values[2:3, :4]})]), {})
-    broken = values.copy()
-    broken[3, 0, 0] = np.inf
-    with pytest.raises(ValueError, match="layer b0: tokens are NaN or infinite for d"):
-        write_tokens(tmp_path / "t", names, batches(broken, names), {})
-    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(100, 0, 100))
-    with pytest.raises(StoreError, match="name fewer layers in human.reduction.of"):
-        write_tokens(tmp_path / "t", names, batches(values, names), {})
-    assert not list((tmp_path / "t").iterdir())
 
 
 def test_a_diffusion_model_before_its_tokens_are_averaged(fresh: Workflow, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from diffalign.io.headers import StoreError
 from diffalign.io.latents import write_shard
 from diffalign.io.manifest import Image as Row
 from diffalign.io.manifest import write_manifest
-from diffalign.io.token_files import write_tokens
+from diffalign.io.token_files import TokenBatch, write_tokens
 from diffalign.io.training_checkpoints import TrainingFolder
 from diffalign.specs import Compute, ImageInput, Model, Training, Weights
 from diffalign.stimuli.labels import LabelError
@@ -123,7 +123,7 @@ class Tinted:
         names = [row.name for row in self.rows] if names is None else names
         rng = np.random.default_rng(0)
         values = {layer: rng.standard_normal((len(names), count, 16), dtype=np.float32)}
-        write_tokens(self.folder / "tokens", names, [(names, values)], {"bundle": "digits.vit", **said})
+        write_tokens(self.folder / "tokens", names, [TokenBatch(names, values)], {"bundle": "digits.vit", **said})
         return self.folder / "tokens"
 
 

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from diffalign.extraction.inputs import Batches
 from diffalign.extraction.taps import Taps, find_module
+from diffalign.extraction.token_grids import token_grid
+from diffalign.io.token_files import Grid, TokenBatch
 from diffalign.models import Loaded
 from diffalign.offenders import first_five, flagged
 
@@ -88,22 +90,33 @@ def _pooled_batches(
             yield names, features
 
 
-def all_tokens(
-    loaded: Loaded, layers: Mapping[str, str], batches: Iterable[Mapping[str, Any]]
-) -> Iterator[tuple[list[str], dict[str, NDArray[np.float32]]]]:
-    """Run every batch once; names of its images, and alias -> all tokens (B, T, C) float32. Nothing is kept."""
+def all_tokens(loaded: Loaded, layers: Mapping[str, str], batches: Iterable[Batch]) -> Iterator[TokenBatch]:
+    """Run every batch once; names of its images, all tokens of every layer (B, T, C) float32, and their grids, None
+    where they are unknown. Nothing is kept. Raises ValueError that names a layer without tokens of every image.
+    """
+    fed: Batch = {}
+    # by identity of the tokens, which the taps hand back as they are
+    grids: dict[int, Grid | None] = {}
 
     def every_token(output: Any) -> Tensor:
-        return loaded.tokens(output).float()
+        tokens = loaded.tokens(output).float()
+        if tokens.ndim == 3:
+            grids[id(tokens)] = token_grid(output, tokens, fed, loaded.multiple)
+        return tokens
 
     with torch.inference_mode(), Taps(loaded.module, layers, every_token) as taps:
-        for batch in batches:
-            caught = taps.run(lambda batch=batch: loaded.forward(batch))  # type: ignore[misc]
+        for fed in batches:
+            grids.clear()
+            caught = taps.run(lambda batch=fed: loaded.forward(batch))  # type: ignore[misc]
             for alias, tokens in caught.items():
-                if tokens.ndim != 3 or len(tokens) != len(batch["names"]):
+                if tokens.ndim != 3 or len(tokens) != len(fed["names"]):
                     shape = tuple(tokens.shape)
-                    raise ValueError(f"layer {alias}: gave tokens of shape {shape} for {len(batch['names'])} images")
-            yield list(batch["names"]), {alias: tokens.cpu().numpy() for alias, tokens in caught.items()}
+                    raise ValueError(f"layer {alias}: gave tokens of shape {shape} for {len(fed['names'])} images")
+            yield TokenBatch(
+                list(fed["names"]),
+                {alias: tokens.cpu().numpy() for alias, tokens in caught.items()},
+                {alias: grids[id(tokens)] for alias, tokens in caught.items()},
+            )
 
 
 def _fetched(caught: Mapping[str, Tensor], count: int) -> list[NDArray[np.float32]]:

@@ -46,7 +46,7 @@ def products(rows: NDArray[np.floating], memory_mb: int) -> Products:
     return Products(centred, with_mean, mean, sums, width)
 
 
-def pooled(tokens: NDArray[np.float32], pooling: str, memory_mb: int) -> NDArray[np.float64]:
+def pooled(tokens: NDArray[np.floating], pooling: str, memory_mb: int) -> NDArray[np.float64]:
     """``mean`` or ``max`` (N, C) over the tokens (N, T, C). memory_mb: size of a block of images."""
     vectors = np.empty((tokens.shape[0], tokens.shape[2]))
     size = max(1, int(memory_mb * 2**20 / (2 * 8 * tokens.shape[1] * tokens.shape[2])))
