@@ -14,7 +14,8 @@ def token_grid(output: Any, tokens: Tensor, batch: Mapping[str, Any], patch: int
     """Rows and columns of the tokens (B, T, C), which lie in reading order; None where they are not known.
 
     output: what the module returned, of which the family made the tokens. batch: what the network was fed, with
-    ``pixels`` or ``latents`` (B, channels, H, W). patch: side of the patches that these are cut into, `Loaded.multiple`.
+    ``pixels`` or ``latents`` (B, channels, H, W). patch: side of the patches that these are cut into, as
+    `Loaded.multiple` says.
 
     Known are the positions of a map, (B, C, H, W) or (B, H, W, C), whose values the tokens are; and of a sequence that
     has one token for each patch, those of the patches. A single token of a sequence, such as a class token or logits,

@@ -32,8 +32,8 @@ Grid = tuple[int, int]
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Tokens of one batch of images. tokens: alias -> (B, T, C) float32, rows in the order of names. grids: alias -> rows
-    and columns of the T tokens in reading order, None or absent where they have no known grid.
+    """Tokens of one batch of images. tokens: alias -> (B, T, C) float32, rows in the order of names. grids: alias ->
+    rows and columns of the T tokens in reading order, None or absent where they have no known grid.
     """
 
     names: Sequence[str]
@@ -57,10 +57,11 @@ class Tokens:
         known = self.grids[alias]
         if known is None:
             count = self.layers[alias].shape[1]
+            bundle = self.recipe.get("bundle", "these tokens")
             raise StoreError(
-                f"{self.recipe.get('bundle', 'these tokens')}, layer {alias}: its {count} tokens an image have no known "
-                "grid: they are neither the positions of a map nor one for each patch of the input (class tokens, "
-                "logits and merged tokens are not); ask for another layer, or rerun tokens that an older version wrote"
+                f"{bundle}, layer {alias}: its {count} tokens an image have no known grid: they are neither "
+                "the positions of a map nor one for each patch of the input (class tokens, logits and merged tokens are "
+                "not); ask for another layer, or rerun tokens that an older version wrote"
             )
         return known
 
