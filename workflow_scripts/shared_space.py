@@ -22,7 +22,7 @@ from diffalign.randomness import sample
 from diffalign.shared_space import colors, consistency, edge_maps, stages, token_sets
 from diffalign.shared_space.consistency import Measured
 from diffalign.shared_space.shifts import grid_shifts
-from diffalign.shared_space.stages import AFTER, BEFORE, OWN, CutSettings
+from diffalign.shared_space.stages import AFTER, BEFORE, EIGENVECTORS, FEATURES, OWN, POSITIONS, CutSettings
 from diffalign.stimuli.squares import read_rgb
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 Float32 = NDArray[np.float32]
 
 KIND = FileKind("a recipe of a shared space", 1)
-# where scores are looked at: features as they are or aligned, and what pictures show
-FEATURES, EIGENVECTORS, POSITIONS = "features", "eigenvectors", "positions"
 GAIN, NO_STAGE = "after_minus_before", "none"
 _SCORE = dict.fromkeys(("score", "low", "high", "null_mean", "null_high", "p"), "float64")
 CONSISTENCY = {
@@ -50,7 +48,7 @@ EDGES = {
     "undefined": "string",
 }
 NULL = (
-    "token grids of each image, those of parts or of edges, shifted around their edges and mirrored at random, the same "
+    "maps of parts, cells or edges of each image, shifted around their edges and mirrored at random, in the same way "
     "for every set, space and stage; null_high is the 95 % quantile; p counts the grids as they are among them"
 )
 INTERVAL = (
@@ -75,7 +73,7 @@ class TokenSet:
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a space; docs/config.md. grid: side of the grid that all sets are brought to, None for the smallest.
+    """Settings of a space; docs/config.md. grid: side of the grid that all sets are brought to, None for the coarsest.
 
     resample: a rule of `token_sets.on_grid`, None where all grids must be the same. images: names, or how many, drawn
     by the seed, or None for all.
@@ -148,8 +146,12 @@ def shared_space(
     }
     found = list(_consistency_rows(scores))
     if parts is not None:
-        found.append(_row((consistency.PART_OTHER_IMAGES, "", ""), POSITIONS, NO_STAGE, consistency.by_position(parts, shifts)))
-    edges = np.stack([edge_maps.cell_edges(np.asarray(read_rgb(_picture(inputs, name))[0]), grid).ravel() for name in names])
+        found.append(
+            _row((consistency.PART_OTHER_IMAGES, "", ""), POSITIONS, NO_STAGE, consistency.by_position(parts, shifts))
+        )
+    edges = np.stack(
+        [edge_maps.cell_edges(np.asarray(read_rgb(_picture(inputs, name))[0]), grid).ravel() for name in names]
+    )
     rows_of_own = _in_images({name: each.cut.coordinates() for name, each in own.items()}, shape)
     of_edges = list(_edge_rows({OWN: rows_of_own, **coordinates}, edges, shifts))
     for name, table in (("consistency", tables.frame(found, CONSISTENCY)), ("edges", tables.frame(of_edges, EDGES))):
@@ -168,7 +170,9 @@ def shared_space(
             "transforms": {name: {"gamma": each.gamma, "variance": each.variance} for name, each in transforms.items()},
             **{stage: {"gamma": each.gamma, "variance": each.variance} for stage, each in spaces.items()},
         },
-        eigenvectors={stage: "exact" if each.cut.exact else "extended from landmarks" for stage, each in spaces.items()},
+        eigenvectors={
+            stage: "exact" if each.cut.exact else "extended from landmarks" for stage, each in spaces.items()
+        },
         parts=None if parts is None else list(read_parts(inputs.parts).parts),
         null=NULL,
         interval=INTERVAL,
@@ -195,15 +199,14 @@ def _read(
             raise StoreError(f"{inputs.tokens[one.folder]}: no layer '{one.layer}'; there are {', '.join(there)}")
     names = _chosen(known, settings)
     rows = [known.index(name) for name in names]
-    grid = _common_grid({each.name: tokens[each.folder].grid(each.layer) for each in sets}, settings)
+    grids = {each.name: tokens[each.folder].grid(each.layer) for each in sets}
+    side = settings.grid
+    grid = token_sets.common_grid(grids, settings.resample) if side is None else (side, side)
     values: dict[str, Float32] = {}
     for each in sets:
         own = _tokens_of(tokens[each.folder], each.layer, rows)
         _check_finite(own, names, each.name)
-        here = tokens[each.folder].grid(each.layer)
-        if here != grid:
-            assert settings.resample is not None
-            own = token_sets.on_grid(own, here, grid, settings.resample)
+        own = token_sets.on_grid(own, grids[each.name], grid, settings.resample, (each.name, "the space"))
         values[each.name] = stages.standardised(own.reshape(-1, own.shape[2]), each.name)
     return names, grid, values
 
@@ -231,18 +234,6 @@ def _chosen(known: Sequence[str], settings: Settings) -> tuple[str, ...]:
         raise ValueError(f"images: {reason}")
     # pictures have the rows in the order asked for
     return tuple(settings.images)
-
-
-def _common_grid(grids: Mapping[str, tuple[int, int]], settings: Settings) -> tuple[int, int]:
-    smallest = min(grids.values(), key=lambda grid: (grid[0] * grid[1], grid))
-    grid = smallest if settings.grid is None else (settings.grid, settings.grid)
-    if settings.resample is None and (other := [name for name, here in grids.items() if here != grid]):
-        each = ", ".join(f"{name} {rows} x {columns}" for name, (rows, columns) in grids.items())
-        raise ValueError(
-            f"{first_five(other)} have other token grids than {grid[0]} x {grid[1]} ({each}), and no rule to resample "
-            "them is named; tokens are never cut"
-        )
-    return grid
 
 
 def _parts(folder: Path, names: Sequence[str], grid: tuple[int, int]) -> NDArray[np.int64]:

@@ -10,23 +10,31 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
-from part_folders import write_parts
 from PIL import Image as Picture
-from shared_space import FEATURES, GAIN, POSITIONS, Inputs, Settings, TokenSet, shared_space
-from shared_space_figure import shared_space_figure
 
 from diffalign.io.headers import StoreError
 from diffalign.io.manifest import Image, write_manifest
+from diffalign.io.part_files import write_parts
 from diffalign.io.space_files import read_space, read_transforms
 from diffalign.io.token_files import TokenBatch, write_tokens
 from diffalign.shared_space.consistency import CELL_SAME_IMAGE, PART_OTHER_IMAGES, PART_SAME_IMAGE
 from diffalign.shared_space.edge_maps import cell_edges
+from diffalign.shared_space.stages import EIGENVECTORS, FEATURES, POSITIONS
+from shared_space import GAIN, Inputs, Settings, TokenSet, shared_space
+from shared_space_figure import shared_space_figure
 
 SIDE, CELLS = 64, 8
 GRID = (CELLS, CELLS)
-EIGENVECTORS = "eigenvectors"
 SETTINGS = Settings(
-    c=0.2, landmarks=48, choice="farthest", eigenvectors=6, grid=None, resample=None, images=None, permutations=99, seed=0
+    c=0.2,
+    landmarks=48,
+    choice="farthest",
+    eigenvectors=6,
+    grid=None,
+    resample=None,
+    images=None,
+    permutations=99,
+    seed=0,
 )
 SETS = (TokenSet(0, "b1", "first"), TokenSet(1, "b1", "second"))
 COLORS = ((40, 40, 40), (220, 90, 60), (70, 160, 90), (60, 90, 200))
@@ -95,7 +103,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
         )
     rows = [Image(name, "", -1, "", "0", name, "") for name in names]
     write_manifest(folder / "manifest.tsv", folder / "dataset.json", rows, {})
-    write_parts(folder / "parts", dict(zip(names, masks, strict=True)), ("top", "middle", "bottom"))
+    write_parts(folder / "parts", ("top", "middle", "bottom"), zip(names, masks, strict=True), {})
     edges = np.stack([cell_edges(np.array(Picture.open(folder / "images" / f"{name}.png")), GRID) for name in names])
     following = edges.reshape(len(names), -1, 1) * 50 + 0.05 * draws.standard_normal((len(names), CELLS**2, 4))
     first, grid = planted(masks, 1), {"b1": GRID, "edges": GRID, "class": None}
@@ -154,7 +162,9 @@ def test_place_alone_is_a_row(finished: Mapping[str, Path]) -> None:
     assert place["stage"] == "none"
 
 
-def test_aligned_features_are_equal_of_sets_that_differ_by_a_rotation(study: Study, finished: Mapping[str, Path]) -> None:
+def test_aligned_features_are_equal_of_sets_that_differ_by_a_rotation(
+    study: Study, finished: Mapping[str, Path]
+) -> None:
     transforms, keys = read_transforms(finished["transforms"])
     assert list(transforms) == ["first_b1", "second_b1", "first_edges"]
     assert len(keys) == len(set(keys)) == 48
@@ -224,8 +234,10 @@ def test_one_image_has_no_scores_across_images(study: Study) -> None:
 
 def test_other_grids_are_resampled_by_a_named_rule_and_never_cut(study: Study) -> None:
     sets = (SETS[0], TokenSet(1, "fine", "second"))
-    with pytest.raises(ValueError, match=r"second_fine have other token grids than 8 x 8 \(first_b1 8 x 8, second_fine"):
+    with pytest.raises(ValueError, match="first_b1 has tokens on a grid of 8 x 8, second_fine on one of 16 x 16"):
         study.run(sets)
+    with pytest.raises(ValueError, match="first_b1 has tokens on a grid of 8 x 8, the space on one of 4 x 4"):
+        study.run(sets, replace(SETTINGS, grid=4))
     outputs = study.run(sets, replace(SETTINGS, resample="area"))
     after = row_of(
         outputs, "consistency", measure=PART_OTHER_IMAGES, space=FEATURES, stage="after", set_a="first_b1",
@@ -273,12 +285,17 @@ def test_bad_input_is_refused_by_name(study: Study, tmp_path: Path) -> None:
         study.run(inputs=replace(study.inputs, tokens=[study.inputs.tokens[0], tmp_path / "broken"]))
 
 
-def test_the_figure_has_a_column_a_set(study: Study, finished: Mapping[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("images", [None, 1])
+def test_the_figure_is_as_wide_as_a_page(
+    study: Study, finished: Mapping[str, Path], tmp_path: Path, images: int | None
+) -> None:
+    made = finished if images is None else study.run(settings=replace(SETTINGS, images=1, landmarks=20))
     outputs = [tmp_path / "space.png", tmp_path / "space.pdf"]
-    shared_space_figure(
-        finished["eigenvectors"], finished["consistency_parquet"], study.folder / "images", 3, outputs, miniature=True
-    )
+    tables = [made["consistency_parquet"], made["edges_parquet"]]
+    shared_space_figure(made["eigenvectors"], *tables, study.folder / "images", 3, outputs, miniature=images is None)
     with Picture.open(outputs[0]) as picture:
         assert picture.width == pytest.approx(6.75 * 300, abs=20)
-        assert picture.height > 900
+        assert picture.height > 600
     assert outputs[1].read_bytes().startswith(b"%PDF")
+    with pytest.raises(StoreError, match="images have no PNG file, first: face"):
+        shared_space_figure(made["eigenvectors"], *tables, tmp_path, 3, outputs, miniature=False)

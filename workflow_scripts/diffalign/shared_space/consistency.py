@@ -32,7 +32,7 @@ _BLOCK = 2**23
 
 @dataclass(frozen=True, eq=False)
 class Nearest:
-    """Nearest neighbours as a list: token `queries[e]` of one set has token `found[e]` of another as one of its nearest.
+    """Nearest neighbours as a list: token `queries[e]` of one set has `found[e]` of another as one of its nearest.
 
     queries, found: (E,) int64, numbers of tokens over all images, queries in order. shares: (E,) float64, 1 over how
     many are equally near.
@@ -80,7 +80,7 @@ class Contrast:
 
 
 def contrast(first: Measured, second: Measured) -> Contrast:
-    """first - second. Raises ValueError where either is undefined."""
+    """The difference of two scores, first - second. Raises ValueError where either is undefined."""
     if reason := first.undefined or second.undefined:
         raise ValueError(f"no difference of scores that are undefined: {reason}")
     difference, null = first.score - second.score, first.null - second.null

@@ -19,6 +19,8 @@ Float32 = NDArray[np.float32]
 
 # eigenvectors of each set by itself, of the sets side by side as they are, and of the aligned sets
 OWN, BEFORE, AFTER = "own", "before", "after"
+# where scores are looked at: features as they are or aligned, what pictures show, and places of cells alone
+FEATURES, EIGENVECTORS, POSITIONS = "features", "eigenvectors", "positions"
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Space:
 
 
 def standardised(x: Array, name: str) -> Float32:
-    """x (N, D) less its mean, divided by the square root of its total variance, which becomes 1.
+    """Tokens x (N, D) less their mean, divided by the square root of its total variance, which becomes 1.
 
     Raises ValueError that names the set where features are constant, NaN or infinite.
     """
