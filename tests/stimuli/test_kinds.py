@@ -48,6 +48,7 @@ def test_importing_the_registry_loads_nothing_heavy() -> None:
     [
         (Dataset("photographs", 64), True, True),
         (Dataset("packaged", 64, collection="mnist"), True, True),
+        (Dataset("faces", 64), True, True),
         (Dataset("folder", 64, "x"), True, True),
         (Dataset("synsets", 64, "x"), True, True),
         (Dataset("transformed", 64, "x"), True, True),

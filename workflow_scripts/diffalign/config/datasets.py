@@ -112,7 +112,8 @@ class DatasetEntry(Section):
         description=(
             "photographs: crops of the photographs that ship with scikit-image and scikit-learn. packaged: "
             "labelled images that an installed package holds. folder: the images of one flat folder. synsets: one "
-            "folder a class, as ImageNet's validation set is usually unpacked. "
+            "folder a class, as ImageNet's validation set is usually unpacked. faces: six faces that ship with "
+            "scikit-image, with masks of their parts. "
             "transformed: a folder of VFM-VAE, with clean/, noise_0.050/ and so on, and equivariance_transforms.json. "
             "things: the concepts of THINGS, human choices among them, and one image of each in the folder path. "
             "table: images and texts, or texts alone, in the rows of Parquet, CSV, TSV or JSON lines. precomputed: no "
@@ -163,6 +164,14 @@ class DatasetEntry(Section):
         description=(
             "For kinds folder and transformed. prefix: the label is the file name up to its last underscore, as in "
             "n01440764_10026.png."
+        ),
+    )
+    parts: Text | None = Field(
+        None,
+        description=(
+            "For kind folder, a folder with a mask for each image, {image name}.png, 8-bit and of the size of the "
+            "image, whose values are numbers of parts and 0 is none; and parts.tsv with the columns value and part. "
+            "docs/add-a-data-set.md"
         ),
     )
     per_photograph: Count = Field(16, description="For kind photographs, crops of each photograph.")
@@ -224,6 +233,7 @@ class DatasetEntry(Section):
             hub=None if self.hub is None else self.hub.model_dump(mode="json"),
             collection=self.collection,
             split=None if self.split is None else self.split.plain(),
+            parts=self.parts,
         )
 
     def text_files(self) -> Texts:

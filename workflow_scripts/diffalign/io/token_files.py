@@ -60,8 +60,8 @@ class Tokens:
             bundle = self.recipe.get("bundle", "these tokens")
             raise StoreError(
                 f"{bundle}, layer {alias}: its {count} tokens an image have no known grid: they are neither "
-                "the positions of a map nor one for each patch of the input (class tokens, logits and merged tokens are "
-                "not); ask for another layer, or rerun tokens that an older version wrote"
+                "the positions of a map nor one for each patch of the input (class tokens, logits and merged tokens "
+                "are not); ask for another layer, or rerun tokens that an older version wrote"
             )
         return known
 

@@ -1,7 +1,7 @@
 """Tokens of several models on one grid: resampled by a named rule and never cut, named, and beside masks of parts.
 
-Grids are (rows, columns), and tokens lie in reading order, row by row from the top. A cell of a grid of r rows is an r-th
-of the height of the image, so that grids of any two sizes cover the same picture.
+Grids are (rows, columns), and tokens lie in reading order, row by row from the top. A cell of a grid of r rows is an
+r-th of the height of the image, so that grids of any two sizes cover the same picture.
 """
 
 from __future__ import annotations
@@ -140,8 +140,8 @@ def keys(names: Sequence[str], grid: Grid) -> tuple[str, ...]:
 
 def _differ(models: tuple[str, str], first: Grid, second: Grid) -> str:
     return (
-        f"{models[0]} has tokens on a grid of {first[0]} x {first[1]}, {models[1]} on one of {second[0]} x {second[1]}; "
-        f"name a rule by which tokens are resampled: {', '.join(RULES)}"
+        f"{models[0]} has tokens on a grid of {first[0]} x {first[1]}, {models[1]} on one of {second[0]} x "
+        f"{second[1]}; name a rule by which tokens are resampled: {', '.join(RULES)}"
     )
 
 

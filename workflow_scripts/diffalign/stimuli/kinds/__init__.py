@@ -5,17 +5,41 @@ A new kind is a module with a `DatasetKind` and its line in `KINDS`; the word th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from diffalign.io.manifest import Image
 from diffalign.specs import Dataset, Split
-from diffalign.stimuli.kinds import folder, packaged, photographs, precomputed, synsets, table, things, transformed
-from diffalign.stimuli.kinds.declaration import DatasetKind, Listing, Stimulus, Supplied
+from diffalign.stimuli.kinds import (
+    faces,
+    folder,
+    packaged,
+    photographs,
+    precomputed,
+    synsets,
+    table,
+    things,
+    transformed,
+)
+from diffalign.stimuli.kinds.declaration import DatasetKind, Listing, PartMasks, Stimulus, Supplied
 from diffalign.stimuli.selection import select
 
-__all__ = ["KINDS", "DatasetKind", "Listing", "Stimulus", "Supplied", "has_images", "has_manifest", "rows"]
+__all__ = [
+    "KINDS",
+    "DatasetKind",
+    "Listing",
+    "PartMasks",
+    "Stimulus",
+    "Supplied",
+    "has_images",
+    "has_manifest",
+    "has_part_masks",
+    "part_masks",
+    "rows",
+]
 
 KINDS: Mapping[str, DatasetKind] = {
     "photographs": photographs.KIND,
+    "faces": faces.KIND,
     "packaged": packaged.KIND,
     "folder": folder.KIND,
     "synsets": synsets.KIND,
@@ -50,3 +74,24 @@ def has_images(dataset: Dataset) -> bool:
 def has_manifest(dataset: Dataset) -> bool:
     """False where there are only features that were made elsewhere, whose names nothing else knows."""
     return KINDS[dataset.kind].rows is not None
+
+
+def has_part_masks(dataset: Dataset) -> bool:
+    """Whether it is known which part each pixel of its images belongs to: by its kind, or by its key `parts`."""
+    kind = KINDS[dataset.kind]
+    return kind.part_masks is not None and ("parts" not in kind.keys or dataset.parts is not None)
+
+
+def part_masks(dataset: Dataset, images: Sequence[Image]) -> PartMasks:
+    """The masks of the parts of these images, rows of the manifest of the clean ones.
+
+    Raises ValueError for a data set without masks, and what the kind's own `part_masks` raises.
+    """
+    listing = KINDS[dataset.kind].part_masks
+    if listing is None or not has_part_masks(dataset):
+        known = ", ".join(f"'{word}'" for word, kind in KINDS.items() if kind.part_masks is not None)
+        raise ValueError(
+            f"this data set of kind '{dataset.kind}' has no masks of parts; data sets of kinds {known} have, those of "
+            "kind 'folder' with the key 'parts'"
+        )
+    return listing(dataset, images)

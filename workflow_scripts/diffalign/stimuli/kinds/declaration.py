@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL.Image import Image as Picture
 
 from diffalign.io import manifest
@@ -59,6 +61,18 @@ class Listing:
     rows: Iterable[Stimulus]
 
 
+@dataclass(frozen=True)
+class PartMasks:
+    """Which part of what it shows each pixel of an image belongs to.
+
+    parts: their names, of which the i-th has the value i + 1; 0 is none of them. read: a row of the manifest -> its
+    mask (size, size) uint8, in the square of the image.
+    """
+
+    parts: tuple[str, ...]
+    read: Callable[[manifest.Image], NDArray[np.uint8]]
+
+
 def _always(_: Dataset) -> bool:
     return True
 
@@ -76,7 +90,8 @@ class DatasetKind:
     do without; size is needed by every data set with images.
     mistakes: (key, message) of what contradicts itself in an entry as it was given; the key is '' for the entry as a
     whole. has_images: whether a data set has any. has_transformed: whether its folder holds the images of other
-    conditions, too.
+    conditions, too. part_masks: the masks of the parts of clean images, for rows of their manifest, whose files are
+    looked at before one is read; None for a kind without.
     """
 
     rows: Callable[[Dataset, Supplied], Listing] | None
@@ -85,6 +100,7 @@ class DatasetKind:
     mistakes: Callable[[Mapping[str, Any]], Iterator[tuple[str, str]]] = _no_mistakes
     has_images: Callable[[Dataset], bool] = _always
     has_transformed: bool = False
+    part_masks: Callable[[Dataset, Sequence[manifest.Image]], PartMasks] | None = None
 
     def __post_init__(self) -> None:
         unread = self.needs - self.keys
