@@ -40,7 +40,7 @@ class HalfShared:
     The defaults take all rows of a small set in each step. The published schedule is PUBLISHED.
     """
 
-    steps: int = 2000
+    steps: int = 500
     batch_size: int = 512
     learning_rate: float = 1e-3
     width: int = 32
