@@ -112,11 +112,17 @@ def fit_ridge(x: Array, y: Array, penalty: float) -> tuple[Affine, Padded]:
     """Predictions of y by ridge regression on x, and y as it is. penalty: a multiple of the mean eigenvalue of XᵀX of
     centred rows; above 0. Raises ValueError as `fit_padded`.
     """
+    return ridges(x, y, [penalty])[0]
+
+
+def ridges(x: Array, y: Array, penalties: Sequence[float]) -> list[tuple[Affine, Padded]]:
+    """`fit_ridge` for each of several penalties, from one decomposition."""
     check_pair(x, y)
-    check_penalties([penalty])
+    check_penalties(penalties)
     made = regression(x, y)
     width = y.shape[1]
-    return Affine(made.of.center, made.weights(penalty), made.offsets), Padded(np.zeros(width), 1.0, width)
+    as_it_is = Padded(np.zeros(width), 1.0, width)
+    return [(Affine(made.of.center, made.weights(share), made.offsets), as_it_is) for share in penalties]
 
 
 def fit_relative(x: Array, y: Array, rows: Sequence[int] | NDArray[np.int64]) -> tuple[Relative, Relative]:

@@ -26,6 +26,7 @@ from diffalign.shared_space.linear_maps import (
     fit_procrustes,
     fit_relative,
     fit_ridge,
+    ridges,
 )
 from diffalign.shared_space.pairing import pairing
 from diffalign.shared_space.predictivity import FOLDS, check_penalties, cross_validated
@@ -209,27 +210,27 @@ def select(x: Array, y: Array, names: Sequence[str], settings: Settings) -> Sele
     """Choose components and penalties by folds of the images that are fitted, and the best linear method among those
     of the settings. x: (N, D), y: (N, E).
 
-    Each fold is predicted from the others. The penalty of ridge is the one with the largest R². Components and ridge of
-    CCA are those that pair most images of a fold with themselves, as do the methods that are compared; ties go to the
-    first in the order given. Raises ValueError as `fit`, and where all numbers of components are too large.
+    Each fold is judged by the fit to the others. Of every method those numbers are chosen that pair most images of a
+    fold with themselves, the same by which methods are compared. Among equals ridge takes the penalty with the largest
+    R², and CCA the first in the order given. Raises ValueError as `fit`, and where all numbers of components are too
+    large.
     """
     x, y, names, _ = _by_name(x, y, names, None)
     if len(names) < FEWEST:
         raise ValueError(f"{len(names)} images to fit are too few; at least {FEWEST} are needed")
     folds = dealt(names, FOLDS, settings.seed, "shared space folds")
-    r2 = cross_validated(x, y, folds, settings.penalties)
-    penalty = settings.penalties[int(np.argmax(r2))]
+    r2 = dict(zip(settings.penalties, cross_validated(x, y, folds, settings.penalties).tolist(), strict=True))
     credit: dict[tuple[str, int, float], float] = {}
-    # folds that allow fewer components than others allow only what all of them do
+    # what one fold does not allow none does
     allowed = list(settings.components)
     for fold in range(FOLDS):
         inside = folds == fold
         train, test = (x[~inside], y[~inside]), (x[inside], y[inside])
-        check_pair(*train)
         made: dict[tuple[str, int, float], tuple[Transform, Transform]] = {
-            ("procrustes", 0, 0.0): fit_procrustes(*train),
-            ("ridge", 0, 0.0): fit_ridge(*train, penalty),
+            ("procrustes", 0, 0.0): fit_procrustes(*train)
         }
+        for penalty, predicting in zip(settings.penalties, ridges(*train, settings.penalties), strict=True):
+            made["ridge", 0, penalty] = predicting
         for ridge, variates in zip(settings.penalties, canonical(*train, settings.penalties), strict=True):
             allowed = [count for count in allowed if count <= variates.first[1].shape[1]]
             made |= {("cca", count, ridge): variates.leading(count) for count in allowed}
@@ -241,12 +242,12 @@ def select(x: Array, y: Array, names: Sequence[str], settings: Settings) -> Sele
             f"components {list(settings.components)} are all more than the canonical variates of {len(names)} images "
             f"of {x.shape[1]} and {y.shape[1]} dimensions; take fewer"
         )
-    grid = [("cca", count, ridge) for count in allowed for ridge in settings.penalties]
-    best_cca = max(grid, key=credit.__getitem__)
-    every = {"procrustes": credit["procrustes", 0, 0.0], "cca": credit[best_cca], "ridge": credit["ridge", 0, 0.0]}
+    cca = max((("cca", count, ridge) for count in allowed for ridge in settings.penalties), key=credit.__getitem__)
+    best_ridge = max((("ridge", 0, each) for each in settings.penalties), key=lambda key: (credit[key], r2[key[2]]))
+    every = {key[0]: credit[key] for key in (("procrustes", 0, 0.0), cca, best_ridge)}
     own_index = {method: every[method] for method in LINEAR if method in settings.methods}
     best = max(own_index, key=own_index.__getitem__) if own_index else ""
-    return Selection(best_cca[1], best_cca[2], penalty, own_index, best)
+    return Selection(cca[1], cca[2], best_ridge[2], own_index, best)
 
 
 def arrays(pair: Pair) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
