@@ -211,7 +211,7 @@ def test_p_is_uniform_where_images_have_nothing_in_common() -> None:
 
 
 def test_intervals_of_contrasts_hold_the_mean_over_studies() -> None:
-    studies = 80
+    studies = 50
     found: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
     for study in range(studies):
         fitted, held_out = views(60, 0.3, 2 * study), views(60, 0.3, 2 * study + 1)
@@ -228,5 +228,5 @@ def test_intervals_of_contrasts_hold_the_mean_over_studies() -> None:
                 found.setdefault((metric, kind), []).append((contrast.difference, contrast.low, contrast.high))
     for key, rows in found.items():
         values, low, high = np.array(rows).T
-        # 300 studies gave .88 to .99; a coverage of .9 has a standard error of .033 over 80
-        assert ((low <= values.mean()) & (values.mean() <= high)).mean() >= 0.82, key
+        # 300 studies gave .88 to .99; a coverage of .9 has a standard error of .042 over 50
+        assert ((low <= values.mean()) & (values.mean() <= high)).mean() >= 0.8, key

@@ -14,9 +14,9 @@
 - ``cknna`` has the errors of `alignment.dyadic`, also of differences; ``cka`` (unbiased) its formula, and differences
   the jackknife; ``predictivity`` is bootstrapped over images.
 - In 300 simulated studies of 60 images, 95 % intervals of scores held the mean over studies in 90 to 93 %, those of
-  differences in 88 to 94 %, and those of differences of three trainings in 90 to 99 %. In 1000 studies of 40 images that
-  have nothing in common, p was .05 or less in 3.6 to 5.5 %; it is at times larger than it needs to be for ``own_index``
-  and ``own_label``, which have few values.
+  differences in 88 to 94 %, and those of differences of three trainings in 90 to 99 %. In 1000 studies of 40 images
+  that have nothing in common, p was .05 or less in 3.6 to 5.5 %. ``own_index`` and ``own_label`` have few values, so
+  that their p is at times larger than it needs to be.
 - Each score is of a space of its own: R² can be high in one that holds little. So no single one says what is gained.
 """
 
