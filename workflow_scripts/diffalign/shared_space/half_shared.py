@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,7 @@ class HalfShared:
     The defaults take all rows of a small set in each step. The published schedule is PUBLISHED.
     """
 
-    steps: int = 2000
+    steps: int = 500
     batch_size: int = 512
     learning_rate: float = 1e-3
     width: int = 32
@@ -210,9 +210,9 @@ class _Fit:
         self.classes_of = [count if settings.loss == "cross_entropy" else 1 for count in classes]
 
     def encoders(
-        self, which: str, sets: Sequence[Array], last: torch.Tensor | None
-    ) -> tuple[list[Encoder], torch.Tensor]:
-        """Encoders of these sets, and the weights of their last layer, which is trained where it is not given."""
+        self, which: str, sets: Sequence[Array], last: Sequence[torch.Tensor] | None
+    ) -> tuple[list[Encoder], list[torch.Tensor]]:
+        """Encoders of these sets, and weight and bias of their last layer, which is trained where it is not given."""
         import torch
 
         means = [x.mean(axis=0, dtype=np.float64).astype(np.float32) for x in sets]
@@ -221,49 +221,44 @@ class _Fit:
         inputs = torch.from_numpy(np.stack([_scored(*each) for each in zip(sets, means, stds, strict=True)]))
         width = self.settings.width
         sizes = [inputs.shape[2], *[width] * self.settings.layers]
-        shapes = [shape for a, b in itertools.pairwise(sizes) for shape in ((a, b), (1, b))]
-        drawn = [(at, shape, shapes[at - at % 2][0]) for at, shape in enumerate(shapes)]
-        start = [np.concatenate([_initial(seed, which, *each) for each in drawn]) for seed in self.seeds]
+        layers = [
+            torch.from_numpy(np.stack([_initial(seed, f"{which}\x00{at}", a, b)[part] for seed in self.seeds]))
+            for at, (a, b) in enumerate(itertools.pairwise(sizes))
+            for part in range(2)
+        ]
+        trained = list(layers)
         if last is None:
-            start = [
-                np.concatenate([encoder, _last(seed, width, own, self.outputs)])
-                for encoder, seed, own in zip(start, self.seeds, self.classes_of, strict=True)
-            ]
-        flat = torch.from_numpy(np.stack(start)).requires_grad_()
-        ends = np.cumsum([a * b for a, b in shapes]).tolist()
-
-        def layers() -> list[torch.Tensor]:
-            begins = [0, *ends[:-1]]
-            cut = (flat[:, begin:end] for begin, end in zip(begins, ends, strict=True))
-            return [part.view(-1, *shape) for part, shape in zip(cut, shapes, strict=True)]
-
-        self._train(which, inputs, flat, layers, lambda: flat[:, ends[-1] :] if last is None else last)
-        with torch.no_grad():
-            stacks = [layer.numpy().copy() for layer in layers()]
-            trained = flat[:, ends[-1] :].clone() if last is None else last
+            ends = zip(self.seeds, self.classes_of, strict=True)
+            starts = [_padded(_initial(seed, "last", width, own), self.outputs) for seed, own in ends]
+            last = [torch.from_numpy(np.stack([start[part] for start in starts])) for part in range(2)]
+            trained += last
+        for each in trained:
+            each.requires_grad_()
+        self._train(which, inputs, layers, last, trained)
+        stacks = [layer.detach().numpy() for layer in layers]
         made = [
             Encoder(mean, std, tuple(w[row] for w in stacks[::2]), tuple(b[row, 0] for b in stacks[1::2]))
             for row, (mean, std) in enumerate(zip(means, stds, strict=True))
         ]
-        return made, trained
+        return made, [each.detach() for each in last]
 
     def _train(
         self,
         which: str,
         inputs: torch.Tensor,
-        flat: torch.Tensor,
-        layers: Callable[[], list[torch.Tensor]],
-        last: Callable[[], torch.Tensor],
+        layers: Sequence[torch.Tensor],
+        last: Sequence[torch.Tensor],
+        trained: Sequence[torch.Tensor],
     ) -> None:
         import torch
 
-        optimiser = torch.optim.Adam([flat], lr=self.settings.learning_rate)
+        optimiser = torch.optim.Adam(trained, lr=self.settings.learning_rate, fused=True)
         whole = self.settings.batch_size >= self.rows
         affinity = _affinity(inputs) if whole else None
         for rows in self._batches(which):
-            seen = inputs if whole else _taken(inputs, rows)
-            features = _features(seen, layers())
-            loss = self._loss(features, last(), rows)
+            seen = inputs if rows is None else _taken(inputs, rows)
+            features = _features(seen, layers)
+            loss = self._loss(features, last, rows)
             difference = _affinity(features) - (_affinity(seen) if affinity is None else affinity)
             squares = difference.square()
             if self.settings.norm == "mean_square":
@@ -274,13 +269,12 @@ class _Fit:
             (loss + self.settings.weight * regularisation).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
 
-    def _loss(self, features: torch.Tensor, last: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
+    def _loss(self, features: torch.Tensor, last: Sequence[torch.Tensor], rows: torch.Tensor | None) -> torch.Tensor:
         """The sum over problems of their mean loss."""
+        import torch
         from torch.nn.functional import cross_entropy, gelu
 
-        width, outputs = self.settings.width, self.outputs
-        weight = last[:, : width * outputs].view(-1, width, outputs)
-        told = gelu(features) @ weight + last[:, width * outputs :].view(-1, 1, outputs) + self.absent
+        told = torch.baddbmm(last[1] + self.absent, gelu(features), last[0])
         wanted = self.classes if self.settings.loss == "cross_entropy" else self.numbers
         if rows is not None:
             wanted = wanted.gather(1, rows)
@@ -340,16 +334,14 @@ def _affinity(x: torch.Tensor) -> torch.Tensor:
     return torch.exp(-distances / (2 * variance.clamp_min(1e-12))[:, None, None])
 
 
-def _initial(seed: int, which: str, at: int, shape: tuple[int, int], inputs: int) -> Float32:
-    """Uniform within ± 1 / sqrt(inputs), as torch begins weights and biases of a linear layer."""
+def _initial(seed: int, layer: str, inputs: int, outputs: int) -> tuple[Float32, Float32]:
+    """Weight (inputs, outputs) and bias (1, outputs), uniform within ± 1 / sqrt(inputs), as torch begins both."""
     bound = float(1 / np.sqrt(inputs))
-    drawn = keyed(seed, f"{_PURPOSE} weights", f"{which}\x00{at}").uniform(-bound, bound, shape[0] * shape[1])
-    return drawn.astype(np.float32)
+    drawn = keyed(seed, f"{_PURPOSE} weights", layer).uniform(-bound, bound, (inputs + 1, outputs)).astype(np.float32)
+    return drawn[:-1], drawn[-1:]
 
 
-def _last(seed: int, width: int, classes: int, outputs: int) -> Float32:
-    """Weights and bias of the shared layer, flat; zeros for classes that this problem doesn't have."""
-    weight, bias = np.zeros((width, outputs), np.float32), np.zeros(outputs, np.float32)
-    weight[:, :classes] = _initial(seed, "last", 0, (width, classes), width).reshape(width, classes)
-    bias[:classes] = _initial(seed, "last", 1, (1, classes), width)
-    return np.concatenate([weight.ravel(), bias])
+def _padded(layer: tuple[Float32, Float32], outputs: int) -> tuple[Float32, Float32]:
+    """Zeros for the classes that a problem doesn't have."""
+    weight, bias = (np.pad(each, ((0, 0), (0, outputs - each.shape[1]))) for each in layer)
+    return weight, bias

@@ -1,0 +1,151 @@
+"""The didactic study of a shared space as pictures: the points of both sets, and affinities before and after."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
+from numpy.typing import NDArray
+
+from diffalign import logs
+from diffalign.figures import style
+from diffalign.io import tables
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+# a row of panels: its words, the case, and the methods whose affinities it shows
+Row = tuple[str, str, Sequence[str]]
+_FITS = ("unaligned", "rbf", "rbf_auto")
+CASES: Sequence[Row] = (
+    ("shift, rotation,\nisotropic scale", "isotropic", _FITS),
+    ("the last five\nas landmarks", "landmarks", ("unaligned", "rbf_last", "rbf_auto_last")),
+    ("farthest points\nas landmarks", "landmarks", ("unaligned", "rbf_farthest", "rbf_auto_farthest")),
+    ("k-means++\nlandmarks", "landmarks", ("unaligned", "rbf_kmeans", "rbf_auto_kmeans")),
+    ("two outliers", "outliers", _FITS),
+    ("scales 1/4 and 4", "anisotropic", _FITS),
+    ("scale 1/1000", "strongly_anisotropic", _FITS),
+    ("random network,\n4 layers", "network_4", _FITS),
+    ("random network,\n12 layers", "network_12", _FITS),
+)
+_TARGETS = ("labels", "index", "permuted_index", "random_10", "random_3")
+_WORDS: Mapping[str, str] = {
+    "unaligned": "before",
+    "rbf": "γ = 1",
+    "rbf_auto": "auto-scaled",
+    "half_shared_labels": "learned: clusters",
+    "half_shared_index": "learned: number",
+    "half_shared_permuted_index": "learned: permuted",
+    "half_shared_random_10": "learned: random of 10",
+    "half_shared_random_3": "learned: random of 3",
+}
+FIGURES = ("cases", "targets")
+
+
+def didactic_alignment_figure(arrays: Path, seeds: Path, figure: str, outputs: Sequence[Path]) -> None:
+    """Draw one of FIGURES, of the first seed: ``cases``, a row each, or ``targets`` of half-shared encoders.
+
+    arrays, seeds: what the script `didactic_alignment` wrote. Points have the colour of their cluster; affinities are
+    of both sets together, the first set first, sorted by cluster. Raises ValueError for another figure.
+    """
+    if figure not in FIGURES:
+        raise ValueError(f"unknown figure '{figure}'; allowed: {', '.join(FIGURES)}")
+    style.styled()
+    with np.load(arrays) as file:
+        drawn = {name: file[name] for name in file.files}
+    table = tables.read(seeds, ("case", "method", "seed", "own_cluster", "own_index"))
+    scores = table[table["seed"] == table["seed"].iloc[0]].set_index(["case", "method"])
+    if figure == "cases":
+        _cases(drawn, scores, outputs)
+    else:
+        _targets(drawn, scores, outputs)
+
+
+def _cases(drawn: Mapping[str, NDArray[Any]], scores: pd.DataFrame, outputs: Sequence[Path]) -> None:
+    made, panels = plt.subplots(
+        len(CASES), 5, figsize=(style.PAGE, 1.16 * len(CASES)), layout="constrained", squeeze=False
+    )
+    image = None
+    for axes, (words, case, methods) in zip(panels, CASES, strict=True):
+        _points(axes[:2], drawn, case, methods[-1])
+        axes[0].set_ylabel(words)
+        for panel, method in zip(axes[2:], methods, strict=True):
+            image = _affinity(panel, drawn, scores, case, method)
+    for panel, words in zip(panels[0, :2], ("first set", "second set"), strict=True):
+        panel.set_title(words, fontsize=style.SMALL)
+    _finish(made, panels, image, outputs, "Sets of the same points, and the affinity of both sets together")
+
+
+def _targets(drawn: Mapping[str, NDArray[Any]], scores: pd.DataFrame, outputs: Sequence[Path]) -> None:
+    case = "anisotropic"
+    made, panels = plt.subplots(2, 5, figsize=(style.PAGE, 2.75), layout="constrained", squeeze=False)
+    _points(panels[0, :2], drawn, case, "unaligned")
+    for panel, words in zip(panels[0, :2], ("first set", "second set"), strict=True):
+        panel.set_title(words, fontsize=style.SMALL)
+    for panel, method in zip(panels[0, 2:], _FITS, strict=True):
+        _affinity(panel, drawn, scores, case, method)
+    image = None
+    for panel, target in zip(panels[1], _TARGETS, strict=True):
+        image = _affinity(panel, drawn, scores, case, f"half_shared_{target}")
+    _finish(made, panels, image, outputs, "Half-shared encoders that learn one of five targets, scales 1/4 and 4")
+
+
+def _points(axes: Sequence[Axes], drawn: Mapping[str, NDArray[Any]], case: str, method: str) -> None:
+    """Both sets with axes of their own, numbered by row where the first and last of a cluster are; landmarks ringed."""
+    clusters = drawn["clusters"]
+    landmarks = drawn.get(f"landmarks/{case}/{method}")
+    for panel, points in zip(axes, drawn[f"points/{case}"], strict=True):
+        for cluster in np.unique(clusters):
+            own = points[clusters == cluster]
+            panel.scatter(*own.T, s=7, color=style.COLORS[cluster], linewidths=0, alpha=0.8)
+        if landmarks is not None:
+            panel.scatter(*points[landmarks].T, s=20, facecolors="none", edgecolors="black", linewidths=style.THIN)
+        panel.set_box_aspect(1)
+        panel.margins(0.12)
+        panel.locator_params(nbins=3)
+        panel.tick_params(labelsize=style.TINY)
+
+
+def _affinity(
+    panel: Axes, drawn: Mapping[str, NDArray[Any]], scores: pd.DataFrame, case: str, method: str
+) -> AxesImage:
+    """One affinity map, between whose sets there is a line, and the scores of both in its title."""
+    affinity = drawn[f"affinity/{case}/{method}"]
+    image = panel.imshow(affinity, vmin=0, vmax=1, cmap=style.SCORES)
+    half = len(affinity) / 2
+    for line in (panel.axhline, panel.axvline):
+        line(half - 0.5, color="white", linewidth=style.THIN)
+    panel.set_xticks([0, half], ["0", f"{half:.0f}"], fontsize=style.TINY)
+    panel.set_yticks([0, half], ["0", f"{half:.0f}"], fontsize=style.TINY)
+    found = scores.loc[(case, method)]
+    words = _WORDS.get(method, "auto-scaled" if "auto" in method else "γ = 1")
+    panel.set_title(
+        f"{words}\nclusters {found['own_cluster']:.2f}, points {found['own_index']:.2f}", fontsize=style.SMALL
+    )
+    return image
+
+
+def _finish(made: Any, panels: NDArray[Any], image: AxesImage | None, outputs: Sequence[Path], words: str) -> None:
+    bar = made.colorbar(image, ax=panels[:, 2:], location="bottom", shrink=0.5, aspect=40, pad=0.01)
+    bar.set_label("affinity", fontsize=style.SMALL)
+    bar.outline.set_visible(False)
+    style.heading(
+        made,
+        f"{words} (rows and columns 0–29: first set, 30–59: second, sorted by cluster). Titles: share of points whose "
+        "nearest point of the other set has their cluster, and is their partner. One seed; intervals are in the table.",
+    )
+    style.save(made, outputs, miniature=False)
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], "didactic_alignment_figure"):
+        didactic_alignment_figure(
+            Path(snakemake.input.arrays),
+            Path(snakemake.input.seeds),
+            snakemake.params.figure,
+            [Path(path) for path in snakemake.output],
+        )
