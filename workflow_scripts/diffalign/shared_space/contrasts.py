@@ -305,7 +305,7 @@ def _credits(shares: sparse.csr_array, codes: NDArray[np.int64]) -> Float64:
     """The share of each row's nearest that have its code, (N,)."""
     entries = shares.tocoo()
     own = codes[entries.row] == codes[entries.col]
-    return np.bincount(entries.row[own], entries.data[own], minlength=shares.shape[0])
+    return np.asarray(np.bincount(entries.row[own], entries.data[own], minlength=shares.shape[0]), np.float64)
 
 
 def _permuted_pairing(

@@ -102,9 +102,14 @@ class Settings:
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Settings:
         """Settings from plain values, as rules have them: lists for tuples, and a mapping for half_shared."""
-        plain = {key: tuple(value) if isinstance(value, list) else value for key, value in params.items()}
-        plain["penalties"] = tuple(map(float, params["penalties"]))
-        return cls(**{**plain, "half_shared": HalfShared(**params["half_shared"])})
+        plain: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in params.items()
+        }
+        plain |= {
+            "penalties": tuple(map(float, params["penalties"])),
+            "half_shared": HalfShared(**params["half_shared"]),
+        }
+        return cls(**plain)
 
     @property
     def runs(self) -> list[tuple[str, int | None]]:
