@@ -4,10 +4,9 @@
 
 rule didactic_alignment:
     output:
-        **PLAN.shared_space.tables(paths.DIDACTIC, "scores", "claims"),
+        **PLAN.shared_space.tables(paths.DIDACTIC, "summary", "claims"),
         seeds=f"{paths.DIDACTIC}/seeds.parquet",
-        arrays=f"{paths.DIDACTIC}/first_seed.safetensors",
-        recipe=f"{paths.DIDACTIC}/recipe.json",
+        arrays=f"{paths.DIDACTIC}/first_seed.npz",
     log:
         paths.log("didactic_alignment"),
     conda:
@@ -17,8 +16,10 @@ rule didactic_alignment:
         mem_mb=memory(2000),
         runtime=60,
     params:
-        settings=PLAN.shared_space.didactic(),
-        seed=STUDY.seed,
+        seeds=list(range(PLAN.shared_space.didactic.seeds)),
+        c=PLAN.shared_space.didactic.affinity,
+        landmarks=PLAN.shared_space.didactic.landmarks,
+        half_shared=PLAN.shared_space.didactic.half_shared.plain(),
         code=PLAN.code("didactic_alignment.py"),
     script:
         "../workflow_scripts/didactic_alignment.py"
@@ -26,15 +27,14 @@ rule didactic_alignment:
 
 rule didactic_alignment_figure:
     input:
-        scores=f"{paths.DIDACTIC}/scores.parquet",
-        arrays=f"{paths.DIDACTIC}/first_seed.safetensors",
+        seeds=f"{paths.DIDACTIC}/seeds.parquet",
+        arrays=f"{paths.DIDACTIC}/first_seed.npz",
     output:
-        **{
-            name: figure(stem, "didactic_alignment", "Shared space", "toy study", figure=name)
-            for name, stem in PLAN.shared_space.didactic_figures().items()
-        },
+        figure(paths.DIDACTIC_FIGURE, "didactic_alignment", "Shared space", "toy study", figure="{figure}"),
     log:
-        paths.log("didactic_alignment_figure"),
+        paths.log("didactic_alignment_figure", "figure"),
+    wildcard_constraints:
+        figure="cases|targets",
     conda:
         "../envs/models.yaml"
     threads: 1
@@ -42,6 +42,7 @@ rule didactic_alignment_figure:
         mem_mb=memory(2000),
         runtime=30,
     params:
+        figure=lambda wildcards: wildcards.figure,
         code=PLAN.code("didactic_alignment_figure.py"),
     script:
         "../workflow_scripts/didactic_alignment_figure.py"
@@ -77,6 +78,7 @@ rule shared_space_figure:
         unpack(PLAN.shared_space.picture_inputs),
         eigenvectors=f"{paths.SPACE}/eigenvectors.safetensors",
         consistency=f"{paths.SPACE}/consistency.parquet",
+        edges=f"{paths.SPACE}/edges.parquet",
     output:
         figure(paths.SPACE_FIGURE, "shared_space", "Shared space", "pictures", space="{space}"),
     log:

@@ -35,7 +35,7 @@ Several = Annotated[int, Field(ge=2)]
 Choice = Annotated[str, OneOf(LANDMARKS)]
 
 
-class HalfSharedEntry(Section):
+class EncodersEntry(Section):
     """How the half-shared MLP is trained: two encoders and one last layer, learned with the first set and then kept."""
 
     steps: Count = Field(2000, description="Steps of the optimiser, for each of the two sets.")
@@ -57,6 +57,11 @@ class HalfSharedEntry(Section):
     )
     random_classes: Several = Field(10, description="Classes of the target random.")
     loss: Literal["cross_entropy", "squared"] = Field("cross_entropy", description="Loss of the prediction.")
+
+
+class HalfSharedEntry(EncodersEntry):
+    """The half-shared MLP of pairs, and the seeds of its trainings."""
+
     seeds: Annotated[NonEmpty[Seed], Distinct()] = Field((0, 1, 2), description="Seeds of trainings, a file each.")
 
 
@@ -65,6 +70,10 @@ class DidacticEntry(Section):
 
     seeds: Several = Field(5, description="Seeds of everything that is drawn; intervals are over them.")
     affinity: Share = Field(0.3, description="Mean affinity that auto-scaling aims at: three clusters of equal size.")
+    landmarks: Several = Field(5, description="Landmarks of the case that has few.")
+    half_shared: EncodersEntry = Field(
+        EncodersEntry(), description="Training of the half-shared MLP, but for its target: all five are trained."
+    )
 
 
 class SpaceEntry(Section):

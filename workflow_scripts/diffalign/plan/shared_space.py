@@ -6,10 +6,12 @@ from typing import Any
 
 from diffalign import names
 from diffalign.conditions import CLEAN
-from diffalign.config.shared_space import SpaceEntry
+from diffalign.config.shared_space import DidacticEntry, SpaceEntry
 from diffalign.plan import paths
 from diffalign.plan.stage import Stage, Wildcards, any_or_none
 
+# of the toy study: its cases, and the targets of the half-shared MLP
+DIDACTIC_FIGURES = ("cases", "targets")
 _KINDS = ("tsv", "parquet")
 # keys of pairs that say what is measured, and not how
 _OF_PAIRS = ("of", "dataset")
@@ -33,10 +35,10 @@ class SharedSpace(Stage):
         """Both kinds of tables below a folder."""
         return {f"{table}_{kind}": f"{pattern}/{table}.{kind}" for table in tables for kind in _KINDS}
 
-    def didactic(self) -> dict[str, Any]:
-        """Settings of the toy study, as a parameter: those of the entry, or the defaults where it is made by name."""
-        entry = self.study.shared_space.didactic
-        return {} if entry is None else entry.plain()
+    @property
+    def didactic(self) -> DidacticEntry:
+        """Settings of the toy study: those of the entry, or the defaults where it is made by name."""
+        return self.study.shared_space.didactic or DidacticEntry()
 
     def bundles(self, entry: SpaceEntry) -> list[str]:
         """The bundles of the layers of a space, each once, in their order."""
@@ -163,7 +165,8 @@ class SharedSpace(Stage):
         section = self.study.shared_space
         files = []
         if section.didactic is not None:
-            files += [f"{paths.DIDACTIC}/scores.tsv", *(f"{stem}.png" for stem in self.didactic_figures().values())]
+            files += [f"{paths.DIDACTIC}/claims.tsv"]
+            files += [f"{paths.fill(paths.DIDACTIC_FIGURE, figure=figure)}.png" for figure in DIDACTIC_FIGURES]
         for name in section.spaces:
             files += [f"{paths.fill(paths.SPACE, space=name)}/consistency.tsv"]
             files += [f"{paths.fill(paths.SPACE_FIGURE, space=name)}.png"]
@@ -171,7 +174,3 @@ class SharedSpace(Stage):
             files += [f"{paths.fill(paths.ALIGNED_PAIR, **pair)}/contrasts.tsv"]
             files += [f"{paths.fill(paths.ALIGNED_PAIR_FIGURE, **pair)}.png"]
         return files
-
-    def didactic_figures(self) -> dict[str, str]:
-        """Figures of the toy study: its cases, and the targets of the half-shared MLP."""
-        return {name: f"{paths.DIDACTIC_FIGURES}/{name}" for name in ("cases", "targets")}

@@ -12,6 +12,7 @@ from diffalign.plan.stage import Stage, Wildcards, any_or_none
 from diffalign.provenance import files_digest, folder_digest
 from diffalign.specs import without_defaults
 from diffalign.stimuli import kinds
+from diffalign.stimuli.kinds import faces
 
 
 class Stimuli(Stage):
@@ -60,10 +61,10 @@ class Stimuli(Stage):
         """The data set of a target and where masks of its parts lie, as a parameter."""
         return without_defaults(self.study.datasets[wildcards.dataset])
 
-    def part_files(self, wildcards: Wildcards) -> str | None:
-        """Digest of a user's own masks of a data set, to notice a change; None where they come with the kind."""
+    def part_files(self, wildcards: Wildcards) -> str:
+        """Digest of the masks of a data set, a user's own or those that come with the kind, to notice a change."""
         parts = self.study.datasets[wildcards.dataset].parts
-        return None if parts is None else folder_digest(Path(parts))
+        return files_digest([faces.POLYGONS]) if parts is None else folder_digest(Path(parts))
 
     def sample_seed(self, wildcards: Wildcards) -> int:
         """The seed of a split and of a sample; 0 where all images are taken, so that another seed changes nothing."""
