@@ -111,11 +111,12 @@ def test_tables_have_every_method_metric_and_part(study: Study) -> None:
     assert set(against["method"]) == set(METHODS) - {"padded", best}
     assert set(contrasts.loc[contrasts["reference"] == "padded", "method"]) == set(METHODS) - {"padded"}
     assert set(contrasts["metric"]) == metrics
-    score = outside[outside["seed"].isna()].set_index(["method", "metric"])["score"]
-    for row in contrasts.itertuples():
-        expected = score[row.method, row.metric] - score[row.against, row.metric]
-        assert row.difference == pytest.approx(expected, abs=1e-12)
-        assert row.low <= row.difference <= row.high
+    of_mean = outside[outside["seed"].isna()]
+    score = {(row["method"], row["metric"]): row["score"] for row in of_mean.to_dict("records")}
+    for row in contrasts.to_dict("records"):
+        expected = score[row["method"], row["metric"]] - score[row["against"], row["metric"]]
+        assert row["difference"] == pytest.approx(expected, abs=1e-12)
+        assert row["low"] <= row["difference"] <= row["high"]
 
 
 def test_what_is_known_of_these_layers_shows(study: Study) -> None:
@@ -185,10 +186,10 @@ def test_files_that_do_not_belong_together_are_refused(study: Study, tmp_path: P
     arguments = (folder / "manifest.tsv", folder / "fitted.json", settings, outputs(tmp_path))
     with pytest.raises(StoreError, match="transforms are of padded, rbf, .*; expected padded, rbf"):
         shared_scores(made[:-1], features, *arguments)
-    other = write(tmp_path, *(values + 1 for values in layers()))
+    x, y = layers()
+    other = write(tmp_path, x + 1, y)
     with pytest.raises(StoreError, match=r"a.pt: has changed since .*fitted.json was written"):
         shared_scores(made, other, *arguments)
-    x, y = layers()
     write(tmp_path, x, y)
     write_features(
         tmp_path / "b.pt", Features(y, tuple(f"x{name}" for name in NAMES), {"bundle": "sit", "layer": "b3"})
