@@ -62,8 +62,6 @@ class Split:
 
 # keys of a data set that recipes leave out where they are not given
 _OPTIONAL = ("collection", "split")
-# of a data set, what its images do not depend on
-_BESIDE_IMAGES = ("parts",)
 
 
 @dataclass(frozen=True)
@@ -87,12 +85,14 @@ class Dataset:
 
     def recipe(self) -> dict[str, Any]:
         """Every key that images depend on, as plain JSON; a collection and a split only where there is one."""
-        given = {key: value for key, value in asdict(self).items() if key not in _BESIDE_IMAGES}
-        return {key: value for key, value in given.items() if value is not None or key not in _OPTIONAL}
+        images = asdict(self)
+        # masks lie beside them
+        del images["parts"]
+        return {key: value for key, value in images.items() if value is not None or key not in _OPTIONAL}
 
     def of_images(self) -> Dataset:
         """The same images, without what is said beside them: masks of parts, which none of them depends on."""
-        return replace(self, **dict.fromkeys(_BESIDE_IMAGES))
+        return replace(self, parts=None)
 
 
 @dataclass(frozen=True)
