@@ -48,8 +48,9 @@ EDGES = {
     "undefined": "string",
 }
 NULL = (
-    "maps of parts, cells or edges of each image, shifted around their edges and mirrored at random, in the same way "
-    "for every set, space and stage; null_high is the 95 % quantile; p counts the grids as they are among them"
+    "maps of parts, cells or edges of each image, shifted and mirrored at random, in the same way for every set, space "
+    "and stage: those of parts and cells on a torus, those of edges mirrored at the border; null_high is the 95 % "
+    "quantile; p counts the maps as they are among them"
 )
 INTERVAL = (
     f"95 % t interval over images of a difference, from {consistency.FEWEST_IMAGES} images on; for these images and "
@@ -134,6 +135,7 @@ def shared_space(
     own = {name: stages.space({name: x}, _fewer(settings.cut, len(x)), keys, memory_mb) for name, x in values.items()}
     logs.log.info("cut %d sets of %d images x %d x %d tokens", len(sets), len(names), *grid)
     shifts = grid_shifts(names, grid, settings.permutations, settings.seed)
+    folded = grid_shifts(names, grid, settings.permutations, settings.seed, "mirror")
     parts = None if inputs.parts is None else _parts(inputs.parts, names, grid)
     shape = (len(names), grid[0] * grid[1])
     coordinates = {stage: _in_images(each.of_sets(each.cut.coordinates()), shape) for stage, each in spaces.items()}
@@ -153,7 +155,7 @@ def shared_space(
         [edge_maps.cell_edges(np.asarray(read_rgb(_picture(inputs, name))[0]), grid).ravel() for name in names]
     )
     rows_of_own = _in_images({name: each.cut.coordinates() for name, each in own.items()}, shape)
-    of_edges = list(_edge_rows({OWN: rows_of_own, **coordinates}, edges, shifts))
+    of_edges = list(_edge_rows({OWN: rows_of_own, **coordinates}, edges, folded))
     for name, table in (("consistency", tables.frame(found, CONSISTENCY)), ("edges", tables.frame(of_edges, EDGES))):
         tables.write(table, outputs[f"{name}_tsv"], outputs[f"{name}_parquet"])
     space_files.write_space(outputs["eigenvectors"], _saved(spaces, sets, names, grid))
@@ -173,7 +175,7 @@ def shared_space(
         eigenvectors={
             stage: "exact" if each.cut.exact else "extended from landmarks" for stage, each in spaces.items()
         },
-        parts=None if parts is None else list(read_parts(inputs.parts).parts),
+        parts=None if inputs.parts is None else list(read_parts(inputs.parts).parts),
         null=NULL,
         interval=INTERVAL,
         versions={name: version(name) for name in ("numpy", "scipy", "scikit-image", "torch")},
@@ -192,8 +194,8 @@ def _read(
         raise ValueError(f"sets must be named once each; there are {', '.join(each.name for each in sets) or 'none'}")
     tokens = [read_tokens(folder) for folder in inputs.tokens]
     known = [image.name for image in read_manifest(inputs.manifest)]
-    for folder, each in zip(inputs.tokens, tokens, strict=True):
-        check_same_names(known, each.names, inputs.manifest, folder)
+    for folder, stored in zip(inputs.tokens, tokens, strict=True):
+        check_same_names(known, stored.names, inputs.manifest, folder)
     for one in sets:
         if one.layer not in (there := tokens[one.folder].layers):
             raise StoreError(f"{inputs.tokens[one.folder]}: no layer '{one.layer}'; there are {', '.join(there)}")
@@ -318,8 +320,8 @@ def _edge_rows(
         stage: {name: edge_maps.edge_correlation(rows, edges, shifts) for name, rows in sets.items()}
         for stage, sets in coordinates.items()
     }
-    for stage, sets in found.items():
-        for name, each in sets.items():
+    for stage, correlations in found.items():
+        for name, each in correlations.items():
             yield {
                 "set": name,
                 "other": "",

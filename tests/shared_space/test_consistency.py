@@ -59,6 +59,19 @@ def test_shifts_are_permutations_within_images_that_keep_neighbours() -> None:
     np.testing.assert_array_equal(shifts[:, 0], grid_shifts(["c", "a"], (3, 5), 400, 0).reshape(400, 2, 15)[:, 1] - 15)
 
 
+def test_shifts_with_mirrored_borders_keep_neighbours_within_the_image() -> None:
+    shifts = grid_shifts(["a", "b"], (3, 5), 400, 0, "mirror").reshape(400, 2, 15)
+    assert (shifts[:, 0].min(), shifts[:, 0].max()) == (0, 14)
+    assert (shifts[:, 1].min(), shifts[:, 1].max()) == (15, 29)
+    cells = shifts[:, 0].reshape(400, 3, 5)
+    # neighbours come from neighbours, or at the mirror from the same cell
+    assert set(np.unique(np.diff(cells // 5, axis=1))) == {-1, 0, 1}
+    assert set(np.unique(np.diff(cells % 5, axis=2))) == {-1, 0, 1}
+    assert (np.diff(cells // 5, axis=2) == 0).all()
+    with pytest.raises(ValueError, match="unknown border 'edge'; allowed: torus, mirror"):
+        grid_shifts(["a"], (3, 5), 9, 0, "edge")
+
+
 def test_neighbours_by_hand_with_ties_shared() -> None:
     a = np.array([[[0.0], [10.0]], [[1.0], [11.0]]])
     b = np.array([[[0.0], [9.0]], [[5.0], [5.0]]])

@@ -115,7 +115,9 @@ def consistency(
       cells of the neighbours are shifted.
 
     Scores of parts are means over parts, so that large ones do not count more; a neighbour without a part is a miss.
-    Shifts keep what is next to each other in a map, as a permutation of tokens would not. Images that all show an
+    Shifts keep what is next to each other in a map, as a permutation of tokens would not. They are on a torus, so that
+    each part keeps its size, which makes chance a little too small: of smooth maps without any relation on two grids of
+    14 x 14, 4 to 9 % had p ≤ 0.05, and 3 to 10 % of differences. Images that all show an
     object at the same place make parts agree by place alone: compare with `by_position`.
 
     Raises ValueError for sets of other shapes, parts of another shape, NaN, and shifts of another number of tokens.

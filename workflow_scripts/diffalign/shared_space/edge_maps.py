@@ -71,9 +71,11 @@ def edge_correlation(
 ) -> EdgeCorrelation:
     """How far one of the eigenvectors follows the edges.
 
-    vectors: (I, T, k), of I images and T cells. edges: (I, T). shifts: of `shifts.grid_shifts`; under chance the edges
-    of each image are shifted and mirrored on their grid, so that neighbouring cells stay alike, and the largest value
-    over eigenvectors is taken, as for the edges as they are. Ranks are over all images, ties share them.
+    vectors: (I, T, k), of I images and T cells. edges: (I, T). shifts: of `shifts.grid_shifts`, with the border
+    ``mirror``; under chance the edges of each image are shifted and mirrored on their grid, so that neighbouring cells
+    stay alike, and the largest value over eigenvectors is taken, as for the edges as they are. Of smooth maps without
+    any relation on two grids of 14 x 14, 4 % had p ≤ 0.05, and 16 % with the border ``torus``. Ranks are over
+    all images, before shifts; ties share them.
 
     Raises ValueError for other shapes, NaN, and edges or eigenvectors that are all constant.
     """
@@ -97,7 +99,9 @@ def edge_correlation(
     null = np.empty(len(shifts))
     step = max(1, 2**24 // (images * tokens))
     for begin in range(0, len(shifts), step):
-        null[begin : begin + step] = np.abs(of_edges[shifts[begin : begin + step]] @ ranked).max(axis=1)
+        # a shift may have a cell twice, so means and lengths change
+        drawn = _standardised(of_edges[shifts[begin : begin + step]].T)
+        null[begin : begin + step] = np.abs(drawn.T @ ranked).max(axis=1)
     sign = np.sign(found[column])
     per_image = sign * np.array([_spearman(vectors[i, :, column], edges[i]) for i in range(images)])
     return EdgeCorrelation(float(abs(found[column])), column, null, per_image)
