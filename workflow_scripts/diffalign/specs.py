@@ -265,7 +265,7 @@ PIPELINE = "pipeline"
 # what of a layer may be removed, and what may stand in its place
 PARTS = ("layer", "attention", "mlp")
 METHODS = ("zero", "mean")
-# ways into one space, how landmarks are chosen, what the half-shared MLP predicts, and how grids of tokens are resampled
+# ways into one space, choices of landmarks, targets of the half-shared MLP, and rules that resample grids of tokens
 ALIGNMENTS = ("padded", "rbf", "half_shared", "procrustes", "cca", "ridge", "relative")
 LANDMARKS = ("farthest", "kmeans", "random")
 TARGETS = ("index", "permuted_index", "labels", "random")
