@@ -1,4 +1,4 @@
-# Inputs: tables over trainings, of atlases, and orders of emergence.
+# Inputs: tables over trainings, of atlases and shared spaces, and orders of emergence.
 # Outputs: what they say, one sentence a finding, with values, intervals, and over what these are.
 
 
@@ -22,6 +22,7 @@ rule findings:
         reference=STUDY.through_training.reference,
         towards=PLAN.findings.towards(),
         references=PLAN.dynamics.references(),
+        spaces=PLAN.shared_space.named(),
         code=PLAN.code("findings.py"),
     script:
         "../workflow_scripts/findings.py"

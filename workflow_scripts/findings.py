@@ -1,4 +1,4 @@
-"""What trainings, atlases and denoising trajectories show, in sentences: values, intervals, and over what these are."""
+"""What trainings, atlases, trajectories and shared spaces show, in sentences: values, intervals, and over what."""
 
 import math
 import re
@@ -29,6 +29,13 @@ COLUMNS = {
 # the level of a p-value at which a negative control is at chance
 _ALPHA = 0.05
 _LINEAR = "unbiased_cka"
+# alignments that are no linear maps, as sentences call them
+_ALIGNMENTS = {"rbf": "RBF affinities to landmarks", "half_shared": "the half-shared MLP"}
+# measures of a space across models, as sentences begin
+_CONSISTENCY = {
+    "cell_same_image": "the nearest token of another model in the same image lies in the same cell",
+    "part_other_images": "the nearest token of another model in other images is of the same part",
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,8 @@ class Sources:
     """Of each atlas its two tables; tables over trainings (`through_training_table`), None without trainings.
 
     orders: the table order of every model and configuration (`image_dynamics`). references: checkpoint -> that of its
-    Gaussian denoiser.
+    Gaussian denoiser. spaces: name -> the table consistency of a shared space. pairs: of each pair of layers in one
+    space, the tables scores and contrasts.
     """
 
     atlases: Sequence[tuple[Path, Path]]
@@ -58,6 +66,8 @@ class Sources:
     correlations: Path | None = None
     orders: Sequence[Path] = ()
     references: Mapping[str, str] = field(default_factory=dict)
+    spaces: Mapping[str, Path] = field(default_factory=dict)
+    pairs: Sequence[tuple[Path, Path]] = ()
 
 
 def findings(
@@ -76,6 +86,8 @@ def findings(
         *_of_trainings(sources, metrics, str(reference), towards),
         *_of_atlases(sources.atlases, metrics),
         *_of_trajectories(sources),
+        *_of_spaces(sources.spaces),
+        *_of_pairs(sources.pairs),
     ]
     tables.write(tables.frame([vars(each) for each in made], COLUMNS), outputs[0], outputs[1])
     with replacing(outputs[2]) as temporary:
@@ -280,6 +292,48 @@ def _of_features(where: str, rows: pd.DataFrame) -> Iterator[Finding]:
         yield Finding("dynamics", "order of features", row["kendalls_w"], math.nan, math.nan, over, sentence)
 
 
+def _of_spaces(spaces: Mapping[str, Path]) -> Iterator[Finding]:
+    """How consistent cells and parts are across models before and after alignment, in the space that pictures show."""
+    for space, path in spaces.items():
+        table = pd.read_csv(path, sep="\t")
+        table = table[(table["space"] == "eigenvectors") & table["score"].notna()]
+        models = [table[key].str.rpartition("_")[0] for key in ("set_a", "set_b")]
+        table = table[models[0] != models[1]]
+        for measure, words in _CONSISTENCY.items():
+            stages = dict(list(table[table["measure"] == measure].groupby("stage")))
+            if not {"before", "after", "after_minus_before"} <= set(stages):
+                continue
+            before, after = (float(stages[stage]["score"].mean()) for stage in ("before", "after"))
+            gains = stages["after_minus_before"]
+            beyond = int(((gains["p"] <= _ALPHA) & (gains["score"] > 0)).sum())
+            over = f"{counted(len(gains), 'pair')} of layers"
+            sentence = (
+                f"Space {space}: {words} for {before:.3f} of tokens before alignment and {after:.3f} after it, on "
+                f"average over {over}; it rises beyond shifted grids (p <= {_ALPHA:g}) in {beyond} of them."
+            )
+            yield Finding("shared space", measure, after - before, math.nan, math.nan, over, sentence)
+
+
+def _of_pairs(pairs: Sequence[tuple[Path, Path]]) -> Iterator[Finding]:
+    """Whether alignments that are no linear maps pair held-out images better than the best linear one."""
+    for scores_path, contrasts_path in pairs:
+        scores, contrasts = (pd.read_csv(path, sep="\t") for path in (scores_path, contrasts_path))
+        scores = scores[(scores["metric"] == "own_index") & (scores["images"] == "held_out") & scores["seed"].isna()]
+        shares = scores.set_index("method")
+        gains = contrasts[(contrasts["metric"] == "own_index") & (contrasts["reference"] == "best_linear")]
+        for row in gains[gains["method"].isin(_ALIGNMENTS)].to_dict("records"):
+            method, best = row["method"], row["against"]
+            shown = direction(row["low"], row["high"], ("better than", "worse than", "not shown to differ from"))
+            over = f"{row['n']} held-out images"
+            sentence = (
+                f"{row['a']} and {row['b']} in one space: {_ALIGNMENTS[method]} pair {shares.loc[method, 'score']:.3f} "
+                f"of {over}, {shown} {best}, the best linear map, with {shares.loc[best, 'score']:.3f}: "
+                f"{signed(row['difference'])} {interval(row['low'], row['high'])}; chance is {1 / row['n']:.3f}."
+            )
+            value = (row["difference"], row["low"], row["high"])
+            yield Finding("shared space", f"own image, {method}", *value, over, sentence)
+
+
 def direction(low: float, high: float, words: tuple[str, str, str]) -> str:
     """The word for an interval above 0, below 0, or around it; the last, too, where there is no interval."""
     return words[0] if low > 0 else words[1] if high < 0 else words[2]
@@ -316,6 +370,11 @@ if __name__ == "__main__":
                 **of_trainings,
                 orders=[Path(path) for path in given.get("orders", ())],
                 references=snakemake.params.references,
+                spaces=dict(zip(snakemake.params.spaces, map(Path, given.get("spaces", ())), strict=True)),
+                pairs=[
+                    (Path(a), Path(b))
+                    for a, b in zip(given.get("pair_scores", ()), given.get("pair_contrasts", ()), strict=True)
+                ],
             ),
             snakemake.params.metrics,
             snakemake.params.reference,

@@ -1,4 +1,4 @@
-"""Findings: what the tables over trainings, atlases and trajectories of the study say, in sentences."""
+"""Findings: what the tables over trainings, atlases, trajectories and shared spaces say, in sentences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Findings(Stage):
     """Rule of rules/findings.smk."""
 
     def inputs(self) -> dict[str, Any]:
-        """The tables over trainings, both of every atlas, and orders of emergence, where the study has them."""
+        """Tables over trainings, of atlases and shared spaces, and orders of emergence, where the study has them."""
         study, plan = self.study, self.plan
         files: dict[str, Any] = {}
         if study.through_training.recipes:
@@ -24,6 +24,12 @@ class Findings(Stage):
         # random weights show nothing
         if orders := plan.dynamics.of_all("order", "tsv", miniatures=False):
             files["orders"] = orders
+        spaces = plan.shared_space
+        if of_spaces := spaces.of_all(paths.SPACE, "consistency.tsv", miniatures=False):
+            files["spaces"] = of_spaces
+        if of_pairs := spaces.of_all(paths.ALIGNED_PAIR, "scores.tsv", miniatures=False):
+            files["pair_scores"] = of_pairs
+            files["pair_contrasts"] = spaces.of_all(paths.ALIGNED_PAIR, "contrasts.tsv", miniatures=False)
         return files
 
     def towards(self) -> dict[str, str]:

@@ -153,12 +153,16 @@ class SharedSpace(Stage):
                 if miniatures or not any(self.study.is_miniature(pair[side]) for side in ("a", "b"))
             ]
         else:
-            kept = [
-                {"space": name}
-                for name, entry in self.study.shared_space.spaces.items()
-                if miniatures or not any(self.study.is_miniature(text) for text in entry.layers)
-            ]
+            kept = [{"space": name} for name in (self.study.shared_space.spaces if miniatures else self.named())]
         return [f"{paths.fill(pattern, **words)}/{file}" for words in kept]
+
+    def named(self) -> list[str]:
+        """The names of the spaces whose models have real weights, as a parameter."""
+        return [
+            name
+            for name, entry in self.study.shared_space.spaces.items()
+            if not any(self.study.is_miniature(text) for text in entry.layers)
+        ]
 
     def targets(self) -> list[str]:
         """Tables and figures of the toy study, of every space and of every pair."""
