@@ -37,9 +37,9 @@ def choose(x: Array, count: int, choice: str, seed: int, names: Sequence[str]) -
     """
     if choice not in CHOICES:
         raise ValueError(f"unknown choice of landmarks '{choice}'; allowed: {', '.join(CHOICES)}")
-    check_rows(x)
     if len(names) != len(x):
         raise ValueError(f"{len(names)} names for {len(x)} rows")
+    check_rows(x, names=names)
     if len(set(names)) < len(names):
         raise ValueError(f"names repeat: {first_five([name for name, n in Counter(names).items() if n > 1])}")
     if not 1 <= count <= len(x):

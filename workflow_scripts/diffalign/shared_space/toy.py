@@ -158,7 +158,7 @@ def merging(affinity: Array, clusters: NDArray[np.int64]) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Aligned:
-    """Both sets in a shared space, (30, d) each, γ of both where there is one, and the rows of landmarks where they are not all."""
+    """Both sets in a shared space, (30, d) each; γ of both where there is one; rows of landmarks if not all."""
 
     x_new: Array
     y_new: Array
