@@ -239,8 +239,9 @@ def didactic_alignment(
                 arrays[f"landmarks/{case}/{method}"] = aligned.landmarks
     by_seed = tables.frame(rows, SEEDS)
     values: dict[tuple[str, str], dict[str, Array]] = {}
-    for (case, method), table in by_seed.groupby(["case", "method"], sort=False):
-        values[str(case), str(method)] = {name: table[name].to_numpy(dtype=np.float64) for name in list(SEEDS)[3:]}
+    for key, table in by_seed.groupby(["case", "method"], sort=False):
+        case, method = map(str, key)
+        values[case, method] = {name: table[name].to_numpy(dtype=np.float64) for name in list(SEEDS)[3:]}
     tables.write(tables.frame(_summary(values), SUMMARY), outputs["summary_tsv"], outputs["summary_parquet"])
     tables.write(
         tables.frame([judged(claim, values) for claim in CLAIMED], CLAIMS),
@@ -256,8 +257,8 @@ def _fits(
     seeds: Sequence[int], c: float, landmarks: int, settings: HalfShared, extra: Mapping[str, Fit]
 ) -> Iterator[tuple[str, str, int, Toy, Aligned]]:
     """Case, method, seed, both sets, and both in the shared space."""
-    everywhere = {UNALIGNED: toy.unaligned, FIXED: ByAffinity(None), AUTO: ByAffinity(c), **extra}
-    few = {
+    everywhere: dict[str, Fit] = {UNALIGNED: toy.unaligned, FIXED: ByAffinity(None), AUTO: ByAffinity(c), **extra}
+    few: dict[str, Fit] = {
         f"{name}_{choice}": ByAffinity(mean, choice, landmarks)
         for choice in LANDMARK_CHOICES
         for name, mean in ((FIXED, None), (AUTO, c))

@@ -60,7 +60,7 @@ def didactic_alignment_figure(arrays: Path, seeds: Path, figure: str, outputs: S
     with np.load(arrays) as file:
         drawn = {name: file[name] for name in file.files}
     table = tables.read(seeds, ("case", "method", "seed", "own_cluster", "own_index"))
-    scores = table[table["seed"] == table["seed"].iloc[0]].set_index(["case", "method"])
+    scores = table[table["seed"] == table["seed"].iloc[0]].set_index(["case", "method"]).sort_index()
     if figure == "cases":
         _cases(drawn, scores, outputs)
     else:
@@ -73,7 +73,7 @@ def _cases(drawn: Mapping[str, NDArray[Any]], scores: pd.DataFrame, outputs: Seq
     )
     image = None
     for axes, (words, case, methods) in zip(panels, CASES, strict=True):
-        _points(axes[:2], drawn, case, methods[-1])
+        _points(list(axes[:2]), drawn, case, methods[-1])
         axes[0].set_ylabel(words)
         for panel, method in zip(axes[2:], methods, strict=True):
             image = _affinity(panel, drawn, scores, case, method)
@@ -87,7 +87,7 @@ def _cases(drawn: Mapping[str, NDArray[Any]], scores: pd.DataFrame, outputs: Seq
 def _targets(drawn: Mapping[str, NDArray[Any]], scores: pd.DataFrame, outputs: Sequence[Path]) -> None:
     case = "anisotropic"
     made, panels = plt.subplots(2, 5, figsize=(style.PAGE, 3.2), layout="constrained", squeeze=False)
-    _points(panels[0, :2], drawn, case, "unaligned")
+    _points(list(panels[0, :2]), drawn, case, "unaligned")
     for panel, words in zip(panels[0, :2], ("first set", "second set"), strict=True):
         panel.set_title(words, fontsize=style.SMALL)
     image = None
@@ -108,9 +108,12 @@ def _points(axes: Sequence[Axes], drawn: Mapping[str, NDArray[Any]], case: str, 
         points = whole - whole.mean(axis=0) if tiny else whole
         for cluster in np.unique(clusters):
             own = points[clusters == cluster]
-            panel.scatter(*own.T, s=7, color=style.COLORS[cluster], linewidths=0, alpha=0.8)
+            panel.scatter(own[:, 0], own[:, 1], s=7, color=style.COLORS[cluster], linewidths=0, alpha=0.8)
         if landmarks is not None:
-            panel.scatter(*points[landmarks].T, s=20, facecolors="none", edgecolors="black", linewidths=style.THIN)
+            ringed = points[landmarks]
+            panel.scatter(
+                ringed[:, 0], ringed[:, 1], s=20, facecolors="none", edgecolors="black", linewidths=style.THIN
+            )
         panel.set_box_aspect(1)
         panel.margins(0.12)
         panel.locator_params(nbins=3)
@@ -130,8 +133,8 @@ def _affinity(
         line(half - 0.5, color="white", linewidth=style.THIN)
     panel.set_xticks([0, half], ["0", f"{half:.0f}"], fontsize=style.TINY)
     panel.set_yticks([0, half], ["0", f"{half:.0f}"], fontsize=style.TINY)
-    found = scores.loc[(case, method)]
-    panel.set_title(f"{found['own_cluster']:.2f} clusters, {found['own_index']:.2f} points", fontsize=style.SMALL)
+    cluster, index = scores.loc[(case, method), ["own_cluster", "own_index"]]
+    panel.set_title(f"{cluster:.2f} clusters, {index:.2f} points", fontsize=style.SMALL)
     return image
 
 

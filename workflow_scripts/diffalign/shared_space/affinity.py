@@ -32,7 +32,8 @@ def check_rows(x: Array, what: str = "features", names: Sequence[str] | None = N
         raise ValueError(f"{what} have shape {x.shape}; expected (rows, columns), at least one of each")
     if x.dtype not in (np.float32, np.float64):
         raise ValueError(f"{what} are {x.dtype}; allowed: float32, float64")
-    bad = [begin + at for begin, each in row_blocks(x, 2**24) for at in np.flatnonzero(~np.isfinite(each).all(axis=1))]
+    finite = np.concatenate([np.isfinite(each).all(axis=1) for _, each in row_blocks(x, 2**24)])
+    bad: list[int] = np.flatnonzero(~finite).tolist()
     if bad:
         listed = [f"row {row}" if names is None else names[row] for row in bad]
         raise ValueError(f"{what} are NaN or infinite in {first_five(listed)}")
