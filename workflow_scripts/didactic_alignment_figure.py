@@ -31,6 +31,7 @@ CASES: Sequence[Row] = (
     ("scale 1/1000", "strongly_anisotropic", _FITS),
     ("random network,\n4 layers", "network_4", _FITS),
     ("random network,\n12 layers", "network_12", _FITS),
+    ("12 layers, float32\nof torch.cdist", "network_12", ("unaligned", "rbf_cdist", "rbf_auto_cdist")),
 )
 _TARGETS = ("labels", "index", "permuted_index", "random_10", "random_3")
 _WORDS: Mapping[str, str] = {
@@ -44,6 +45,7 @@ _WORDS: Mapping[str, str] = {
     "half_shared_random_3": "learned: random of 3",
 }
 FIGURES = ("cases", "targets")
+_TINY = 1e-3
 
 
 def didactic_alignment_figure(arrays: Path, seeds: Path, figure: str, outputs: Sequence[Path]) -> None:
@@ -58,7 +60,7 @@ def didactic_alignment_figure(arrays: Path, seeds: Path, figure: str, outputs: S
     with np.load(arrays) as file:
         drawn = {name: file[name] for name in file.files}
     table = tables.read(seeds, ("case", "method", "seed", "own_cluster", "own_index"))
-    scores = table[table["seed"] == table["seed"].iloc[0]].set_index(["case", "method"])
+    scores = table[table["seed"] == table["seed"].iloc[0]].set_index(["case", "method"]).sort_index()
     if figure == "cases":
         _cases(drawn, scores, outputs)
     else:
@@ -67,14 +69,16 @@ def didactic_alignment_figure(arrays: Path, seeds: Path, figure: str, outputs: S
 
 def _cases(drawn: Mapping[str, NDArray[Any]], scores: pd.DataFrame, outputs: Sequence[Path]) -> None:
     made, panels = plt.subplots(
-        len(CASES), 5, figsize=(style.PAGE, 1.16 * len(CASES)), layout="constrained", squeeze=False
+        len(CASES), 5, figsize=(style.PAGE, 1.13 * len(CASES)), layout="constrained", squeeze=False
     )
     image = None
     for axes, (words, case, methods) in zip(panels, CASES, strict=True):
-        _points(axes[:2], drawn, case, methods[-1])
+        _points(list(axes[:2]), drawn, case, methods[-1])
         axes[0].set_ylabel(words)
         for panel, method in zip(axes[2:], methods, strict=True):
             image = _affinity(panel, drawn, scores, case, method)
+    for panel, words in zip(panels[0, 2:], ("before", "γ = 1", "auto-scaled"), strict=True):
+        panel.set_title(f"{words}\n{panel.get_title(loc='left')}", fontsize=style.SMALL)
     for panel, words in zip(panels[0, :2], ("first set", "second set"), strict=True):
         panel.set_title(words, fontsize=style.SMALL)
     _finish(made, panels, image, outputs, "Sets of the same points, and the affinity of both sets together")
@@ -82,38 +86,46 @@ def _cases(drawn: Mapping[str, NDArray[Any]], scores: pd.DataFrame, outputs: Seq
 
 def _targets(drawn: Mapping[str, NDArray[Any]], scores: pd.DataFrame, outputs: Sequence[Path]) -> None:
     case = "anisotropic"
-    made, panels = plt.subplots(2, 5, figsize=(style.PAGE, 2.75), layout="constrained", squeeze=False)
-    _points(panels[0, :2], drawn, case, "unaligned")
+    made, panels = plt.subplots(2, 5, figsize=(style.PAGE, 3.2), layout="constrained", squeeze=False)
+    _points(list(panels[0, :2]), drawn, case, "unaligned")
     for panel, words in zip(panels[0, :2], ("first set", "second set"), strict=True):
         panel.set_title(words, fontsize=style.SMALL)
-    for panel, method in zip(panels[0, 2:], _FITS, strict=True):
-        _affinity(panel, drawn, scores, case, method)
     image = None
-    for panel, target in zip(panels[1], _TARGETS, strict=True):
-        image = _affinity(panel, drawn, scores, case, f"half_shared_{target}")
+    shown = [*_FITS, *(f"half_shared_{target}" for target in _TARGETS)]
+    for panel, method in zip([*panels[0, 2:], *panels[1]], shown, strict=True):
+        image = _affinity(panel, drawn, scores, case, method)
+        panel.set_title(f"{_WORDS[method]}\n{panel.get_title(loc='left')}", fontsize=style.SMALL)
     _finish(made, panels, image, outputs, "Half-shared encoders that learn one of five targets, scales 1/4 and 4")
 
 
 def _points(axes: Sequence[Axes], drawn: Mapping[str, NDArray[Any]], case: str, method: str) -> None:
-    """Both sets with axes of their own, numbered by row where the first and last of a cluster are; landmarks ringed."""
+    """Both sets with axes of their own; landmarks are ringed."""
     clusters = drawn["clusters"]
     landmarks = drawn.get(f"landmarks/{case}/{method}")
-    for panel, points in zip(axes, drawn[f"points/{case}"], strict=True):
+    for panel, whole in zip(axes, drawn[f"points/{case}"].astype(np.float64), strict=True):
+        # a set that is tiny beside its distance from the origin is drawn about its mean, so that its ticks can be read
+        tiny = np.ptp(whole, axis=0).max() < _TINY * np.abs(whole.mean(axis=0)).max()
+        points = whole - whole.mean(axis=0) if tiny else whole
         for cluster in np.unique(clusters):
             own = points[clusters == cluster]
-            panel.scatter(*own.T, s=7, color=style.COLORS[cluster], linewidths=0, alpha=0.8)
+            panel.scatter(own[:, 0], own[:, 1], s=7, color=style.COLORS[cluster], linewidths=0, alpha=0.8)
         if landmarks is not None:
-            panel.scatter(*points[landmarks].T, s=20, facecolors="none", edgecolors="black", linewidths=style.THIN)
+            ringed = points[landmarks]
+            panel.scatter(
+                ringed[:, 0], ringed[:, 1], s=20, facecolors="none", edgecolors="black", linewidths=style.THIN
+            )
         panel.set_box_aspect(1)
         panel.margins(0.12)
         panel.locator_params(nbins=3)
         panel.tick_params(labelsize=style.TINY)
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.get_offset_text().set_fontsize(style.TINY)
 
 
 def _affinity(
     panel: Axes, drawn: Mapping[str, NDArray[Any]], scores: pd.DataFrame, case: str, method: str
 ) -> AxesImage:
-    """One affinity map, between whose sets there is a line, and the scores of both in its title."""
+    """One affinity map, with a line between the sets, and their scores as its title."""
     affinity = drawn[f"affinity/{case}/{method}"]
     image = panel.imshow(affinity, vmin=0, vmax=1, cmap=style.SCORES)
     half = len(affinity) / 2
@@ -121,11 +133,8 @@ def _affinity(
         line(half - 0.5, color="white", linewidth=style.THIN)
     panel.set_xticks([0, half], ["0", f"{half:.0f}"], fontsize=style.TINY)
     panel.set_yticks([0, half], ["0", f"{half:.0f}"], fontsize=style.TINY)
-    found = scores.loc[(case, method)]
-    words = _WORDS.get(method, "auto-scaled" if "auto" in method else "γ = 1")
-    panel.set_title(
-        f"{words}\nclusters {found['own_cluster']:.2f}, points {found['own_index']:.2f}", fontsize=style.SMALL
-    )
+    cluster, index = scores.loc[(case, method), ["own_cluster", "own_index"]]
+    panel.set_title(f"{cluster:.2f} clusters, {index:.2f} points", fontsize=style.SMALL)
     return image
 
 

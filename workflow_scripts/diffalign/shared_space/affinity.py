@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,17 +23,20 @@ _CACHED = 2**19
 _TOLERANCE = 1e-9
 
 
-def check_rows(x: Array, what: str = "features") -> None:
-    """Raise ValueError where x isn't (N, D) of float32 or float64, and that names the rows that are NaN or infinite."""
+def check_rows(x: Array, what: str = "features", names: Sequence[str] | None = None) -> None:
+    """Raise ValueError where x isn't (N, D) of float32 or float64, and that names the rows that are NaN or infinite.
+
+    names: of the rows; else messages have their numbers.
+    """
     if x.ndim != 2 or not x.size:
         raise ValueError(f"{what} have shape {x.shape}; expected (rows, columns), at least one of each")
     if x.dtype not in (np.float32, np.float64):
         raise ValueError(f"{what} are {x.dtype}; allowed: float32, float64")
-    bad = [
-        int(at) + begin for begin, block in row_blocks(x, 2**24) for at in np.flatnonzero(~np.isfinite(block).all(1))
-    ]
+    finite = np.concatenate([np.isfinite(each).all(axis=1) for _, each in row_blocks(x, 2**24)])
+    bad: list[int] = np.flatnonzero(~finite).tolist()
     if bad:
-        raise ValueError(f"{what} are NaN or infinite in row {first_five([str(row) for row in bad])}")
+        listed = [f"row {row}" if names is None else names[row] for row in bad]
+        raise ValueError(f"{what} are NaN or infinite in {first_five(listed)}")
 
 
 def row_blocks(x: Array, values: int) -> Iterator[tuple[int, Array]]:

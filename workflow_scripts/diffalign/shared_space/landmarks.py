@@ -18,7 +18,7 @@ Array = NDArray[np.floating[Any]]
 CHOICES = ("farthest", "kmeans", "random")
 _MEMORY_MB = 512
 # rows among which several farthest points are found before all rows are looked at again
-_CANDIDATES = 4096
+_CANDIDATES = 2048
 # landmarks of k-means++ that are drawn before all distances are computed again
 _FRESH = 64
 
@@ -37,9 +37,9 @@ def choose(x: Array, count: int, choice: str, seed: int, names: Sequence[str]) -
     """
     if choice not in CHOICES:
         raise ValueError(f"unknown choice of landmarks '{choice}'; allowed: {', '.join(CHOICES)}")
-    check_rows(x)
     if len(names) != len(x):
         raise ValueError(f"{len(names)} names for {len(x)} rows")
+    check_rows(x, names=names)
     if len(set(names)) < len(names):
         raise ValueError(f"names repeat: {first_five([name for name, n in Counter(names).items() if n > 1])}")
     if not 1 <= count <= len(x):
@@ -87,12 +87,15 @@ def _farthest(x: Array, count: int) -> list[int]:
 
 def _farthest_of(x: Array, near: NDArray[np.float64], outside: float, most: int) -> Iterator[int]:
     """Candidates that are farthest in turn, the first always, others while farther than any row outside was."""
+    about_mean = x - x.mean(axis=0, dtype=np.float64)
+    norms = np.square(about_mean).sum(axis=1)
     for number in range(most):
         at = int(near.argmax())
         if near[at] == 0 or (number and near[at] <= outside):
             return
         yield at
-        near = np.minimum(near, squared_distances(x, x[at : at + 1])[:, 0].numpy())
+        near = np.minimum(near, np.maximum(norms + norms[at] - 2 * about_mean @ about_mean[at], 0))
+        near[at] = 0
 
 
 def _kmeans(x: Array, count: int, seed: int) -> list[int]:

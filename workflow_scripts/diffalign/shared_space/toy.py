@@ -104,7 +104,7 @@ def network(x: Float32, seed: int, layers: int) -> Float32:
         if at:
             hidden = hidden * (1 + erf(hidden / np.sqrt(2))) / 2
         hidden = hidden @ drawn[:-1] + drawn[-1]
-    return hidden.astype(np.float32)
+    return np.asarray(hidden, np.float32)
 
 
 def network_of_4(x: Float32, seed: int) -> Float32:
@@ -158,7 +158,7 @@ def merging(affinity: Array, clusters: NDArray[np.int64]) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Aligned:
-    """Both sets in a shared space, (30, d) each, γ of both where there is one, and rows of landmarks if not all."""
+    """Both sets in a shared space, (30, d) each; γ of both where there is one; rows of landmarks if not all."""
 
     x_new: Array
     y_new: Array
@@ -196,12 +196,11 @@ class ByAffinity:
             rows = np.arange(len(of.x) - self.count, len(of.x))
         else:
             rows = choose(of.x, self.count, self.landmarks, seed, of.names)
-        gammas = [1.0 if self.c is None else scale(x, x[rows], self.c) for x in (of.x, of.y)]
         affinity = affinity_by_cdist if self.cdist else rbf_affinity
-        x_new, y_new = (
-            affinity(x, x[rows], gamma, total_variance(x)) for x, gamma in zip((of.x, of.y), gammas, strict=True)
-        )
-        return Aligned(x_new, y_new, *gammas, None if self.landmarks == "all" else rows)
+        gamma_x, gamma_y = (1.0 if self.c is None else scale(x, x[rows], self.c) for x in (of.x, of.y))
+        x_new = affinity(of.x, of.x[rows], gamma_x, total_variance(of.x))
+        y_new = affinity(of.y, of.y[rows], gamma_y, total_variance(of.y))
+        return Aligned(x_new, y_new, gamma_x, gamma_y, None if self.landmarks == "all" else rows)
 
 
 def affinity_by_cdist(x: Array, y: Array, gamma: float, variance: float) -> Array:
