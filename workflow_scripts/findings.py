@@ -323,11 +323,11 @@ def _of_pairs(pairs: Sequence[tuple[Path, Path]]) -> Iterator[Finding]:
         gains = contrasts[(contrasts["metric"] == "own_index") & (contrasts["reference"] == "best_linear")]
         for row in gains[gains["method"].isin(_ALIGNMENTS)].to_dict("records"):
             method, best = row["method"], row["against"]
-            shown = direction(row["low"], row["high"], ("better than", "worse than", "not shown to differ from"))
+            shown = direction(row["low"], row["high"], ("more than", "fewer than", "not shown to differ from"))
             over = f"{row['n']} held-out images"
             sentence = (
-                f"{row['a']} and {row['b']} in one space: {_ALIGNMENTS[method]} pair {shares.loc[method, 'score']:.3f} "
-                f"of {over}, {shown} {best}, the best linear map, with {shares.loc[best, 'score']:.3f}: "
+                f"{row['a']} and {row['b']} in one space: with {_ALIGNMENTS[method]}, {shares.loc[method, 'score']:.3f} of "
+                f"{over} are paired, {shown} with {best}, the best linear map, {shares.loc[best, 'score']:.3f}: "
                 f"{signed(row['difference'])} {interval(row['low'], row['high'])}; chance is {1 / row['n']:.3f}."
             )
             value = (row["difference"], row["low"], row["high"])

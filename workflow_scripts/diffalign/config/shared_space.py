@@ -38,7 +38,7 @@ Choice = Annotated[str, OneOf(LANDMARKS)]
 class EncodersEntry(Section):
     """How the half-shared MLP is trained: two encoders and one last layer, learned with the first set and then kept."""
 
-    steps: Count = Field(2000, description="Steps of the optimiser, for each of the two sets.")
+    steps: Count = Field(500, description="Steps of the optimiser, for each of the two sets.")
     batch_size: Several = Field(512, description="Images a step, or all where there are fewer.")
     learning_rate: Positive = Field(1e-3, description="Of Adam.")
     width: Count = Field(32, description="Numbers of each hidden layer, and of the shared space.")
@@ -68,7 +68,7 @@ class HalfSharedEntry(EncodersEntry):
 class DidacticEntry(Section):
     """The toy study of sets whose relation is known; docs/shared-space.md."""
 
-    seeds: Several = Field(5, description="Seeds of everything that is drawn; intervals are over them.")
+    seeds: Several = Field(10, description="Seeds of everything that is drawn; intervals are over them.")
     affinity: Share = Field(0.3, description="Mean affinity that auto-scaling aims at: three clusters of equal size.")
     landmarks: Several = Field(5, description="Landmarks of the case that has few.")
     half_shared: EncodersEntry = Field(
@@ -117,7 +117,7 @@ class AlignedPairs(Section):
     held_out: Share = Field(0.5, description="Share of images, by a hash of their names, that no method is fitted to.")
     landmarks: Several = Field(200, description="Images that rbf and relative describe all others by.")
     components: Annotated[NonEmpty[Count], Distinct()] = Field(
-        (4, 16, 64), description="Canonical variates of cca, of which folds of the fitted images choose."
+        (4, 8, 16, 32, 64), description="Canonical variates of cca, of which folds of the fitted images choose."
     )
     penalties: Annotated[NonEmpty[Positive], Distinct()] = Field(
         (1e-4, 1e-2, 1.0),
