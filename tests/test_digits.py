@@ -95,11 +95,39 @@ def test_pure_noise_is_at_chance(digits_study: Workflow) -> None:
     assert (images["maximum_p"] < 0.01).all()
 
 
+def test_tokens_of_two_models_are_in_one_space(digits_study: Workflow) -> None:
+    space = "results/shared_space/spaces/digits"
+    scores = table(digits_study, f"{space}/consistency.tsv")
+    cells = scores[(scores["measure"] == "cell_same_image") & (scores["space"] == "features")]
+    cells = cells.set_index(["set_a", "set_b", "stage"])["score"]
+    # layers of one model agree on cells as they are; those of two models only after an alignment, if at all
+    assert cells["digits.sit_b1", "digits.sit_b5", "before"] > 0.9
+    between = scores[scores["set_a"].str.startswith("digits.vit") & scores["set_b"].str.startswith("digits.sit")]
+    gains = between[(between["stage"] == "after_minus_before") & (between["space"] == "features")]
+    assert len(gains) == 9
+    assert gains["score"].mean() > 0
+    with Image.open(digits_study.directory / "results/figures/shared_space/spaces/digits.png") as image:
+        assert min(image.size) > 1000
+
+
+def test_held_out_images_are_paired_across_models(digits_study: Workflow) -> None:
+    folder = "results/shared_space/pairs/digits/clean/digits.vit_final_vs_digits.sit_b5"
+    scores = table(digits_study, f"{folder}/scores.tsv")
+    own = scores[(scores["metric"] == "own_index") & (scores["images"] == "held_out") & scores["seed"].isna()]
+    own = own.set_index("method")
+    assert own.loc["cca", "score"] > 10 / own.loc["cca", "n"]
+    assert own.loc["cca", "p"] < 0.05
+    contrasts = table(digits_study, f"{folder}/contrasts.tsv")
+    assert set(contrasts["reference"]) == {"padded", "best_linear"}
+    saved = sorted(path.name for path in (digits_study.directory / folder / "transforms").iterdir())
+    assert {"half_shared_0.safetensors", "half_shared_1.safetensors", "rbf.safetensors"} <= set(saved)
+
+
 def test_findings_are_sentences_of_the_tables(digits_study: Workflow) -> None:
     found = table(digits_study, f"{TABLES}/findings.tsv")
     text = (digits_study.directory / "results/findings.txt").read_text()
     assert text.splitlines() == found["sentence"].tolist()
-    assert set(found["topic"]) >= {"training", "recipes", "atlas", "floor", "controls", "dynamics"}
+    assert set(found["topic"]) >= {"training", "recipes", "atlas", "floor", "controls", "dynamics", "shared space"}
     for each in found.to_dict("records"):
         assert f"{each['value']:.2g}" in each["sentence"] or f"{each['value']:.3f}" in each["sentence"]
         if not math.isnan(each["low"]):

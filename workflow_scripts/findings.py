@@ -308,8 +308,8 @@ def _of_spaces(spaces: Mapping[str, Path]) -> Iterator[Finding]:
             beyond = int(((gains["p"] <= _ALPHA) & (gains["score"] > 0)).sum())
             over = f"{counted(len(gains), 'pair')} of layers"
             sentence = (
-                f"Space {space}: {words} for {before:.3f} of tokens before alignment and {after:.3f} after it, on "
-                f"average over {over}; it rises beyond shifted grids (p <= {_ALPHA:g}) in {beyond} of them."
+                f"Space {space}: {words} for {before:.3f} of tokens before alignment and {after:.3f} after it, "
+                f"{signed(after - before)} on average over {over}; it rises beyond shifted grids (p <= {_ALPHA:g}) in {beyond} of them."
             )
             yield Finding("shared space", measure, after - before, math.nan, math.nan, over, sentence)
 
@@ -325,9 +325,10 @@ def _of_pairs(pairs: Sequence[tuple[Path, Path]]) -> Iterator[Finding]:
             method, best = row["method"], row["against"]
             shown = direction(row["low"], row["high"], ("more than", "fewer than", "not shown to differ from"))
             over = f"{row['n']} held-out images"
+            own, linear = shares.loc[method, "score"], shares.loc[best, "score"]
             sentence = (
-                f"{row['a']} and {row['b']} in one space: with {_ALIGNMENTS[method]}, {shares.loc[method, 'score']:.3f} of "
-                f"{over} are paired, {shown} with {best}, the best linear map, {shares.loc[best, 'score']:.3f}: "
+                f"{row['a']} and {row['b']} in one space: with {_ALIGNMENTS[method]}, {own:.3f} of {over} are paired, "
+                f"{shown} with {best}, the best linear map, {linear:.3f}: "
                 f"{signed(row['difference'])} {interval(row['low'], row['high'])}; chance is {1 / row['n']:.3f}."
             )
             value = (row["difference"], row["low"], row["high"])

@@ -100,6 +100,7 @@ def shared_space_figure(
         f"Tokens of {len(space.sets)} sets in one space, {space.grid[0]} x {space.grid[1]} cells an image, coloured by "
         f"one normalized cut of all tokens of {_images(len(space.names))} before, and one after alignment. In a block "
         "the same colour is the same place in the embedding.",
+        below=0.05,
     )
     style.save(figure, outputs, miniature)
 

@@ -140,10 +140,15 @@ def text_width(text: str, size: float = TEXT) -> float:
     return float(width) / 72
 
 
-def heading(figure: Figure, text: str) -> None:
-    """What a figure shows, above all panels, in as many lines as it takes."""
+def heading(figure: Figure, text: str, below: float | None = None) -> None:
+    """What a figure shows, above all panels, in as many lines as it takes.
+
+    below: inches below the upper edge of a figure whose panels have places of their own; None where a layout gives it.
+    """
     left = 0.05
-    figure.suptitle(wrapped(text, figure.get_figwidth() - 2 * left), x=left / figure.get_figwidth(), ha="left")
+    place: dict[str, Any] = {} if below is None else {"y": 1 - below / figure.get_figheight(), "va": "top"}
+    wide = wrapped(text, figure.get_figwidth() - 2 * left)
+    figure.suptitle(wide, x=left / figure.get_figwidth(), ha="left", **place)
 
 
 def legend_below(figure: Figure, entries: Mapping[str, Any], columns: int) -> None:
