@@ -37,6 +37,7 @@ demo: $(VENV)/.installed
 	@echo "  demo/results/figures/digits/clean/atlas                layer x noise level maps, beside controls"
 	@echo "  demo/results/figures/digits/clean/samples              samples of every checkpoint"
 	@echo "  demo/results/figures/dynamics                          from noise to image: frequencies, features, layers"
+	@echo "  demo/results/figures/shared_space                      tokens and layers of two models in one space"
 	@echo "  demo/results/tables/findings.tsv                       the sentences above with their numbers"
 	@echo "Miniatures of published architectures, with random weights (they show the workflow, not results):"
 	@echo "  demo/results/figures/photographs/clean/layer_maps      layer x layer heat maps"
@@ -52,7 +53,7 @@ test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 # numbers must not depend on the processor: the numeric tests with the narrowest instruction sets, on one thread
-NUMERIC := tests/alignment tests/extraction tests/human tests/models tests/stimuli tests/test_conditions.py
+NUMERIC := tests/alignment tests/extraction tests/human tests/models tests/shared_space tests/stimuli tests/test_conditions.py
 test-narrow: $(VENV)/.installed
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=1 \
 	  $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not workflow" $(NUMERIC)

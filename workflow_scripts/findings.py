@@ -307,9 +307,10 @@ def _of_spaces(spaces: Mapping[str, Path]) -> Iterator[Finding]:
             gains = stages["after_minus_before"]
             beyond = int(((gains["p"] <= _ALPHA) & (gains["score"] > 0)).sum())
             over = f"{counted(len(gains), 'pair')} of layers"
+            gain = signed(after - before)
             sentence = (
                 f"Space {space}: {words} for {before:.3f} of tokens before alignment and {after:.3f} after it, "
-                f"{signed(after - before)} on average over {over}; it rises beyond shifted grids (p <= {_ALPHA:g}) in {beyond} of them."
+                f"{gain} on average over {over}; it rises beyond shifted grids (p <= {_ALPHA:g}) in {beyond} of them."
             )
             yield Finding("shared space", measure, after - before, math.nan, math.nan, over, sentence)
 

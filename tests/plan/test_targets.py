@@ -122,6 +122,7 @@ WORDS = {
     "model": "sd3",
     "bundle": "sd3-t0.5",
     "means": "minilm",
+    "space": "marked",
     "a": "dinov2",
     "b": "siglip2",
     "triplets": "test",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.floating[Any]]
 
 # rows whose squared distance is below this share of their squared norms are equal: what is left is rounding of float64
-_EQUAL = 1e-13
+EQUAL = 1e-13
 # distances that a pass over them, once for each γ, takes at a time: they stay in the cache of a core
 _CACHED = 2**19
 # of log γ
@@ -78,7 +78,7 @@ def squared_distances(x: Array, y: Array) -> torch.Tensor:
     a, b = torch.from_numpy(x - middle), torch.from_numpy(y - middle)
     norms = a.square().sum(1)[:, None] + b.square().sum(1)[None, :]
     distances = torch.addmm(norms, a, b.T, alpha=-2)
-    return distances.masked_fill_(distances <= _EQUAL * norms, 0)
+    return distances.masked_fill_(distances <= EQUAL * norms, 0)
 
 
 def rbf_affinity(x: Array, y: Array, gamma: float, variance: float) -> Array:

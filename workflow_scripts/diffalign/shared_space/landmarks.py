@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from diffalign.offenders import first_five
 from diffalign.randomness import keyed, shuffled
-from diffalign.shared_space.affinity import check_rows, row_blocks, rows_in, squared_distances
+from diffalign.shared_space.affinity import EQUAL, check_rows, row_blocks, rows_in, squared_distances
 
 Array = NDArray[np.floating[Any]]
 
@@ -94,7 +94,9 @@ def _farthest_of(x: Array, near: NDArray[np.float64], outside: float, most: int)
         if near[at] == 0 or (number and near[at] <= outside):
             return
         yield at
-        near = np.minimum(near, np.maximum(norms + norms[at] - 2 * about_mean @ about_mean[at], 0))
+        both = norms + norms[at]
+        distances = both - 2 * about_mean @ about_mean[at]
+        near = np.minimum(near, np.where(distances <= EQUAL * both, 0, distances))
         near[at] = 0
 
 
