@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Several = Annotated[int, Field(ge=2)]
+# with fewer, no p-value is below .05
+Draws = Annotated[int, Field(ge=19)]
 Choice = Annotated[str, OneOf(LANDMARKS)]
 
 
@@ -126,8 +128,8 @@ class AlignedPairs(Section):
         ),
     )
     half_shared: HalfSharedEntry = Field(HalfSharedEntry(), description="Training of the half-shared MLP.")
-    permutations: Count = Field(500, description="Permutations of nulls.")
-    bootstrap: Count = Field(1000, description="Resamples of images of intervals.")
+    permutations: Draws = Field(500, description="Permutations of nulls.")
+    bootstrap: Annotated[int, Field(ge=100)] = Field(1000, description="Resamples of images of intervals.")
 
 
 class SharedSpaceSection(Section):
@@ -135,7 +137,7 @@ class SharedSpaceSection(Section):
 
     affinity: Share = Field(0.05, description="Mean affinity c of every set that auto-scaling aims at.")
     choice: Choice = Field("farthest", description="How landmarks are chosen.")
-    permutations: Count = Field(200, description="Shifts of masks and edge maps of the nulls of spaces.")
+    permutations: Draws = Field(200, description="Shifts of masks and edge maps of the nulls of spaces.")
     didactic: DidacticEntry | None = Field(None, description="The toy study; null: none.")
     spaces: dict[Word, SpaceEntry] = Field({}, description="Spaces of tokens, by a name that stands in files.")
     pairs: AlignedPairs = Field(AlignedPairs(), description="Pairs of layers, by pooled features.")
@@ -157,6 +159,8 @@ def check(
     for place, dataset in {**datasets, "shared_space.pairs.dataset": section.pairs.dataset}.items():
         if dataset is not None and dataset not in declared_datasets:
             yield f"{place}: {names.unknown('dataset', dataset, declared_datasets)}"
+    if "padded" not in section.pairs.methods:
+        yield "shared_space.pairs.methods: 'padded' is missing, the baseline that all others are compared with"
     yield from pair_mistakes("shared_space.pairs.of", "pair", section.pairs.of, vocabularies, declared)
     for name, entry in section.spaces.items():
         for i, text in enumerate(entry.layers):

@@ -208,7 +208,7 @@ class Features(Stage):
 
     def unpooled_layers(self, wildcards: Wildcards) -> list[str]:
         """The layers of a bundle whose tokens the reduction of human.reduction, a training or a space asks for."""
-        typed = [*self.study.human.reduction.of, *self.plan.training.teachers, *self.plan.shared_space.typed()]
+        typed = [*self.study.human.reduction.of, *self.plan.training.teachers, *self.plan.shared_space.with_tokens]
         return self.layers_named(wildcards.bundle, typed)
 
     def unpooled_batch_size(self, wildcards: Wildcards) -> int:

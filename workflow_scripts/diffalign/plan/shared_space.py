@@ -44,7 +44,8 @@ class SharedSpace(Stage):
         """The bundles of the layers of a space, each once, in their order."""
         return list(dict.fromkeys(self.study.bundle(text) for text in entry.layers))
 
-    def typed(self) -> list[str]:
+    @property
+    def with_tokens(self) -> list[str]:
         """The names whose tokens spaces ask for."""
         return [text for entry in self.study.shared_space.spaces.values() for text in entry.layers]
 
@@ -116,7 +117,7 @@ class SharedSpace(Stage):
     def transforms(self) -> dict[str, str]:
         """The saved transforms of a pair: one file a method, one a seed for the half-shared MLP."""
         pairs = self.study.shared_space.pairs
-        files = {}
+        files: dict[str, str] = {}
         for method in pairs.methods:
             stems = [method] if method != "half_shared" else [f"{method}_{seed}" for seed in pairs.half_shared.seeds]
             files |= {stem: f"{paths.ALIGNED_PAIR}/transforms/{stem}.safetensors" for stem in stems}

@@ -61,7 +61,7 @@ class Stimuli(Stage):
         """The data set of a target and where masks of its parts lie, as a parameter."""
         return without_defaults(self.study.datasets[wildcards.dataset])
 
-    def part_files(self, wildcards: Wildcards) -> str:
+    def part_files(self, wildcards: Wildcards) -> str | None:
         """Digest of the masks of a data set, a user's own or those that come with the kind, to notice a change."""
         parts = self.study.datasets[wildcards.dataset].parts
         return files_digest([faces.POLYGONS]) if parts is None else folder_digest(Path(parts))
