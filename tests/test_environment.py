@@ -118,23 +118,11 @@ def test_an_environment_has_what_its_scripts_import(environment: str, scripts: t
     assert {packages.get(name, name) for name in needed - never} <= has
 
 
-def test_the_lock_installs(tmp_path: Path) -> None:
+def test_what_is_installed_is_the_lock() -> None:
+    # make installs the lock, with hashes, into a new .venv; here, that nothing of it is missing or another version
     uv = Path(sys.executable).parent / "uv"
     assert uv.exists(), "make test installs uv into .venv"
-    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, tmp_path / "env"], check=True)
-    python = tmp_path / "env" / "bin" / "python"
-    command = [
-        uv,
-        "pip",
-        "install",
-        "--quiet",
-        "--python",
-        python,
-        "--require-hashes",
-        "-r",
-        ROOT / "requirements.lock",
-    ]
-    subprocess.run(command, check=True)
-    code = "import diffusers, matplotlib, pandas, skimage, sklearn, snakemake, timm, torch, torchvision, transformers"
-    subprocess.run([python, "-c", code], check=True, cwd=tmp_path)
-    subprocess.run([uv, "pip", "check", "--quiet", "--python", python], check=True)
+    command = [uv, "pip", "install", "--dry-run", "--python", sys.executable, "--require-hashes", "-r"]
+    made = subprocess.run([*command, ROOT / "requirements.lock"], check=True, capture_output=True, text=True)
+    assert "Would make no changes" in made.stderr + made.stdout
+    subprocess.run([uv, "pip", "check", "--quiet", "--python", sys.executable], check=True)

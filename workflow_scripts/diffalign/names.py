@@ -22,6 +22,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 LAYER = r"[a-z0-9.]+"
 SEPARATOR = "_vs_"
@@ -115,8 +116,12 @@ class Representation:
 
 def nearest(word: object, allowed: Iterable[str]) -> str:
     """``; did you mean 'cknna'?``, or the list of allowed words where none is similar."""
-    words = [str(a) for a in allowed]
-    near = difflib.get_close_matches(str(word), words, n=1, cutoff=0.6)
+    return _nearest(str(word), tuple(str(a) for a in allowed))
+
+
+@cache
+def _nearest(word: str, words: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     if near:
         return f"; did you mean '{near[0]}'?"
     return f"; allowed: {', '.join(words)}" if words else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import cache
 
 from diffalign import names
 from diffalign.conditions import is_condition
@@ -65,6 +66,7 @@ def explain(target: str, outputs: Iterable[str], study: Study, known_metrics: It
     return _no_file(target, patterns, words, study)
 
 
+@cache
 def _bare(output: str) -> str:
     """The pattern of an output without the constraints of its wildcards."""
     return _CONSTRAINED.sub(lambda match: f"{{{match[1]}}}", output)
@@ -85,10 +87,7 @@ def _cost(pattern: Words, words: Words, study: Study) -> float:
 
 def _problem(pattern: Words, words: Words, depth: int, study: Study) -> str:
     """What is wrong with one word of a target at its place in a pattern; empty where it fits."""
-    groups = _WILDCARD.sub(
-        lambda match: f"(?P<{match[1]}>.+)", re.escape(pattern[depth]).replace(r"\{", "{").replace(r"\}", "}")
-    )
-    match = re.fullmatch(groups, words[depth])
+    match = _expression(pattern[depth]).fullmatch(words[depth])
     if pattern[1] == "prompts" and depth == 3:
         return _prompt_problem(words[depth], study)
     if match is None:
@@ -103,6 +102,13 @@ def _problem(pattern: Words, words: Words, depth: int, study: Study) -> str:
     except UnknownName as error:
         return str(error)
     return ""
+
+
+@cache
+def _expression(form: str) -> re.Pattern[str]:
+    """The expression of one word of a pattern, with a group for each wildcard."""
+    escaped = re.escape(form).replace(r"\{", "{").replace(r"\}", "}")
+    return re.compile(_WILDCARD.sub(lambda match: f"(?P<{match[1]}>.+)", escaped))
 
 
 def _suffix(word: str) -> str:
