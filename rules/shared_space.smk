@@ -36,7 +36,7 @@ rule didactic_alignment_figure:
     wildcard_constraints:
         figure="cases|targets",
     conda:
-        "../envs/models.yaml"
+        "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=memory(2000),

@@ -350,10 +350,9 @@ def _edge_rows(
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "shared_space"), threadpool_limits(snakemake.threads):
         given, params = dict(snakemake.input.items()), snakemake.params
-        folders = given["tokens"]
         shared_space(
             Inputs(
-                [Path(folder) for folder in ([folders] if isinstance(folders, str) else folders)],
+                [Path(folder) for folder in given["tokens"]],
                 Path(given["manifest"]),
                 Path(given["images"]),
                 Path(given["parts"]) if "parts" in given else None,

@@ -269,7 +269,7 @@ METHODS = ("zero", "mean")
 ALIGNMENTS = ("padded", "rbf", "half_shared", "procrustes", "cca", "ridge", "relative")
 LANDMARKS = ("farthest", "kmeans", "random")
 TARGETS = ("index", "permuted_index", "labels", "random")
-RESAMPLING = ("area", "bilinear", "nearest")
+RESAMPLING = ("nearest", "area", "bilinear")
 _OF_LATENTS = ("latent_statistics", "latents_from")
 _NOT_IN_RECIPES = (
     *("default_layer", "noise", "conditionings", "embeddings"),

@@ -68,7 +68,7 @@ class SharedSpace(Stage):
             "images": paths.fill(paths.PICTURES, **where),
             "manifest": paths.fill(paths.MANIFEST, **where),
         }
-        if self.has_parts(dataset):
+        if self.plan.stimuli.has_parts(dataset):
             files["parts"] = paths.fill(paths.PART_MASKS, dataset=dataset)
         return files
 
@@ -76,10 +76,6 @@ class SharedSpace(Stage):
         """The images of a space, for its picture."""
         where = {"dataset": self._dataset(self._of(wildcards)), "condition": CLEAN}
         return {"images": paths.fill(paths.PICTURES, **where)}
-
-    def has_parts(self, dataset: str) -> bool:
-        """Whether images of a data set have masks of parts."""
-        return self.plan.stimuli.has_parts(dataset)
 
     def sets(self, wildcards: Wildcards) -> list[dict[str, Any]]:
         """The layers of a space, as a parameter: the number of the folder of tokens, the layer, and its model."""
@@ -103,16 +99,18 @@ class SharedSpace(Stage):
 
     def miniature(self, wildcards: Wildcards) -> bool:
         """Whether a model of the space has random miniature weights."""
-        return any(self.study.is_miniature(text) for text in self._of(wildcards).layers)
+        return wildcards.space not in self.named()
 
     def pair_inputs(self, wildcards: Wildcards) -> dict[str, str]:
-        """Pooled features of both layers, and the manifest that labels stand in."""
+        """Pooled features of both layers, and the manifest that labels stand in, where the data set has one."""
         files = {}
         for side in ("a", "b"):
             typed = getattr(wildcards, side)
             folder = self.plan.features.place(paths.FEATURES, wildcards.dataset, wildcards.condition, typed)
             files[side] = f"{folder}/{self.study.layer(typed)}.pt"
-        return {**files, "manifest": self.image_file(paths.MANIFEST, wildcards)}
+        if self.has_manifest(wildcards.dataset):
+            files["manifest"] = self.image_file(paths.MANIFEST, wildcards)
+        return files
 
     def transforms(self) -> dict[str, str]:
         """The saved transforms of a pair: one file a method, one a seed for the half-shared MLP."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from diffalign.alignment.intervals import of_mean
 from diffalign.shared_space.affinity import check_rows, rows_in, squared_distances
+from diffalign.shared_space.pairing import is_nearest, rounding
 
 Tokens = NDArray[np.floating[Any]]
 Array = NDArray[np.float64]
@@ -24,8 +25,6 @@ PART_OTHER_IMAGES, PART_SAME_IMAGE, CELL_SAME_IMAGE = "part_other_images", "part
 MEASURES = (PART_OTHER_IMAGES, PART_SAME_IMAGE, CELL_SAME_IMAGE)
 # a difference has an interval over images from so many on
 FEWEST_IMAGES = 5
-# distances that differ by less, as a share of squared norms, are equal
-_TIE = 1e-12
 # labels that are compared at a time
 _BLOCK = 2**23
 
@@ -160,28 +159,26 @@ def nearest(a: Tokens, b: Tokens, memory_mb: int = 512) -> tuple[Nearest, Neares
     """
     images, tokens, width = a.shape
     x, y = a.reshape(-1, width), b.reshape(-1, width)
-    middle = y.mean(axis=0, dtype=np.float64)
-    largest = float(np.square(y - middle).sum(axis=1).max())
+    near_by = rounding(x, y)
     step = max(1, rows_in(memory_mb, x, y) // 2)
     others: list[Nearest] = []
     own: list[Nearest] = []
     for image in range(images):
         here = slice(image * tokens, (image + 1) * tokens)
         for begin in range(here.start, here.stop, step):
-            block = x[begin : min(begin + step, here.stop)]
-            distances = squared_distances(block, y).numpy()
-            rounding = _TIE * (np.square(block - middle).sum(axis=1) + largest)
-            own.append(_nearest(distances[:, here], rounding, begin, here.start))
+            rows = slice(begin, min(begin + step, here.stop))
+            distances = squared_distances(x[rows], y).numpy()
+            own.append(_nearest(distances[:, here], near_by[rows], begin, here.start))
             if images > 1:
                 distances[:, here] = np.inf
-                others.append(_nearest(distances, rounding, begin, 0))
+                others.append(_nearest(distances, near_by[rows], begin, 0))
     return _joined(others), _joined(own)
 
 
-def _nearest(distances: Array, rounding: Array, first_query: int, first: int) -> Nearest:
-    is_nearest = distances <= (distances.min(axis=1) + rounding)[:, None]
-    rows, columns = np.nonzero(is_nearest)
-    return Nearest(rows + first_query, columns + first, 1 / is_nearest.sum(axis=1)[rows])
+def _nearest(distances: Array, near_by: Array, first_query: int, first: int) -> Nearest:
+    found = is_nearest(distances, near_by)
+    rows, columns = np.nonzero(found)
+    return Nearest(rows + first_query, columns + first, 1 / found.sum(axis=1)[rows])
 
 
 def _joined(blocks: Sequence[Nearest]) -> Nearest:

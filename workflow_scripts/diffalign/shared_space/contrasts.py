@@ -42,7 +42,7 @@ from diffalign.alignment.series import Drawn, against
 from diffalign.alignment.settings import Preparation
 from diffalign.logs import log
 from diffalign.randomness import dealt, keyed
-from diffalign.shared_space.affinity import rows_in, squared_distances
+from diffalign.shared_space.pairing import credit_of, nearest_shares
 from diffalign.shared_space.predictivity import FOLDS, Prediction, predict
 
 if TYPE_CHECKING:
@@ -59,8 +59,6 @@ _ENGINE = {"cka": "unbiased_cka", "cknna": "cknna"}
 BEST_LINEAR = "best_linear"
 # images are dealt into so many parts, of which the jackknife leaves out one at a time
 _PARTS = 20
-# distances that differ by less, as a share of squared norms, are equal
-_TIE = 1e-12
 _ALPHA = 0.05
 # of metrics that end somewhere
 _RANGES = {"own_index": (0.0, 1.0), "own_label": (0.0, 1.0), "predictivity": (-math.inf, 1.0)}
@@ -133,23 +131,6 @@ class Contrast:
     high: float
 
 
-def nearest_shares(x: Array, y: Array, memory_mb: int = 512) -> sparse.csr_array:
-    """Which row of y (M, d) is nearest to each row of x (N, d): (N, M), rows sum to 1, equally near rows share."""
-    from scipy import sparse
-
-    size = rows_in(memory_mb, x, y)
-    middle = y.mean(axis=0, dtype=np.float64)
-    largest = float(np.square(y - middle).sum(axis=1).max())
-    parts = []
-    for begin in range(0, len(x), size):
-        block = x[begin : begin + size]
-        distances = squared_distances(block, y).numpy()
-        rounding = _TIE * (np.square(block - middle).sum(axis=1) + largest)
-        nearest = distances <= (distances.min(axis=1) + rounding)[:, None]
-        parts.append(sparse.csr_array(nearest / nearest.sum(axis=1, keepdims=True)))
-    return sparse.csr_array(sparse.vstack(parts))
-
-
 def measure(
     fitted: Sides, held_out: Sides, fit_names: Sequence[str], images: Images, seed: int | None, drawing: Drawing
 ) -> Measured:
@@ -169,7 +150,7 @@ def measure(
         if codes is None:
             continue
         null = _permuted_pairing(there, back, codes, orders)
-        credits_of[metric] = (_credits(there, codes) + _credits(back, codes)) / 2
+        credits_of[metric] = (credit_of(there, codes) + credit_of(back, codes)) / 2
         score = float(credits_of[metric].mean())
         around = _bounds(*_of_credits(credits_of[metric], 1), *_RANGES[metric])
         estimates[metric] = Estimate(score, *around, *_against(score, null))
@@ -193,7 +174,7 @@ def measure_fitted(fitted: Sides, images: Images, prediction: Prediction, drawin
     x, y = fitted
     there, back = nearest_shares(x, y), nearest_shares(y, x)
     scores = {
-        metric: float((_credits(there, codes) + _credits(back, codes)).mean() / 2)
+        metric: float((credit_of(there, codes) + credit_of(back, codes)).mean() / 2)
         for metric, codes in (("own_index", np.arange(len(x))), ("own_label", images.codes))
         if codes is not None
     }
@@ -299,13 +280,6 @@ def _against(score: float, null: Float64) -> tuple[float, float]:
     # sums in another order
     above = null >= score - 1e-9 * max(1.0, abs(score))
     return float(null.mean()), float((1 + above.sum()) / (len(null) + 1))
-
-
-def _credits(shares: sparse.csr_array, codes: NDArray[np.int64]) -> Float64:
-    """The share of each row's nearest that have its code, (N,)."""
-    entries = shares.tocoo()
-    own = codes[entries.row] == codes[entries.col]
-    return np.asarray(np.bincount(entries.row[own], entries.data[own], minlength=shares.shape[0]), np.float64)
 
 
 def _permuted_pairing(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from diffalign.offenders import first_five
 from diffalign.randomness import keyed, shuffled, uniform
 from diffalign.shared_space.affinity import check_rows
+from diffalign.specs import TARGETS
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,6 @@ Array = NDArray[np.floating[Any]]
 Float32 = NDArray[np.float32]
 
 NORMS = ("mean_square", "frobenius")
-TARGETS = ("index", "permuted_index", "labels", "random")
 LOSSES = ("cross_entropy", "squared")
 _PURPOSE = "half_shared"
 # the logit of a class that a problem doesn't have

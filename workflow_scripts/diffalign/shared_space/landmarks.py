@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from diffalign.offenders import first_five
 from diffalign.randomness import keyed, shuffled
 from diffalign.shared_space.affinity import EQUAL, check_rows, row_blocks, rows_in, squared_distances
+from diffalign.specs import LANDMARKS
 
 Array = NDArray[np.floating[Any]]
 
-CHOICES = ("farthest", "kmeans", "random")
+CHOICES = LANDMARKS
 _MEMORY_MB = 512
 # rows among which several farthest points are found before all rows are looked at again
 _CANDIDATES = 2048

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.shared_space.affinity import check_rows, rows_in, squared_distances
+from diffalign.shared_space.affinity import check_rows, row_blocks, rows_in, squared_distances
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 Array = NDArray[np.floating[Any]]
 
@@ -43,28 +46,44 @@ def pairing(
         raise ValueError(f"sets have shapes {x_new.shape} and {y_new.shape}; rows must belong to one another")
     if clusters is not None and clusters.shape != (len(x_new),):
         raise ValueError(f"clusters have shape {clusters.shape}; expected ({len(x_new)},)")
-    known = None if clusters is None else np.asarray(np.unique(clusters, return_inverse=True)[1], np.int64)
-    there = _credits(x_new, y_new, known, memory_mb)
-    back = _credits(y_new, x_new, known, memory_mb)
-    own_index, own_cluster = (float(np.mean([a, b])) for a, b in zip(there, back, strict=True))
-    return Pairing(None if known is None else own_cluster, own_index)
+    both = nearest_shares(x_new, y_new, memory_mb), nearest_shares(y_new, x_new, memory_mb)
+
+    def own(codes: NDArray[np.integer[Any]]) -> float:
+        return float(np.mean([credit_of(shares, codes).mean() for shares in both]))
+
+    return Pairing(None if clusters is None else own(clusters), own(np.arange(len(x_new))))
 
 
-def _credits(x: Array, y: Array, clusters: NDArray[np.int64] | None, memory_mb: int) -> tuple[float, float]:
-    """Shares of rows of x whose nearest row of y has their number, and has their cluster (0 without clusters)."""
-    size = rows_in(memory_mb, x, y)
-    middle = y.mean(axis=0, dtype=np.float64)
-    largest = float(np.square(y - middle).sum(axis=1).max())
-    index, cluster = 0.0, 0.0
+def nearest_shares(x: Array, y: Array, memory_mb: int = 512) -> sparse.csr_array:
+    """Which row of y (M, d) is nearest to each row of x (N, d): (N, M), rows sum to 1, equally near rows share."""
+    from scipy import sparse
+
+    size, near_by = rows_in(memory_mb, x, y), rounding(x, y)
+    parts = []
     for begin in range(0, len(x), size):
-        block = x[begin : begin + size]
-        distances = squared_distances(block, y).numpy()
-        rounding = _TIE * (np.square(block - middle).sum(axis=1) + largest)
-        nearest = distances <= (distances.min(axis=1) + rounding)[:, None]
-        tied = nearest.sum(axis=1)
-        rows = np.arange(len(block))
-        index += float((nearest[rows, begin + rows] / tied).sum())
-        if clusters is not None:
-            own = clusters[begin : begin + size, None] == clusters[None, :]
-            cluster += float(((nearest & own).sum(axis=1) / tied).sum())
-    return index / len(x), cluster / len(x)
+        rows = slice(begin, begin + size)
+        nearest = is_nearest(squared_distances(x[rows], y).numpy(), near_by[rows])
+        parts.append(sparse.csr_array(nearest / nearest.sum(axis=1, keepdims=True)))
+    return sparse.csr_array(sparse.vstack(parts))
+
+
+def credit_of(shares: sparse.csr_array, codes: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+    """The share of each row's nearest that have its code, (N,). shares: of `nearest_shares`. codes: (N,)."""
+    entries = shares.tocoo()
+    own = codes[entries.row] == codes[entries.col]
+    # by counts, since the shares of a row are equal, so that a row whose nearest all have its code has exactly 1
+    counts = [np.bincount(rows, minlength=shares.shape[0]) for rows in (entries.row[own], entries.row)]
+    return np.asarray(counts[0] / counts[1], np.float64)
+
+
+def rounding(x: Array, y: Array) -> NDArray[np.float64]:
+    """By how much squared distances of each row of x (N, d) to rows of y (M, d) may differ and be equal, (N,)."""
+    middle = y.mean(axis=0, dtype=np.float64)
+    largest = max(float(np.square(block - middle).sum(axis=1).max()) for _, block in row_blocks(y, 2**22))
+    norms = [np.square(block - middle).sum(axis=1) for _, block in row_blocks(x, 2**22)]
+    return _TIE * (np.concatenate(norms) + largest)
+
+
+def is_nearest(distances: NDArray[np.float64], near_by: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether each column is the nearest of its row, or equally near. distances: (N, M). near_by: of `rounding`."""
+    return np.asarray(distances <= (distances.min(axis=1) + near_by)[:, None])

@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.offenders import first_five
+from diffalign.specs import RESAMPLING
 
 Grid = tuple[int, int]
 
 # nearest: the token of the cell in which the middle of the new cell lies. area: the mean of tokens over the area of the
 # new cell, each by its share of it. bilinear: the four tokens whose middles lie around that of the new cell, by
 # distance; beyond the outermost middles the outermost token; where cells grow, it passes over tokens between them
-RULES = ("nearest", "area", "bilinear")
+RULES = RESAMPLING
 
 
 def common_grid(grids: Mapping[str, Grid], rule: str | None) -> Grid:

@@ -31,13 +31,14 @@ from diffalign.shared_space.linear_maps import (
 from diffalign.shared_space.pairing import pairing
 from diffalign.shared_space.predictivity import FOLDS, check_penalties, cross_validated
 from diffalign.shared_space.rbf import Rbf, fit_rbf
+from diffalign.specs import ALIGNMENTS
 
 Array = NDArray[np.floating[Any]]
 
 # the two sets as they are, each in its own units: what every method is compared with
 UNALIGNED = "padded"
 LINEAR = ("procrustes", "cca", "ridge")
-METHODS = (UNALIGNED, "rbf", "half_shared", *LINEAR, "relative")
+METHODS = ALIGNMENTS
 # methods with a training of their own for every seed
 SEEDED = ("half_shared",)
 # fewer images to fit or to measure cannot say anything
