@@ -42,7 +42,7 @@ def test_a_recipe_reruns_what_reads_it_once_it_says_something_else(fresh: Workfl
     assert done.jobs() == {"recipe": 1, "feature_sources": 1, "import_left": 1}
     recipe = fresh.directory / RECIPE
     assert json.loads(recipe.read_text())["model"]["layers"]["b1"] == AWKWARD
-    assert (fresh.directory / "logs/recipe/left.log").read_text() == ""
+    assert (fresh.directory / "logs/recipe/left.log").read_text() == f"wrote {RECIPE}\n"
     assert sorted(path.name for path in recipe.parent.iterdir()) == ["left.json", "sources"]
     # the same again, later
     text, later = recipe.read_text(), (fresh.directory / IMPORTED).stat().st_mtime + 60
