@@ -185,27 +185,35 @@ def measured_removals(
     removals = [Removal(t, w, method) for method in ablations.methods for t in found for w in windows]
     logs.log.info("%d removals of %d samples of %d seeds", len(removals), len(members), len(seeds))
     changes: dict[str, Array] = {}
-    own: list[dict[str, Array]] = []
-    others: list[dict[str, Array]] = []
     progress = logs.progress(iter(range(len(seeds) * len(removals))), len(seeds) * len(removals), "contributions")
-    for number, seed in enumerate(seeds):
-        base = results(run, members, seed, batch_size)
-        own.append(measures(base, base, bands))
-        others.append(measures(np.roll(base, 1, axis=0), base, bands))
-        entered = _all_entered(run, seed, removals, batch_size)
-        for place, (removal, around) in enumerate(zip(removals, entered, strict=True)):
-            next(progress, None)
+    base = results(run, members, seeds, batch_size)
+    own = [measures(each, each, bands) for each in base]
+    others = [measures(np.roll(each, 1, axis=0), each, bands) for each in base]
+    # means are of one seed, and nothing else depends on it
+    for method, at in _together(ablations.methods, len(seeds)):
+        places = [place for place, removal in enumerate(removals) if removal.method == method]
+        entered = _all_entered(run, seeds[at.start], [removals[place] for place in places], batch_size)
+        for place, around in zip(places, entered, strict=True):
             try:
-                images = results(run, members, seed, batch_size, around)
+                images = results(run, members, seeds[at], batch_size, around)
             except ValueError as error:
-                target, window = removal.target, removal.window
+                target, window = removals[place].target, removals[place].window
                 where = f"{target.layer} ({target.part}) in steps {window.first} to {window.last}"
-                raise ValueError(f"without {where}, {removal.method}: {error}") from error
-            for measure, values in measures(images, base, bands).items():
-                grid = changes.setdefault(measure, np.empty((len(removals), len(seeds), len(members))))
-                grid[place, number] = values - own[-1][measure]
+                raise ValueError(f"without {where}, {method}: {error}") from error
+            for number, made in zip(range(len(seeds))[at], images, strict=True):
+                next(progress, None)
+                for measure, values in measures(made, base[number], bands).items():
+                    grid = changes.setdefault(measure, np.empty((len(removals), len(seeds), len(members))))
+                    grid[place, number] = values - own[number][measure]
     scales = {measure: _scale(measure, own, others) for measure in changes}
     return Measured(tuple(removals), tuple(left_out), changes, scales)
+
+
+def _together(methods: Sequence[str], count: int) -> Iterator[tuple[str, slice]]:
+    """Each method, and which of so many seeds are sampled in one batch."""
+    for method in methods:
+        size = 1 if method == "mean" else count
+        yield from ((method, slice(first, first + size)) for first in range(0, count, size))
 
 
 def _first_calls(run: Run, members: Sequence[str], seed: int) -> None:
@@ -216,7 +224,7 @@ def _first_calls(run: Run, members: Sequence[str], seed: int) -> None:
 
 
 def _all_entered(run: Run, seed: int, removals: Sequence[Removal], batch_size: int) -> Iterator[Around]:
-    """What is entered around the steps of each removal, in their order."""
+    """What is entered around the steps of each removal, in their order. seed: of means."""
     means: Means | None = None
     held: set[Target] = set()
     for place, removal in enumerate(removals):
@@ -252,19 +260,25 @@ def _recorded(run: Run, seed: int, group: Sequence[Target], batch_size: int) -> 
     return means
 
 
-def results(run: Run, members: Sequence[str], seed: int, batch_size: int, around: Around | None = None) -> Images:
-    """The decoded results (N, H, W, 3) float32 in [0, 1]. Raises ValueError that names samples that are NaN."""
+def results(
+    run: Run, members: Sequence[str], seeds: Sequence[int], batch_size: int, around: Around | None = None
+) -> Images:
+    """The decoded results (R, N, H, W, 3) float32 in [0, 1] of R seeds. Raises ValueError that names samples that are
+    NaN.
+    """
     parts = []
-    for start in range(0, len(members), batch_size):
-        batch = members[start : start + batch_size]
-        (last,) = deque(run.states(batch, seed, around), maxlen=1)
+    rows = [(name, seed) for seed in seeds for name in members]
+    for start in range(0, len(rows), batch_size):
+        batch = [name for name, _ in rows[start : start + batch_size]]
+        (last,) = deque(run.states(batch, [seed for _, seed in rows[start : start + batch_size]], around), maxlen=1)
         images = run.decode(last.latents).permute(0, 2, 3, 1).cpu().numpy()
         bad = ~np.asarray(np.isfinite(images).reshape(len(images), -1).all(axis=1))
         if bad.any():
             step = len(run.levels) - 1
             raise ValueError(f"images are NaN or infinite at step {step}, for {first_five(flagged(batch, bad))}")
         parts.append(images.astype(np.float32))
-    return np.concatenate(parts)
+    made = np.concatenate(parts)
+    return made.reshape(len(seeds), len(members), *made.shape[1:])
 
 
 def measures(images: Images, final: Images, bands: Bands) -> dict[str, Array]:

@@ -25,6 +25,7 @@ from diffalign.io.headers import StoreError
 from diffalign.io.trajectory_files import Chunk, write_trajectories
 from diffalign.models import Denoiser, Prediction, find_family
 from diffalign.noise import NoiseLevel
+from diffalign.randomness import one_each
 from diffalign.sampling.runs import Files
 from diffalign.sampling.trajectories import State
 from diffalign.specs import Compute
@@ -50,11 +51,11 @@ class Small:
     def states(
         self,
         names: Sequence[str],
-        seed: int,
+        seed: int | Sequence[int],
         around: Callable[[int], AbstractContextManager[object]] | None = None,
     ) -> Iterator[State]:
         side, channels = self.denoiser.only_side or SIDE, self.denoiser.latent_channels
-        draws = [torch.Generator().manual_seed(1000 * seed + NAMES.index(name)) for name in names]
+        draws = [torch.Generator().manual_seed(1000 * own + NAMES.index(name)) for own, name in one_each(seed, names)]
         x = torch.stack([torch.randn(channels, side, side, generator=draw) for draw in draws])
         conditioning = self.conditioning(names)
         for step, (here, there) in enumerate(pairwise(self.levels)):
@@ -170,7 +171,7 @@ def test_effects_are_changes_over_the_sd_of_unablated_samples() -> None:
     run = small(varied)
     found = table(run)
     members = spread(run.groups, len(NAMES))
-    base = {seed: contributions.results(run, members, seed, 6) for seed in (3, 5)}
+    base = dict(zip((3, 5), contributions.results(run, members, (3, 5), 6), strict=True))
     energies = np.concatenate([contributions.measures(each, each, Bands())["energy_high"] for each in base.values()])
     row = found[(found.measure == "energy_high") & (found.layer == "stripes")].iloc[0]
     assert row.sd == pytest.approx(energies.std(ddof=1))
@@ -261,7 +262,7 @@ def test_images_that_become_nan_name_the_removal_and_the_sample() -> None:
     run = small(varied)
     broken = replace(run, decode=lambda z: torch.where(z.abs().amax() < 1.05, torch.nan, (0.5 + z / 4).clamp(0, 1)))
     with pytest.raises(ValueError, match=r"images are NaN or infinite at step 4, for class_0_00000, class_1_00000"):
-        contributions.results(broken, spread(run.groups, 6), 3, 6)
+        contributions.results(broken, spread(run.groups, 6), [3], 6)
 
 
 RECIPE = {

@@ -204,6 +204,22 @@ def test_noise_is_of_the_sample_and_the_step(place: Place, sampler: str) -> None
         assert float(torch.corrcoef(torch.stack(moved))[0, 1]) < 0.5
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"), [("sit", {"sampler": "sde", "classes": [2]}), ("sd1", {"sampler": "DDPMScheduler"})]
+)
+def test_samples_of_several_seeds_in_one_batch_are_those_of_each(
+    place: Place, name: str, settings: dict[str, Any]
+) -> None:
+    run = place.run(name, samples=2, **settings)
+    names = list(run.groups)
+    together = list(run.states([*names, *names], [0, 0, 7, 7]))
+    for at, seed in ((slice(0, 2), 0), (slice(2, 4), 7)):
+        for every, one in zip(together, states_of(run, seed=seed), strict=True):
+            torch.testing.assert_close(every.latents[at], one.latents, atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="3 seeds of 2 names; expected one for all or one for each"):
+        next(run.states(names, [0, 1, 2]))
+
+
 def test_prompts_are_dealt_and_the_pipeline_s_scheduler_runs(place: Place) -> None:
     run = place.run("sd1", sampler="pipeline", guidance=4.0, prompts=["a cat", "a dog"], samples=3)
     assert dict(run.groups) == {"prompt_0_00000": "a cat", "prompt_0_00001": "a cat", "prompt_1_00000": "a dog"}

@@ -18,6 +18,14 @@ def _digest(seed: int, purpose: str, name: str) -> bytes:
     return hashlib.sha256(f"{seed}\x00{purpose}\x00{name}".encode()).digest()
 
 
+def one_each(seed: int | Sequence[int], names: Sequence[str]) -> list[tuple[int, str]]:
+    """(seed, name) of every name; seed: one for all, or one for each of the names. Raises ValueError for others."""
+    seeds = [seed] * len(names) if isinstance(seed, int) else list(seed)
+    if len(seeds) != len(names):
+        raise ValueError(f"{len(seeds)} seeds of {len(names)} names; expected one for all or one for each")
+    return list(zip(seeds, names, strict=True))
+
+
 def sample(names: Sequence[str], count: int, seed: int) -> list[str]:
     """A sample of `count` names: those with the smallest hash of (seed, name).
 

@@ -14,7 +14,7 @@ from diffalign.io.manifest import Image
 from diffalign.models import Denoiser
 from diffalign.noise import NoiseLevel
 from diffalign.offenders import first_five, flagged
-from diffalign.randomness import keyed
+from diffalign.randomness import keyed, one_each
 from diffalign.sampling.trajectories import CLASS_TOKENS, StepNoise, first_level, guided, levels, trajectory
 
 
@@ -56,14 +56,18 @@ def check_classes(images: Sequence[Image], classes: int, model: str) -> None:
         raise ValueError(f"{model} has classes 0 to {classes - 1}, but the data set is {' and '.join(parts)}")
 
 
-def starting_noise(names: Sequence[str], shape: Sequence[int], model: str, seed: int, what: str = "latents") -> Tensor:
+def starting_noise(
+    names: Sequence[str], shape: Sequence[int], model: str, seed: int | Sequence[int], what: str = "latents"
+) -> Tensor:
     """Standard normal noise (B, *shape) float32, keyed by (seed, model, name of the sample).
 
+    seed: one for all samples, or one for each.
     model: without the step of a checkpoint, so that all checkpoints of a training begin with the same noise.
     what: ``latents`` or ``class_tokens``, or either of a step, which are all drawn apart.
     """
     purpose = f"sampling\x00{what}\x00{model}"
-    draws = [keyed(seed, purpose, name).standard_normal(tuple(shape), dtype=np.float32) for name in names]
+    each = one_each(seed, names)
+    draws = [keyed(own, purpose, name).standard_normal(tuple(shape), dtype=np.float32) for own, name in each]
     return torch.from_numpy(np.stack(draws))
 
 
@@ -75,11 +79,16 @@ def noise_shapes(denoiser: Denoiser, side: int) -> list[tuple[str, tuple[int, ..
 
 
 def step_noise(
-    names: Sequence[str], shapes: Sequence[tuple[str, Sequence[int]]], model: str, seed: int, device: torch.device
+    names: Sequence[str],
+    shapes: Sequence[tuple[str, Sequence[int]]],
+    model: str,
+    seed: int | Sequence[int],
+    device: torch.device,
 ) -> StepNoise:
     """The noise of any step: keyed by (seed, model, step, name of the sample), apart from `starting_noise`.
 
-    shapes: of one sample, ``latents`` and, where a model has them, ``class_tokens``, in this order.
+    shapes: of one sample, ``latents`` and, where a model has them, ``class_tokens``, in this order. seed: one for all
+    samples, or one for each.
     """
 
     def draw(step: int) -> list[Tensor]:

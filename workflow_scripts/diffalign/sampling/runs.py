@@ -88,11 +88,12 @@ class Run:
     device: torch.device
     table: Timetable | None = None
 
-    def states(self, names: Sequence[str], seed: int, around: Around | None = None) -> Iterator[State]:
+    def states(self, names: Sequence[str], seed: int | Sequence[int], around: Around | None = None) -> Iterator[State]:
         """States 0 … S of these samples, one batch, on the device.
 
-        around: entered around every call of the model that belongs to a step, with the number of the step: both calls
-        of Heun's method, and both of guidance. Raises ValueError for a name that is no sample, and that names the step
+        seed: one for all samples, or one for each, so that a name may stand in a batch under several seeds. around:
+        entered around every call of the model that belongs to a step, with the number of the step: both calls of Heun's
+        method, and both of guidance. Raises ValueError for a name that is no sample, and that names the step
         and the first five samples where latents become NaN or infinite.
         """
         self._check(names)

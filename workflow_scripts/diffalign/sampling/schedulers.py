@@ -24,7 +24,7 @@ from torch import Tensor
 
 from diffalign.models import schedules
 from diffalign.noise import NoiseLevel
-from diffalign.randomness import keyed
+from diffalign.randomness import keyed, one_each
 from diffalign.sampling.trajectories import Around, Predict, State, check_finite
 
 
@@ -87,9 +87,13 @@ def timetable(scheduler: Any, clean: float, strength: float | None = None) -> Ti
     return Timetable(scheduler, tuple(calls), (*(every[i] for i in kept), NoiseLevel(1.0, 0.0, clean)))
 
 
-def generators(names: Sequence[str], model: str, seed: int) -> list[torch.Generator]:
-    """What schedulers draw noise of their steps by, one a sample: keyed by (seed, model, name of the sample)."""
-    seeds = [int(keyed(seed, f"sampling\x00scheduler\x00{model}", name).integers(2**63)) for name in names]
+def generators(names: Sequence[str], model: str, seed: int | Sequence[int]) -> list[torch.Generator]:
+    """What schedulers draw noise of their steps by, one a sample: keyed by (seed, model, name of the sample).
+
+    seed: one for all samples, or one for each.
+    """
+    purpose = f"sampling\x00scheduler\x00{model}"
+    seeds = [int(keyed(own, purpose, name).integers(2**63)) for own, name in one_each(seed, names)]
     return [torch.Generator().manual_seed(each) for each in seeds]
 
 
