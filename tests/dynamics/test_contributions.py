@@ -356,5 +356,5 @@ def test_a_configuration_from_its_files(tmp_path: Path) -> None:
     assert left_out == [{"layer": "embed", "part": "mlp", "reason": "embedder has no mlp of its own"}]
     # made again with the same noise
     run = place.run("sit", **settings)
-    again = contributions.results(run, list(run.groups), 5, 2)
+    again = contributions.results(run, list(run.groups), [5], 2)[0]
     assert np.abs(again - stored[1].final_images()).max() < 2e-3
