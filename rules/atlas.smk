@@ -22,7 +22,7 @@ rule atlas:
         mem_mb=PLAN.atlas.memory(4000 + STUDY.compute.memory_mb),
         runtime=480,
     params:
-        levels=list(STUDY.atlas.levels),
+        levels=list(STUDY.atlas.passes),
         reference_layer=PLAN.atlas.reference_layer,
         controls=PLAN.atlas.controls(),
         components=STUDY.atlas.components,

@@ -284,6 +284,28 @@ rule human_table:
         "../workflow_scripts/human_table.py"
 
 
+rule human_differences:
+    input:
+        **PLAN.human.difference_inputs(),
+    output:
+        **table("human_differences", "differences between models in predicting people"),
+    log:
+        paths.log("human_differences"),
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(8000),
+        runtime=120,
+    params:
+        places=PLAN.human.places(),
+        bundles=PLAN.human.table_bundles(),
+        seed=STUDY.seed,
+        code=PLAN.code("human_differences.py"),
+    script:
+        "../workflow_scripts/human_differences.py"
+
+
 rule disagreements_figure:
     input:
         unpack(PLAN.human.inputs_of_layer),

@@ -18,6 +18,7 @@ COLUMNS = {
     **dict.fromkeys(("n", "k"), "int64"),
     **dict.fromkeys(("chance", "null_mean", "null_sd", "z", "p", "q", "calibrated", "error", "low", "high"), "float64"),
     "shared_noise": "string",
+    "leak": "string",
     "miniature": "bool",
 }
 
@@ -30,8 +31,8 @@ def alignment_table(
     Columns: metric, dataset, condition, a, b (bundles), layer_a, layer_b, depth_a, depth_b (0 first, 1 last), score,
     is_best (the largest of its matrix), is_default (both layers are the default layers of their models), n, k, chance,
     null_mean, null_sd, z, p, q (Benjamini-Hochberg over all rows of the same metric), calibrated, error, low, high
-    (standard error and 95 % interval over images), shared_noise (as in recipes: how both sides see one noise),
-    miniature. What is not known is empty. defaults: model -> its
+    (standard error and 95 % interval over images), shared_noise (as in recipes: how both sides see one noise), leak (as
+    in recipes: what one side was given of the other), miniature. What is not known is empty. defaults: model -> its
     default layer.
     """
     read = read_matrices(matrices, calibrations)
@@ -70,6 +71,7 @@ def rows(matrix: CalibratedMatrix, defaults: Mapping[str, str]) -> Iterator[dict
                 "chance": recipe["chance"],
                 **{key: float(grid[i, j]) for key, grid in grids.items()},
                 "shared_noise": recipe["shared_noise"],
+                "leak": recipe["leak"],
                 "miniature": matrix.miniature,
             }
 

@@ -31,6 +31,7 @@ SCORES = {
     **dict.fromkeys(("level", "log_snr"), "float64"),
     **IDENTITY,
     **MEASURED,
+    "warning": "string",
 }
 BEYOND = {
     **dict.fromkeys(("model", "bundle"), "string"),
@@ -90,7 +91,7 @@ def atlas(
     """Write two tables. components: of each control, at most, that count as given; settings: of scores and nulls.
 
     scores: model, source (trained, untrained, or the name of a control), level (t; empty for controls), log_snr, and
-    the columns of `series_tables`. chosen: the layer and level with the largest score of a source on the first half of
+    the columns of `series_tables`; warning, where pure noise (t = 1) lies above its null. chosen: the layer and level with the largest score of a source on the first half of
     the images, below t = 1.
 
     beyond: model, bundle, level, log_snr, layer, depth; given: the controls, joined by +, once all of them and once
@@ -124,6 +125,7 @@ def atlas(
             made_of[side.recipe["bundle"]] = side.recipe
             add(side, source, level.level)
         shares += ({"model": inputs.model, **row} for row in _shares(sides, reference, own, components, level.level))
+    warn(measured, drawing.alpha)
     # at t = 1 there is no image
     choose([row for row in measured if row["level"] != 1], ["source", "metric"])
     tables.write(
@@ -134,6 +136,21 @@ def atlas(
     tables.write(tables.frame(shares, BEYOND), outputs["beyond_tsv"], outputs["beyond_parquet"])
     given = {"controls": list(own), "components": components}
     write_recipe(outputs["recipe"], metrics, where, setting, drawing, reference, made_of, **given)
+
+
+def warn(measured: Sequence[dict[str, Any]], alpha: float) -> None:
+    """Fill ``warning`` of rows at t = 1 whose bundle has a layer above its null, p at most alpha, and log it.
+
+    There is no image in pure noise, so that such a score is of noise that both sides share, or the null is wrong. With
+    this level one test in 1 / alpha warns by chance.
+    """
+    for row in measured:
+        if row["level"] == 1 and row["maximum_p"] <= alpha:
+            row["warning"] = f"pure noise above its null, p = {row['maximum_p']:.2g}"
+    for source, metric, told in dict.fromkeys(
+        (row["source"], row["metric"], row["warning"]) for row in measured if "warning" in row
+    ):
+        logs.log.warning("%s, %s: %s: noise is shared, or the null is wrong", source, metric, told)
 
 
 def log_snr(level: float) -> float:

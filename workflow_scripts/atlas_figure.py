@@ -133,7 +133,8 @@ def _profile(axes: Axes, table: pd.DataFrame, levels: list[float], metric: str) 
         axes.text(
             places[1.0],
             0.97,
-            f"pure noise\n{style.p_text(float(floor['maximum_p'].iloc[0]))}",
+            f"pure noise\n{style.p_text(float(floor['maximum_p'].iloc[0]))}"
+            + ("\nabove its null" if floor["warning"].notna().any() else ""),
             transform=axes.get_xaxis_transform(),
             ha="center",
             va="top",

@@ -196,7 +196,7 @@ def _of_atlas(scores: pd.DataFrame, metric: str) -> Iterator[Finding]:
         images,
         f"{best['model']}: {metric} is highest at {best['layer']}, t = {best['level']:g}, chosen on one "
         f"half of the images; on the other it is {best['second_half']:.3f} {interval(low, high)} over {images}, of the "
-        f"untrained twin there {twin['second_half']:.3f}.",
+        f"untrained twin there {twin['second_half']:.3f}.{_given(best)}",
     )
     floor = trained[(trained["level"] == 1) & trained["maximum_p"].notna()]
     if len(floor):
@@ -212,6 +212,11 @@ def _of_atlas(scores: pd.DataFrame, metric: str) -> Iterator[Finding]:
             f"{best['model']}: at t = 1, where it sees noise alone, the best layer lies {verdict} ({metric}, "
             f"p = {p:.2g}).",
         )
+
+
+def _given(row: pd.Series) -> str:
+    """What the model was given of the reference, as a sentence of its own; nothing where nothing is known."""
+    return f" Both are not independent: {row['leak']}." if isinstance(row["leak"], str) else ""
 
 
 def _beyond(scores: pd.DataFrame, beyond: pd.DataFrame) -> Iterator[Finding]:

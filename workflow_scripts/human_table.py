@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 # as odd_one_out.py writes them
 _OF_CHOICES = (
-    *("accuracy", "low", "high", "low_people", "high_people", "error_triplets", "error_people", "error_both"),
+    *("accuracy", "low", "high", "low_people", "high_people"),
+    *("low_triplets", "high_triplets", "error_triplets", "error_objects", "error_people", "error_both"),
     *("tie_rate", "fair", "published", "nll", "nll_fitted", "temperature"),
 )
 _OF_PROBES = ("before", "after", "gain")
 _BOUNDS = ("", "_low", "_high")
+_OF_BEST = {"best": "accuracy", "best_low": "low", "best_high": "high", "best_error": "error", "best_share": "share"}
 COLUMNS = {
     **dict.fromkeys(("dataset", "condition", "model", "bundle", "name", "noise"), "string"),
     "t": "float64",
@@ -28,6 +30,8 @@ COLUMNS = {
     "depth": "float64",
     **dict.fromkeys(("is_best", "is_default", "is_baseline"), "bool"),
     **dict.fromkeys((*_OF_CHOICES, "chance", "leave_one_out", "majority"), "float64"),
+    **dict.fromkeys(_OF_BEST, "float64"),
+    "best_layer": "string",
     **dict.fromkeys(("choices", "distinct_triplets"), "int64"),
     **dict.fromkeys(("distance", "ties"), "string"),
     "pca": "Int64",
@@ -101,6 +105,8 @@ def rows(place: Place, about: Bundle) -> Iterator[dict[str, Any]]:
         "miniature": about.miniature,
     }
     best = table["accuracy"].idxmax()
+    elsewhere = recipe["best"] or {}
+    shared |= {key: elsewhere.get(name) for key, name in _OF_BEST.items()} | {"best_layer": elsewhere.get("layer")}
     for i, (layer, values) in enumerate(table.to_dict("index").items()):
         yield {
             **shared,

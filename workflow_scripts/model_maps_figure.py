@@ -1,8 +1,8 @@
 """How alike the models of a study are by one metric: a matrix ordered by clustering, and a map in the plane."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -46,7 +46,8 @@ def model_maps_figure(matrices: Sequence[Path], calibrations: Sequence[Path], ou
         if sides is None
         else (rectangular_maps(read, models, raw, calibrated, sides), "In the order of the study.")
     )
-    style.heading(figure, f"{style.title_of(read[0].recipe)}. {order}")
+    leaks = leaks_of([each.recipe for each in read])
+    style.heading(figure, f"{style.title_of({**read[0].recipe, 'leak': leaks})}. {order}")
     style.save(figure, outputs, any(matrix.miniature for matrix in read))
 
 
@@ -185,6 +186,13 @@ def model_map(axes: Axes, apart: NDArray[np.float64], models: Sequence[str], why
     points, stress = model_similarity.planar_map(apart)
     axes.set_title(style.wrapped(f"map of the models (MDS, stress {stress:.2f})", width))
     maps.labelled_points(axes, points, models)
+
+
+def leaks_of(recipes: Sequence[Mapping[str, Any]]) -> str:
+    """What sides of the pairs were given of each other: three of them, and how many more."""
+    said = list(dict.fromkeys(recipe["leak"] for recipe in recipes if recipe.get("leak")))
+    more = f"; {len(said) - 3} more pairs: column leak of the tables" if len(said) > 3 else ""
+    return "; ".join(said[:3]) + more
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from diffalign import logs
 from diffalign.figures import grids, maps, style
-from diffalign.figures.human import Results, best_layer, ceiling_band, curve, finish, read_results, reference_lines
+from diffalign.figures.human import (
+    Results,
+    best_of_dimensions,
+    ceiling_band,
+    curve,
+    finish,
+    read_results,
+    reference_lines,
+)
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -29,7 +37,7 @@ def noise_levels_figure(
     """Draw a column a conditioning, noise levels to the right.
 
     Above, odd-one-out accuracy of the best layer of each level; below, of all layers; at the foot, where dimensions
-    were predicted, R² of each by the layer of each level that predicts all of them best. grid: conditioning -> noise
+    were predicted, R² of each by the layer of each level that is best on other objects. grid: conditioning -> noise
     level -> bundle, levels ascending.
     """
     style.styled()
@@ -38,7 +46,7 @@ def noise_levels_figure(
     figure, axes = plt.subplots(rows, len(grid), figsize=size, squeeze=False, sharey="row", layout="constrained")
     for column, (conditioning, levels) in zip(axes.T, grid.items(), strict=True):
         tables = [choices.tables[bundle] for bundle in levels.values()]
-        _best(column[0], choices, tables)
+        _best(column[0], choices, list(levels.values()))
         column[0].set_title(conditioning)
         layers = tables[0]["layer"].tolist()
         grids.layer_ticks(column[1], layers, "y")
@@ -56,26 +64,29 @@ def noise_levels_figure(
     for label, first in zip(("odd-one-out\naccuracy", "layer; dot: the best"), axes[:2, 0], strict=True):
         first.set_ylabel(label)
     if dimensions is not None:
-        explained = [_explained(dimensions.tables, levels.values()) for levels in grid.values()]
+        explained = [_explained(dimensions.recipes, levels.values()) for levels in grid.values()]
         # the same order of dimensions everywhere, the best upwards
         order = np.argsort(np.mean([each.mean(axis=1) for each in explained], axis=0))
         _maps(figure, axes[2], [each[order] for each in explained], 0.0, style.CALIBRATED, "R² on objects left out")
         axes[2, 0].set_yticks([])
         axes[2, 0].set_ylabel("human dimension,\nby mean R²")
-    title = "Above, the best layer of each level. Bands: 95 % intervals over triplets; its choice is left aside."
+    title = (
+        "Above, the best layer of each level, chosen on other objects. Bands: 95 % intervals over objects and people."
+    )
     finish(figure, axes[0].tolist(), title, outputs, miniature)
 
 
-def _best(axes: Axes, results: Results, tables: Sequence[pd.DataFrame]) -> None:
-    best = pd.DataFrame([table.iloc[int(table["accuracy"].argmax())] for table in tables])
+def _best(axes: Axes, results: Results, bundles: Sequence[str]) -> None:
+    nothing = dict.fromkeys(("accuracy", "low", "high"), float("nan"))
+    best = pd.DataFrame([results.recipes[bundle]["best"] or nothing for bundle in bundles])
     curve(axes, best["accuracy"].tolist(), (best["low"], best["high"]), style.DEFAULT, "the best layer")
-    reference_lines(axes, results, lambda bundle: results.tables[bundle]["accuracy"].max())
+    reference_lines(axes, results)
     ceiling_band(axes, results)
 
 
-def _explained(tables: Mapping[str, pd.DataFrame], bundles: Iterable[str]) -> NDArray[np.float64]:
-    """(dimensions, levels): R² by the best layer of each level."""
-    return np.stack([best_layer(tables[bundle])["r2"].to_numpy() for bundle in bundles], axis=1)
+def _explained(recipes: Mapping[str, Mapping[str, Any]], bundles: Iterable[str]) -> NDArray[np.float64]:
+    """(dimensions, levels): R² by the best layer of each level, chosen on other objects."""
+    return np.stack([best_of_dimensions(recipes[bundle])["r2"].to_numpy() for bundle in bundles], axis=1)
 
 
 def _maps(

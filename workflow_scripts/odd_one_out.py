@@ -1,7 +1,7 @@
 """Odd-one-out accuracy of every layer of a bundle on human choices."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from diffalign import logs
 from diffalign.alignment.intervals import LEVEL
-from diffalign.human.ceilings import both_ways, clustered
+from diffalign.human.ceilings import clustered
 from diffalign.human.choices import closest_pairs
+from diffalign.human.dependence import best_of, covariance, known, selection_folds
 from diffalign.human.odd_one_out import CHANCE, Choices, likelihood, pair_similarities, per_category, per_object
 from diffalign.human.reduction import principal_components
 from diffalign.human.triplets import Triplets
@@ -30,9 +31,12 @@ COLUMNS = {
     "accuracy": "float64",
     "low": "float64",
     "high": "float64",
+    "low_triplets": "float64",
+    "high_triplets": "float64",
     "low_people": "float64",
     "high_people": "float64",
     "error_triplets": "float64",
+    "error_objects": "float64",
     "error_people": "float64",
     "error_both": "float64",
     "tie_rate": "float64",
@@ -105,7 +109,11 @@ def odd_one_out(
             }
         )
         logs.log.info("%s: %.4f", layer, rows[-1]["accuracy"])
-    method = _add_intervals(rows, np.stack(gained), triplets, settings.seed)
+    credit_of_layers = np.stack(gained)
+    method = _add_intervals(rows, credit_of_layers, triplets, settings.seed)
+    best = best_of(credit_of_layers, triplets, selection_folds(people.names, settings.seed))
+    if best is None:
+        logs.log.warning("every triplet shares a fold of objects with every other: no layer can be chosen apart")
     table = tables.frame(rows, COLUMNS)
     arrays: dict[str, Any] = {
         "closest": np.stack(closest),
@@ -119,13 +127,14 @@ def odd_one_out(
     write_json(
         outputs.recipe,
         {
-            "format": 1,
+            "format": 2,
             "bundle": recipe["bundle"],
             "distance": settings.distance,
             "ties": settings.ties,
             "pca": settings.pca,
             "chance": CHANCE,
-            "intervals": {"level": LEVEL, "over": "triplets", "method": method, "seed": settings.seed},
+            "intervals": {"level": LEVEL, "over": known(triplets), "triplets": method, "seed": settings.seed},
+            "best": None if best is None else {**asdict(best), "layer": rows[best.layer]["layer"]},
             "people": people.facts,
             "features": recipe,
         },
@@ -157,18 +166,20 @@ class Combined:
 
 
 def _add_intervals(rows: list[dict[str, Any]], gained: NDArray[np.floating], triplets: Triplets, seed: int) -> str:
-    """Add bounds and standard errors over triplets, and over people where they are known, to the rows of a table.
+    """Add bounds and standard errors over objects, triplets, and people where they are known, to the rows of a table.
 
     Returns the method of the bounds over triplets.
     """
     over = clustered(gained, triplets.groups, seed)
+    objects = covariance(gained, triplets).interval()
+    main = covariance(gained, triplets, known(triplets)).interval()
     people = None if triplets.people is None else clustered(gained, triplets.people, seed)
-    both = None if triplets.people is None else both_ways(gained, triplets.groups, triplets.people)
     for i, row in enumerate(rows):
-        row |= {"low": over.low[i], "high": over.high[i], "error_triplets": over.errors[i]}
-        if people is not None and both is not None:
+        row |= {"low": main.low[i], "high": main.high[i], "error_objects": objects.error[i]}
+        row |= {"low_triplets": over.low[i], "high_triplets": over.high[i], "error_triplets": over.errors[i]}
+        if people is not None:
             row |= {"low_people": people.low[i], "high_people": people.high[i], "error_people": people.errors[i]}
-            row["error_both"] = both[i]
+            row["error_both"] = main.error[i]
     return over.method
 
 

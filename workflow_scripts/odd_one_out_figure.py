@@ -31,13 +31,13 @@ def odd_one_out_figure(results: Results, outputs: Sequence[Path], miniature: boo
             table = tables[bundle]
             curve(axes, table["accuracy"], (table["low"], table["high"]), color, label)
         grids.layer_ticks(axes, max((tables[bundle]["layer"].tolist() for bundle in variants), key=len), "x", 14)
-        reference_lines(axes, results, lambda bundle: tables[bundle]["accuracy"].max())
+        reference_lines(axes, results)
         ceiling_band(axes, results)
         axes.set_title(model)
     choices = recipe["people"]["choices"]
     title = (
         f"{choices['choices']} choices on {choices['distinct_triplets']} distinct triplets, {recipe['distance']}. "
-        "Bands: 95 % intervals over triplets."
+        f"Bands: 95 % intervals over {' and '.join(recipe['intervals']['over'])}."
     )
     finish(figure, drawn, title, outputs, miniature)
 

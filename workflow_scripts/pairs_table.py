@@ -23,6 +23,7 @@ COLUMNS = {
     "null": "string",
     "permutations": "Int64",
     "shared_noise": "string",
+    "leak": "string",
     "miniature": "bool",
 }
 
@@ -39,7 +40,8 @@ def pairs_table(
     the images), selected_chosen (their score there), selected_reported (on the other half), selected_uncorrected (the
     largest of the other half), selected_count (images of the other half), all empty unless alignment.split_selection;
     n, k, null (permutations or moments), permutations, shared_noise (as in recipes: how both sides see one noise),
-    miniature. What is not known is empty. defaults: bundle -> its default layer.
+    leak (as in recipes: what one side was given of the other), miniature. What is not known is empty. defaults: bundle
+    -> its default layer.
     """
     read = read_matrices(matrices, calibrations)
     table = tables.frame((row(matrix, defaults) for matrix in read), COLUMNS)
@@ -66,6 +68,7 @@ def row(matrix: CalibratedMatrix, defaults: Mapping[str, str]) -> dict[str, Any]
         "n": recipe["n"],
         "k": recipe["k"],
         "shared_noise": recipe["shared_noise"],
+        "leak": recipe["leak"],
         "miniature": matrix.miniature,
     }
     if matrix.best is not None:

@@ -10,7 +10,7 @@ import torch
 
 from diffalign import logs
 from diffalign.devices import choose_device
-from diffalign.human.ceilings import clustered
+from diffalign.human.dependence import best_of, covariance, known, selection_folds
 from diffalign.human.odd_one_out import CHANCE
 from diffalign.human.probe import Plan, Probed, Schedule, grid, probe
 from diffalign.human.triplets import distinct
@@ -68,17 +68,19 @@ def probe_layers(
 
     probes = probe(values, people.names, people.triplets, plan, seed, on, distance, ties, checkpoint_file)
     tested = next(iter(probes.values())).tested
-    groups = people.triplets.groups[tested]
-    over = {
-        what: clustered(np.stack([_credit(each, what) for each in probes.values()]), groups, seed)
-        for what in ("before", "after", "gain")
+    judged = people.triplets.taken(tested)
+    credit_of = {
+        what: np.stack([_credit(each, what) for each in probes.values()]) for what in ("before", "after", "gain")
     }
+    over = {what: covariance(credit, judged, known(judged)) for what, credit in credit_of.items()}
+    best = best_of(credit_of["after"], judged, selection_folds(people.names, seed))
     rows = []
     for i, (layer, each) in enumerate(probes.items()):
         row: dict[str, Any] = {"layer": layer, "choices": int(tested.sum())}
         row["distinct_triplets"] = distinct(people.triplets, tested)
-        for what, interval in over.items():
-            row |= {what: interval.means[i], f"{what}_low": interval.low[i], f"{what}_high": interval.high[i]}
+        for what, bounds in over.items():
+            interval = bounds.interval()
+            row |= {what: bounds.means[i], f"{what}_low": interval.low[i], f"{what}_high": interval.high[i]}
         # one per fold
         row["regularisation"] = " ".join(f"{setting.regularisation:g}" for setting in each.chosen)
         row["learning_rate"] = " ".join(f"{setting.learning_rate:g}" for setting in each.chosen)
@@ -92,7 +94,7 @@ def probe_layers(
     write_json(
         outputs.recipe,
         {
-            "format": 1,
+            "format": 2,
             "bundle": shared["bundle"],
             "plan": asdict(plan),
             "distance": distance,
@@ -104,6 +106,7 @@ def probe_layers(
                 layer: {"losses": each.losses.tolist(), "epochs": each.epochs.tolist()}
                 for layer, each in probes.items()
             },
+            "best": None if best is None else {**asdict(best), "layer": list(probes)[best.layer]},
             "people": people.facts,
             "features": shared,
         },

@@ -24,12 +24,12 @@ def probe_figure(results: Results, outputs: Sequence[Path], miniature: bool) -> 
                 bounds = table[f"{what}_low"], table[f"{what}_high"]
                 curve(axes, table[what], bounds, color, name if name == "_" else f"{name}, {what} the probe", dashes)
         grids.layer_ticks(axes, max((tables[bundle]["layer"].tolist() for bundle in variants), key=len), "x", 14)
-        reference_lines(axes, results, lambda bundle: tables[bundle]["after"].max(), "after, its best layer")
+        reference_lines(axes, results, "after, its best layer")
         axes.set_title(model)
     first = tables[next(iter(results.models))].iloc[0]
     title = (
         f"{first['choices']} choices on {first['distinct_triplets']} distinct triplets of objects left out in "
-        f"{results.recipe['plan']['folds']} folds. Bands: 95 % intervals over triplets."
+        f"{results.recipe['plan']['folds']} folds. Bands: 95 % intervals over objects and known people."
     )
     finish(figure, drawn, title, outputs, miniature)
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from diffalign import logs
-from diffalign.human.ceilings import clustered
 from diffalign.human.choices import closest_pairs
+from diffalign.human.dependence import covariance, known
 from diffalign.human.odd_one_out import CHANCE, Choices, pair_similarities, similarities_of_products
 from diffalign.human.reduction import components_of_products, pooled, principal_components, products
 from diffalign.human.triplets import Triplets, distinct, published_sample
@@ -70,13 +70,13 @@ def reduction(folder: Path, people_path: Path, settings: Settings, memory_mb: in
                 row |= {"accuracy": credit.mean(), "tie_rate": choices.tie_rate}
                 rows.append(row | {rule: choices.credit(rule).mean() for rule in ("fair", "published")})
             logs.log.info("%s, %s: %.4f", layer, pooling, rows[-1]["accuracy"])
-    over = clustered(np.stack(gained), triplets.groups, settings.seed)
+    over = covariance(np.stack(gained), triplets, known(triplets)).interval()
     for row, low, high in zip(rows, over.low, over.high, strict=True):
         row |= {"low": low, "high": high}
     write_json(
         outputs.recipe,
         {
-            "format": 1,
+            "format": 2,
             "bundle": unpooled.recipe["bundle"],
             **asdict(settings),
             "chance": CHANCE,

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign import logs
-from diffalign.human.ceilings import clustered
+from diffalign.human.dependence import best_of, covariance, known, selection_folds
 from diffalign.human.odd_one_out import CHANCE, odd_one_out
-from diffalign.human.regression import cross_predicted, explained
+from diffalign.human.regression import best_on_other_folds, cross_predicted, explained
 from diffalign.human.triplets import Triplets
 from diffalign.io import human_files, tables
 from diffalign.io.atomic import write_arrays, write_json
@@ -62,7 +62,7 @@ def regression(layers_json: Path, people_path: Path, settings: Settings, memory_
         raise StoreError(f"{people_path}: no dimensions; their file is named by datasets.*.dimensions")
     folds = dealt(people.names, settings.folds, settings.seed, "folds")
     rows: list[dict[str, Any]] = []
-    predictions, gained, layers = [], [], []
+    predictions, gained, layers, kept, per_fold = [], [], [], [], []
     recipe: dict[str, Any] = {}
     for layer, features in human_files.layers_of(layers_json, people):
         recipe = features.shared
@@ -71,6 +71,8 @@ def regression(layers_json: Path, people_path: Path, settings: Settings, memory_
         # NaN in folds where the target is constant
         within = np.nanmean(r2.per_fold, axis=0)
         alphas = np.median(predicted.alphas, axis=0)
+        kept.append(predicted)
+        per_fold.append(r2.per_fold)
         columns = zip(r2.values, r2.low, r2.high, within, alphas, strict=True)
         rows += [
             dict(zip(COLUMNS, (layer, dimension, *values), strict=True)) for dimension, values in enumerate(columns)
@@ -80,6 +82,10 @@ def regression(layers_json: Path, people_path: Path, settings: Settings, memory_
         predictions.append(predicted.values.astype(np.float32))
         layers.append(layer)
         logs.log.info("%s: median R² %.3f", layer, float(np.median(r2.values)))
+    credit_of_layers = np.stack(gained)
+    best = best_of(credit_of_layers, people.triplets, selection_folds(people.names, settings.seed))
+    chosen = best_on_other_folds(np.stack(per_fold))
+    spliced = explained(people.dimensions, chosen.predictions(kept), keyed(settings.seed, "bootstrap", "objects"))
     arrays: dict[str, Any] = {
         "predictions": np.stack(predictions),
         "names": people.names,
@@ -90,11 +96,16 @@ def regression(layers_json: Path, people_path: Path, settings: Settings, memory_
     write_json(
         outputs.recipe,
         {
-            "format": 1,
+            "format": 2,
             "bundle": recipe["bundle"],
             **asdict(settings),
             "chance": CHANCE,
-            "layers": _choices(layers, np.stack(gained), people.triplets, folds, settings.seed),
+            "layers": _choices(layers, credit_of_layers, people.triplets, folds),
+            "best": None if best is None else {**asdict(best), "layer": layers[best.layer]},
+            "best_r2": {
+                "layers": [layers[layer] for layer in chosen.layers],
+                **{key: getattr(spliced, key).tolist() for key in ("values", "low", "high")},
+            },
             "people": people.facts,
             "features": recipe,
         },
@@ -103,18 +114,19 @@ def regression(layers_json: Path, people_path: Path, settings: Settings, memory_
 
 
 def _choices(
-    layers: list[str], gained: NDArray[np.floating], triplets: Triplets, folds: NDArray[np.int64], seed: int
+    layers: list[str], gained: NDArray[np.floating], triplets: Triplets, folds: NDArray[np.int64]
 ) -> dict[str, dict[str, float | int | None]]:
     """Odd-one-out accuracy of the predictions of each layer: on all triplets, and on those within one fold, whose
     predictions come from the same regression.
     """
-    over = clustered(gained, triplets.groups, seed)
+    over = covariance(gained, triplets, known(triplets))
+    bounds = over.interval()
     inside = (folds[triplets.objects] == folds[triplets.objects[:, :1]]).all(axis=1)
     return {
         layer: {
             "accuracy": float(over.means[i]),
-            "low": float(over.low[i]),
-            "high": float(over.high[i]),
+            "low": float(bounds.low[i]),
+            "high": float(bounds.high[i]),
             "accuracy_within_folds": float(gained[i][inside].mean()) if inside.any() else None,
             "choices_within_folds": int(inside.sum()),
         }

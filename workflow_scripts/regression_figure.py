@@ -13,7 +13,7 @@ from diffalign import logs
 from diffalign.figures import grids, style
 from diffalign.figures.human import (
     Results,
-    best_layer,
+    best_of_dimensions,
     ceiling_band,
     curve,
     finish,
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 def regression_figure(results: Results, outputs: Sequence[Path], miniature: bool) -> None:
     """Draw two panels a model: above, R² of every dimension; below, odd-one-out accuracy of predictions over layers."""
     style.styled()
-    tables, count = results.tables, len(results.by_model)
+    count = len(results.by_model)
+    bests = {bundle: best_of_dimensions(recipe) for bundle, recipe in results.recipes.items()}
     # the same order of dimensions everywhere
-    order = np.argsort(-np.mean([best_layer(tables[bundle])["r2"].to_numpy() for bundle in results.models], axis=0))
+    order = np.argsort(-np.mean([bests[bundle]["r2"].to_numpy() for bundle in results.models], axis=0))
     blocks, across = grids.grid_of_panels(count, 3)
     figure, grid = plt.subplots(
         *(2 * blocks, across),
@@ -47,26 +48,26 @@ def regression_figure(results: Results, outputs: Sequence[Path], miniature: bool
         above, below = grid[2 * block : 2 * block + 2, column]
         for axes in (above, below):
             axes.set_visible(True)
-        _dimensions(above, tables, variants, order)
+        _dimensions(above, bests, variants, order)
         above.set_title(model)
         above.set_xlabel("human dimension, by mean R²\nof all models")
         _accuracies(below, results.recipes, variants)
-        reference_lines(below, results, lambda bundle: max(_of_layers(results.recipes[bundle], "accuracy")))
+        reference_lines(below, results)
         ceiling_band(below, results)
     for block in range(blocks):
-        grid[2 * block, 0].set_ylabel("R² on objects left out,\nbest layer")
+        grid[2 * block, 0].set_ylabel("R² on objects left out,\nbest layer on others")
         grid[2 * block + 1, 0].set_ylabel("odd-one-out accuracy\nof predictions")
-    title = "Bands and bars: 95 % intervals, over objects above and over triplets below."
+    title = "Bands and bars: 95 % intervals over objects, below over objects and known people."
     finish(figure, [axes for axes in grid.ravel() if axes.get_visible()], title, outputs, miniature)
 
 
 def _dimensions(
-    axes: Axes, tables: Mapping[str, pd.DataFrame], variants: Mapping[str, str], order: np.ndarray[Any, Any]
+    axes: Axes, bests: Mapping[str, pd.DataFrame], variants: Mapping[str, str], order: np.ndarray[Any, Any]
 ) -> None:
     for shift, color, bundle in zip(
         np.linspace(-0.3, 0.3, len(variants) + 2)[1:-1], style.shades(len(variants)), variants, strict=True
     ):
-        best = best_layer(tables[bundle]).iloc[order]
+        best = bests[bundle].iloc[order]
         positions = np.arange(len(best)) + shift
         axes.vlines(positions, best["low"], best["high"], color=color, alpha=0.4, linewidth=style.THIN)
         axes.plot(positions, best["r2"], color=color, marker="o", markersize=1.8, linewidth=0)

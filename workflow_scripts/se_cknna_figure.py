@@ -29,7 +29,9 @@ def se_cknna_figure(recipes: Sequence[Path], outputs: Sequence[Path]) -> None:
     axis = Axis([name for recipe in read for name in recipe["conditions"]])
     figure, (left, right) = plt.subplots(1, 2, figsize=(style.PAGE, 2.3), layout="constrained")
     for number, recipe in enumerate(read):
-        draw(left, axis, {CLEAN: recipe["clean"], **recipe["conditions"]}, pair_label(recipe), number, len(read))
+        scores = {CLEAN: recipe["clean"], **recipe["conditions"]}
+        draw_null(left, axis, scores, number)
+        draw(left, axis, scores, pair_label(recipe), number, len(read))
     robust: dict[str, Estimates] = {}
     for recipe in read:
         for side, of_side in recipe["robustness"].items():
@@ -44,7 +46,10 @@ def se_cknna_figure(recipes: Sequence[Path], outputs: Sequence[Path]) -> None:
         axis.dress(axes)
         legend_below(axes)
     first = read[0]
-    style.heading(figure, f"{first['dataset']}: N = {first['n']}, k = {first['k']}. Bars: 95 % intervals over images.")
+    style.heading(
+        figure,
+        f"{first['dataset']}: N = {first['n']}, k = {first['k']}. Bars: 95 % intervals over images. Dots: mean of the null.",
+    )
     style.save(figure, outputs, any(is_miniature(recipe) for recipe in read))
 
 
@@ -112,6 +117,15 @@ def draw(axes: Axes, axis: Axis, scores: Estimates, label: str, number: int, cou
         )
 
 
+def draw_null(axes: Axes, axis: Axis, scores: Estimates, number: int) -> None:
+    """Dots at the mean of the null of every condition, and a dotted line through them over the noise levels."""
+    color = style.look(number)["color"]
+    for words, line in ((axis.noise, ":"), (axis.others, "none")):
+        drawn = [word for word in words if scores.get(word, {}).get("null_mean") is not None]
+        means = [scores[word]["null_mean"] for word in drawn]
+        axes.plot([axis.at[word] for word in drawn], means, color=color, linestyle=line, marker=".", markersize=2)
+
+
 def _reach(estimate: Mapping[str, Any], bound: str) -> float:
     """From the value to a bound; 0 where there is none."""
     reached = estimate.get(bound)
@@ -121,7 +135,8 @@ def _reach(estimate: Mapping[str, Any], bound: str) -> float:
 def pair_label(recipe: Mapping[str, Any]) -> str:
     """The pair with its SE-CKNNA and the change from clean."""
     pair = f"{side_label(recipe, 'a')} vs {side_label(recipe, 'b')}"
-    if recipe["value"] is None:
+    mean = recipe["mean"]["value"]
+    if mean is None:
         return f"{pair}: undefined"
     relative = recipe["relative_change"]
     change = ""
@@ -129,7 +144,10 @@ def pair_label(recipe: Mapping[str, Any]) -> str:
         change = f", {100 * relative['value']:+.1f} %"
         if relative["low"] is not None:
             change += f" ({100 * relative['low']:+.1f} to {100 * relative['high']:+.1f})"
-    return f"{pair}:\nSE-CKNNA {recipe['value']:.3f}{change}"
+    null = recipe["null"]
+    above = "" if null is None else f", null {null['mean']:.3f}"
+    given = f"\nnot independent: {recipe['leak']}" if recipe.get("leak") else ""
+    return f"{pair}:\nSE-CKNNA {mean:.3f}{change}{above}{given}"
 
 
 def side_label(recipe: Mapping[str, Any], side: str) -> str:

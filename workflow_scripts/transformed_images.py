@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """One image: where it is read, where it goes, what is done to it, and how its noise is drawn."""
+    """One image: the clean one, where it is read, where it goes, what is done to it, and how its noise is drawn."""
 
+    clean: Path
     source: Path
     target: Path
     name: str
@@ -38,19 +39,32 @@ class Job:
     transform: Transform
     seeding: str
     seed: int
+    noisy: bool
 
 
-def make(job: Job) -> str:
-    """Write one PNG; its sha256."""
+@dataclass(frozen=True)
+class Made:
+    """One PNG: its sha256, and of a noisy one how it differs from the clean image."""
+
+    sha256: str
+    noise: transforms.Difference | None
+
+
+def make(job: Job) -> Made:
+    """Write one PNG."""
     if job.transform.rotation == 0 and job.transform.sigma == 0:
         shutil.copyfile(job.source, job.target)
-        return file_sha256(job.target)
-    image = np.asarray(squares.read_rgb(job.source)[0])
-    added = None
-    if job.transform.sigma:
-        added = transforms.noise(image.shape, job.transform.sigma, job.seeding, job.seed, job.name, job.index)
-    Image.fromarray(transforms.transformed(image, job.transform.rotation, added)).save(job.target)
-    return file_sha256(job.target)
+    else:
+        image = np.asarray(squares.read_rgb(job.source)[0])
+        added = None
+        if job.transform.sigma:
+            added = transforms.noise(image.shape, job.transform.sigma, job.seeding, job.seed, job.name, job.index)
+        Image.fromarray(transforms.transformed(image, job.transform.rotation, added)).save(job.target)
+    noise = None
+    if job.noisy:
+        clean, noisy = (np.asarray(squares.read_rgb(path)[0]) for path in (job.clean, job.target))
+        noise = transforms.difference(clean, noisy)
+    return Made(file_sha256(job.target), noise)
 
 
 def transformed_images(
@@ -89,19 +103,31 @@ def transformed_images(
             check_published(source, names, of_clean["size"])
             transform_of, drawn = dict.fromkeys(names, Transform()), {"from": str(source)}
     todo = [
-        Job(source / f"{row.name}.png", folder / f"{row.name}.png", row.name, i, transform_of[row.name], seeding, seed)
+        Job(
+            *(each / f"{row.name}.png" for each in (clean, source, folder)),
+            row.name,
+            i,
+            transform_of[row.name],
+            seeding,
+            seed,
+            condition.sigma > 0,
+        )
         for i, row in enumerate(rows)
     ]
+    files = list(logs.progress(all_made(todo, workers), len(todo), condition.name))
     made = [
-        replace(row, sha256=digest, source=f"{row.name}.png", notes="", rotation=t.rotation, scale=t.scale)
-        for row, t, digest in zip(
-            rows, transform_of.values(), logs.progress(digests(todo, workers), len(todo), condition.name), strict=True
-        )
+        replace(row, sha256=file.sha256, source=f"{row.name}.png", notes="", rotation=t.rotation, scale=t.scale)
+        for row, t, file in zip(rows, transform_of.values(), files, strict=True)
     ]
+    differences = [file.noise for file in files if file.noise is not None]
+    noise = transforms.noise_of_files(differences) if differences else None
+    if noise is not None:
+        logs.log.info("noise of files: %s", noise)
     made_of = {
         **of_clean,
         "condition": condition.name,
         "transforms": drawn,
+        **({} if noise is None else {"noise": noise}),
         "clean_manifest_sha256": of_clean["manifest_sha256"],
     }
     manifest.write_manifest(manifest_path, spec_path, made, made_of)
@@ -118,7 +144,7 @@ def check_published(folder: Path, names: Sequence[str], size: int) -> None:
             squares.check_square(image, size, there[name])
 
 
-def digests(todo: Sequence[Job], workers: int) -> Iterator[str]:
+def all_made(todo: Sequence[Job], workers: int) -> Iterator[Made]:
     """Make every image, in order."""
     if workers < 2:
         yield from map(make, todo)

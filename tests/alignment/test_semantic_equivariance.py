@@ -27,7 +27,8 @@ from diffalign.alignment.search.exact import nearest_neighbors
 from diffalign.alignment.settings import Preparation
 from diffalign.io.headers import StoreError
 from diffalign.io.prepared_features import preparation_settings
-from se_cknna import by_condition, se_cknna
+from diffalign.stimuli import transforms
+from se_cknna import by_condition, noise_at_inputs, se_cknna
 from se_cknna_figure import pair_label, se_cknna_figure
 from se_cknna_table import kind, se_cknna_table
 
@@ -241,7 +242,7 @@ class Written:
             "pooling": "mean", "weights": weights, "torch": "2", "modules": {"final": "norm"},
         }  # fmt: skip
 
-    def run(self, reference: str = "same") -> tuple[float, dict[str, Any]]:
+    def run(self, reference: str = "same", score_is: str = "raw") -> tuple[float, dict[str, Any]]:
         conditions = [name for name in CONDITIONS if name != "clean"]
         b = ["clean" if reference == "clean" else name for name in conditions]
         files = by_condition(
@@ -250,7 +251,7 @@ class Written:
             [str(self.path(name, "b")) for name in ["clean", *b]],
         )
         score, recipe = self.folder / "score.npy", self.folder / f"{reference}.json"
-        asked = {"reference": reference, "mean_over": "conditions"}
+        asked = {"reference": reference, "mean_over": "conditions", "score": score_is}
         se_cknna(files, ("final", "final"), self.settings, self.drawing, "d", asked, score, recipe)
         return float(np.load(score)), json.loads(recipe.read_text())
 
@@ -308,7 +309,9 @@ def test_the_table_and_the_figure_show_the_recipes(written: Written, tmp_path: P
     assert pair_label(recipe).startswith(f"encoder final vs vae final:\nSE-CKNNA {value:.3f}, ")
     # of undefined scores
     recipe["conditions"]["noise_0.100"] = dict.fromkeys(("value", "error", "low", "high"))
-    recipe |= {"value": None, "interval": None, "null": None}
+    recipe |= {"value": None, "interval": None, "null": None, "mean": recipe["conditions"]["noise_0.100"]}
+    recipe["above_null"] = dict.fromkeys(("mean", "clean", "change", "relative"), recipe["mean"])
+    recipe["conditions"]["noise_0.100"] |= {"null_mean": None}
     recipe["relative_change"] = recipe["change"] = recipe["conditions"]["noise_0.100"]
     paths.append(tmp_path / "undefined.json")
     paths[1].write_text(json.dumps(recipe))
@@ -316,6 +319,70 @@ def test_the_table_and_the_figure_show_the_recipes(written: Written, tmp_path: P
     assert pd.read_parquet(tmp_path / "t.parquet")["se_cknna"].isna().tolist() == [False, True]
     se_cknna_figure(paths, outputs)
     check_pictures(outputs)
+
+
+def test_scores_above_their_null_are_named(written: Written, tmp_path: Path) -> None:
+    raw, recipe = written.run()
+    value, above = written.run(score_is="above_null")
+    assert (recipe["score"], above["score"]) == ("raw", "above_null")
+    assert above["mean"] == recipe["mean"]
+    null = recipe["null"]["mean"]
+    assert null == pytest.approx(np.mean([each["null_mean"] for each in recipe["conditions"].values()]))
+    assert value == pytest.approx(raw - null)
+    assert above["interval"]["high"] - above["interval"]["low"] == pytest.approx(
+        recipe["interval"]["high"] - recipe["interval"]["low"]
+    )
+    clean = recipe["clean"]["value"] - recipe["clean"]["null_mean"]
+    assert above["above_null"]["relative"]["value"] == pytest.approx(value / clean - 1)
+    assert above["above_null"]["change"]["value"] == pytest.approx(value - clean)
+    paths = [written.folder / "same.json"]
+    se_cknna_table(paths, tmp_path / "t.tsv", tmp_path / "t.parquet")
+    row = pd.read_parquet(tmp_path / "t.parquet").iloc[0]
+    assert row["score"] == "above_null"
+    assert [row["se_cknna"], row["above_null"], row["null_mean"]] == pytest.approx([raw, value, null])
+    assert row["relative_change_above_null"] == pytest.approx(value / clean - 1)
+    # the figure has a dotted line at the null
+    se_cknna_figure(paths, [tmp_path / "f.svg"])
+    assert "Dots: mean of the null" in (tmp_path / "f.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("side", "size", "arrives"), [(256, 224, 0.071), (256, 256, 0.100), (256, 1024, 0.081), (512, 224, 0.036)]
+)
+def test_noise_that_arrives_at_a_model_depends_on_its_resizing(side: int, size: int, arrives: float) -> None:
+    reads = {"size": size, "interpolation": "bicubic", "antialias": True, "mean": [0.5] * 3, "std": [0.5] * 3}
+    if arrives == 0.036:
+        reads["interpolation"] = "bilinear"
+    images = {"size": side, "condition": "noise_0.100", "noise": {"sigma": 0.09, "mean_shift": 0.01, "clipped": 0.2}}
+    model = {"autoencoder": None, "model": {"input": reads}, "images": images}
+    latent = {"autoencoder": {"input": reads}, "model": {"name": "sit"}, "images": images}
+    clean = {**model, "images": {"size": side, "condition": "clean"}}
+    found = noise_at_inputs({"clean": (clean, clean), "noise_0.100": (model, latent), "rotate_90": (clean, clean)})
+    assert list(found) == ["noise_0.100"]
+    assert found["noise_0.100"]["files"]["clipped"] == 0.2
+    for of in "ab":
+        assert found["noise_0.100"][of]["sigma"] == pytest.approx(arrives, abs=0.004)
+    # a side that sees clean images has no noise
+    assert noise_at_inputs({"noise_0.100": (model, clean)})["noise_0.100"]["b"] == {"gain": None, "sigma": None}
+
+
+def test_clipping_is_said() -> None:
+    # dark grey and noise of a fifth of the range: half of it is cut, which brightens the image
+    clean = np.full((128, 128, 3), 5, np.uint8)
+    noisy = transforms.transformed(clean, 0, transforms.noise(clean.shape, 0.2, "name", 0, "a", 0))
+    grey = np.full((128, 128, 3), 128, np.uint8)
+    fine = transforms.transformed(grey, 0, transforms.noise(grey.shape, 0.05, "name", 0, "a", 0))
+    dark, middle = (transforms.noise_of_files([transforms.difference(a, b)]) for a, b in ((clean, noisy), (grey, fine)))
+    assert dark["sigma"] == pytest.approx(0.12, abs=0.005)
+    assert dark["mean_shift"] == pytest.approx(0.07, abs=0.005)
+    assert dark["clipped"] == pytest.approx(0.46, abs=0.02)
+    assert middle["sigma"] == pytest.approx(0.05, abs=0.001)
+    assert middle["clipped"] == 0
+    # over images, all values count alike
+    both = transforms.noise_of_files([transforms.difference(clean, noisy), transforms.difference(grey, fine)])
+    assert both["clipped"] == pytest.approx(dark["clipped"] / 2)
+    with pytest.raises(transforms.ImageError, match="a noisy image is"):
+        transforms.difference(clean, noisy[:8])
 
 
 def test_kinds_of_models() -> None:

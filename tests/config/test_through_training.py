@@ -1,5 +1,6 @@
 """The sections through_training and atlas: what they mean, and their mistakes."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,6 +89,17 @@ def test_an_atlas_reads_a_model_and_its_twin_at_every_level(model: str, trained:
     assert inputs["controls"] == [f"{stem}/pixels/layers.json"]
     assert plan.controls() == {"labels": None, "pixels_p8": ["p8"], "untrained": None}
     assert f"results/figures/photographs/clean/atlas/cknna/{model}.png" in plan.targets()
+
+
+def test_every_atlas_has_pure_noise_of_its_own_as_a_negative_control() -> None:
+    section = {"models": ["sd3-commonnoise"], "reference": "dinov2", "levels": [0, 0.9]}
+    plan = planned(atlas=section).atlas
+    assert plan.study.atlas.passes == (0, 0.9, 1)
+    inputs = plan.inputs(Wildcards("sd3-commonnoise"))  # type: ignore[arg-type]
+    assert [Path(path).parent.name for path in inputs["trained"]][1:] == ["sd3-t0.9-commonnoise", "sd3-t1"]
+    assert Path(inputs["untrained"][-1]).parent.name == "sd3-t1-untrained"
+    assert planned(atlas={**section, "negative_control": False}).atlas.study.atlas.passes == (0, 0.9)
+    assert planned(atlas={**section, "levels": [1, 0.5]}).atlas.study.atlas.passes == (1, 0.5)
 
 
 def test_without_trainings_and_models_nothing_is_made() -> None:

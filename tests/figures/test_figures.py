@@ -88,6 +88,7 @@ def write(tmp_path: Path) -> Callable[..., Pair]:
             "chance": 5 / 39 if metric == "mutual_knn" else None,
             "shape": list(values.shape),
             "shared_noise": "common" if b == "two" else None,
+            "leak": "two reads one" if b == "two" else None,
             "a": side(a, values.shape[0]),
             "b": side(b, values.shape[1]),
         }

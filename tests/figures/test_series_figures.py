@@ -12,7 +12,7 @@ import pytest
 from test_figures import check_pictures, legible  # noqa: F401  (a fixture)
 from test_unlisted_sides import search, write_bundle, write_settings
 
-from atlas import Control, Inputs, Level, atlas, class_rows, log_snr
+from atlas import Control, Inputs, Level, atlas, class_rows, log_snr, warn
 from atlas_figure import atlas_figure
 from diffalign.io.headers import StoreError
 from diffalign.io.manifest import Image, write_manifest
@@ -242,6 +242,16 @@ def test_pure_noise_is_at_chance(written: Mapping[str, Path]) -> None:
     assert len(floor) == 2
     assert (floor["maximum_p"] > 0.05).all()
     assert not scores.loc[scores["level"] == 1, "chosen"].any()
+
+
+def test_pure_noise_above_its_null_is_a_warning() -> None:
+    rows: list[dict[str, Any]] = [
+        {"source": source, "metric": "cknna", "level": level, "maximum_p": p}
+        for source, level, p in (("trained", 1.0, 0.005), ("untrained", 1.0, 0.4), ("trained", 0.5, 0.005))
+    ]
+    rows.append({"source": "trained", "metric": "procrustes", "level": 1.0, "maximum_p": float("nan")})
+    warn(rows, 0.05)
+    assert [row.get("warning") for row in rows] == ["pure noise above its null, p = 0.005", None, None, None]
 
 
 def test_what_is_planted_beyond_the_controls_is_found_and_nothing_else(written: Mapping[str, Path]) -> None:

@@ -6,7 +6,8 @@ import pytest
 from conftest import golden, things
 
 from diffalign.human import odd_one_out as module
-from diffalign.human.ceilings import both_ways, ceilings, clustered, votes
+from diffalign.human.ceilings import ceilings, clustered, votes
+from diffalign.human.dependence import covariance
 from diffalign.human.odd_one_out import (
     CHANCE,
     DISTANCES,
@@ -81,8 +82,8 @@ def test_intervals_over_triplets_and_people(people: Triplets, vice: np.ndarray) 
     assert by_person.errors[0] == pytest.approx(0.0096, abs=1.5e-4)
     assert naive.errors[0] == pytest.approx(0.0034, abs=1e-4)
     assert (by_triplet.low[0], by_triplet.high[0]) == (pytest.approx(0.622, abs=1e-3), pytest.approx(0.649, abs=1e-3))
-    assert people.people is not None
-    assert both_ways(gained, people.groups, people.people)[0] > max(by_triplet.errors[0], by_person.errors[0])
+    both = covariance(gained, people, ("objects", "people")).interval().error
+    assert both[0] > max(by_triplet.errors[0], by_person.errors[0])
     # the draws are keyed by the seed, and shared by all layers
     alone, other = (clustered(gained[:1], people.groups, seed=seed).low for seed in (0, 1))
     np.testing.assert_allclose(alone, by_triplet.low[:1], rtol=1e3 * np.finfo(np.float64).eps)

@@ -96,7 +96,11 @@ def _check_table(stem: Path) -> None:
     assert [b1["accuracy"], b1["nll"]] == pytest.approx([0.63565, 0.83652], abs=5e-6)
     assert [b1["chance"], b1["leave_one_out"], b1["majority"]] == pytest.approx([1 / 3, 0.64379, 0.67221], abs=5e-6)
     # the published bounds over triplets; those over people lie in the same distance from the mean as their error says
-    assert [b1["low"], b1["high"]] == pytest.approx([0.622, 0.649], abs=0.001)
+    assert [b1["low_triplets"], b1["high_triplets"]] == pytest.approx([0.622, 0.649], abs=0.001)
+    assert b1["high"] - b1["low"] == pytest.approx(2 * 1.96 * b1["error_both"], rel=0.01)
+    # b1 is far better than b0: it is chosen for every triplet
+    assert (b1["best_layer"], b1["best_share"]) == ("b1", 1)
+    assert b1["best"] == pytest.approx(b1["accuracy"])
     assert b1["high_people"] - b1["low_people"] == pytest.approx(2 * 1.96 * b1["error_people"], rel=0.05)
     assert b1["error_people"] == pytest.approx(0.0096, abs=2e-4)
     results = stem.parents[1]

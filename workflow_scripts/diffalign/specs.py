@@ -322,6 +322,8 @@ class Model:
     series: str | None = None
     training: Training | None = None
     step: int | None = None
+    reads: tuple[str, ...] = ()
+    trained_towards: tuple[str, ...] = ()
 
     @property
     def steps(self) -> tuple[int, ...]:

@@ -47,7 +47,8 @@ class SemanticEquivariance:
 
     clean: score on clean images, not part of the mean. change: mean - clean. relative: change / clean, without a
     standard error; its interval is NaN where clean does not differ significantly from 0. null: calibration of the mean;
-    None where the mean is undefined.
+    None where the mean is undefined. null_means: mean of the null of each condition, NaN where undefined; that of clean
+    images is under "". above: the same four less the means of their nulls.
     """
 
     transformed: UnderConditions
@@ -55,6 +56,21 @@ class SemanticEquivariance:
     change: Estimate
     relative: Estimate
     null: Calibration | None
+    null_means: Mapping[str, float]
+    above: AboveNull
+
+
+@dataclass(frozen=True, eq=False)
+class AboveNull:
+    """Scores less the mean of their nulls, whose own error is left aside: it is sd / sqrt(draws).
+
+    A score of unrelated layers is then 0 on average, so that a relative change is not one of chance alone.
+    """
+
+    mean: Estimate
+    clean: Estimate
+    change: Estimate
+    relative: Estimate
 
 
 class _Scores:
@@ -125,24 +141,41 @@ def semantic_equivariance(
     mean, alone = scores.mean_of(transformed), scores.mean_of([""])
     of_transformed = _under_conditions(scores, transformed)
     of_clean = scores.estimate(alone)
-    relative = Estimate(of_transformed.mean.value / of_clean.value - 1 if of_clean.value else math.nan)
-    covariance = scores.covariance(mean, alone)
-    if (
-        covariance is not None
-        and (bounds := of_ratio(of_transformed.mean.value, of_clean.value, covariance)) is not None
-    ):
-        relative = Estimate(relative.value, math.nan, bounds[0] - 1, bounds[1] - 1)
-    null = None
+    relative = _relative(of_transformed.mean, of_clean, scores.covariance(mean, alone))
+    null, null_means = None, np.full(len(scores.names), np.nan)
     if not math.isnan(of_transformed.mean.value):
         orders: Iterable[NDArray[np.intp]] = nulls.permutations(clean[0].count, draws, seed)
-        drawn = [float(scores.under(order)[1:].mean()) for order in (progress(orders, draws) if progress else orders)]
+        all_drawn = np.stack([scores.under(order) for order in (progress(orders, draws) if progress else orders)])
+        drawn, null_means = all_drawn[:, 1:].mean(axis=1), all_drawn.mean(axis=0)
         null = calibrate_by_permutations(
             np.array([[of_transformed.mean.value]]),
-            np.array(drawn)[:, None, None],
+            drawn[:, None, None],
             METRICS[METRIC].highest(settings.k),
             alpha,
         )
-    return SemanticEquivariance(of_transformed, of_clean, scores.estimate(mean - alone), relative, null)
+    change = scores.estimate(mean - alone)
+    above_mean = _less(of_transformed.mean, float(mean[1:] @ null_means[1:]))
+    above_clean = _less(of_clean, float(null_means[0]))
+    above = AboveNull(
+        above_mean,
+        above_clean,
+        _less(change, float(mean[1:] @ null_means[1:] - null_means[0])),
+        _relative(above_mean, above_clean, scores.covariance(mean, alone)),
+    )
+    by_name = dict(zip(scores.names, null_means.tolist(), strict=True))
+    return SemanticEquivariance(of_transformed, of_clean, change, relative, null, by_name, above)
+
+
+def _less(estimate: Estimate, null_mean: float) -> Estimate:
+    return Estimate(estimate.value - null_mean, estimate.error, estimate.low - null_mean, estimate.high - null_mean)
+
+
+def _relative(mean: Estimate, clean: Estimate, covariance: NDArray[np.float64] | None) -> Estimate:
+    """Mean / clean - 1, with Fieller's interval. covariance: of both; None where a score is undefined."""
+    relative = mean.value / clean.value - 1 if clean.value else math.nan
+    if covariance is None or (bounds := of_ratio(mean.value, clean.value, covariance)) is None:
+        return Estimate(relative)
+    return Estimate(relative, math.nan, bounds[0] - 1, bounds[1] - 1)
 
 
 def _under_conditions(scores: _Scores, names: Iterable[str]) -> UnderConditions:

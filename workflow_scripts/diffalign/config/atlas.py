@@ -14,6 +14,10 @@ from diffalign.names import Vocabulary
 
 # controls that are no models
 LABELS, UNTRAINED = "labels", "untrained"
+# the noise level without an image
+PURE_NOISE = 1.0
+# of names that share noise between models or images: pure noise of one's own is none of these
+SHARING = ("commonnoise", "shared")
 
 
 class AtlasSection(Section):
@@ -24,7 +28,15 @@ class AtlasSection(Section):
     )
     levels: Annotated[NonEmpty[Annotated[float, Field(ge=0, le=1)]], Distinct()] = Field(
         (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0),
-        description="Noise levels t, one pass each. At 1 there is no image: that level must lie at chance.",
+        description="Noise levels t, one pass each.",
+    )
+    negative_control: bool = Field(
+        True,
+        description=(
+            "Whether t = 1, pure noise keyed by model, is among the levels even where levels leaves it out. There is no "
+            "image at it, so it must lie at chance; tables, figures and findings say where it does not. Without it "
+            "nothing shows that a null holds; it costs a pass of the model and one of its twin."
+        ),
     )
     dataset: Text | None = Field(
         None, description="Key of datasets, under the default condition. null: defaults.dataset."
@@ -41,6 +53,13 @@ class AtlasSection(Section):
     components: Count = Field(
         64, description="Principal components of each control, at most, that the share beyond controls leaves out."
     )
+
+    @property
+    def passes(self) -> tuple[float, ...]:
+        """The noise levels of an atlas, with pure noise where it is the negative control."""
+        if self.negative_control and PURE_NOISE not in self.levels:
+            return (*self.levels, PURE_NOISE)
+        return tuple(self.levels)
 
     @property
     def of_models(self) -> list[str]:

@@ -46,6 +46,16 @@ def check(
     yield from _feature_mistakes(place, entry.features)
     yield from _variant_mistakes(place, entry)
     yield from _layer_mistakes(place, name, entry)
+    yield from _leak_mistakes(place, name, entry, entries)
+
+
+def _leak_mistakes(place: str, name: str, entry: ModelEntry, entries: Mapping[str, ModelEntry]) -> Iterator[str]:
+    for key in ("reads", "trained_towards"):
+        for i, other in enumerate(getattr(entry, key)):
+            if other not in entries:
+                yield f"{place}.{key}[{i}]: {names.unknown('model', other, entries)}"
+            elif other == name:
+                yield f"{place}.{key}[{i}]: '{other}' is this model itself"
 
 
 def _weights_mistakes(place: str, entry: ModelEntry) -> Iterator[str]:

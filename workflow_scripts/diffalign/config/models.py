@@ -303,6 +303,21 @@ class ModelEntry(Section):
             "beside latents."
         ),
     )
+    reads: Annotated[Listed[str], Distinct()] = Field(
+        (),
+        description=(
+            "Models of the catalogue whose outputs this one is given as an input or holds as a part, beside the "
+            "autoencoder of latents and the model of class_tokens, which count without being named here: [siglip2]. A "
+            "score against one of them, or another size of it (dinov2.g of dinov2), says so."
+        ),
+    )
+    trained_towards: Annotated[Listed[str], Distinct()] = Field(
+        (),
+        description=(
+            "Models of the catalogue whose representations a loss of its training drew this one towards: [dinov2]. The "
+            "teacher of a training here counts without being named. Scores say so, as for reads."
+        ),
+    )
     interpolate_positions: bool = Field(
         False,
         description=(
@@ -388,5 +403,5 @@ class ModelEntry(Section):
 _AS_GIVEN = (
     *("latents", "conditionings", "embeddings", "posterior", "latent_statistics", "seeding", "batch_size", "precision"),
     *("series", "architecture", "path", "latent_multiplier", "class_tokens", "tokens", "interpolate_positions"),
-    *("context", "exclude_bos", "quantization", "device_map"),
+    *("context", "exclude_bos", "quantization", "device_map", "reads", "trained_towards"),
 )

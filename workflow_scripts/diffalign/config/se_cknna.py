@@ -27,6 +27,13 @@ class SemanticEquivarianceSection(Section):
             "own. transforms: each of its three rotations and three scales, of all images, counts in its place."
         ),
     )
+    score: Literal["raw", "above_null"] = Field(
+        "raw",
+        description=(
+            "What the score is: raw, the mean of CKNNA; above_null, the mean less that of unrelated models under the same "
+            "conditions. Recipes and tables have both."
+        ),
+    )
     pairs: Annotated[Listed[str], Distinct()] = Field(
         (), description="Pairs a_vs_b for the table and the figure, on every data set of study.datasets."
     )

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from diffalign.extraction.sizes import buckets, scaled_side
 from diffalign.io.latents import Latents
 from diffalign.noise import NoiseLevel
-from diffalign.randomness import NoiseKey, normal
+from diffalign.randomness import NoiseKey, keyed, normal
 from diffalign.specs import ImageInput
 from diffalign.stimuli.squares import read_rgb
 
@@ -36,10 +36,24 @@ def resized(images: Tensor, spec: ImageInput) -> Tensor:
     """(B, 3, H, W) in [0, 1] as (B, 3, S, S) in [0, 1]; an image of the right size is left alone."""
     if images.shape[-2:] == (spec.size, spec.size):
         return images
-    scaled = torch.nn.functional.interpolate(
+    return _interpolated(images, spec).clamp(0, 1)
+
+
+def _interpolated(images: Tensor, spec: ImageInput) -> Tensor:
+    return torch.nn.functional.interpolate(
         images, (spec.size, spec.size), mode=spec.interpolation, antialias=spec.antialias, align_corners=False
     )
-    return scaled.clamp(0, 1)
+
+
+def noise_gain(side: int, spec: ImageInput) -> float:
+    """What is left of the standard deviation of independent noise of pixels when images of this side are resized.
+
+    Measured on three planes of noise alone, before values are clamped. It is 1 where nothing is resized.
+    """
+    if side == spec.size:
+        return 1.0
+    drawn = torch.from_numpy(keyed(0, "gain", str(side)).standard_normal((1, 3, side, side), dtype=np.float32))
+    return float(_interpolated(drawn, spec).std() / drawn.std())
 
 
 def normalised(images: Tensor, spec: ImageInput) -> Tensor:

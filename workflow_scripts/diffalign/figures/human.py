@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,10 +59,10 @@ def read_results(
     )
 
 
-def best_layer(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a regression of the layer with the largest mean R², in order of dimension."""
-    means = table.groupby("layer", sort=False)["r2"].mean()
-    return table[table["layer"] == means.idxmax()].sort_values("dimension")
+def best_of_dimensions(recipe: Mapping[str, Any]) -> pd.DataFrame:
+    """R² of every dimension with its bounds (r2, low, high), by the layer that is best on other objects."""
+    best = recipe["best_r2"]
+    return pd.DataFrame({"r2": best["values"], "low": best["low"], "high": best["high"]})
 
 
 def panels(count: int) -> tuple[Figure, list[Axes]]:
@@ -102,15 +102,18 @@ def curve(
     axes.plot(range(len(values)), values, dashes, color=color, marker="o", markersize=1.8, label=label)
 
 
-def reference_lines(axes: Axes, results: Results, best: Callable[[str], float], which: str = "its best layer") -> None:
-    """Lines at chance and at every baseline, and a grid. best: what a baseline's bundle reaches; which: its layer, for
-    the legend.
+def reference_lines(axes: Axes, results: Results, which: str = "its best layer") -> None:
+    """Lines at chance and at every baseline, and a grid. A baseline's accuracy is that of its best layer, which is
+    chosen on other objects; it has no line where none could be. which: its layer, for the legend.
     """
     per_color = len(_DASHES)
     colors = plt.get_cmap("copper")(np.linspace(0.35, 0.9, -(-len(results.baselines) // per_color)))
     for i, (bundle, name) in enumerate(results.baselines.items()):
+        best = results.recipes[bundle]["best"]
+        if best is None:
+            continue
         axes.axhline(
-            best(bundle),
+            best["accuracy"],
             color=colors[i // per_color],
             linewidth=0.8,
             linestyle=_DASHES[i % per_color],

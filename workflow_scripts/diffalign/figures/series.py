@@ -60,8 +60,9 @@ def reference_of(table: pd.DataFrame) -> str:
 
 
 def title_of(table: pd.DataFrame) -> str:
-    """Data set, condition, number of images and of neighbours."""
-    return style.title_of({key: table[key].iloc[0] for key in ("dataset", "condition", "n", "k")})
+    """Data set, condition, number of images and of neighbours, and what models were given of their reference."""
+    leaks = "; ".join(dict.fromkeys(table["leak"].dropna()))
+    return style.title_of({**{key: table[key].iloc[0] for key in ("dataset", "condition", "n", "k")}, "leak": leaks})
 
 
 def bracketed(value: float, low: float, high: float, digits: int = 3) -> str:

@@ -102,8 +102,9 @@ def shades(count: int) -> list[tuple[float, float, float, float]]:
 
 
 def title_of(recipe: Mapping[str, Any]) -> str:
-    """Data set, condition, number of images and of neighbours."""
-    return f"{recipe['dataset']}, {recipe['condition']}: N = {recipe['n']}, k = {recipe['k']}"
+    """Data set, condition, number of images and of neighbours, and what one side was given of the other."""
+    given = f". Not independent: {recipe['leak']}" if recipe.get("leak") else ""
+    return f"{recipe['dataset']}, {recipe['condition']}: N = {recipe['n']}, k = {recipe['k']}{given}"
 
 
 def p_text(p: float) -> str:

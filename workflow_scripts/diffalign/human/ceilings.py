@@ -99,21 +99,6 @@ def clustered(gained: NDArray[np.floating], clusters: NDArray[np.int64] | None, 
     return Intervals(means, values.std(axis=0, ddof=1), low, high, len(sizes), "bootstrap")
 
 
-def both_ways(
-    gained: NDArray[np.floating], triplets: NDArray[np.int64], people: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Standard errors (L,) for choices that are correlated within triplets and within people.
-
-    The variance is V(triplet) + V(person) - V(both), linearised (Cameron, Gelbach and Miller 2011).
-    """
-    both = np.unique(triplets * (int(people.max()) + 1) + people, return_inverse=True)[1].astype(np.int64)
-    variances = []
-    for clusters in (triplets, people, both):
-        sums, sizes = _by_cluster(gained, clusters)
-        variances.append(_linearised(sums, sizes, sums.sum(axis=1) / sizes.sum()) ** 2)
-    return np.asarray(np.sqrt(np.maximum(variances[0] + variances[1] - variances[2], variances[0])))
-
-
 def _by_cluster(
     gained: NDArray[np.floating], clusters: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

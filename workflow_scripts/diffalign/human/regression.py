@@ -130,3 +130,30 @@ def explained(targets: NDArray[np.floating], predictions: Predictions, draws: np
             1 - np.divide(residual[inside].sum(axis=0), spread, out=np.full(y.shape[1], np.nan), where=spread > 0)
         )
     return Explained(1 - residual.sum(axis=0) / total.sum(axis=0), low, high, np.stack(per_fold))
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The layer that predicts each fold of objects. layers: (F,), positions."""
+
+    layers: NDArray[np.int64]
+
+    def predictions(self, of_layers: Sequence[Predictions]) -> Predictions:
+        """Predictions of every object by the layer of its fold; all have the same folds."""
+        first = of_layers[0]
+        values, alphas = first.values.copy(), first.alphas.copy()
+        for fold, layer in enumerate(self.layers):
+            inside = first.folds == fold
+            values[inside] = of_layers[layer].values[inside]
+            alphas[fold] = of_layers[layer].alphas[fold]
+        return Predictions(values, first.baselines, alphas, first.folds)
+
+
+def best_on_other_folds(per_fold: NDArray[np.float64]) -> Chosen:
+    """For every fold, the layer whose R², a mean over targets and the other folds, is largest; the first of equal ones.
+
+    per_fold: (L, F, M) of `Explained`, NaN where a target is constant within a fold; at least two folds.
+    """
+    count = per_fold.shape[1]
+    means = np.stack([np.nanmean(np.delete(per_fold, fold, axis=1), axis=(1, 2)) for fold in range(count)], axis=1)
+    return Chosen(np.asarray(means.argmax(axis=0), np.int64))

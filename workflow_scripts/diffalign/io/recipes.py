@@ -24,7 +24,7 @@ from diffalign.alignment.settings import Preparation
 from diffalign.conditions import CLEAN
 from diffalign.io.neighbor_files import NeighborFile
 from diffalign.io.prepared_features import preparation_settings
-from diffalign.io.score_recipes import KIND, shared_noise
+from diffalign.io.score_recipes import KIND, leak, shared_noise
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,13 @@ def semantic_equivariance_recipe(
     measured: SemanticEquivariance,
     robustness: Mapping[str, UnderConditions],
     drawing: Drawing,
+    noise: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The recipe of an SE-CKNNA: that of a single score, with clean, every condition, the change and the robustness.
 
-    sides: condition -> both sides; clean comes first. asked: reference and mean_over. robustness: ``a`` and, where it
-    saw transformed images, ``b``.
+    sides: condition -> both sides; clean comes first. asked: reference, mean_over, and score: ``raw``, or ``above_null``
+    for the mean less that of its null; `mean` and `above_null` of the recipe have both. robustness: ``a`` and, where it
+    saw transformed images, ``b``. noise: condition -> its noise in files and at the input of each side.
     """
     conditions = [condition for condition in sides if condition != CLEAN]
     a, b = sides[CLEAN]
@@ -125,7 +127,8 @@ def semantic_equivariance_recipe(
         for name, each in {CLEAN: measured.clean, **measured.transformed.conditions}.items()
         if math.isnan(each.value)
     ]
-    mean = measured.transformed.mean
+    mean = measured.transformed.mean if asked["score"] == "raw" else measured.above.mean
+    null_means = {name or CLEAN: _number(value) for name, value in measured.null_means.items()}
     return {
         **_common("cknna", a, b, settings, Where(dataset, " ".join(conditions))),
         "metric": "se_cknna",
@@ -136,8 +139,14 @@ def semantic_equivariance_recipe(
         if math.isnan(mean.value)
         else {"method": "dyadic", "level": LEVEL, **{key: getattr(mean, key) for key in ("low", "high", "error")}},
         **asked,
-        "clean": _estimate(measured.clean),
-        "conditions": {name: _estimate(each) for name, each in measured.transformed.conditions.items()},
+        "mean": _estimate(measured.transformed.mean),
+        "above_null": {key: _estimate(getattr(measured.above, key)) for key in ("mean", "clean", "change", "relative")},
+        "clean": _estimate(measured.clean) | {"null_mean": null_means[CLEAN]},
+        "conditions": {
+            name: _estimate(each) | {"null_mean": null_means[name]}
+            for name, each in measured.transformed.conditions.items()
+        },
+        "noise": dict(noise),
         "change": _estimate(measured.change),
         "relative_change": _estimate(measured.relative),
         "robustness": {
@@ -188,6 +197,7 @@ def _common(metric: str, a: NeighborFile, b: NeighborFile, settings: Settings, w
         "preparation": {key: a.settings[key] for key in preparation_settings(Preparation())},
         "chance": None if chance is None else chance(len(a.names), settings.k),
         "shared_noise": shared_noise(a.recipe, b.recipe),
+        "leak": leak(a.recipe, b.recipe),
     }
 
 

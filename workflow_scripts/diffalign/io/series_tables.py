@@ -13,7 +13,7 @@ from diffalign.alignment.metrics import Settings, measure_grid
 from diffalign.io.headers import FileKind
 from diffalign.io.prepared_features import preparation_settings
 from diffalign.io.recipes import Drawing, Where, drawing_recipe
-from diffalign.io.score_recipes import is_miniature
+from diffalign.io.score_recipes import is_miniature, leak
 from diffalign.io.unlisted_sides import UnlistedSide
 
 KIND = FileKind("a recipe of a series", 1)
@@ -26,7 +26,8 @@ IDENTITY = {
     **dict.fromkeys(("n", "k"), "int64"),
 }
 # score, error (over images) and null of a layer on all images; maximum_p: of the largest score among the layers of the
-# bundle. first_half: score on the half of the images that chooses; second_half: on the other half, with error and null
+# bundle. first_half: score on the half of the images that chooses; second_half: on the other half, with error and null.
+# leak: what the bundle was given of its reference
 MEASURED = {
     **dict.fromkeys(("score", "error", "null_mean", "null_sd", "z", "p", "threshold", "calibrated"), "float64"),
     "maximum_p": "float64",
@@ -36,6 +37,7 @@ MEASURED = {
         ("second_half", *(f"second_half_{key}" for key in ("error", "p", "threshold", "calibrated"))), "float64"
     ),
     "n_second_half": "int64",
+    "leak": "string",
     "miniature": "bool",
 }
 
@@ -84,6 +86,7 @@ def rows(
                 "second_half": half["score"],
                 **{f"second_half_{key}": half[key] for key in ("error", "p", "threshold", "calibrated")},
                 "n_second_half": len(second),
+                "leak": leak(side.recipe, reference.recipe),
                 # random weights of the bundle, of its reference or of an autoencoder that they read
                 "miniature": is_miniature({"a": side.recipe, "b": reference.recipe}),
             }

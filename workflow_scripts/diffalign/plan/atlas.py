@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from diffalign import names
+from diffalign.config.atlas import PURE_NOISE, SHARING
 from diffalign.plan import paths
 from diffalign.plan.stage import Stage, Wildcards, memory
 
@@ -26,7 +27,7 @@ class Atlas(Stage):
         section = self.study.atlas
         if section.reference is None:
             raise ValueError("an atlas compares a model with a layer: set atlas.reference")
-        trained = [self._at(wildcards.a, level) for level in section.levels]
+        trained = [self._at(wildcards.a, level) for level in section.passes]
 
         def features(name: str) -> str:
             return self.plan.features.place(paths.FEATURE_MANIFEST, wildcards.dataset, wildcards.condition, name)
@@ -40,12 +41,15 @@ class Atlas(Stage):
         }
 
     def _at(self, typed: str, level: float) -> str:
-        """The bundle of a model at a noise level."""
+        """The bundle of a model at a noise level. Pure noise is always the model's own, or it would be no control."""
         representation, model = self.study.representation(typed), self.study.model_of(typed)
         if representation.noise is None:
             raise ValueError(f"'{typed}' has no noise levels, so it has no atlas")
         noise = names.canonical_noise(f"t{level:.12f}")
-        return replace(representation, noise=noise, layer=None).bundle(model.vocabulary)
+        options = representation.options
+        if level == PURE_NOISE:
+            options = tuple(option for option in options if option not in SHARING)
+        return replace(representation, noise=noise, layer=None, options=options).bundle(model.vocabulary)
 
     def outputs(self) -> dict[str, str]:
         """Both tables, both kinds of each, and the recipe."""

@@ -230,6 +230,16 @@ class Human(Stage):
             inputs[f"{analysis}_recipes"] = [f"{stem}.json" for stem in stems]
         return inputs
 
+    def difference_inputs(self) -> dict[str, list[str]]:
+        """Human choices, predicted choices and recipes of every place, in the order of `places`."""
+        where = [dict(zip(("dataset", "condition", "bundle"), place, strict=True)) for place in self.places()]
+        stems = [paths.fill(paths.ANALYSIS, analysis="odd_one_out", **words) for words in where]
+        return {
+            "people": [self._choices(words["dataset"]) for words in where],
+            "choices": [f"{stem}.npz" for stem in stems],
+            "recipes": [f"{stem}.json" for stem in stems],
+        }
+
     def table_bundles(self) -> dict[str, dict[str, Any]]:
         """What the table says of bundles beside their results."""
         human = self.study.human
@@ -243,6 +253,11 @@ class Human(Stage):
             }
             for bundle, name in {**self.bundles(human.baselines), **models}.items()
         }
+
+    @property
+    def _tables(self) -> list[str]:
+        # a single bundle differs from nothing
+        return ["human", "human_differences"] if len(self.compared()) > 1 else ["human"]
 
     def targets(self) -> list[str]:
         """The table and the figures of models and people, where the study names data sets for them."""
@@ -258,7 +273,7 @@ class Human(Stage):
         models = [model for model in words if self.noise_grid(model)]
         reduced = dict.fromkeys(map(self.study.bundle, human.reduction.of))
         return [
-            paths.fill(paths.TABLE, table="human") + ".tsv",
+            *(paths.fill(paths.TABLE, table=table) + ".tsv" for table in self._tables),
             *(paths.fill(paths.HUMAN_FIGURE, **w, analysis=each) + ".png" for w in where for each in human.analyses),
             *(paths.fill(paths.NOISE_FIGURE, **w, model=model) + ".png" for w in where for model in models),
             *(paths.fill(paths.ANALYSIS, analysis="reduction", **w, bundle=b) + ".tsv" for w in where for b in reduced),

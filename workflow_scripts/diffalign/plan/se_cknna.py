@@ -36,7 +36,8 @@ class SemanticEquivariance(Stage):
     def params(self) -> dict[str, Any]:
         """What the mean is taken over."""
         setting = self.study.se_cknna
-        return {"conditions": self.conditions, "reference": setting.reference, "mean_over": setting.mean_over}
+        asked = {"reference": setting.reference, "mean_over": setting.mean_over, "score": setting.score}
+        return {"conditions": self.conditions, **asked}
 
     def recipes(self, wildcards: Wildcards) -> list[str]:
         """The recipes of all pairs of the study on the data set of a target."""

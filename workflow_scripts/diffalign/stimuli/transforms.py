@@ -68,6 +68,43 @@ def transformed(image: NDArray[np.uint8], rotation: int, added: NDArray[np.float
     return noisy.astype(np.uint8)
 
 
+@dataclass(frozen=True)
+class Difference:
+    """How a noisy image differs from its clean one, in exact sums over its values of 8 bits.
+
+    total, squares: sums of the differences and of their squares. clipped: values at 0 or 255 that the clean image has
+    elsewhere. count: values.
+    """
+
+    total: int
+    squares: int
+    clipped: int
+    count: int
+
+
+def difference(clean: NDArray[np.uint8], noisy: NDArray[np.uint8]) -> Difference:
+    """The difference of two (H, W, 3) images. Raises ImageError where their shapes differ."""
+    if clean.shape != noisy.shape:
+        raise ImageError(f"a noisy image is {noisy.shape}, its clean one {clean.shape}")
+    change = noisy.astype(np.int64) - clean
+    at_bounds = ((noisy == 0) | (noisy == 255)) & (change != 0)
+    return Difference(int(change.sum()), int(np.square(change).sum()), int(at_bounds.sum()), change.size)
+
+
+def noise_of_files(differences: Sequence[Difference]) -> dict[str, float]:
+    """What clipping and 8 bits leave of the noise of a condition, over all values of all images, in units of their
+    range: standard deviation (``sigma``), ``mean_shift``, and the share of values that were clipped (``clipped``).
+    """
+    count = sum(each.count for each in differences)
+    mean = sum(each.total for each in differences) / count
+    square = sum(each.squares for each in differences) / count
+    return {
+        "sigma": float(np.sqrt(max(0.0, square - mean**2)) / 255),
+        "mean_shift": mean / 255,
+        "clipped": sum(each.clipped for each in differences) / count,
+    }
+
+
 def print_records(records: Mapping[str, Transform]) -> str:
     """Rotations and scales as VFM-VAE writes them: ``{name: {"rotation": 90, "scale": 0.5}}``."""
     return json.dumps(
