@@ -1,9 +1,9 @@
 """Coverage of intervals of odd-one-out accuracy by simulated studies: python benchmarks/human_dependence.py.
 
-Objects are drawn with replacement from the 1854 rows of VICE's embedding, each dimension times its own lognormal factor,
-so that a study has objects, and people, of its own. People choose by a softmax over dot products with weights of their
-own on dimensions; a model sees the rows through noise that belongs to the object. The truth is the mean over triplets
-of three fresh objects, in closed form over choices. With --embedding none, rows are lognormal draws.
+Objects are drawn with replacement from the 1854 rows of VICE's embedding, each dimension times a lognormal factor of
+its own, so that a study has its own objects, and people. People choose by a softmax over dot products with weights of
+their own on dimensions; a model sees the rows through noise that belongs to the object. The truth is the mean over
+600,000 triplets of three fresh objects each. With --embedding none, rows are lognormal draws.
 """
 
 from __future__ import annotations

@@ -90,9 +90,9 @@ def atlas(
 ) -> None:
     """Write two tables. components: of each control, at most, that count as given; settings: of scores and nulls.
 
-    scores: model, source (trained, untrained, or the name of a control), level (t; empty for controls), log_snr, and
-    the columns of `series_tables`; warning, where pure noise (t = 1) lies above its null. chosen: the layer and level with the largest score of a source on the first half of
-    the images, below t = 1.
+    scores: model, source (trained, untrained, or the name of a control), level (t; empty for controls), log_snr, the
+    columns of `series_tables`, and warning, where pure noise (t = 1) lies above its null. chosen: the layer and level
+    with the largest score of a source on the first half of the images, below t = 1.
 
     beyond: model, bundle, level, log_snr, layer, depth; given: the controls, joined by +, once all of them and once
     each by itself; share of squared covariance beyond them and unbiased CKA of residuals, with 95 % intervals over

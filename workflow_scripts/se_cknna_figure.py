@@ -48,7 +48,8 @@ def se_cknna_figure(recipes: Sequence[Path], outputs: Sequence[Path]) -> None:
     first = read[0]
     style.heading(
         figure,
-        f"{first['dataset']}: N = {first['n']}, k = {first['k']}. Bars: 95 % intervals over images. Dots: mean of the null.",
+        f"{first['dataset']}: N = {first['n']}, k = {first['k']}. Bars: 95 % intervals over images. "
+        "Dots: mean of the null.",
     )
     style.save(figure, outputs, any(is_miniature(recipe) for recipe in read))
 

@@ -33,9 +33,9 @@ class AtlasSection(Section):
     negative_control: bool = Field(
         True,
         description=(
-            "Whether t = 1, pure noise keyed by model, is among the levels even where levels leaves it out. There is no "
-            "image at it, so it must lie at chance; tables, figures and findings say where it does not. Without it "
-            "nothing shows that a null holds; it costs a pass of the model and one of its twin."
+            "Whether t = 1, pure noise keyed by model, is measured even where levels leaves it out. There is no image "
+            "at it, so it must lie at chance; tables, figures and findings say where it does not. false saves a pass "
+            "of model and twin each, and leaves the nulls of the atlas unchecked."
         ),
     )
     dataset: Text | None = Field(

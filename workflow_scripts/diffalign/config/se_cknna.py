@@ -30,8 +30,8 @@ class SemanticEquivarianceSection(Section):
     score: Literal["raw", "above_null"] = Field(
         "raw",
         description=(
-            "What the score is: raw, the mean of CKNNA; above_null, the mean less that of unrelated models under the same "
-            "conditions. Recipes and tables have both."
+            "What the score is: raw, the mean of CKNNA; above_null, the mean less that of its null. Recipes and tables "
+            "have both."
         ),
     )
     pairs: Annotated[Listed[str], Distinct()] = Field(

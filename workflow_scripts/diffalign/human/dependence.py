@@ -57,8 +57,8 @@ def covariance(gained: NDArray[np.floating], triplets: Triplets, over: tuple[str
     of choices (dyadic cluster-robust variance for triples: Fafchamps and Gubert 2007; Aronow, Samii and Assenova 2015;
     several ways: Cameron, Gelbach and Miller 2011). Two triplets with m common objects are in m sums over an object,
     in m (m - 1) / 2 over a pair and in one over all three where m = 3: added with alternating signs, each dependent
-    pair counts once. The cost is linear in choices. The way of N objects has the correction N (N - 1) / (N - 3)², as the
-    jackknife of a mean over triples (Arvesen 1969), that of C people C / (C - 1), and that of both the smaller one.
+    pair counts once. The cost is linear in choices. The way of N objects has the correction N (N - 1) / (N - 3)², as
+    the jackknife of a mean over triples (Arvesen 1969), that of C people C / (C - 1), and that of both the smaller one.
 
     gained: (L, T), 0 to 1 (or differences of credits). over: ``("objects",)`` or ``("objects", "people")``. Raises
     ValueError for another word, for people who are not known, and for fewer than four objects or two people.

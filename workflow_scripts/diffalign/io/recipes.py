@@ -116,9 +116,10 @@ def semantic_equivariance_recipe(
 ) -> dict[str, Any]:
     """The recipe of an SE-CKNNA: that of a single score, with clean, every condition, the change and the robustness.
 
-    sides: condition -> both sides; clean comes first. asked: reference, mean_over, and score: ``raw``, or ``above_null``
-    for the mean less that of its null; `mean` and `above_null` of the recipe have both. robustness: ``a`` and, where it
-    saw transformed images, ``b``. noise: condition -> its noise in files and at the input of each side.
+    sides: condition -> both sides; clean comes first. asked: reference, mean_over, and score: ``raw``, or
+    ``above_null`` for the mean less that of its null; `mean` and `above_null` of the recipe have both. robustness:
+    ``a`` and, where it saw transformed images, ``b``. noise: condition -> its noise in files and at the input of each
+    side.
     """
     conditions = [condition for condition in sides if condition != CLEAN]
     a, b = sides[CLEAN]

@@ -49,8 +49,8 @@ def leak(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
 
     a, b: recipes of both sides (their models and autoencoders). Said are outputs of the other side that a model reads,
     and a training towards it, of the model or of its autoencoder; at last, where both were trained towards one model.
-    Another size of a model counts as the model: ``dinov2.g`` as ``dinov2``. An untrained twin, and a training at step 0,
-    were trained towards nothing.
+    Another size of a model counts as the model: ``dinov2.g`` as ``dinov2``. An untrained twin, and a training at step
+    0, were trained towards nothing.
     """
     if a["model"]["name"] == b["model"]["name"]:
         return None
