@@ -29,9 +29,9 @@ def se_cknna_figure(recipes: Sequence[Path], outputs: Sequence[Path]) -> None:
     axis = Axis([name for recipe in read for name in recipe["conditions"]])
     figure, (left, right) = plt.subplots(1, 2, figsize=(style.PAGE, 2.3), layout="constrained")
     for number, recipe in enumerate(read):
-        scores = {CLEAN: recipe["clean"], **recipe["conditions"]}
-        draw_null(left, axis, scores, number)
-        draw(left, axis, scores, pair_label(recipe), number, len(read))
+        of_pair: Estimates = {CLEAN: recipe["clean"], **recipe["conditions"]}
+        draw_null(left, axis, of_pair, number)
+        draw(left, axis, of_pair, pair_label(recipe), number, len(read))
     robust: dict[str, Estimates] = {}
     for recipe in read:
         for side, of_side in recipe["robustness"].items():

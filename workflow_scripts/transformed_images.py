@@ -104,7 +104,9 @@ def transformed_images(
             transform_of, drawn = dict.fromkeys(names, Transform()), {"from": str(source)}
     todo = [
         Job(
-            *(each / f"{row.name}.png" for each in (clean, source, folder)),
+            clean / f"{row.name}.png",
+            source / f"{row.name}.png",
+            folder / f"{row.name}.png",
             row.name,
             i,
             transform_of[row.name],

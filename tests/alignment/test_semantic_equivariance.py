@@ -351,8 +351,6 @@ def test_scores_above_their_null_are_named(written: Written, tmp_path: Path) -> 
 )
 def test_noise_that_arrives_at_a_model_depends_on_its_resizing(side: int, size: int, arrives: float) -> None:
     reads = {"size": size, "interpolation": "bicubic", "antialias": True, "mean": [0.5] * 3, "std": [0.5] * 3}
-    if arrives == 0.036:
-        reads["interpolation"] = "bilinear"
     images = {"size": side, "condition": "noise_0.100", "noise": {"sigma": 0.09, "mean_shift": 0.01, "clipped": 0.2}}
     model = {"autoencoder": None, "model": {"input": reads}, "images": images}
     latent = {"autoencoder": {"input": reads}, "model": {"name": "sit"}, "images": images}

@@ -138,7 +138,7 @@ def test_differences_are_paired(tmp_path: Path) -> None:
     assert table.loc[("x", "y"), "p"] == 1
     far = table.loc[("x", "z")]
     assert 0 < far["low"] < far["difference"] == pytest.approx(far["accuracy_a"] - far["accuracy_b"])
-    assert far["p"] <= far["p_holm"] < 0.001
+    assert far["p"] <= far["p_holm"] < 0.01
     assert far["over"] == "objects and people"
     # pairing: the error is far below that of either accuracy
     alone = clustered(right[None].astype(np.float32), triplets.groups, 0).errors[0]

@@ -39,6 +39,8 @@ OWN = {"model": {"name": "own.repa", "training": {"teacher": "own.vit_b5"}, "ste
         (REPA, VAVAE, "both trained towards dinov2"),
         (REPA, {"model": {"name": "dinov3"}}, None),
         (REPA, REPA, None),
+        # of labels, there is no model
+        ({"bundle": "labels"}, REPA, None),
     ],
 )
 def test_a_side_that_knows_the_other_is_told(a: dict[str, Any], b: dict[str, Any], said: str | None) -> None:

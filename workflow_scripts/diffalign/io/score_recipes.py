@@ -52,7 +52,8 @@ def leak(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
     Another size of a model counts as the model: ``dinov2.g`` as ``dinov2``. An untrained twin, and a training at step
     0, were trained towards nothing.
     """
-    if a["model"]["name"] == b["model"]["name"]:
+    # labels are a side without a model
+    if any("model" not in side for side in (a, b)) or a["model"]["name"] == b["model"]["name"]:
         return None
     said = []
     for one, other in ((a, b), (b, a)):
