@@ -86,7 +86,7 @@ class Dataset:
     groups: str | None = None
 
     def recipe(self) -> dict[str, Any]:
-        """Every key that images depend on, as plain JSON; a collection, a split and groups only where there are some."""
+        """Every key that images depend on, as plain JSON; a collection, split and groups only where there are some."""
         images = asdict(self)
         # masks lie beside them
         del images["parts"]

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.alignment import nulls
-from diffalign.alignment.calibration import Calibration, calibrate_by_permutations
+from diffalign.alignment.calibration import Calibration, calibrate_by_permutations, without_p
 from diffalign.alignment.dyadic import Covariances
+from diffalign.alignment.groups import Groups
 from diffalign.alignment.intervals import around, of_ratio
 from diffalign.alignment.metrics import METRICS, Layer, NeighborScores, Settings, first_lists
 
@@ -60,8 +60,9 @@ class SemanticEquivariance:
 class _Scores:
     """CKNNA of several pairs of layers of the same images."""
 
-    def __init__(self, pairs: Mapping[str, Pair], settings: Settings) -> None:
+    def __init__(self, pairs: Mapping[str, Pair], settings: Settings, groups: Groups | None) -> None:
         self.names = list(pairs)
+        self.freedom = None if groups is None else groups.freedom
         self.eps = settings.eps
         self.scorers = [
             NeighborScores([METRIC], first_lists([a], settings.k), first_lists([b], settings.k), settings.k)
@@ -70,7 +71,8 @@ class _Scores:
         self.values = self.under(None)
         self._covariances: Covariances | None = None
         if np.isfinite(self.values).all():
-            self._covariances = Covariances([scorer.influence(METRIC, settings.eps) for scorer in self.scorers])
+            influences = [scorer.influence(METRIC, settings.eps) for scorer in self.scorers]
+            self._covariances = Covariances(influences, None if self.freedom is None else groups)
 
     def under(self, order: NDArray[np.intp] | None) -> NDArray[np.float64]:
         """All scores (C,), with the images of the second layers relabelled."""
@@ -88,7 +90,7 @@ class _Scores:
         if covariance is None:
             return Estimate(value)
         error = np.sqrt(np.maximum(covariance[:1, :1], 0))
-        interval = around(np.array([[value]]), error)
+        interval = around(np.array([[value]]), error, self.freedom)
         return Estimate(value, float(error[0, 0]), float(interval.low[0, 0]), float(interval.high[0, 0]))
 
     def mean_of(self, names: Iterable[str]) -> NDArray[np.float64]:
@@ -97,13 +99,13 @@ class _Scores:
         return np.asarray(chosen / chosen.sum(), np.float64)
 
 
-def under_conditions(pairs: Mapping[str, Pair], settings: Settings) -> UnderConditions:
+def under_conditions(pairs: Mapping[str, Pair], settings: Settings, groups: Groups | None = None) -> UnderConditions:
     """CKNNA of the pair of layers of each condition, and the mean.
 
     With a layer on clean images as the first of every pair and the same layer on transformed images as the second, this
     is the robustness of the layer.
     """
-    return _under_conditions(_Scores(pairs, settings), pairs)
+    return _under_conditions(_Scores(pairs, settings, groups), pairs)
 
 
 def semantic_equivariance(
@@ -114,14 +116,15 @@ def semantic_equivariance(
     alpha: float,
     seed: int,
     progress: Callable[[Iterable[NDArray[np.intp]], int], Iterable[NDArray[np.intp]]] | None = None,
+    groups: Groups | None = None,
 ) -> SemanticEquivariance:
     """Measure two layers on clean images and under every condition.
 
     clean, transformed: both layers; those of all conditions have the same images in the same order. draws: number of
-    relabellings in the null of the mean, shared by all conditions and keyed by (seed, number). progress: wraps the
-    iteration over relabellings.
+    relabellings in the null of the mean, shared by all conditions and keyed by (seed, number). groups: of images that
+    are not independent of each other. progress: wraps the iteration over relabellings.
     """
-    scores = _Scores({"": clean, **transformed}, settings)
+    scores = _Scores({"": clean, **transformed}, settings, groups)
     mean, alone = scores.mean_of(transformed), scores.mean_of([""])
     of_transformed = _under_conditions(scores, transformed)
     of_clean = scores.estimate(alone)
@@ -129,12 +132,12 @@ def semantic_equivariance(
     covariance = scores.covariance(mean, alone)
     if (
         covariance is not None
-        and (bounds := of_ratio(of_transformed.mean.value, of_clean.value, covariance)) is not None
+        and (bounds := of_ratio(of_transformed.mean.value, of_clean.value, covariance, scores.freedom)) is not None
     ):
         relative = Estimate(relative.value, math.nan, bounds[0] - 1, bounds[1] - 1)
-    null = None
+    null, whole = None, groups or Groups.of([str(i) for i in range(clean[0].count)])
     if not math.isnan(of_transformed.mean.value):
-        orders: Iterable[NDArray[np.intp]] = nulls.permutations(clean[0].count, draws, seed)
+        orders: Iterable[NDArray[np.intp]] = whole.exchanges.orders(draws, seed)
         drawn = [float(scores.under(order)[1:].mean()) for order in (progress(orders, draws) if progress else orders)]
         null = calibrate_by_permutations(
             np.array([[of_transformed.mean.value]]),
@@ -142,6 +145,8 @@ def semantic_equivariance(
             METRICS[METRIC].highest(settings.k),
             alpha,
         )
+        refusal = whole.exchanges.refusal(alpha)
+        null = null if refusal is None else without_p(null, refusal)
     return SemanticEquivariance(of_transformed, of_clean, scores.estimate(mean - alone), relative, null)
 
 

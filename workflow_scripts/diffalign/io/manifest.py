@@ -98,12 +98,21 @@ def read_manifest(path: Path) -> list[Image]:
 
 
 def groups_of(path: Path, names: Sequence[str]) -> tuple[str, ...]:
-    """The group of every image, in the order of names. Raises StoreError, which names the first five that are missing."""
-    groups = {image.name: image.group for image in read_manifest(path)}
-    missing = [name for name in names if name not in groups]
+    """The group of every image, in the order of names. Raises StoreError that names the first five missing ones."""
+    return tuple(image.group for image in _rows_of(path, names))
+
+
+def labels_of(path: Path, names: Sequence[str]) -> list[str]:
+    """The label of every image, in the order of names. Raises StoreError that names the first five missing ones."""
+    return [image.label for image in _rows_of(path, names)]
+
+
+def _rows_of(path: Path, names: Sequence[str]) -> list[Image]:
+    rows = {image.name: image for image in read_manifest(path)}
+    missing = [name for name in names if name not in rows]
     if missing:
         raise StoreError(f"{path}: lacks {len(missing)} of {len(names)} images, first: {first_five(missing)}")
-    return tuple(groups[name] for name in names)
+    return [rows[name] for name in names]
 
 
 def check_unique(names: Sequence[str], where: str) -> None:

@@ -77,7 +77,9 @@ def _grouped(row: Stimulus, rule: str | None) -> Stimulus:
         return row
     group = row.label if rule == "label" else row.name.rpartition("_")[0]
     if not group:
-        raise ValueError(f"groups: {rule} needs a {'label' if rule == 'label' else 'name with an underscore'}; '{row.name}' has none")
+        raise ValueError(
+            f"groups: {rule} needs a {'label' if rule == 'label' else 'name with an underscore'}; '{row.name}' has none"
+        )
     return replace(row, group=group)
 
 
