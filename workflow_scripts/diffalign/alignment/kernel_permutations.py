@@ -57,7 +57,10 @@ def permuted_cka(
         raise ValueError(f"no statistic of '{unknown[0]}' from kernels; allowed: cka, unbiased_cka")
     null = {name: np.full((len(orders), len(a), len(b)), np.nan) for name in metrics}
     for rows in _tiles(a, memory):
-        kernels = np.stack([_kernel(layer) for layer in rows.values()])
+        count = next(iter(rows.values())).count
+        kernels = np.empty((len(rows), count, count), np.float32)
+        for kernel, layer in zip(kernels, rows.values(), strict=True):
+            kernel[:] = _kernel(layer)
         for j, read in enumerate(b):
             other = read()
             products = _products(kernels, _kernel(other), orders)
