@@ -202,11 +202,11 @@ def run_stage(given: argparse.Namespace) -> dict[str, Any]:
     elif given.stage == "align_layers":
         beside = {metric: path.with_suffix(".json") for metric, path in matrices.items()}
         where = recipes.Where("made up", "clean")
-        align_layers.align_layers(files, folder / "alignment.json", where, matrices, beside, 0, given.memory_mb)
+        align_layers.align_layers(files, folder / "alignment.json", None, where, matrices, beside, 0, given.memory_mb)
     else:
         outputs = {metric: folder / metric / "calibration.npz" for metric in metrics}
         settings = folder / "alignment.json", folder / "calibration.json"
-        calibrate_layers.calibrate_layers(files, *settings, matrices, outputs, given.memory_mb)
+        calibrate_layers.calibrate_layers(files, *settings, None, matrices, outputs, given.memory_mb)
     return {"seconds": time.perf_counter() - started}
 
 

@@ -23,6 +23,7 @@ use rule recipe as calibration_settings with:
 rule align:
     input:
         unpack(PLAN.alignment.features_and_factors),
+        unpack(PLAN.alignment.manifest),
         neighbors_a=PLAN.alignment.neighbors("a"),
         neighbors_b=PLAN.alignment.neighbors("b"),
         settings=paths.ALIGNMENT_SETTINGS,
@@ -59,6 +60,7 @@ use rule align as align_default with:
 rule align_layers:
     input:
         unpack(PLAN.alignment.all_metrics),
+        unpack(PLAN.alignment.manifest),
         settings=paths.ALIGNMENT_SETTINGS,
     output:
         matrices=PLAN.alignment.matrices(METRICS),
@@ -85,6 +87,7 @@ rule align_layers:
 rule calibrate_layers:
     input:
         unpack(PLAN.alignment.all_metrics),
+        unpack(PLAN.alignment.manifest),
         matrices=PLAN.alignment.matrices(METRICS),
         recipes=PLAN.alignment.matrix_recipes(METRICS),
         settings=paths.ALIGNMENT_SETTINGS,

@@ -4,6 +4,7 @@
 
 rule se_cknna:
     input:
+        unpack(PLAN.se_cknna.manifest),
         a=PLAN.se_cknna.lists_a,
         b=PLAN.se_cknna.lists_b,
         settings=paths.ALIGNMENT_SETTINGS,

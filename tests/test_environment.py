@@ -91,6 +91,7 @@ def imported(files: list[Path]) -> set[str]:
                 "curves_table",
                 "training_alignment",
                 "atlas",
+                "nulls_table",
                 "sensitivity_table",
                 "extract_texts",
                 "merge_texts",

@@ -10,16 +10,18 @@ from threadpoolctl import threadpool_limits
 
 from diffalign import logs
 from diffalign.alignment import calibration, intervals
+from diffalign.alignment.groups import Groups
 from diffalign.alignment.metrics import METRICS, Layer, Settings, measure_grid, score
 from diffalign.io import recipes, sides
 from diffalign.io.atomic import replacing, write_json
-from diffalign.randomness import dealt
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-# groups of the jackknife
-GROUPS = 20
+# parts of the jackknife
+PARTS = 20
+# bytes of kernels that are permuted
+MEMORY = 2**30
 
 
 def align(
@@ -28,6 +30,7 @@ def align(
     layers: tuple[str, str],
     settings: Path,
     calibration_settings: Path,
+    manifest: Path | None,
     where: recipes.Where,
     score_path: Path,
     recipe_path: Path,
@@ -37,7 +40,7 @@ def align(
     Raises StoreError, which names the first five images, where the two sides have different images.
     """
     setting, drawing = recipes.read_settings(settings), recipes.read_drawing(calibration_settings)
-    a, b = sides.read_sides(*files, drawing.seed)
+    a, b = sides.read_sides(*files, drawing.seed, manifest)
     pair = a.layer(layers[0]).held(), b.layer(layers[1]).held()
     value = measure_grid([metric], [pair[0]], [pair[1]], setting)[metric]
     result = score(metric, float(value[0, 0]))
@@ -52,12 +55,14 @@ def align(
         drawing.alpha,
         drawing.seed,
         lambda orders, count: logs.progress(orders, count, "permutations"),
+        a.groups.exchanges,
+        MEMORY,
     ).get(metric)
-    recipe = recipes.score_recipe(metric, a.lists, b.lists, layers, setting, where, result)
-    recipe["null"] = recipes.null_recipe(null, drawing)
+    recipe = recipes.score_recipe(metric, a.lists, b.lists, layers, setting, where, a.groups, result)
+    recipe["null"] = recipes.null_recipe(null, drawing, a.groups.exchanges)
     recipe["interval"] = None
     if not math.isnan(result.value):
-        recipe["interval"] = recipes.interval_recipe(*interval(metric, pair, setting, value, a.names, drawing.seed))
+        recipe["interval"] = recipes.interval_recipe(*interval(metric, pair, setting, value, a.groups, drawing.seed))
     with replacing(score_path) as temporary:
         np.save(temporary, np.float64(result.value), allow_pickle=False)
     write_json(recipe_path, recipe)
@@ -68,21 +73,23 @@ def interval(
     pair: tuple[Layer, Layer],
     setting: Settings,
     value: NDArray[np.float64],
-    names: tuple[str, ...],
+    groups: Groups,
     seed: int,
 ) -> tuple[str, intervals.Interval]:
-    """The 95 % interval over images and its method: by formula where there is one, else a jackknife of 20 groups."""
-    errors = calibration.standard_errors([metric], [pair[0]], [pair[1]], setting)
+    """The 95 % interval over images, or groups of them, and its method: by formula where there is one, else a jackknife
+    that leaves out one of 20 parts, of whole groups.
+    """
+    errors = calibration.standard_errors([metric], [pair[0]], [pair[1]], setting, groups=groups)
     if metric in errors:
         method = "dyadic" if METRICS[metric].needs == "lists" else "influence"
-        return method, intervals.around(value, errors[metric])
-    groups = dealt(names, min(GROUPS, len(names)), seed, "groups")
+        return method, intervals.around(value, errors[metric], groups.freedom)
+    parts = groups.dealt(PARTS, seed, "groups")
 
     def without(keep: NDArray[np.intp]) -> NDArray[np.float64]:
         rest = [[layer.restricted(keep, setting.k)] for layer in pair]
         return measure_grid([metric], rest[0], rest[1], setting)[metric]
 
-    return f"jackknife of {int(groups.max()) + 1} groups", intervals.jackknife(value, groups, without)
+    return f"jackknife of {int(parts.max()) + 1} groups", intervals.jackknife(value, parts, without)
 
 
 if __name__ == "__main__":
@@ -93,6 +100,7 @@ if __name__ == "__main__":
             (snakemake.params.layer_a, snakemake.params.layer_b),
             Path(snakemake.input.settings),
             Path(snakemake.input.calibration),
+            sides.manifest_of(snakemake.input),
             recipes.Where(snakemake.params.dataset, snakemake.params.condition),
             Path(snakemake.output.score),
             Path(snakemake.output.recipe),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def align_layers(
     files: tuple[sides.Files, sides.Files],
     settings: Path,
+    manifest: Path | None,
     where: recipes.Where,
     matrices: Mapping[str, Path],
     recipe_paths: Mapping[str, Path],
@@ -30,7 +31,7 @@ def align_layers(
     Raises StoreError, which names the first five images, where the two sides have different images.
     """
     setting = recipes.read_settings(settings)
-    a, b = sides.read_sides(*files, seed)
+    a, b = sides.read_sides(*files, seed, manifest)
     grids = measure_grid(
         matrices,
         [a.layer(alias) for alias in a.layers],
@@ -42,7 +43,8 @@ def align_layers(
     for metric, path in matrices.items():
         with replacing(path) as temporary:
             np.save(temporary, grids[metric], allow_pickle=False)
-        write_json(recipe_paths[metric], recipes.matrix_recipe(metric, a.lists, b.lists, setting, where, grids[metric]))
+        recipe = recipes.matrix_recipe(metric, a.lists, b.lists, setting, where, a.groups, grids[metric])
+        write_json(recipe_paths[metric], recipe)
 
 
 if __name__ == "__main__":
@@ -50,6 +52,7 @@ if __name__ == "__main__":
         align_layers(
             (sides.files_of(snakemake.input, "a"), sides.files_of(snakemake.input, "b")),
             Path(snakemake.input.settings),
+            sides.manifest_of(snakemake.input),
             recipes.Where(snakemake.wildcards.dataset, snakemake.wildcards.condition),
             dict(zip(snakemake.params.metrics, map(Path, snakemake.output.matrices), strict=True)),
             dict(zip(snakemake.params.metrics, map(Path, snakemake.output.recipes), strict=True)),

@@ -15,7 +15,7 @@ COLUMNS = {
     **dict.fromkeys(("metric", "dataset", "condition", "a", "b", "layer_a", "layer_b"), "string"),
     **dict.fromkeys(("depth_a", "depth_b", "score"), "float64"),
     **dict.fromkeys(("is_best", "is_default"), "bool"),
-    **dict.fromkeys(("n", "k"), "int64"),
+    **dict.fromkeys(("n", "groups", "k"), "int64"),
     **dict.fromkeys(("chance", "null_mean", "null_sd", "z", "p", "q", "calibrated", "error", "low", "high"), "float64"),
     "shared_noise": "string",
     "leak": "string",
@@ -29,11 +29,11 @@ def alignment_table(
     """Write the scores of all matrices in long form, as TSV and Parquet with the same rows.
 
     Columns: metric, dataset, condition, a, b (bundles), layer_a, layer_b, depth_a, depth_b (0 first, 1 last), score,
-    is_best (the largest of its matrix), is_default (both layers are the default layers of their models), n, k, chance,
-    null_mean, null_sd, z, p, q (Benjamini-Hochberg over all rows of the same metric), calibrated, error, low, high
-    (standard error and 95 % interval over images), shared_noise (as in recipes: how both sides see one noise), leak (as
-    in recipes: what one side was given of the other), miniature. What is not known is empty. defaults: model -> its
-    default layer.
+    is_best (the largest of its matrix), is_default (both layers are the default layers of their models), n, groups, k,
+    chance, null_mean, null_sd, z, p, q (Benjamini-Hochberg over all rows of the same metric), calibrated, error, low,
+    high (standard error and 95 % interval over images, or groups of them), shared_noise (as in recipes: how both sides
+    see one noise), leak (as in recipes: what one side was given of the other), miniature. What is not known is empty.
+    defaults: model -> its default layer.
     """
     read = read_matrices(matrices, calibrations)
     table = tables.frame((row for matrix in read for row in rows(matrix, defaults)), COLUMNS)
@@ -67,6 +67,7 @@ def rows(matrix: CalibratedMatrix, defaults: Mapping[str, str]) -> Iterator[dict
                 "is_best": (i, j) == matrix.best,
                 "is_default": (i, j) == default,
                 "n": recipe["n"],
+                "groups": recipe["groups"],
                 "k": recipe["k"],
                 "chance": recipe["chance"],
                 **{key: float(grid[i, j]) for key, grid in grids.items()},

@@ -134,8 +134,9 @@ def atlas(
         outputs["scores_parquet"],
     )
     tables.write(tables.frame(shares, BEYOND), outputs["beyond_tsv"], outputs["beyond_parquet"])
+    exchanges = reference.groups.exchanges
     given = {"controls": list(own), "components": components}
-    write_recipe(outputs["recipe"], metrics, where, setting, drawing, reference, made_of, **given)
+    write_recipe(outputs["recipe"], metrics, where, setting, drawing, reference, made_of, exchanges, **given)
 
 
 def warn(measured: Sequence[dict[str, Any]], alpha: float) -> None:
@@ -219,7 +220,7 @@ def _shares(
         for given, members in chosen.items():
             if given not in spans or UNTRAINED in members:
                 spans[given] = partial.controls([values for name in members for values in columns[name]], names)
-            found = partial.beyond(features, other, spans[given])
+            found = partial.beyond(features, other, spans[given], reference.groups)
             yield {
                 "bundle": model.recipe["bundle"],
                 "level": level,
@@ -269,6 +270,7 @@ if __name__ == "__main__":
                 params.seed,
                 snakemake.resources.memory_mb,
                 snakemake.threads,
+                Path(given["manifest"]),
             ),
             {key: Path(path) for key, path in snakemake.output.items()},
         )

@@ -8,7 +8,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from diffalign import logs
-from diffalign.alignment import calibration, intervals, series
+from diffalign.alignment import calibration, intervals
 from diffalign.alignment.metrics import Settings, measure_grid
 from diffalign.io import calibration_files, recipes, sides
 from diffalign.io.calibration_files import Selection, StoredCalibration
@@ -22,13 +22,14 @@ def calibrate_layers(
     files: tuple[sides.Files, sides.Files],
     settings: Path,
     calibration_settings: Path,
+    manifest: Path | None,
     matrices: Mapping[str, Path],
     outputs: Mapping[str, Path],
     memory_mb: int,
 ) -> None:
     """Write one calibration file per metric. All metrics and pairs of layers share the permutations of images."""
     setting, drawing = recipes.read_settings(settings), recipes.read_drawing(calibration_settings)
-    a, b = sides.read_sides(*files, drawing.seed)
+    a, b = sides.read_sides(*files, drawing.seed, manifest)
     scores = {}
     for metric, path in matrices.items():
         matrix = read_matrix(path)
@@ -47,27 +48,34 @@ def calibrate_layers(
         drawing.alpha,
         drawing.seed,
         lambda orders, count: logs.progress(orders, count, "permutations"),
+        a.groups.exchanges,
+        memory_mb * 2**20,
     )
-    errors = calibration.standard_errors(scores, layers[0], layers[1], setting, memory_mb * 2**20)
+    for metric, null in nulls.items():
+        if null.reason is not None:
+            logs.log.warning("%s: no p in some or all pairs of layers: %s", metric, null.reason)
+    errors = calibration.standard_errors(scores, layers[0], layers[1], setting, memory_mb * 2**20, a.groups)
     chosen = selections(list(scores), a, b, setting, drawing.seed, memory_mb) if drawing.split_selection else {}
+    settled = recipes.drawing_recipe(drawing, a.groups.exchanges)
     for metric, path in outputs.items():
         error = errors.get(metric, np.full_like(scores[metric], np.nan))
-        bounds = intervals.around(scores[metric], error)
+        bounds = intervals.around(scores[metric], error, a.groups.freedom)
         calibration_files.write_calibration(
             path,
-            StoredCalibration(
-                nulls.get(metric), error, bounds.low, bounds.high, chosen.get(metric), recipes.drawing_recipe(drawing)
-            ),
+            StoredCalibration(nulls.get(metric), error, bounds.low, bounds.high, chosen.get(metric), settled),
         )
 
 
 def selections(
     metrics: list[str], a: sides.Side, b: sides.Side, setting: Settings, seed: int, memory_mb: int
 ) -> dict[str, Selection]:
-    """The best pair of layers on one half of the images, and its score on the other half, for metrics with defined
-    scores on both.
+    """The best pair of layers on one half of the images, of whole groups, and its score on the other half, for metrics
+    with defined scores on both; of none where all images are one group.
     """
-    both = series.halves(a.names, seed)
+    if a.groups.count < 2:
+        logs.log.warning("all images are one group: no layers are chosen on half of them")
+        return {}
+    both = a.groups.halves(seed)
     grids = []
     for keep in both:
         half = [[side.layer(alias).restricted(keep, setting.k) for alias in side.layers] for side in (a, b)]
@@ -93,6 +101,7 @@ if __name__ == "__main__":
             (sides.files_of(snakemake.input, "a"), sides.files_of(snakemake.input, "b")),
             Path(snakemake.input.settings),
             Path(snakemake.input.calibration),
+            sides.manifest_of(snakemake.input),
             dict(zip(snakemake.params.metrics, map(Path, snakemake.input.matrices), strict=True)),
             dict(zip(snakemake.params.metrics, map(Path, snakemake.output), strict=True)),
             snakemake.resources.memory_mb,

@@ -19,8 +19,9 @@ COLUMNS = {
     **dict.fromkeys(("selected_layer_a", "selected_layer_b"), "string"),
     **dict.fromkeys(("selected_chosen", "selected_reported", "selected_uncorrected"), "float64"),
     "selected_count": "Int64",
-    **dict.fromkeys(("n", "k"), "int64"),
+    **dict.fromkeys(("n", "groups", "k"), "int64"),
     "null": "string",
+    "reason": "string",
     "permutations": "Int64",
     "shared_noise": "string",
     "leak": "string",
@@ -36,12 +37,12 @@ def pairs_table(
     Columns: metric, dataset, condition, a, b (bundles); layer_a, layer_b (the best pair of layers), maximum (its
     score), maximum_p, maximum_q (Benjamini-Hochberg over all rows of the same metric), maximum_threshold,
     maximum_calibrated (against the null of the largest score of the grid); default_layer_a, default_layer_b,
-    default_score, default_p, default_low, default_high; selected_layer_a, selected_layer_b (the best on one half of
-    the images), selected_chosen (their score there), selected_reported (on the other half), selected_uncorrected (the
+    default_score, default_p, default_low, default_high; selected_layer_a, selected_layer_b (the best on one half of the
+    images), selected_chosen (their score there), selected_reported (on the other half), selected_uncorrected (the
     largest of the other half), selected_count (images of the other half), all empty unless alignment.split_selection;
-    n, k, null (permutations or moments), permutations, shared_noise (as in recipes: how both sides see one noise),
-    leak (as in recipes: what one side was given of the other), miniature. What is not known is empty. defaults: bundle
-    -> its default layer.
+    n, groups, k, null (permutations, moments or refused), reason (why there is no p), permutations, shared_noise (as in
+    recipes: how both sides see one noise), leak (as in recipes: what one side was given of the other), miniature. What
+    is not known is empty. defaults: bundle -> its default layer.
     """
     read = read_matrices(matrices, calibrations)
     table = tables.frame((row(matrix, defaults) for matrix in read), COLUMNS)
@@ -66,6 +67,7 @@ def row(matrix: CalibratedMatrix, defaults: Mapping[str, str]) -> dict[str, Any]
         "default_low": float(beside.low[default]),
         "default_high": float(beside.high[default]),
         "n": recipe["n"],
+        "groups": recipe["groups"],
         "k": recipe["k"],
         "shared_noise": recipe["shared_noise"],
         "leak": recipe["leak"],
@@ -85,6 +87,7 @@ def row(matrix: CalibratedMatrix, defaults: Mapping[str, str]) -> dict[str, Any]
         cells |= {
             "default_p": float(null.p[default]),
             "null": null.method,
+            "reason": null.reason,
             "permutations": len(null.maxima) or None,
         }
     if beside.selection is not None:

@@ -7,12 +7,11 @@ import pandas as pd
 
 from diffalign import logs
 from diffalign.alignment import per_image as images
+from diffalign.alignment.groups import Groups
 from diffalign.alignment.metrics import Score
 from diffalign.io import recipes, sides
 from diffalign.io.atomic import replacing, write_json
-from diffalign.io.headers import StoreError
-from diffalign.io.manifest import read_manifest
-from diffalign.offenders import first_five
+from diffalign.io.manifest import groups_of, labels_of
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -29,22 +28,25 @@ def per_image(
 ) -> None:
     """Write a table with one row per image, and the recipe of mutual kNN, which is the mean of its column `overlap`.
 
-    Columns: name, label ('' without one); shared, overlap, reciprocal, is_nearest_shared, in_degree_a, in_degree_b,
-    similarity_a, similarity_b as in `alignment.per_image`; same_label_a, same_label_b, same_label_shared: share of the
-    neighbours under A, under B and of the shared ones with the label of the image. manifest: of the images; None for
-    data sets without one. Raises StoreError where the two sides have different images, or the manifest lacks some.
+    Columns: name, label ('' without one), group (its name without one); shared, overlap, reciprocal, is_nearest_shared,
+    in_degree_a, in_degree_b, similarity_a, similarity_b as in `alignment.per_image`; same_label_a, same_label_b,
+    same_label_shared: share of the neighbours under A, under B and of the shared ones with the label of the image.
+    manifest: of the images; None for data sets without one. Raises StoreError where the two sides have different
+    images, or the manifest lacks some.
     """
     setting = recipes.read_settings(settings)
     # the seed of folds, which are not used
     a, b = sides.read_sides(*files, seed=0)
     compared = images.per_image(a.lists.layer(layers[0]), b.lists.layer(layers[1]), setting.k)
-    labels = labels_of(a.names, manifest)
+    labels = [""] * len(a.names) if manifest is None else labels_of(manifest, a.names)
+    groups = Groups.of(a.names if manifest is None else groups_of(manifest, a.names))
     columns = ("shared", "overlap", "reciprocal", "is_nearest_shared")
     sided = ("in_degree_a", "in_degree_b", "similarity_a", "similarity_b")
     frame = pd.DataFrame(
         {
             "name": list(a.names),
             "label": labels,
+            "group": [groups.members[code] for code in groups.codes],
             **{column: getattr(compared, column) for column in (*columns, *sided)},
             "same_label_a": images.same_label(compared.neighbors_a, labels),
             "same_label_b": images.same_label(compared.neighbors_b, labels),
@@ -54,18 +56,7 @@ def per_image(
     with replacing(table) as temporary:
         frame.to_parquet(temporary, index=False)
     mean = Score(compared.shared.sum() / compared.is_shared_a.size)
-    write_json(recipe, recipes.score_recipe("mutual_knn", a.lists, b.lists, layers, setting, where, mean))
-
-
-def labels_of(names: tuple[str, ...], manifest: Path | None) -> list[str]:
-    """The label of every image; '' without a manifest. Raises StoreError, which names the first five missing."""
-    if manifest is None:
-        return [""] * len(names)
-    labels = {image.name: image.label for image in read_manifest(manifest)}
-    missing = [name for name in names if name not in labels]
-    if missing:
-        raise StoreError(f"{manifest}: lacks {len(missing)} of {len(names)} images, first: {first_five(missing)}")
-    return [labels[name] for name in names]
+    write_json(recipe, recipes.score_recipe("mutual_knn", a.lists, b.lists, layers, setting, where, groups, mean))
 
 
 if __name__ == "__main__":

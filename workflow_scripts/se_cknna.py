@@ -25,6 +25,7 @@ def se_cknna(
     layers: tuple[str, str],
     settings: Path,
     calibration_settings: Path,
+    manifest: Path | None,
     dataset: str,
     asked: Mapping[str, str],
     score_path: Path,
@@ -39,13 +40,14 @@ def se_cknna(
     """
     setting, drawing = recipes.read_settings(settings), recipes.read_drawing(calibration_settings)
     read = {
-        condition: sides.read_sides(sides.Files(a), sides.Files(b), drawing.seed) for condition, (a, b) in files.items()
+        condition: sides.read_sides(sides.Files(a), sides.Files(b), drawing.seed, manifest)
+        for condition, (a, b) in files.items()
     }
     for a, _ in files.values():
         # raises unless all conditions have the same images and preparation
         sides.read_sides(sides.Files(files[CLEAN][0]), sides.Files(a), drawing.seed)
     pairs = {condition: (a.layer(layers[0]).held(), b.layer(layers[1]).held()) for condition, (a, b) in read.items()}
-    clean = pairs.pop(CLEAN)
+    clean, groups = pairs.pop(CLEAN), read[CLEAN][0].groups
     result = semantic.semantic_equivariance(
         clean,
         pairs,
@@ -54,14 +56,16 @@ def se_cknna(
         drawing.alpha,
         drawing.seed,
         lambda orders, count: logs.progress(orders, count, "permutations"),
+        groups,
     )
-    robust = {"a": semantic.under_conditions({name: (clean[0], pair[0]) for name, pair in pairs.items()}, setting)}
-    if asked["reference"] == "same":
-        robust["b"] = semantic.under_conditions({name: (clean[1], pair[1]) for name, pair in pairs.items()}, setting)
+    robust = {
+        word: semantic.under_conditions({name: (clean[i], pair[i]) for name, pair in pairs.items()}, setting, groups)
+        for i, word in enumerate("ab" if asked["reference"] == "same" else "a")
+    }
     lists = {condition: (a.lists, b.lists) for condition, (a, b) in read.items()}
     noise = noise_at_inputs({name: (a.recipe, b.recipe) for name, (a, b) in lists.items()})
     recipe = recipes.semantic_equivariance_recipe(
-        lists, layers, setting, dataset, asked, result, robust, drawing, noise
+        lists, layers, setting, dataset, asked, result, robust, drawing, noise, groups
     )
     mean = result.transformed.mean if asked["score"] == "raw" else result.above.mean
     if math.isnan(mean.value):
@@ -106,6 +110,7 @@ if __name__ == "__main__":
             (asked_for.layer_a, asked_for.layer_b),
             Path(snakemake.input.settings),
             Path(snakemake.input.calibration),
+            sides.manifest_of(snakemake.input),
             asked_for.dataset,
             {key: asked_for[key] for key in ("reference", "mean_over", "score")},
             Path(snakemake.output.score),

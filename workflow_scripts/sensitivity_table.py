@@ -41,6 +41,7 @@ def sensitivity_table(
     layers: tuple[str, str],
     settings: Path,
     calibration_settings: Path,
+    manifest: Path | None,
     where: recipes.Where,
     metrics: Sequence[str],
     tsv: Path,
@@ -51,20 +52,21 @@ def sensitivity_table(
     """Write one row a preparation and metric, as TSV and Parquet with the same rows.
 
     Columns: preparation (its name), metric, dataset, condition, a, b (bundles), layer_a, layer_b, clamp, clamp_rule,
-    clamp_over, center, whiten, eps, n, k, score, null_mean, null_sd, z, p, calibrated, skipped (why there is no score:
-    whitening needs more images than dimensions). Raises StoreError where the two sides have other images.
+    clamp_over, center, whiten, eps, n, groups, k, score, null_mean, null_sd, z, p, calibrated, skipped (why there is no
+    score: whitening needs more images than dimensions). Raises StoreError where the two sides have other images.
     """
     setting, drawing = recipes.read_settings(settings), recipes.read_drawing(calibration_settings)
-    pair = sides.read_sides(*files, drawing.seed)
-    names = pair[0].names
+    pair = sides.read_sides(*files, drawing.seed, manifest)
+    names, groups = pair[0].names, pair[0].groups
+    of = [groups.members[code] for code in groups.codes]
 
     def layer(side: sides.Side, alias: str, preparation: Preparation | None) -> Layer:
         """One side under a preparation; None: as it is in force, with the lists that exist."""
         rows = side.rows(alias, preparation)
         if preparation is None:
-            return rows_layer(rows, names, lambda: side.lists.layer(alias), drawing.seed)
+            return rows_layer(rows, of, lambda: side.lists.layer(alias), drawing.seed)
         search = partial(nearest_neighbors, rows, setting.k, memory_mb=memory_mb, threads=threads)
-        return rows_layer(rows, names, search, drawing.seed)
+        return rows_layer(rows, of, search, drawing.seed)
 
     def rows() -> Iterator[dict[str, Any]]:
         plans: dict[str, Preparation | None] = {IN_FORCE: None, **ALTERNATIVES, **PUBLISHED}
@@ -84,6 +86,7 @@ def sensitivity_table(
                     drawing.alpha,
                     drawing.seed,
                     memory_mb * 2**20,
+                    groups,
                 )
             except FeatureError as error:
                 if preparation is None:
@@ -99,6 +102,7 @@ def sensitivity_table(
                     **asdict(how),
                     "eps": used.eps,
                     "n": len(names),
+                    "groups": groups.count,
                     "k": setting.k,
                     **asdict(values),
                     "skipped": skipped,
@@ -115,6 +119,7 @@ if __name__ == "__main__":
             (snakemake.params.layer_a, snakemake.params.layer_b),
             Path(snakemake.input.settings),
             Path(snakemake.input.calibration),
+            sides.manifest_of(snakemake.input),
             recipes.Where(snakemake.wildcards.dataset, snakemake.wildcards.condition),
             snakemake.params.metrics,
             Path(snakemake.output.tsv),

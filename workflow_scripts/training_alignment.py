@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from diffalign import logs
 from diffalign.alignment import series
 from diffalign.alignment.settings import Preparation
-from diffalign.io import recipes, tables
+from diffalign.io import recipes, sides, tables
 from diffalign.io.series_tables import IDENTITY, MEASURED, choose, rows, write_recipe
 from diffalign.io.unlisted_sides import Search, read_side
 
@@ -63,7 +63,7 @@ def training_alignment(
         measured += ({**known, **row} for row in rows(metrics, side, other, where, setting, drawn))
     choose(measured, ["bundle", "metric"])
     tables.write(tables.frame(measured, COLUMNS), outputs["tsv"], outputs["parquet"])
-    write_recipe(outputs["recipe"], metrics, where, setting, drawing, other, made_of)
+    write_recipe(outputs["recipe"], metrics, where, setting, drawing, other, made_of, other.groups.exchanges)
 
 
 if __name__ == "__main__":
@@ -84,6 +84,7 @@ if __name__ == "__main__":
                 params.seed,
                 snakemake.resources.memory_mb,
                 snakemake.threads,
+                sides.manifest_of(given),
             ),
             {key: Path(path) for key, path in snakemake.output.items()},
         )

@@ -95,6 +95,7 @@ def trajectory_alignment(
         drawing,
         reference,
         {model: {**shared, "layers": list(states.layers)}},
+        None,
         levels=[states.levels[step].facts() for step in states.steps],
         steps=list(states.steps),
         groups=sizes,

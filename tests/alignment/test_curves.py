@@ -20,6 +20,7 @@ from diffalign.alignment import METRICS, measure
 from diffalign.alignment.arrays import array_layer
 from diffalign.alignment.calibration import calibrate
 from diffalign.alignment.curves import measured, neighbor_counts, nested_subset, subset_sizes
+from diffalign.alignment.groups import Groups
 from diffalign.alignment.metrics import Settings
 from diffalign.alignment.preparation import unit_rows
 from diffalign.alignment.search.exact import nearest_neighbors
@@ -72,11 +73,11 @@ def test_grids_are_geometric_and_hold_what_the_study_uses() -> None:
 
 
 def test_subsets_are_nested_and_do_not_depend_on_order() -> None:
-    sets = [{NAMES[i] for i in nested_subset(NAMES, size, 0)} for size in (8, 16, 64)]
+    sets = [{NAMES[i] for i in nested_subset(Groups.of(NAMES), size, 0)} for size in (8, 16, 64)]
     assert sets[0] < sets[1] < sets[2]
     turned = NAMES[::-1]
-    assert {turned[i] for i in nested_subset(turned, 8, 0)} == sets[0]
-    assert {NAMES[i] for i in nested_subset(NAMES, 8, 1)} != sets[0]
+    assert {turned[i] for i in nested_subset(Groups.of(turned), 8, 0)} == sets[0]
+    assert {NAMES[i] for i in nested_subset(Groups.of(NAMES), 8, 1)} != sets[0]
 
 
 def test_measured_is_the_score_and_its_calibration() -> None:
@@ -102,7 +103,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     alignment, calibration = write_settings(folder)
     path = folder / "table.tsv"
     pair = (files[0], files[1])
-    curves_table(pair, ("b0", "b0"), alignment, calibration, Where("theirs", "clean"), SHOWN, path, 100, 1)
+    curves_table(pair, ("b0", "b0"), alignment, calibration, None, Where("theirs", "clean"), SHOWN, path, 100, 1)
     return path
 
 
@@ -119,7 +120,7 @@ def test_every_point_is_a_score_of_its_own(table: Path) -> None:
     assert sorted(set(frame.loc["n"].index.get_level_values("n"))) == [16, 32, 64]
     rows = [unit_rows(side, NAMES, centred) for side in (a, b)]
     for size in (16, 32, 64):
-        keep = nested_subset(NAMES, size, 0)
+        keep = nested_subset(Groups.of(NAMES), size, 0)
         for metric in SHOWN:
             names = [NAMES[i] for i in keep]
             expected = measure(metric, rows[0][keep], rows[1][keep], k=K, names=names).value
@@ -159,6 +160,10 @@ def test_the_curves_are_drawn(table: Path, tmp_path: Path) -> None:
         (
             f"results/tables/sensitivity/photographs/clean/{PAIR}.parquet",
             {"calibration_settings": 1, "sensitivity_table": 1},
+        ),
+        (
+            f"results/tables/nulls/photographs/clean/{PAIR}.parquet",
+            {"calibration_settings": 1, "nulls_table": 1, "factors": 2},
         ),
     ],
 )

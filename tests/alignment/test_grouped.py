@@ -11,9 +11,10 @@ from diffalign.alignment import grouped
 from diffalign.alignment.arrays import array_layer
 from diffalign.alignment.calibration import standard_errors
 from diffalign.alignment.grouped import Grouped, against, within_groups
+from diffalign.alignment.groups import Groups
 from diffalign.alignment.metrics import METRICS, Layer, Settings, measure_grid
 from diffalign.alignment.nulls import permutations
-from diffalign.alignment.series import Drawn, halves
+from diffalign.alignment.series import Drawn
 
 SHOWN = ("cknna", "mutual_knn", "unbiased_cka", "cka", "svcca", "rsa_pearson", "procrustes")
 K = 4
@@ -173,7 +174,7 @@ def test_halves_are_of_whole_groups_if_there_are_four() -> None:
     assert len(first) == len(second) == 18
     assert all(a < b for a, b in pairwise(first))
     few = sides([np.ones((36, 3))], np.ones((36, 3)), [f"g{i % 3}" for i in range(36)])
-    assert all(np.array_equal(a, b) for a, b in zip(few.halves(0), halves(few.names, 0), strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(few.halves(0), Groups.of(few.names).halves(0), strict=True))
     assert not np.array_equal(both.halves(1)[0], first)
 
 

@@ -252,7 +252,7 @@ class Written:
         )
         score, recipe = self.folder / "score.npy", self.folder / f"{reference}.json"
         asked = {"reference": reference, "mean_over": "conditions", "score": score_is}
-        se_cknna(files, ("final", "final"), self.settings, self.drawing, "d", asked, score, recipe)
+        se_cknna(files, ("final", "final"), self.settings, self.drawing, None, "d", asked, score, recipe)
         return float(np.load(score)), json.loads(recipe.read_text())
 
 

@@ -34,7 +34,7 @@ def written(tmp_path: Path, width: int, eps: float = 0.0) -> tuple[pd.DataFrame,
     alignment, calibration = write_settings(tmp_path, eps=eps)
     tsv, parquet = tmp_path / "s.tsv", tmp_path / "s.parquet"
     where, pair = Where("theirs", "clean"), (files[0], files[1])
-    sensitivity_table(pair, ("b0", "b0"), alignment, calibration, where, SHOWN, tsv, parquet, 100, 1)
+    sensitivity_table(pair, ("b0", "b0"), alignment, calibration, None, where, SHOWN, tsv, parquet, 100, 1)
     frame = pd.read_parquet(parquet)
     again = pd.read_csv(tsv, sep="\t")
     assert again.columns.tolist() == frame.columns.tolist()

@@ -84,6 +84,7 @@ def write(tmp_path: Path) -> Callable[..., Pair]:
             "dataset": "images",
             "condition": "clean",
             "n": 40,
+            "groups": 40,
             "k": 5,
             "chance": 5 / 39 if metric == "mutual_knn" else None,
             "shape": list(values.shape),

@@ -87,8 +87,8 @@ def test_scores_nulls_and_errors_are_those_of_matrices(
     beside = {metric: path.with_suffix(".json") for metric, path in matrices.items()}
     calibrations = {metric: path.with_suffix(".npz") for metric, path in matrices.items()}
     pair = (files[0], files[1])
-    align_layers(pair, settings[0], recipes.Where("digits", "clean"), matrices, beside, 0, 100)
-    calibrate_layers(pair, *settings, matrices, calibrations, 100)
+    align_layers(pair, settings[0], None, recipes.Where("digits", "clean"), matrices, beside, 0, 100)
+    calibrate_layers(pair, *settings, None, matrices, calibrations, 100)
 
     own = search(preparation=preparation)
     reference = read_side(written[1], own, ["final"])
@@ -112,7 +112,7 @@ def test_scores_nulls_and_errors_are_those_of_matrices(
 
 def test_halves_are_searched_among_themselves(written: tuple[Path, Path]) -> None:
     side = read_side(written[0], search())
-    first, second = series.halves(side.names, 0)
+    first, second = side.groups.halves(0)
     assert sorted([*first, *second]) == list(range(COUNT))
     half = side.layer("b1", first)
     # of longer lists, what is left of them

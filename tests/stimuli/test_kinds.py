@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,3 +103,44 @@ def test_what_contradicts_itself_in_an_entry() -> None:
     assert [key for key, _ in of_table({"columns": {}, "path": "x", "hub": {"repository": "a/b"}})] == ["", "columns"]
     assert [key for key, _ in of_table({"path": "x", "size": 8, "columns": {"caption": "a"}})] == ["size"]
     assert list(KINDS["folder"].mistakes({})) == []
+
+
+def test_groups_of_images_that_are_not_independent(tmp_path: Path) -> None:
+    for name in ("film_1", "film_2", "other_1"):
+        write(tmp_path / "flat" / f"{name}.png")
+    flat = Dataset("folder", 16, str(tmp_path / "flat"))
+
+    def groups(dataset: Dataset) -> list[str]:
+        return [row.in_manifest().group for row in kinds.rows(dataset, Supplied()).rows]
+
+    assert groups(flat) == ["film_1", "film_2", "other_1"]
+    assert groups(replace(flat, groups="prefix")) == ["film", "film", "other"]
+    assert groups(replace(flat, groups="label", labels="prefix")) == ["film", "film", "other"]
+    with pytest.raises(ValueError, match="groups: label needs a label; 'film_1' has none"):
+        groups(replace(flat, groups="label"))
+    table = tmp_path / "words.tsv"
+    table.write_text("id\tword\tpair\na\tcat\tx\nb\tdog\tx\nc\tboat\t\n")
+    columns = {"name": "id", "caption": "word"}
+    assert groups(Dataset("table", path=str(table), columns=columns)) == ["a", "b", "c"]
+    assert groups(Dataset("table", path=str(table), columns={**columns, "group": "pair"})) == ["x", "x", "c"]
+    crops = groups(Dataset("photographs", 64, per_photograph=2))
+    assert len(crops) == 2 * len(set(crops))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "there"),
+    [
+        (Dataset("photographs", 64), True),
+        (Dataset("photographs", 64, per_photograph=1), False),
+        (Dataset("folder", 64, "x"), False),
+        (Dataset("synsets", 64, "x", groups="label"), True),
+        (Dataset("table", path="x", columns={"caption": "a", "group": "b"}), True),
+        (Dataset("table", path="x", columns={"caption": "a"}), False),
+        (Dataset("things", 64, "x"), False),
+        (Dataset("precomputed"), False),
+    ],
+)
+def test_which_data_sets_have_groups(dataset: Dataset, there: bool) -> None:
+    assert kinds.has_groups(dataset) == there
+    # an optional key is in no recipe of those without it
+    assert ("groups" in dataset.recipe()) == (dataset.groups is not None)

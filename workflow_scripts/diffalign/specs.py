@@ -42,6 +42,7 @@ class Columns:
     label: str | Sequence[str] | None = None
     caption: str | Sequence[str] | None = None
     description: str | Sequence[str] | None = None
+    group: str | Sequence[str] | None = None
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -61,7 +62,7 @@ class Split:
 
 
 # keys of a data set that recipes leave out where they are not given
-_OPTIONAL = ("collection", "split")
+_OPTIONAL = ("collection", "split", "groups")
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,10 @@ class Dataset:
     collection: str | None = None
     split: Mapping[str, Any] | None = None
     parts: str | None = None
+    groups: str | None = None
 
     def recipe(self) -> dict[str, Any]:
-        """Every key that images depend on, as plain JSON; a collection and a split only where there is one."""
+        """Every key that images depend on, as plain JSON; a collection, split and groups only where there are some."""
         images = asdict(self)
         # masks lie beside them
         del images["parts"]

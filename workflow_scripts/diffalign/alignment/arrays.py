@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diffalign.alignment.groups import Groups
 from diffalign.alignment.metrics import METRICS, Layer, Score, Settings, measure_grid, score
 from diffalign.alignment.preparation import unit_rows
 from diffalign.alignment.regression import FOLDS
 from diffalign.alignment.search.exact import Neighbors, nearest_neighbors
 from diffalign.alignment.settings import Preparation
 from diffalign.names import unknown
-from diffalign.randomness import dealt
 
 
 def measure(
@@ -66,9 +66,13 @@ def array_layer(
     return rows_layer(rows, names, partial(nearest_neighbors, rows, k), seed)
 
 
-def rows_layer(rows: NDArray[np.float32], names: Sequence[str], lists: Callable[[], Neighbors], seed: int = 0) -> Layer:
-    """Prepared rows (N, D) as a layer. Lists are computed on first use and kept; folds are drawn by (seed, name)."""
-    return Layer(len(rows), cache(lists), lambda: rows, lambda: dealt(names, FOLDS, seed, "folds"))
+def rows_layer(
+    rows: NDArray[np.float32], groups: Sequence[str], lists: Callable[[], Neighbors], seed: int = 0
+) -> Layer:
+    """Prepared rows (N, D) as a layer. Lists are computed on first use and kept; folds are of whole groups, drawn by
+    (seed, group). groups: of every image; its name where it is independent of all others.
+    """
+    return Layer(len(rows), cache(lists), lambda: rows, lambda: Groups.of(groups).dealt(FOLDS, seed, "folds"))
 
 
 def _array(features: Any) -> NDArray[np.floating]:

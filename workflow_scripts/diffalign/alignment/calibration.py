@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.alignment import nulls
+from diffalign.alignment import kernel_permutations
+from diffalign.alignment.groups import Exchanges, Groups
 from diffalign.alignment.metrics import (
     METRICS,
     BothSides,
@@ -36,11 +38,13 @@ _AGREES = 1e-6
 class Calibration:
     """A calibrated grid. Arrays are (L_A, L_B), NaN where the score or its null is undefined.
 
-    method: ``permutations`` or ``moments``. mean, sd: of the null. z: (score - mean) / sd. p: share of the null and the
-    score that is at or above the score. threshold: the score is significant above it, at level alpha. calibrated:
-    (score - threshold) / (highest - threshold), clipped to [0, 1]. maxima: the largest score of the grid under each
-    permutation, (K,); empty for ``moments``. maximum_p, maximum_threshold, maximum_calibrated: the same for the largest
-    score of the grid. skewness: of the null; None without a formula.
+    method: ``permutations``, ``moments``, or ``refused`` where there is no null at all. mean, sd: of the null. z:
+    (score - mean) / sd. p: share of the null and the score that is at or above the score. threshold: the score is
+    significant above it, at level alpha. calibrated: (score - threshold) / (highest - threshold), clipped to [0, 1].
+    maxima: the largest score of the grid under each permutation, (K,); empty for ``moments``. maximum_p,
+    maximum_threshold, maximum_calibrated: the same for the largest score of the grid. skewness: of the null; None
+    without a formula. reason: why p, thresholds and calibrated scores are NaN where the score is defined; None where
+    they are not.
     """
 
     method: str
@@ -55,6 +59,7 @@ class Calibration:
     maximum_threshold: float
     maximum_calibrated: float
     skewness: Grid | None = None
+    reason: str | None = None
 
 
 def calibrate_by_permutations(scores: Grid, null: NDArray[np.float64], highest: float, alpha: float) -> Calibration:
@@ -166,25 +171,34 @@ def calibrate(
     alpha: float,
     seed: int,
     progress: Callable[[Iterable[NDArray[np.intp]], int], Iterable[NDArray[np.intp]]] | None = None,
+    exchanges: Exchanges | None = None,
+    memory: float = 2**30,
 ) -> dict[str, Calibration]:
     """Calibrate the grids (L_A, L_B) of several metrics by their declared nulls. All share their permutations.
 
     scores: metric -> observed grid. draws: number K of permutations, keyed by (seed, number). progress: wraps the
-    iteration over permutations. Metrics that declare `NoNull` have no calibration. Raises ValueError where the null of
-    a metric has another shape than its scores, is undefined although the score is not, or where the declared statistic
-    is not the score when no image is relabelled.
+    iteration over permutations. exchanges: which images are relabelled; None for all, each by itself. memory: bytes of
+    kernels. Metrics that declare `NoNull` have no calibration.
+
+    Moments are of all N! orders, and hold where the null has the shape that they imply (`nulls.pearson_holds`). Linear
+    CKA is permuted where they do not, all layers of a pair alike, and where images come in groups; if that is too
+    costly (`kernel_permutations.refusal`), p is refused, with the reason. So it is where too few arrangements differ.
+
+    Raises ValueError where the null of a metric has another shape than its scores, is undefined although the score is
+    not, or where the declared statistic is not the score when no image is relabelled.
     """
     calibrations: dict[str, Calibration] = {}
     sides = BothSides(a, b, settings)
+    relabelled = Groups.of([str(i) for i in range(sides.count)]).exchanges if exchanges is None else exchanges
     permuted = {name: null for name in scores if isinstance(null := METRICS[name].null, Permutations)}
     if permuted:
         check_draws(draws, alpha)
         observed = {name: scores[name] for name in permuted}
-        for name, values in _permuted(observed, a, b, settings, draws, seed, progress).items():
+        for name, values in _permuted(observed, a, b, settings, relabelled, draws, seed, progress).items():
             _check_defined(name, scores[name], values)
             calibration = calibrate_by_permutations(scores[name], values, METRICS[name].highest(settings.k), alpha)
             exact = permuted[name].exact
-            if exact is not None:
+            if exact is not None and relabelled.is_free:
                 calibration = _with_moments(
                     calibration, scores[name], _checked_moments(name, scores[name], exact(*sides.graphs))
                 )
@@ -192,9 +206,84 @@ def calibrate(
     for name in scores:
         closed = METRICS[name].null
         if isinstance(closed, ClosedForm):
-            moments = _checked_moments(name, scores[name], closed.moments(sides))
-            calibrations[name] = calibrate_by_moments(scores[name], moments, METRICS[name].highest(settings.k), alpha)
-    return {name: calibrations[name] for name in scores if name in calibrations}
+            calibrations[name] = _closed(name, closed, scores[name], sides, relabelled, draws, alpha, seed, memory)
+    refusal = relabelled.refusal(alpha)
+    return {
+        name: calibrations[name] if refusal is None else without_p(calibrations[name], refusal)
+        for name in scores
+        if name in calibrations
+    }
+
+
+def _closed(
+    name: str,
+    closed: ClosedForm,
+    scores: Grid,
+    sides: BothSides,
+    exchanges: Exchanges,
+    draws: int,
+    alpha: float,
+    seed: int,
+    memory: float,
+) -> Calibration:
+    """The calibration of a metric with a closed form: by it, or by permutations where it does not hold."""
+    highest, by_moments = METRICS[name].highest(sides.settings.k), None
+    reason = "moments are of relabellings of single images, and images come in groups"
+    if exchanges.is_free:
+        known = _checked_moments(name, scores, closed.moments(sides))
+        by_moments = calibrate_by_moments(scores, known, highest, alpha)
+        outside = known.outside(scores)
+        if not outside.any():
+            return by_moments
+        reason = (
+            f"few images make up most of the similarities, so that moments do not tell the null, in "
+            f"{int(outside.sum())} of {outside.size} pairs of layers"
+        )
+    if closed.by_kernels:
+        refusal = kernel_permutations.refusal(sides.count, scores.size, draws, memory)
+        if refusal is None:
+            check_draws(draws, alpha)
+            null = _permuted_kernels(name, scores, sides, list(exchanges.orders(draws, seed)), memory)
+            return calibrate_by_permutations(scores, null, highest, alpha)
+        reason = f"{reason}; {refusal}"
+    if by_moments is None:
+        return replace(_refused(scores), reason=reason)
+    # the largest score may be one without a p
+    return replace(_without_largest(by_moments), reason=reason)
+
+
+def _permuted_kernels(
+    name: str, scores: Grid, sides: BothSides, orders: Sequence[NDArray[np.intp]], memory: float
+) -> NDArray[np.float64]:
+    """Linear CKA (K, L_A, L_B) under each order."""
+    read = [[partial(prepare, "moments", layer, sides.settings) for layer in side] for side in (sides.a, sides.b)]
+    null = kernel_permutations.permuted_cka([name], read[0], read[1], orders, sides.settings.eps, memory)[name]
+    _check_defined(name, scores, null)
+    return kernel_permutations.tied(null, scores)
+
+
+def _refused(scores: Grid) -> Calibration:
+    """A calibration without a null."""
+    unknown = np.full_like(scores, np.nan)
+    return Calibration(
+        "refused", unknown, unknown, unknown, unknown, unknown, unknown, np.empty(0), math.nan, math.nan, math.nan
+    )
+
+
+def without_p(calibration: Calibration, reason: str) -> Calibration:
+    """The calibration without what a significance rests on."""
+    unknown = np.full_like(calibration.p, np.nan)
+    return replace(
+        _without_largest(calibration),
+        p=unknown,
+        threshold=unknown,
+        calibrated=unknown,
+        reason=calibration.reason or reason,
+    )
+
+
+def _without_largest(calibration: Calibration) -> Calibration:
+    return replace(calibration, maximum_p=math.nan, maximum_threshold=math.nan, maximum_calibrated=math.nan)
 
 
 def _permuted(
@@ -202,6 +291,7 @@ def _permuted(
     a: Sequence[Layer],
     b: Sequence[Layer],
     settings: Settings,
+    exchanges: Exchanges,
     draws: int,
     seed: int,
     progress: Callable[[Iterable[NDArray[np.intp]], int], Iterable[NDArray[np.intp]]] | None,
@@ -223,7 +313,7 @@ def _permuted(
             _check_statistic(name, scores, statistics[name](np.arange(a[0].count)))
         elif name not in on_lists:
             measured_again.append(name)
-    orders: Iterable[NDArray[np.intp]] = nulls.permutations(a[0].count, draws, seed)
+    orders: Iterable[NDArray[np.intp]] = exchanges.orders(draws, seed)
     for i, order in enumerate(progress(orders, draws) if progress else orders):
         if scorer is not None:
             for name, values in scorer.scores(settings.eps, order).items():
@@ -293,19 +383,22 @@ def standard_errors(
     b: Sequence[Layer],
     settings: Settings,
     memory: float = 2**30,
+    groups: Groups | None = None,
 ) -> dict[str, Grid]:
     """Standard errors over images of every layer of A with every layer of B: metric -> (L_A, L_B).
 
     Only metrics with a formula have one: those on lists that declare shares, and linear CKA. For single pairs of layers
-    `intervals.jackknife` serves the others.
+    `intervals.jackknife` serves the others. groups: of images that are not independent; errors are then over groups,
+    and intervals have `Groups.freedom`.
     """
+    clusters = None if groups is None or groups.alone else groups
     wanted = list(metrics)
     errors: dict[str, Grid] = {}
     on_lists = [name for name in wanted if METRICS[name].shares is not None]
     if on_lists:
         scorer = NeighborScores(on_lists, first_lists(a, settings.k), first_lists(b, settings.k), settings.k)
-        errors |= scorer.errors()
+        errors |= scorer.errors(clusters)
     on_moments = [name for name in wanted if METRICS[name].error is not None]
     if on_moments:
-        errors |= error_grid(on_moments, a, b, settings, memory)
+        errors |= error_grid(on_moments, a, b, settings, memory, clusters)
     return errors

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.alignment.calibration import calibrate
+from diffalign.alignment.groups import Groups
 from diffalign.alignment.metrics import Layer, Settings, measure_grid
 from diffalign.randomness import shuffled
 
@@ -35,10 +36,14 @@ def measured(
     alpha: float,
     seed: int,
     memory: float = 2**30,
+    groups: Groups | None = None,
 ) -> dict[str, Measured]:
-    """Scores of one pair of layers, calibrated: metric -> `Measured`. draws, alpha, seed: as in `calibrate`."""
+    """Scores of one pair of layers, calibrated: metric -> `Measured`. draws, alpha, seed: as in `calibrate`. groups: of
+    images that are not independent of each other.
+    """
     grids = measure_grid(metrics, [a], [b], settings, memory)
-    nulls = calibrate(grids, [a], [b], settings, draws, alpha, seed)
+    exchanges = None if groups is None else groups.exchanges
+    nulls = calibrate(grids, [a], [b], settings, draws, alpha, seed, exchanges=exchanges, memory=memory)
     by_metric = {}
     for name, grid in grids.items():
         null = nulls.get(name)
@@ -64,6 +69,11 @@ def subset_sizes(count: int, k: int) -> list[int]:
     return sizes[::-1]
 
 
-def nested_subset(names: Sequence[str], size: int, seed: int) -> NDArray[np.intp]:
-    """Positions (size,) of a subset of images, ascending, keyed by (seed, name). Larger subsets hold smaller ones."""
-    return np.sort(np.array(shuffled(names, seed, "subset")[:size], dtype=np.intp))
+def nested_subset(groups: Groups, size: int, seed: int) -> NDArray[np.intp]:
+    """Positions of a subset of images, ascending: of whole groups, keyed by (seed, group), of which the last makes them
+    `size` or more. Larger subsets hold smaller ones.
+    """
+    counts = np.bincount(groups.codes, minlength=groups.count)
+    order = np.array(shuffled(groups.members, seed, "subset"), dtype=np.intp)
+    enough = int(np.searchsorted(np.cumsum(counts[order]), size)) + 1
+    return np.flatnonzero(np.isin(groups.codes, order[:enough]))

@@ -14,6 +14,8 @@ from diffalign.alignment.graphs import EdgeIndex, KnnGraphs, Matches, chunks
 if TYPE_CHECKING:
     from scipy import sparse
 
+    from diffalign.alignment.groups import Groups
+
 Grid = NDArray[np.float64]
 Shares = Callable[[Matches], NDArray[np.float64]]
 
@@ -45,7 +47,7 @@ def errors(a: KnnGraphs, b: KnnGraphs, scores: Mapping[str, Parts]) -> dict[str,
     if not scores:
         return {}
     own = {
-        name: [_own_shares(side, parts.shares if parts.scaled else None) for side in (a, b)]
+        name: [own_shares(side, parts.shares if parts.scaled else None) for side in (a, b)]
         for name, parts in scores.items()
     }
     by_name = {name: np.empty((a.layers, b.layers)) for name in scores}
@@ -65,7 +67,7 @@ def errors(a: KnnGraphs, b: KnnGraphs, scores: Mapping[str, Parts]) -> dict[str,
     return by_name
 
 
-class _Own:
+class Own:
     """Shares α of the edges of L layers.
 
     values: (L N k,) α. both_ways: (L N k,) α plus that of the reverse edge. at_image: (L, N) sums of α over the edges
@@ -79,11 +81,12 @@ class _Own:
         self.values, self.both_ways = values.ravel(), both_ways.ravel()
         self.squares = np.einsum("le,le->l", values, both_ways)
 
-    def __getitem__(self, part: slice) -> _Own:
-        return _Own(self._values[part], self._both_ways[part], self.at_image[part])
+    def __getitem__(self, part: slice) -> Own:
+        return Own(self._values[part], self._both_ways[part], self.at_image[part])
 
 
-def _own_shares(side: KnnGraphs, shares: Shares | None) -> _Own:
+def own_shares(side: KnnGraphs, shares: Shares | None) -> Own:
+    """Shares of the edges of all layers of a side; uniform without a function of them."""
     values, both_ways, at_image = [], [], []
     for itself in side.self_matches():
         alpha = np.ones(len(itself.pairs)) if shares is None else shares(itself)
@@ -92,10 +95,10 @@ def _own_shares(side: KnnGraphs, shares: Shares | None) -> _Own:
         values.append(alpha)
         both_ways.append(alpha + np.where(reverse >= 0, alpha[reverse], 0.0))
         at_image.append(np.bincount(itself.sources, alpha) + np.bincount(itself.targets, alpha, minlength=side.count))
-    return _Own(np.stack(values), np.stack(both_ways), np.stack(at_image))
+    return Own(np.stack(values), np.stack(both_ways), np.stack(at_image))
 
 
-def _variance(shared: Matches, w: NDArray[np.float64], a: _Own, b: _Own, both: NDArray[np.float64]) -> Grid:
+def _variance(shared: Matches, w: NDArray[np.float64], a: Own, b: Own, both: NDArray[np.float64]) -> Grid:
     """Variance of the scores of all pairs of layers. both: Σ α_ij (β_ij + β_ji)."""
     n, size = shared.count, shared.shape[0] * shared.shape[1]
     half = -shared.per_pair(w) / 2
@@ -138,7 +141,7 @@ def influence(a: KnnGraphs, b: KnnGraphs, parts: Parts, eps: float = 0.0) -> spa
     half = -w.sum() / 2 * (scale / (scale + eps) if parts.scaled else 1.0)
     values, rows, columns = [w], [shared.sources], [shared.targets]
     for side in (a, b):
-        own = _own_shares(side, parts.shares if parts.scaled else None)
+        own = own_shares(side, parts.shares if parts.scaled else None)
         values.append(half * own.values)
         rows.append(np.repeat(np.arange(side.count), side.k))
         columns.append(side.targets.ravel().astype(np.int64))
@@ -147,15 +150,35 @@ def influence(a: KnnGraphs, b: KnnGraphs, parts: Parts, eps: float = 0.0) -> spa
     return sparse.coo_array((np.concatenate(values), where), shape=(a.count, a.count)).tocsr()
 
 
-class Covariances:
-    """Covariances of scores of the same images, from the influences (N, N) of all edges on each score."""
+def _by_group(edges: sparse.csr_array, groups: Groups) -> sparse.csr_array:
+    """Sums (G, G) of edges (N, N) from group to group."""
+    from scipy import sparse
 
-    def __init__(self, influences: Sequence[sparse.csr_array]) -> None:
-        both_ways = [edges + edges.T for edges in influences]
-        at_image = np.stack([np.asarray(edges.sum(axis=1)) for edges in both_ways])
-        # edges i -> j and j -> i, each pair once
-        self._dyads = np.array([[float((x * y).sum()) / 2 for y in both_ways] for x in both_ways])
-        self._images = at_image @ at_image.T - self._dyads
+    entries = edges.tocoo()
+    where = groups.codes[entries.row], groups.codes[entries.col]
+    return sparse.coo_array((entries.data, where), shape=(groups.count, groups.count)).tocsr()
+
+
+class Covariances:
+    """Covariances of scores of the same images, from the influences (N, N) of all edges on each score.
+
+    groups: of images that are not independent; edges between two groups are then summed first, and those within a group
+    count once, as in `clustered.errors`.
+    """
+
+    def __init__(self, influences: Sequence[sparse.csr_array], groups: Groups | None = None) -> None:
+        both_ways, within = [], []
+        for edges in influences:
+            blocks = edges if groups is None else _by_group(edges, groups)
+            within.append(blocks.diagonal())
+            both_ways.append(blocks + blocks.T)
+        at_image = np.stack([np.asarray(x.sum(axis=1)) - own for x, own in zip(both_ways, within, strict=True)])
+        # i -> j and j -> i, each pair once
+        pairs = np.array([[float((x * y).sum()) / 2 for y in both_ways] for x in both_ways])
+        inside = np.array(within) @ np.array(within).T
+        # the diagonal of both ways is twice that within
+        self._dyads = pairs - inside
+        self._images = at_image @ at_image.T - (pairs - 2 * inside)
 
     def of(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Covariances (M, M) of M weighted sums of the C scores, with weights (M, C).

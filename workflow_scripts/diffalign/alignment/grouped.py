@@ -17,15 +17,17 @@ scores are far above those of free permutations although nothing else is shared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.alignment import moments
 from diffalign.alignment.calibration import Calibration, calibrate_by_permutations
+from diffalign.alignment.groups import Groups
 from diffalign.alignment.intervals import jackknife
+from diffalign.alignment.kernel_permutations import permuted_cka, tied
 from diffalign.alignment.metrics import (
     METRICS,
     ClosedForm,
@@ -39,9 +41,9 @@ from diffalign.alignment.metrics import (
     measure_grid,
     prepare,
 )
-from diffalign.alignment.series import Against, Drawn, halves
+from diffalign.alignment.series import Against, Drawn
 from diffalign.alignment.settings import check_draws
-from diffalign.randomness import dealt, keyed, shuffled
+from diffalign.randomness import keyed
 
 Order = NDArray[np.intp]
 # layers of all images, or of those at some positions: their neighbours among themselves
@@ -51,8 +53,6 @@ LayersOf = Callable[[Order | None], Sequence[Layer]]
 PARTS = 20
 # fewer groups than this are cut in half image by image
 _FEWEST_HALVED = 4
-# scores that differ by less are equal: sums of the same numbers in another order
-_TIE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,14 +71,11 @@ class Grouped:
             raise ValueError(f"{len(self.groups)} groups of {len(self.names)} images")
 
     def halves(self, seed: int) -> tuple[Order, Order]:
-        """Positions of the images of two halves, ascending, as `series.halves`; of whole groups if there are four."""
-        members = sorted(set(self.groups))
-        if len(members) < _FEWEST_HALVED:
-            return halves(self.names, seed)
-        order = shuffled(members, seed, "halves")
-        chosen = {members[i] for i in order[: len(order) // 2]}
-        first = np.array([group in chosen for group in self.groups])
-        return np.flatnonzero(first), np.flatnonzero(~first)
+        """Positions of the images of two halves, ascending, as `Groups.halves`; of single images where there are fewer
+        than four groups.
+        """
+        groups = Groups.of(self.groups)
+        return (groups if groups.count >= _FEWEST_HALVED else Groups.of(self.names)).halves(seed)
 
 
 def within_groups(groups: Sequence[str], draws: int, seed: int) -> Iterator[Order]:
@@ -119,7 +116,7 @@ def against(
     calibrations: dict[str, Calibration] = {}
     if len(set(groups)) < len(groups):
         check_draws(drawn.draws, drawn.alpha)
-        orders = within_groups(groups, drawn.draws, drawn.seed)
+        orders = list(within_groups(groups, drawn.draws, drawn.seed))
         for name, null in _permuted(scores, layers, reference, settings, orders, memory).items():
             highest = METRICS[name].highest(settings.k)
             calibrations[name] = calibrate_by_permutations(scores[name], null, highest, drawn.alpha)
@@ -132,7 +129,7 @@ def _permuted(
     layers: Sequence[Layer],
     reference: Sequence[Layer],
     settings: Settings,
-    orders: Iterable[Order],
+    orders: Sequence[Order],
     memory: float,
 ) -> dict[str, NDArray[np.float64]]:
     """Scores under each order of the images of the reference: metric -> (K, L, 1)."""
@@ -142,13 +139,15 @@ def _permuted(
     if on_lists:
         lists = first_lists(layers, settings.k), first_lists(reference, settings.k)
         scorer = NeighborScores(on_lists, *lists, settings.k)
-    statistics = {
-        name: statistic
-        for name in wanted
-        if name not in on_lists and (statistic := _statistic(name, layers, reference, settings)) is not None
-    }
-    again = [name for name in wanted if name not in on_lists and name not in statistics]
-    null: dict[str, list[Grid]] = {name: [] for name in wanted}
+    declared = {name: METRICS[name].null for name in wanted}
+    by_kernels = [name for name, each in declared.items() if isinstance(each, ClosedForm) and each.by_kernels]
+    statistics: dict[str, Callable[[Order], Grid]] = {}
+    for name, each in declared.items():
+        if isinstance(each, Permutations) and each.statistic is not None:
+            a, b = ([prepare(METRICS[name].needs, layer, settings) for layer in side] for side in (layers, reference))
+            statistics[name] = each.statistic(a, b, settings.eps)
+    again = [name for name in wanted if name not in (*on_lists, *by_kernels, *statistics)]
+    null: dict[str, list[Grid]] = {name: [] for name in wanted if name not in by_kernels}
     for order in orders:
         found = {} if scorer is None else scorer.scores(settings.eps, order)
         found |= {name: statistic(order) for name, statistic in statistics.items()}
@@ -156,57 +155,14 @@ def _permuted(
             found |= measure_grid(again, layers, [layer.relabelled(order) for layer in reference], settings, memory)
         for name, values in found.items():
             null[name].append(values)
-    return {name: _tied(name, np.stack(values), scores[name]) for name, values in null.items()}
-
-
-def _tied(name: str, null: NDArray[np.float64], scores: Grid) -> NDArray[np.float64]:
-    """A null (K, L, 1) whose values are the score where they differ by rounding, so that they count against it."""
-    if (np.isnan(null) & ~np.isnan(scores)).any():
-        raise ValueError(f"{name}: the null is undefined although the score is not")
-    return np.asarray(np.where(np.isclose(null, scores, rtol=_TIE, atol=_TIE * 1e-3), scores, null))
-
-
-def _statistic(
-    name: str, layers: Sequence[Layer], reference: Sequence[Layer], settings: Settings
-) -> Callable[[Order], Grid] | None:
-    """A function from an order of the reference to scores (L, 1), where there is one faster than measuring again."""
-    metric = METRICS[name]
-    if isinstance(metric.null, Permutations) and metric.null.statistic is not None:
-        a, b = ([prepare(metric.needs, each, settings) for each in side] for side in (layers, reference))
-        return metric.null.statistic(a, b, settings.eps)
-    if isinstance(metric.null, ClosedForm) and name in ("cka", "unbiased_cka"):
-        rows, other = [each.rows() for each in layers], reference[0].rows()
-        return _cka_statistic(rows, other, name == "unbiased_cka", settings.eps)
-    return None
-
-
-def _cka_statistic(
-    layers: Sequence[NDArray[np.float32]], reference: NDArray[np.float32], unbiased: bool, eps: float
-) -> Callable[[Order], Grid]:
-    """Linear CKA under relabelling, by kernels: <K, L_π> is all that changes. Memory: 8 N² bytes a layer."""
-    a, b = [moments.moments(rows) for rows in layers], moments.moments(reference)
-    kernels = np.stack([_kernel(each) for each in a]).reshape(len(a), -1)
-    other = _kernel(b)
-
-    def hsic(x: moments.Moments, product: float, squares: NDArray[np.float64]) -> float:
-        return moments.unbiased_hsic(product, x.squares, squares) if unbiased else product
-
-    own = [hsic(x, float(np.square(_kernel(x)).sum()), x.squares) for x in (*a, b)]
-    scales = [np.sqrt(each * own[-1]) if each > 0 and own[-1] > 0 else np.nan for each in own[:-1]]
-
-    def scores(order: Order) -> Grid:
-        products = kernels @ other[np.ix_(order, order)].ravel()
-        squares = b.squares[order]
-        values = [hsic(x, float(p), squares) / (scale + eps) for x, p, scale in zip(a, products, scales, strict=True)]
-        return np.array(values)[:, None]
-
-    return scores
-
-
-def _kernel(layer: moments.Moments) -> NDArray[np.float64]:
-    """The kernel (N, N) of centred rows."""
-    rows = layer.rows.astype(np.float64)
-    return np.asarray(rows @ rows.T)
+    drawn = {name: np.stack(values) for name, values in null.items()}
+    if by_kernels:
+        read = [[partial(prepare, "moments", layer, settings) for layer in side] for side in (layers, reference)]
+        drawn |= permuted_cka(by_kernels, read[0], read[1], orders, settings.eps, memory)
+    for name, values in drawn.items():
+        if (np.isnan(values) & ~np.isnan(scores[name])).any():
+            raise ValueError(f"{name}: the null is undefined although the score is not")
+    return {name: tied(values, scores[name]) for name, values in drawn.items()}
 
 
 def _errors(
@@ -219,14 +175,9 @@ def _errors(
     memory: float,
 ) -> dict[str, Grid]:
     """Standard errors over groups, each (L, 1); over images, dealt out, where all are one group."""
-    groups = [sides.groups[i] for i in kept]
-    members = sorted(set(groups))
-    if len(members) == 1:
-        names = [sides.names[i] for i in kept]
-        part = dealt(names, min(PARTS, len(names)), seed, "groups")
-    else:
-        of_group = dict(zip(members, dealt(members, min(PARTS, len(members)), seed, "groups"), strict=True))
-        part = np.array([of_group[group] for group in groups], np.int64)
+    groups = Groups.of([sides.groups[i] for i in kept])
+    whole = groups if groups.count > 1 else Groups.of([sides.names[i] for i in kept])
+    part = whole.dealt(PARTS, seed, "groups")
 
     def without(left: Order) -> NDArray[np.float64]:
         rest = kept[left]

@@ -45,15 +45,15 @@ def jackknife(
     return around(scores, error, count - 1)
 
 
-def of_ratio(numerator: float, denominator: float, covariance: NDArray[np.float64]) -> tuple[float, float] | None:
+def of_ratio(
+    numerator: float, denominator: float, covariance: NDArray[np.float64], freedom: int | None = None
+) -> tuple[float, float] | None:
     """The interval of a ratio of two estimates with covariance (2, 2), after Fieller (1954).
 
     It holds all ratios r for which numerator - r denominator does not differ significantly from 0. None where the
-    denominator itself does not: the interval is then unbounded.
+    denominator itself does not: the interval is then unbounded. freedom: as of `around`.
     """
-    from scipy.stats import norm
-
-    z2 = float(norm.ppf(BOUNDS[1])) ** 2
+    z2 = quantile(freedom) ** 2
     square = denominator**2 - z2 * covariance[1, 1]
     if square <= 0:
         return None
@@ -79,8 +79,12 @@ def of_mean(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], Interval]
 
 def around(scores: NDArray[np.float64], error: NDArray[np.float64], freedom: int | None = None) -> Interval:
     """Scores ± quantile x error. freedom: degrees of Student's distribution; None for the normal distribution."""
+    reach = quantile(freedom) * error
+    return Interval(scores - reach, scores + reach, error)
+
+
+def quantile(freedom: int | None) -> float:
+    """Half the width of a 95 % interval in standard errors. freedom: as of `around`."""
     from scipy.stats import norm, t
 
-    quantile = norm.ppf(BOUNDS[1]) if freedom is None else t.ppf(BOUNDS[1], freedom)
-    reach = float(quantile) * error
-    return Interval(scores - reach, scores + reach, error)
+    return float(norm.ppf(BOUNDS[1]) if freedom is None else t.ppf(BOUNDS[1], freedom))

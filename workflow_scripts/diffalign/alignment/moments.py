@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from diffalign.alignment.groups import Groups
 
 # rows of one float32 product; products are summed in float64
 _ROWS = 2048
@@ -84,17 +88,21 @@ def unbiased_cka(a: Moments, b: Moments, eps: float = 0.0) -> float:
     The estimator is invariant to terms that depend on the row or on the column alone, so centred features give the same
     value. The row sums of their kernel without its diagonal are minus the squared norms.
     """
-    scale = _self_hsic(a) * _self_hsic(b)
+    scale = self_hsic(a) * self_hsic(b)
     return unbiased_hsic(_product_norm(a, b), a.squares, b.squares) / (math.sqrt(scale) + eps)
 
 
-def cka_error(a: Moments, b: Moments, unbiased: bool) -> float:
+def cka_error(a: Moments, b: Moments, unbiased: bool, groups: Groups | None = None) -> float:
     """Standard error of linear CKA over images, from the influence of each image on the three HSICs.
 
     HSIC is quadratic in the images: image i has the influence 2(f_i - mean f) with f_i = Σ_j K_ij L_ij. The sum of
     squared influences counts the second-order variance, 2 Σ_ij h_ij² over pairs of images, twice, so it is subtracted
     once. It is also a lower bound of the variance. It is computed for jointly normal entries of the centred kernels:
     2 / (n(n-3)) for independent features, as under permutations, times (1 - CKA²)² for aligned ones.
+
+    groups: of images that are not independent; the influences of a group are summed before they are squared. The
+    second-order part of groups depends on what they share and stays in: where little is aligned, errors are too large
+    by up to sqrt(2).
     """
     n = a.count
     parts, off_diagonal = [], []
@@ -109,6 +117,9 @@ def cka_error(a: Moments, b: Moments, unbiased: bool) -> float:
     scale = math.sqrt(scale_a * scale_b)
     influence = cross / scale - total / scale / 2 * (self_a / scale_a + self_b / scale_b)
     least = 2 / (n * (n - 3)) * _second_order(total / scale, off_diagonal, scale_a, scale_b)
+    if groups is not None:
+        of_group = groups.sums(influence)
+        return math.sqrt(max(float(of_group @ of_group), least))
     return math.sqrt(max(float(influence @ influence) - least, least))
 
 
@@ -138,7 +149,7 @@ def unbiased_hsic(product: float, squares_a: NDArray[np.float64], squares_b: NDA
     return (product - shared + total / ((m - 1) * (m - 2)) - 2 * shared / (m - 2)) / (m * (m - 3))
 
 
-def _self_hsic(layer: Moments) -> float:
+def self_hsic(layer: Moments) -> float:
     """Unbiased HSIC of a layer with itself; NaN where it is within rounding of 0."""
     value = unbiased_hsic(layer.self_product, layer.squares, layer.squares)
     return value if value * layer.count * (layer.count - 3) > _ROUNDING * layer.self_product else math.nan

@@ -19,13 +19,24 @@ from diffalign.alignment.moments import Moments, unbiased_hsic
 Grid = NDArray[np.float64]
 
 _BLOCK_BYTES = 64 * 2**20
+# the range of skewness, and of the number of images over the product of the effective numbers of both sides, in which
+# benchmarks/groups.py finds the tails of Pearson's distribution right
+MOST_SKEWED = 3.0
+MOST_CONCENTRATED = 0.05
+# the smallest p that moments resolve: their tails were compared with permutations down to here
+SMALLEST_P = 1e-5
+
+
+def generators(draws: int, seed: int) -> Iterator[np.random.Generator]:
+    """What the relabellings of a null are drawn by, one each, keyed by (seed, draw)."""
+    for draw in range(draws):
+        key = hashlib.sha256(f"{seed}\x00permutation\x00{draw}".encode()).digest()[:16]
+        yield np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
 
 
 def permutations(count: int, draws: int, seed: int) -> Iterator[NDArray[np.intp]]:
     """Random orders (N,) of the images, keyed by (seed, draw): every pair of layers and models has the same ones."""
-    for draw in range(draws):
-        key = hashlib.sha256(f"{seed}\x00permutation\x00{draw}".encode()).digest()[:16]
-        generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
+    for generator in generators(draws, seed):
         yield generator.permutation(count)
 
 
@@ -53,13 +64,15 @@ def svcca_under(a: Sequence[Factors], b: Sequence[Factors], eps: float = 0.0) ->
 class NullMoments:
     """Mean, standard deviation and skewness of scores over all N! permutations, each (L_A, L_B).
 
-    skewness: None without a formula. p-values and thresholds are NaN without a skewness, and where the null has no
-    variance. Raises ValueError for moments of different shapes.
+    skewness: None without a formula. holds: where a Pearson type III distribution of these moments is that of the
+    scores; None for everywhere. p-values and thresholds are NaN elsewhere, without a skewness, and where the null has
+    no variance. Raises ValueError for moments of different shapes.
     """
 
     mean: Grid
     sd: Grid
     skewness: Grid | None = None
+    holds: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         shapes = [moment.shape for moment in (self.mean, self.sd, self.skewness) if moment is not None]
@@ -67,12 +80,21 @@ class NullMoments:
             raise ValueError(f"moments of a null have the shapes {', '.join(map(str, shapes))}; expected the same")
 
     def p(self, scores: Grid) -> Grid:
-        """Upper tail probabilities of scores under a Pearson type III distribution (Josse et al. 2008)."""
+        """Upper tail probabilities of scores under a Pearson type III distribution (Josse et al. 2008), of `SMALLEST_P`
+        at least.
+        """
         if self.skewness is None:
             return np.full_like(scores, np.nan)
         from scipy.stats import pearson3
 
-        return np.asarray(pearson3.sf(scores, self.skewness, loc=self.mean, scale=self._spread))
+        p = pearson3.sf(scores, self.skewness, loc=self.mean, scale=self._spread)
+        return np.where(np.isnan(p), np.nan, np.maximum(p, SMALLEST_P))
+
+    def outside(self, scores: Grid) -> NDArray[np.bool_]:
+        """Where a score has moments, and the distribution of these moments does not hold."""
+        if self.holds is None:
+            return np.zeros(scores.shape, np.bool_)
+        return ~self.holds & (self.sd > 0) & ~np.isnan(scores)
 
     def threshold(self, alpha: float) -> Grid:
         """The score that is exceeded with probability alpha under a Pearson type III distribution."""
@@ -84,8 +106,8 @@ class NullMoments:
 
     @property
     def _spread(self) -> Grid:
-        """The standard deviation, NaN without variance: rounding would be divided by 0."""
-        return np.where(self.sd > 0, self.sd, np.nan)
+        """The standard deviation; NaN where nothing holds, and without variance, by which rounding would be divided."""
+        return np.where((self.sd > 0) & (True if self.holds is None else self.holds), self.sd, np.nan)
 
 
 def mutual_knn_moments(a: KnnGraphs, b: KnnGraphs) -> NullMoments:
@@ -169,6 +191,36 @@ def kernel_cubes(layer: Moments) -> KernelCubes:
     squared = np.einsum("nd,nd->n", swapped @ gram, y)
     triangles = float((gram @ gram * gram.T).sum()) - 3 * float(squared @ diagonal)
     return KernelCubes(cubes, triangles + 2 * float((diagonal**3).sum()))
+
+
+def effective_images(layer: Moments, unbiased: bool) -> float:
+    """Of how many images the squared entries of a layer's kernel are: 1 / Σ r_i² with r_i the share of row i.
+
+    unbiased: of the U-centred kernel of `kernel_cubes`, without its diagonal; else of the centred kernel as it is. NaN
+    for a layer without variance.
+    """
+    shares = layer.profile
+    if unbiased:
+        n, squares = layer.count, layer.squares
+        offsets = squares / (n - 2) - float(squares.sum()) / ((n - 1) * (n - 2)) / 2
+        towards = layer.rows @ (offsets.astype(np.float32) @ layer.rows)
+        total = float(offsets.sum())
+        shares = shares + n * offsets**2 + float(offsets @ offsets) + 2 * towards + 2 * offsets * total
+        shares = np.maximum(shares - (squares + 2 * offsets) ** 2, 0)
+    whole = float(shares.sum())
+    return whole**2 / float(shares @ shares) if whole > 0 else float("nan")
+
+
+def pearson_holds(skewness: Grid, count: int, a: Sequence[float], b: Sequence[float]) -> NDArray[np.bool_]:
+    """Where (L_A, L_B) a Pearson type III distribution is that of CKA under relabellings. a, b: `effective_images`.
+
+    Its shape follows from the skewness where kernels have few dimensions, up to sqrt(8) for one on both sides; but not
+    where few images make up most of both kernels, so that the score jumps when they meet. They do in a share of about
+    1/N of the orders, and the excess kurtosis that they add grows as N / (effective number of A times that of B).
+    """
+    with np.errstate(invalid="ignore"):
+        concentrated = count / np.outer(a, b)
+        return np.asarray((np.abs(skewness) <= MOST_SKEWED) & (concentrated <= MOST_CONCENTRATED))
 
 
 def unbiased_cka_moments(

@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.alignment.intervals import BOUNDS
+from diffalign.alignment.groups import Groups
+from diffalign.alignment.intervals import quantile
 from diffalign.offenders import first_five, flagged
 
 Array = NDArray[np.float64]
@@ -184,41 +185,42 @@ class Beyond:
     controls: int
 
 
-def beyond(a: NDArray[np.floating], b: NDArray[np.floating], given: Controls) -> Beyond:
+def beyond(a: NDArray[np.floating], b: NDArray[np.floating], given: Controls, groups: Groups | None = None) -> Beyond:
     """What rows a (N, D_A) and b (N, D_B) share beyond controls. All have images in the same order.
 
-    Intervals are by `_interval`. Raises ValueError for other numbers of images and for fewer than four, and where
-    controls are too many for them. Memory: an (N, N) float64 matrix.
+    Intervals are by `_interval`. groups: of images that are not independent; the influences of a group are then summed,
+    and what pairs of images add to them stays in, so that intervals are too wide where little is shared. Raises
+    ValueError for other numbers of images and for fewer than four, and where controls are too many for them. Memory: an
+    (N, N) float64 matrix.
     """
     if not len(a) == len(b) == given.count or len(a) < 4:
         raise ValueError(f"{len(a)} and {len(b)} rows with controls of {given.count} images; at least 4 are needed")
     plain = controls([], [""] * len(a))
     x, y = given.residuals(a), given.residuals(b)
     values, above, second = _statistics(
-        [(x, y, given), (x, x, given), (y, y, given), (plain.residuals(a), plain.residuals(b), plain)]
+        [(x, y, given), (x, x, given), (y, y, given), (plain.residuals(a), plain.residuals(b), plain)], groups
     )
+    z2 = quantile(None if groups is None else groups.freedom) ** 2
     left, own_a, own_b, everything = values.tolist()
     cka, share = UNDEFINED, UNDEFINED
     if own_a > 0 and own_b > 0:
         scale = math.sqrt(own_a * own_b)
-        cka = _interval(left, scale, np.array([0, -scale / 2 / own_a, -scale / 2 / own_b, 0]), above, second)
+        cka = _interval(left, scale, np.array([0, -scale / 2 / own_a, -scale / 2 / own_b, 0]), above, second, z2)
     if everything > 0:
-        share = _interval(left, everything, np.array([0, 0, 0, -1.0]), above, second)
+        share = _interval(left, everything, np.array([0, 0, 0, -1.0]), above, second, z2)
     return Beyond(cka, share, given.count - given.freedom - 1)
 
 
-def _interval(value: float, base: float, slope: Array, above: Array, second: Array) -> Estimate:
+def _interval(value: float, base: float, slope: Array, above: Array, second: Array, z2: float) -> Estimate:
     """The ratio of the first statistic and a base, and the 95 % interval of all ratios r that do not differ from it.
 
     value - r base has the gradient e_0 + r slope in the statistics. Its variance is that at the ratio r: the
     second-order part stays, while influences on the first statistic shrink with the root of it, and are 0 at r = 0. An
     estimate of these influences at a true ratio of 0 would be high where the ratio is. Undefined where the base itself
-    is not significant, so that the interval would be unbounded (Fieller 1954).
+    is not significant, so that the interval would be unbounded (Fieller 1954). z2: squared quantile of the interval.
     """
     from scipy.optimize import brentq
-    from scipy.stats import norm
 
-    z2 = float(norm.ppf(BOUNDS[1])) ** 2
     unit = _unit(second, slope)
     gradients = np.stack([np.eye(len(slope))[0], slope * unit])
     least = gradients @ second @ gradients.T
@@ -252,7 +254,7 @@ def _unit(second: Array, slope: Array) -> float:
     return math.sqrt(float(second[0, 0] / (slope @ second @ slope)))
 
 
-def _statistics(pairs: Sequence[tuple[Array, Array, Controls]]) -> tuple[Array, Array, Array]:
+def _statistics(pairs: Sequence[tuple[Array, Array, Controls]], groups: Groups | None) -> tuple[Array, Array, Array]:
     """Squared covariances (S,) of residuals, and their covariance over images as the sum of two (S, S) matrices.
 
     The first is of the influences of single images, less what pairs of images add to it, and may be negative; the
@@ -282,4 +284,8 @@ def _statistics(pairs: Sequence[tuple[Array, Array, Controls]]) -> tuple[Array, 
         parts[i] -= (of_x * c.noise(of_y) + of_y * c.noise(of_x)) / 2
         scaled = parts[i] / c.kept
         influences[i] = 2 * math.sqrt(c.freedom / count) / divisors[i] * (scaled - scaled.mean())
-    return parts.sum(axis=1) / divisors, influences @ influences.T - own, second
+    first = influences @ influences.T - own
+    if groups is not None and not groups.alone:
+        of_groups = np.stack([groups.sums(each) for each in influences])
+        first = of_groups @ of_groups.T
+    return parts.sum(axis=1) / divisors, first, second

@@ -34,16 +34,21 @@ class FoldedRows:
     @property
     def nbytes(self) -> int:
         """Bytes held, with the factorisations of all folds."""
-        return int(self.rows.nbytes + FOLDS * 8 * self.rows.shape[1] * min(self.rows.shape))
+        return int(self.rows.nbytes + self.number * 8 * self.rows.shape[1] * min(self.rows.shape))
+
+    @cached_property
+    def number(self) -> int:
+        """Number of folds: FOLDS, or that of groups where there are fewer."""
+        return int(self.folds.max()) + 1
 
     @cached_property
     def parts(self) -> tuple[NDArray[np.float32], ...]:
         """The rows of each fold."""
-        return tuple(self.rows[self.folds == fold] for fold in range(FOLDS))
+        return tuple(self.rows[self.folds == fold] for fold in range(self.number))
 
     @cached_property
     def means(self) -> NDArray[np.float64]:
-        """Means (FOLDS, D) of the training rows of each fold."""
+        """Means (folds, D) of the training rows of each fold."""
         sums = np.stack([part.sum(axis=0, dtype=np.float64) for part in self.parts])
         counts = np.array([len(part) for part in self.parts])
         return np.asarray((sums.sum(axis=0) - sums) / (counts.sum() - counts)[:, None])
@@ -51,17 +56,24 @@ class FoldedRows:
     @cached_property
     def factorisations(self) -> tuple[Factorisation, ...]:
         """Factorisation of the training rows of each fold, shared by all layers predicted from this one."""
-        return tuple(_factorise(self.rows[self.folds != fold] - self.means[fold]) for fold in range(FOLDS))
+        return tuple(_factorise(self.rows[self.folds != fold] - self.means[fold]) for fold in range(self.number))
 
 
 def folded_rows(rows: NDArray[np.float32], folds: NDArray[np.int64]) -> FoldedRows:
     """Centre rows (N, D): a common offset would cost float32 products precision.
 
-    Raises ValueError where a fold has fewer than two images.
+    folds: (N,), of whole groups where images are not independent. Raises ValueError where a fold has fewer than two
+    images, and for a single fold.
     """
-    smallest = int(np.bincount(folds, minlength=FOLDS).min())
-    if smallest < 2:
-        raise ValueError(f"{FOLDS} folds of at least 2 images need at least {2 * FOLDS} images, got {len(rows)}")
+    # some of the images may leave a fold without any
+    folds = np.unique(folds, return_inverse=True)[1].astype(np.int64)
+    sizes = np.bincount(folds)
+    if len(sizes) < 2:
+        raise ValueError(f"{len(rows)} images are one group: cross-validation needs at least 2")
+    if sizes.min() < 2:
+        raise ValueError(
+            f"{len(sizes)} folds of at least 2 images need at least {2 * len(sizes)} images, got {len(rows)}"
+        )
     return FoldedRows((rows - rows.mean(axis=0, dtype=np.float64)).astype(np.float32), folds)
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.alignment import nulls
-from diffalign.alignment.calibration import Calibration, calibrate_by_permutations
+from diffalign.alignment.calibration import Calibration, calibrate_by_permutations, without_p
 from diffalign.alignment.dyadic import Covariances
+from diffalign.alignment.groups import Groups
 from diffalign.alignment.intervals import around, of_ratio
 from diffalign.alignment.metrics import METRICS, Layer, NeighborScores, Settings, first_lists
 
@@ -76,8 +76,9 @@ class AboveNull:
 class _Scores:
     """CKNNA of several pairs of layers of the same images."""
 
-    def __init__(self, pairs: Mapping[str, Pair], settings: Settings) -> None:
+    def __init__(self, pairs: Mapping[str, Pair], settings: Settings, groups: Groups | None) -> None:
         self.names = list(pairs)
+        self.freedom = None if groups is None else groups.freedom
         self.eps = settings.eps
         self.scorers = [
             NeighborScores([METRIC], first_lists([a], settings.k), first_lists([b], settings.k), settings.k)
@@ -86,7 +87,8 @@ class _Scores:
         self.values = self.under(None)
         self._covariances: Covariances | None = None
         if np.isfinite(self.values).all():
-            self._covariances = Covariances([scorer.influence(METRIC, settings.eps) for scorer in self.scorers])
+            influences = [scorer.influence(METRIC, settings.eps) for scorer in self.scorers]
+            self._covariances = Covariances(influences, None if self.freedom is None else groups)
 
     def under(self, order: NDArray[np.intp] | None) -> NDArray[np.float64]:
         """All scores (C,), with the images of the second layers relabelled."""
@@ -104,7 +106,7 @@ class _Scores:
         if covariance is None:
             return Estimate(value)
         error = np.sqrt(np.maximum(covariance[:1, :1], 0))
-        interval = around(np.array([[value]]), error)
+        interval = around(np.array([[value]]), error, self.freedom)
         return Estimate(value, float(error[0, 0]), float(interval.low[0, 0]), float(interval.high[0, 0]))
 
     def mean_of(self, names: Iterable[str]) -> NDArray[np.float64]:
@@ -113,13 +115,13 @@ class _Scores:
         return np.asarray(chosen / chosen.sum(), np.float64)
 
 
-def under_conditions(pairs: Mapping[str, Pair], settings: Settings) -> UnderConditions:
+def under_conditions(pairs: Mapping[str, Pair], settings: Settings, groups: Groups | None = None) -> UnderConditions:
     """CKNNA of the pair of layers of each condition, and the mean.
 
     With a layer on clean images as the first of every pair and the same layer on transformed images as the second, this
     is the robustness of the layer.
     """
-    return _under_conditions(_Scores(pairs, settings), pairs)
+    return _under_conditions(_Scores(pairs, settings, groups), pairs)
 
 
 def semantic_equivariance(
@@ -130,21 +132,23 @@ def semantic_equivariance(
     alpha: float,
     seed: int,
     progress: Callable[[Iterable[NDArray[np.intp]], int], Iterable[NDArray[np.intp]]] | None = None,
+    groups: Groups | None = None,
 ) -> SemanticEquivariance:
     """Measure two layers on clean images and under every condition.
 
     clean, transformed: both layers; those of all conditions have the same images in the same order. draws: number of
-    relabellings in the null of the mean, shared by all conditions and keyed by (seed, number). progress: wraps the
-    iteration over relabellings.
+    relabellings in the null of the mean, shared by all conditions and keyed by (seed, number). groups: of images that
+    are not independent of each other. progress: wraps the iteration over relabellings.
     """
-    scores = _Scores({"": clean, **transformed}, settings)
+    scores = _Scores({"": clean, **transformed}, settings, groups)
     mean, alone = scores.mean_of(transformed), scores.mean_of([""])
     of_transformed = _under_conditions(scores, transformed)
     of_clean = scores.estimate(alone)
-    relative = _relative(of_transformed.mean, of_clean, scores.covariance(mean, alone))
+    relative = _relative(of_transformed.mean, of_clean, scores.covariance(mean, alone), scores.freedom)
     null, null_means = None, np.full(len(scores.names), np.nan)
+    whole = groups or Groups.of([str(i) for i in range(clean[0].count)])
     if not math.isnan(of_transformed.mean.value):
-        orders: Iterable[NDArray[np.intp]] = nulls.permutations(clean[0].count, draws, seed)
+        orders: Iterable[NDArray[np.intp]] = whole.exchanges.orders(draws, seed)
         all_drawn = np.stack([scores.under(order) for order in (progress(orders, draws) if progress else orders)])
         drawn, null_means = all_drawn[:, 1:].mean(axis=1), all_drawn.mean(axis=0)
         null = calibrate_by_permutations(
@@ -153,6 +157,8 @@ def semantic_equivariance(
             METRICS[METRIC].highest(settings.k),
             alpha,
         )
+        refusal = whole.exchanges.refusal(alpha)
+        null = null if refusal is None else without_p(null, refusal)
     change = scores.estimate(mean - alone)
     above_mean = _less(of_transformed.mean, float(mean[1:] @ null_means[1:]))
     above_clean = _less(of_clean, float(null_means[0]))
@@ -160,7 +166,7 @@ def semantic_equivariance(
         above_mean,
         above_clean,
         _less(change, float(mean[1:] @ null_means[1:] - null_means[0])),
-        _relative(above_mean, above_clean, scores.covariance(mean, alone)),
+        _relative(above_mean, above_clean, scores.covariance(mean, alone), scores.freedom),
     )
     by_name = dict(zip(scores.names, null_means.tolist(), strict=True))
     return SemanticEquivariance(of_transformed, of_clean, change, relative, null, by_name, above)
@@ -170,10 +176,12 @@ def _less(estimate: Estimate, null_mean: float) -> Estimate:
     return Estimate(estimate.value - null_mean, estimate.error, estimate.low - null_mean, estimate.high - null_mean)
 
 
-def _relative(mean: Estimate, clean: Estimate, covariance: NDArray[np.float64] | None) -> Estimate:
-    """Mean / clean - 1, with Fieller's interval. covariance: of both; None where a score is undefined."""
+def _relative(mean: Estimate, clean: Estimate, covariance: NDArray[np.float64] | None, freedom: int | None) -> Estimate:
+    """Mean / clean - 1, with Fieller's interval. covariance: of both; None where a score is undefined. freedom: as of
+    `intervals.of_ratio`.
+    """
     relative = mean.value / clean.value - 1 if clean.value else math.nan
-    if covariance is None or (bounds := of_ratio(mean.value, clean.value, covariance)) is None:
+    if covariance is None or (bounds := of_ratio(mean.value, clean.value, covariance, freedom)) is None:
         return Estimate(relative)
     return Estimate(relative, math.nan, bounds[0] - 1, bounds[1] - 1)
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.alignment.calibration import Calibration, calibrate, standard_errors
+from diffalign.alignment.groups import Groups
 from diffalign.alignment.metrics import Layer, Settings, measure_grid
-from diffalign.randomness import shuffled
 
 _CELLS = ("mean", "sd", "z", "p", "threshold", "calibrated")
 
@@ -52,20 +52,17 @@ def against(
     settings: Settings,
     drawn: Drawn,
     memory: float = 2**30,
+    groups: Groups | None = None,
 ) -> dict[str, Against]:
     """Measure layers against a reference: metric -> `Against`.
 
     Scores, nulls and errors are those of `measure_grid`, `calibrate` and `standard_errors`, which matrices of two
-    models have.
+    models have. groups: of images that are not independent of each other.
     """
     scores = measure_grid(metrics, layers, [reference], settings, memory)
-    nulls = calibrate(scores, layers, [reference], settings, drawn.draws, drawn.alpha, drawn.seed)
-    errors = standard_errors(metrics, layers, [reference], settings, memory)
+    how = (drawn.draws, drawn.alpha, drawn.seed)
+    exchanges = None if groups is None else groups.exchanges
+    nulls = calibrate(scores, layers, [reference], settings, *how, exchanges=exchanges, memory=memory)
+    errors = standard_errors(metrics, layers, [reference], settings, memory, groups)
     unknown = np.full((len(layers), 1), np.nan)
     return {name: Against(grid, errors.get(name, unknown), nulls.get(name)) for name, grid in scores.items()}
-
-
-def halves(names: Sequence[str], seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Positions of the images of two halves, ascending, keyed by (seed, name): one chooses, the other reports."""
-    order = np.array(shuffled(names, seed, "halves"), np.intp)
-    return np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])

@@ -80,6 +80,10 @@ class ColumnsEntry(Section):
     label: ColumnNames = Field(None, description="The class of each image.")
     caption: ColumnNames = Field(None, description="The caption of each image.")
     description: ColumnNames = Field(None, description="Another, usually longer text of each image.")
+    group: ColumnNames = Field(
+        None,
+        description="What images share that are not independent of each other; null, or an empty cell, for none.",
+    )
 
 
 class HubTable(Section):
@@ -166,6 +170,15 @@ class DatasetEntry(Section):
             "n01440764_10026.png."
         ),
     )
+    groups: Literal["label", "prefix"] | None = Field(
+        None,
+        description=(
+            "For kinds folder, transformed, synsets and packaged: which images are not independent of each other, "
+            "such as frames of one film, so that nulls, errors, folds and halves take them as a whole. label: those of "
+            "one label. prefix: those whose names agree up to the last underscore. Photographs are grouped by their "
+            "source, tables by columns.group; in other kinds every image is a group of its own. docs/metrics.md"
+        ),
+    )
     parts: Text | None = Field(
         None,
         description=(
@@ -234,6 +247,7 @@ class DatasetEntry(Section):
             collection=self.collection,
             split=None if self.split is None else self.split.plain(),
             parts=self.parts,
+            groups=self.groups,
         )
 
     def text_files(self) -> Texts:

@@ -15,7 +15,7 @@ from diffalign.alignment.calibration import Calibration
 from diffalign.io.atomic import write_arrays
 from diffalign.io.headers import FileKind, packed
 
-KIND = FileKind("a calibration file", 1)
+KIND = FileKind("a calibration file", 2)
 _GRIDS = ("mean", "sd", "z", "p", "threshold", "calibrated")
 
 
@@ -41,7 +41,7 @@ class StoredCalibration:
 
     null: None for a metric without one. error, low, high: standard errors and 95 % intervals over images, NaN where the
     metric has none in closed form. selection: None where it was not asked for, or no score is defined.
-    settings: permutations, alpha, seed, level.
+    settings: permutations, alpha, seed, level, and what permutations exchange: exchanged, groups, groups_moved.
     """
 
     null: Calibration | None
@@ -61,6 +61,7 @@ def write_calibration(path: Path, stored: StoredCalibration) -> None:
         if stored.null.skewness is not None:
             arrays["skewness"] = stored.null.skewness
         header["method"] = stored.null.method
+        header["reason"] = stored.null.reason
         header["maximum"] = {
             key: _plain(getattr(stored.null, f"maximum_{key}")) for key in ("p", "threshold", "calibrated")
         }
@@ -80,7 +81,8 @@ def read_calibration(path: Path) -> StoredCalibration:
     if header["method"] is not None:
         maximum: dict[str, Any] = {f"maximum_{key}": _number(value) for key, value in header["maximum"].items()}
         grids: dict[str, Any] = {key: arrays[key] for key in (*_GRIDS, "maxima")}
-        null = Calibration(method=header["method"], **grids, **maximum, skewness=arrays.get("skewness"))
+        more = {"skewness": arrays.get("skewness"), "reason": header["reason"]}
+        null = Calibration(method=header["method"], **grids, **maximum, **more)
     selection = None
     if "selection" in header:
         stored = header["selection"]

@@ -24,7 +24,9 @@ class Image:
     name: file stem, the key that everything joins on. label and label_index: its class, '' and -1 where it has none.
     caption, description: texts of it, '' where there is none. sha256: of the PNG file. source: the file it was
     made from. notes: what was converted on the way, '' for nothing. rotation: degrees counter-clockwise by which the
-    PNG was turned. scale: share of the side that a model's input will have; the PNG is not scaled.
+    PNG was turned. scale: share of the side that a model's input will have; the PNG is not scaled. group: what it
+    shares with images that are not independent of it, such as the photograph that they are crops of; its own name, in
+    place of '', where there are none.
     """
 
     name: str
@@ -37,6 +39,11 @@ class Image:
     rotation: int = 0
     scale: float = 1.0
     description: str = ""
+    group: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.group:
+            object.__setattr__(self, "group", self.name)
 
 
 COLUMNS = tuple(f.name for f in fields(Image))
@@ -88,6 +95,24 @@ def read_manifest(path: Path) -> list[Image]:
     if names != sorted(names):
         raise StoreError(f"{path}: names are not sorted")
     return images
+
+
+def groups_of(path: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """The group of every image, in the order of names. Raises StoreError that names the first five missing ones."""
+    return tuple(image.group for image in _rows_of(path, names))
+
+
+def labels_of(path: Path, names: Sequence[str]) -> list[str]:
+    """The label of every image, in the order of names. Raises StoreError that names the first five missing ones."""
+    return [image.label for image in _rows_of(path, names)]
+
+
+def _rows_of(path: Path, names: Sequence[str]) -> list[Image]:
+    rows = {image.name: image for image in read_manifest(path)}
+    missing = [name for name in names if name not in rows]
+    if missing:
+        raise StoreError(f"{path}: lacks {len(missing)} of {len(names)} images, first: {first_five(missing)}")
+    return [rows[name] for name in names]
 
 
 def check_unique(names: Sequence[str], where: str) -> None:

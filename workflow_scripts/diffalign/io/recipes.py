@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from diffalign import __version__
 from diffalign.alignment.calibration import Calibration
+from diffalign.alignment.groups import Exchanges, Groups
 from diffalign.alignment.intervals import LEVEL, Interval
 from diffalign.alignment.metrics import METRICS, Score, Settings
 from diffalign.alignment.semantic_equivariance import Estimate, SemanticEquivariance, UnderConditions
@@ -59,20 +60,27 @@ def read_drawing(path: Path) -> Drawing:
     )
 
 
-def drawing_recipe(drawing: Drawing) -> dict[str, Any]:
-    """The settings of a calibration as plain JSON."""
-    return {**asdict(drawing), "level": LEVEL}
+def drawing_recipe(drawing: Drawing, exchanges: Exchanges | None = None) -> dict[str, Any]:
+    """The settings of a calibration as plain JSON, with what is exchanged by its nulls."""
+    return {**asdict(drawing), "level": LEVEL, **({} if exchanges is None else exchanges_recipe(exchanges))}
 
 
-def null_recipe(null: Calibration | None, drawing: Drawing) -> dict[str, Any] | None:
-    """The null of a single score; None where the metric has none."""
+def exchanges_recipe(exchanges: Exchanges) -> dict[str, Any]:
+    """What the permutations of a null exchange: the scheme, the number of groups, and of those that can move."""
+    return {"exchanged": exchanges.scheme, "groups": exchanges.groups, "groups_moved": exchanges.moved}
+
+
+def null_recipe(null: Calibration | None, drawing: Drawing, exchanges: Exchanges) -> dict[str, Any] | None:
+    """The null of a single score; None where the metric has none. reason: why there is no p."""
     if null is None:
         return None
     cells = {
         key: _number(float(getattr(null, key)[0, 0])) for key in ("mean", "sd", "z", "p", "threshold", "calibrated")
     }
-    drawn = {"permutations": drawing.permutations, "seed": drawing.seed} if null.method == "permutations" else {}
-    return {"method": null.method, "alpha": drawing.alpha, **drawn, **cells}
+    drawn: dict[str, Any] = {}
+    if null.method == "permutations":
+        drawn = {"permutations": drawing.permutations, "seed": drawing.seed, **exchanges_recipe(exchanges)}
+    return {"method": null.method, "alpha": drawing.alpha, **drawn, **cells, "reason": null.reason}
 
 
 def interval_recipe(method: str, interval: Interval) -> dict[str, Any]:
@@ -91,11 +99,12 @@ def score_recipe(
     layers: tuple[str, str],
     settings: Settings,
     where: Where,
+    groups: Groups,
     score: Score,
 ) -> dict[str, Any]:
     """The recipe of a single score; ``value`` is null, and ``undefined`` says why, where it is NaN."""
     return {
-        **_common(metric, a, b, settings, where),
+        **_common(metric, a, b, settings, where, groups),
         "value": _number(score.value),
         "undefined": score.undefined,
         "a": _side(a, [layers[0]]),
@@ -113,6 +122,7 @@ def semantic_equivariance_recipe(
     robustness: Mapping[str, UnderConditions],
     drawing: Drawing,
     noise: Mapping[str, Any],
+    groups: Groups,
 ) -> dict[str, Any]:
     """The recipe of an SE-CKNNA: that of a single score, with clean, every condition, the change and the robustness.
 
@@ -131,11 +141,11 @@ def semantic_equivariance_recipe(
     mean = measured.transformed.mean if asked["score"] == "raw" else measured.above.mean
     null_means = {name or CLEAN: _number(value) for name, value in measured.null_means.items()}
     return {
-        **_common("cknna", a, b, settings, Where(dataset, " ".join(conditions))),
+        **_common("cknna", a, b, settings, Where(dataset, " ".join(conditions)), groups),
         "metric": "se_cknna",
         "value": _number(mean.value),
         "undefined": f"{METRICS['cknna'].undefined} ({', '.join(undefined)})" if undefined else None,
-        "null": null_recipe(measured.null, drawing),
+        "null": null_recipe(measured.null, drawing, groups.exchanges),
         "interval": None
         if math.isnan(mean.value)
         else {"method": "dyadic", "level": LEVEL, **{key: getattr(mean, key) for key in ("low", "high", "error")}},
@@ -168,14 +178,20 @@ def _estimate(estimate: Estimate) -> dict[str, float | None]:
 
 
 def matrix_recipe(
-    metric: str, a: NeighborFile, b: NeighborFile, settings: Settings, where: Where, grid: NDArray[np.float64]
+    metric: str,
+    a: NeighborFile,
+    b: NeighborFile,
+    settings: Settings,
+    where: Where,
+    groups: Groups,
+    grid: NDArray[np.float64],
 ) -> dict[str, Any]:
     """The recipe of a layer x layer matrix: rows are layers of A, columns layers of B."""
     undefined = {
         f"{a.layers[i]},{b.layers[j]}": METRICS[metric].undefined for i, j in np.argwhere(np.isnan(grid)).tolist()
     }
     return {
-        **_common(metric, a, b, settings, where),
+        **_common(metric, a, b, settings, where, groups),
         "shape": [len(a.layers), len(b.layers)],
         "undefined": undefined,
         "a": _side(a, a.layers),
@@ -183,7 +199,9 @@ def matrix_recipe(
     }
 
 
-def _common(metric: str, a: NeighborFile, b: NeighborFile, settings: Settings, where: Where) -> dict[str, Any]:
+def _common(
+    metric: str, a: NeighborFile, b: NeighborFile, settings: Settings, where: Where, groups: Groups
+) -> dict[str, Any]:
     chance = METRICS[metric].chance
     return {
         "format": KIND.format,
@@ -192,6 +210,7 @@ def _common(metric: str, a: NeighborFile, b: NeighborFile, settings: Settings, w
         "dataset": where.dataset,
         "condition": where.condition,
         "n": len(a.names),
+        "groups": groups.count,
         "k": settings.k,
         "eps": settings.eps,
         "rbf_sigma": settings.rbf_sigma if METRICS[metric].needs == "rbf" else None,

@@ -11,7 +11,7 @@ from typing import Any
 from diffalign import names
 from diffalign.io.headers import FileKind
 
-KIND = FileKind("a recipe of a score", 1)
+KIND = FileKind("a recipe of a score", 2)
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from diffalign import __version__
 from diffalign.alignment import grouped, series
+from diffalign.alignment.groups import Exchanges
 from diffalign.alignment.metrics import Settings, measure_grid
 from diffalign.io.headers import FileKind
 from diffalign.io.prepared_features import preparation_settings
@@ -23,7 +24,7 @@ IDENTITY = {
     **dict.fromkeys(("bundle", "layer"), "string"),
     "depth": "int64",
     **dict.fromkeys(("metric", "dataset", "condition", "reference", "reference_layer"), "string"),
-    **dict.fromkeys(("n", "k"), "int64"),
+    **dict.fromkeys(("n", "groups", "k"), "int64"),
 }
 # score, error (over images) and null of a layer on all images; maximum_p: of the largest score among the layers of the
 # bundle. first_half: score on the half of the images that chooses; second_half: on the other half, with error and null.
@@ -52,15 +53,16 @@ def rows(
     groups: Sequence[str] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """A row a metric and layer of a bundle, with the columns of IDENTITY and MEASURED but ``chosen``, which depends on
-    what is chosen from. The reference has one layer. groups: (N,) of images that are not independent of each other, by
-    which nulls, errors and halves are those of `alignment.grouped`.
+    what is chosen from. The reference has one layer. Nulls, errors and halves take the groups of the data set as
+    wholes. groups: (N,), in their place, groups within which images are relabelled, as `alignment.grouped` does.
     """
     memory = side.search.memory_mb * 2**20
     if groups is None:
-        first, second = series.halves(side.names, drawn.seed)
+        of = side.groups
+        first, second = of.halves(drawn.seed)
         (of_all,), (of_second,) = (reference.of(keep) for keep in (None, second))
-        on_all = series.against(metrics, side.of(), of_all, settings, drawn, memory)
-        on_second = series.against(metrics, side.of(second), of_second, settings, drawn, memory)
+        on_all = series.against(metrics, side.of(), of_all, settings, drawn, memory, of)
+        on_second = series.against(metrics, side.of(second), of_second, settings, drawn, memory, of.at(second))
     else:
         both = grouped.Grouped(side.names, groups, side.of, reference.of)
         first, second = both.halves(drawn.seed)
@@ -79,6 +81,7 @@ def rows(
                 "reference": reference.recipe["bundle"],
                 "reference_layer": reference.layers[0],
                 "n": len(side.names),
+                "groups": side.groups.count if groups is None else len(set(groups)),
                 "k": settings.k,
                 **on_all[metric].row(depth),
                 "maximum_p": on_all[metric].maximum_p,
@@ -113,10 +116,13 @@ def write_recipe(
     drawing: Drawing,
     reference: UnlistedSide,
     bundles: Mapping[str, Mapping[str, Any]],
+    exchanges: Exchanges | None,
     **more: Any,
 ) -> None:
-    """Write everything that the rows of a table depend on. bundles: bundle -> what the recipes of its layers share."""
-    drawn = {key: value for key, value in drawing_recipe(drawing).items() if key != "split_selection"}
+    """Write everything that the rows of a table depend on. bundles: bundle -> what the recipes of its layers share.
+    exchanges: of the nulls, where they are of whole groups.
+    """
+    drawn = {key: value for key, value in drawing_recipe(drawing, exchanges).items() if key != "split_selection"}
     KIND.write_json(
         path,
         diffalign=__version__,

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diffalign.alignment.groups import Groups
 from diffalign.alignment.metrics import METRICS, Layer
 from diffalign.alignment.regression import FOLDS
 from diffalign.alignment.settings import Preparation
 from diffalign.io import factor_files, neighbor_files
 from diffalign.io.headers import check_same_names
+from diffalign.io.manifest import groups_of
 from diffalign.io.prepared_features import preparation_of, prepared_rows
-from diffalign.randomness import dealt
 
 # what each kind of metric reads beside the neighbour file, whose header says how features were prepared
 _READS_FACTORS = ("factors", "moments")
@@ -59,11 +60,14 @@ def files_of(inputs: Any, side: str) -> Files:
 
 @dataclass(frozen=True)
 class Side:
-    """All layers of one bundle. seed: of the study, for the folds of cross-validation."""
+    """All layers of one bundle. seed: of the study, for the folds of cross-validation. groups: of images that are not
+    independent of each other.
+    """
 
     lists: neighbor_files.NeighborFile
     files: Files
     seed: int
+    groups: Groups
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -82,7 +86,7 @@ class Side:
 
     @cached_property
     def _folds(self) -> NDArray[np.int64]:
-        return dealt(self.names, FOLDS, self.seed, "folds")
+        return self.groups.dealt(FOLDS, self.seed, "folds")
 
     def layer(self, alias: str) -> Layer:
         """One layer, whose parts are read when a metric needs them. Raises StoreError where there is none."""
@@ -101,19 +105,27 @@ class Side:
         return prepared_rows(self.lists, self.files.features, alias, preparation)
 
 
+def manifest_of(inputs: Any) -> Path | None:
+    """The manifest among the named inputs of a rule; None for a data set without groups."""
+    return None if (path := inputs.get("manifest")) is None else Path(path)
+
+
 def identity(pair: tuple[Side, Side], layers: tuple[str, str]) -> dict[str, str]:
     """The columns of a table that name the two layers of a row: a, b (bundles), layer_a, layer_b."""
     bundles = [side.lists.recipe["bundle"] for side in pair]
     return {"a": bundles[0], "b": bundles[1], "layer_a": layers[0], "layer_b": layers[1]}
 
 
-def read_sides(a: Files, b: Files, seed: int) -> tuple[Side, Side]:
-    """Both sides of a pair. Raises StoreError that names the first five images where they differ, ValueError where they
-    were prepared differently.
+def read_sides(a: Files, b: Files, seed: int, manifest: Path | None = None) -> tuple[Side, Side]:
+    """Both sides of a pair. manifest: of the images, with their groups; None where each is independent of all others.
+
+    Raises StoreError that names the first five images where they differ or the manifest lacks some, ValueError where
+    they were prepared differently.
     """
-    pair = [Side(neighbor_files.read_neighbors(files.neighbors), files, seed) for files in (a, b)]
-    first, second = (side.lists for side in pair)
+    first, second = (neighbor_files.read_neighbors(files.neighbors) for files in (a, b))
     check_same_names(first.names, second.names, first.path, second.path)
+    groups = Groups.of(first.names if manifest is None else groups_of(manifest, first.names))
+    pair = [Side(lists, files, seed, groups) for lists, files in ((first, a), (second, b))]
     prepared = [{key: value for key, value in side.settings.items() if key != "bounds"} for side in (first, second)]
     if prepared[0] != prepared[1]:
         raise ValueError(f"{first.path} and {second.path} were prepared differently: {prepared[0]} and {prepared[1]}")

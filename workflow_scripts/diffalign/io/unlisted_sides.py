@@ -5,9 +5,9 @@ For analyses that measure many bundles against one reference, each once: checkpo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.alignment.arrays import rows_layer
+from diffalign.alignment.groups import Groups
 from diffalign.alignment.metrics import Layer
 from diffalign.alignment.preparation import FeatureError, unit_rows
 from diffalign.alignment.search.exact import nearest_neighbors
 from diffalign.alignment.settings import Preparation
 from diffalign.io import feature_files
 from diffalign.io.headers import StoreError, check_same_names
+from diffalign.io.manifest import groups_of
 from diffalign.io.prepared_features import clamp_bounds
 from diffalign.names import unknown
 
@@ -28,7 +30,7 @@ from diffalign.names import unknown
 @dataclass(frozen=True)
 class Search:
     """How features are prepared and searched. k: length of lists. seed: of the study, for folds. memory_mb and threads
-    change no list.
+    change no list. manifest: of the images, with their groups; None where each is independent of all others.
     """
 
     preparation: Preparation
@@ -36,6 +38,11 @@ class Search:
     seed: int
     memory_mb: int
     threads: int
+    manifest: Path | None = None
+
+    def groups(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The group of every image. Raises StoreError for images that the manifest lacks."""
+        return tuple(names) if self.manifest is None else groups_of(self.manifest, names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +59,11 @@ class UnlistedSide:
     modules: Mapping[str, str]
     search: Search
 
+    @cached_property
+    def groups(self) -> Groups:
+        """Which images are not independent of each other."""
+        return Groups.of(self.search.groups(self.names))
+
     @property
     def layers(self) -> tuple[str, ...]:
         """Aliases in order of depth."""
@@ -60,18 +72,20 @@ class UnlistedSide:
     def layer(self, alias: str, keep: NDArray[np.intp] | None = None) -> Layer:
         """One layer, of all images or of those at the positions `keep` (M,): their neighbours among themselves."""
         rows = self.rows[alias] if keep is None else self.rows[alias][keep]
-        names = self.names if keep is None else [self.names[i] for i in keep]
-        return searched(rows, names, self.search)
+        groups = self.groups if keep is None else self.groups.at(keep)
+        return searched(rows, [groups.members[code] for code in groups.codes], self.search)
 
     def of(self, keep: NDArray[np.intp] | None = None) -> list[Layer]:
         """All layers in order of depth."""
         return [self.layer(alias, keep) for alias in self.rows]
 
 
-def searched(rows: NDArray[np.float32], names: Iterable[str], search: Search) -> Layer:
-    """Unit rows (N, D) as a layer whose exact neighbours are searched on first use and kept."""
+def searched(rows: NDArray[np.float32], groups: Iterable[str], search: Search) -> Layer:
+    """Unit rows (N, D) as a layer whose exact neighbours are searched on first use and kept. groups: as of
+    `rows_layer`.
+    """
     lists = partial(nearest_neighbors, rows, search.k, memory_mb=search.memory_mb, threads=search.threads)
-    return rows_layer(rows, list(names), lists, search.seed)
+    return rows_layer(rows, list(groups), lists, search.seed)
 
 
 def read_side(

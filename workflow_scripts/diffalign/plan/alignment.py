@@ -54,6 +54,10 @@ class Alignment(Stage):
         """The layer that side b of a target means."""
         return self.study.layer(wildcards.b)
 
+    def manifest(self, wildcards: Wildcards) -> dict[str, str]:
+        """The manifest of the images of a target, where some share a group; nothing where each is one of its own."""
+        return self.plan.stimuli.groups(self.dataset(wildcards), self.condition(wildcards))
+
     def neighbors(self, side: str) -> Callable[[Wildcards], str]:
         """The neighbour lists of side ``a`` or ``b`` of a target."""
         return lambda wildcards: self.lists(wildcards)[input_name("neighbors", side)]

@@ -29,6 +29,10 @@ class SemanticEquivariance(Stage):
         conditions = [CLEAN] * len(self.conditions) if is_clean else self.conditions
         return self._lists(wildcards.b, conditions, wildcards)
 
+    def manifest(self, wildcards: Wildcards) -> dict[str, str]:
+        """The manifest of clean images, where some share a group."""
+        return self.plan.stimuli.groups(self.plan.alignment.dataset(wildcards), CLEAN)
+
     def _lists(self, name: str, conditions: list[str], wildcards: Wildcards) -> list[str]:
         dataset = self.plan.alignment.dataset(wildcards)
         return [self.plan.features.place(paths.NEIGHBORS, dataset, condition, name) for condition in conditions]

@@ -116,6 +116,18 @@ class Stimuli(Stage):
             return {}
         return {"manifest": self.image_file(paths.MANIFEST, wildcards)}
 
+    def labels(self, wildcards: Wildcards) -> dict[str, str]:
+        """The manifest of the images or texts of a target; nothing for a data set without one."""
+        if not self.has_manifest(wildcards.dataset):
+            return {}
+        return {"manifest": self.image_file(paths.MANIFEST, wildcards)}
+
+    def groups(self, dataset: str, condition: str) -> dict[str, str]:
+        """The manifest of a data set in which images share a group; nothing where each is one of its own."""
+        if not kinds.has_groups(self.study.datasets[dataset]):
+            return {}
+        return {"manifest": paths.fill(paths.MANIFEST, dataset=dataset, condition=condition)}
+
     def pictures(self, wildcards: Wildcards) -> dict[str, str]:
         """The folder of PNG files of a target. Raises ValueError for a data set without images."""
         if not self.has_images(wildcards.dataset):

@@ -46,6 +46,7 @@ class ThroughTraining(Stage):
             for step in model.steps
         ]
         return {
+            **self.plan.stimuli.groups(self.where["dataset"], self.where["condition"]),
             "checkpoints": [place(paths.FEATURE_MANIFEST, **self.where, name=bundle) for bundle in bundles],
             "reference": place(paths.FEATURE_MANIFEST, **self.where, name=reference),
         }

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from diffalign.alignment import factors, moments
 from diffalign.alignment.graphs import KnnGraphs, Matches, knn_graphs, restricted
-from diffalign.alignment.nulls import KernelCubes, NullMoments, kernel_cubes
+from diffalign.alignment.groups import Groups
+from diffalign.alignment.nulls import KernelCubes, NullMoments, effective_images, kernel_cubes
 from diffalign.alignment.search.exact import Neighbors
 
 Grid = NDArray[np.float64]
@@ -115,10 +116,11 @@ class ClosedForm:
     """A null whose moments over all N! relabellings have a formula.
 
     moments: a function of both sides. Formulas leave out the eps of the denominator, which makes scores smaller and so
-    p-values larger.
+    p-values larger. by_kernels: the score is linear CKA, which `kernel_permutations` has under any relabelling.
     """
 
     moments: Callable[[BothSides], NullMoments]
+    by_kernels: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,29 @@ class NoNull:
 
 
 Null: TypeAlias = Permutations | ClosedForm | NoNull
+
+
+@dataclass(frozen=True, eq=False)
+class KernelSums:
+    """Of every layer of a side: sums of its linear kernel, without rows; third-order sums; and the effective numbers of
+    images of the U-centred kernel (`unbiased`) and of the centred one (`biased`).
+    """
+
+    sums: list[moments.Moments]
+    cubes: list[KernelCubes]
+    unbiased: list[float]
+    biased: list[float]
+
+
+def _kernel_sums(layers: Iterable[Layer]) -> KernelSums:
+    of_side = KernelSums([], [], [], [])
+    for layer in layers:
+        centred = moments.moments(layer.rows())
+        of_side.cubes.append(layer.cubes() if layer.cubes else kernel_cubes(centred))
+        of_side.unbiased.append(effective_images(centred, unbiased=True))
+        of_side.biased.append(effective_images(centred, unbiased=False))
+        of_side.sums.append(_without_rows(centred))
+    return of_side
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,16 +181,9 @@ class BothSides:
         return knn_graphs(first_lists(self.a, k), k), knn_graphs(first_lists(self.b, k), k)
 
     @cached_property
-    def kernel_sums(self) -> tuple[list[list[moments.Moments]], tuple[list[KernelCubes], list[KernelCubes]]]:
-        """Sums of the linear kernel of every layer (without rows) and its third-order sums, for each side."""
-        sums: list[list[moments.Moments]] = [[], []]
-        cubes: tuple[list[KernelCubes], list[KernelCubes]] = [], []
-        for side, layers in enumerate((self.a, self.b)):
-            for layer in layers:
-                centred = moments.moments(layer.rows())
-                cubes[side].append(layer.cubes() if layer.cubes else kernel_cubes(centred))
-                sums[side].append(_without_rows(centred))
-        return sums, cubes
+    def kernel_sums(self) -> tuple[KernelSums, KernelSums]:
+        """Sums of the linear kernel of every layer, for each side."""
+        return _kernel_sums(self.a), _kernel_sums(self.b)
 
     @cached_property
     def pattern_sums(self) -> list[list[moments.Moments]]:
@@ -208,7 +226,7 @@ class Metric:
     the edges of A. includes_self: an image counts among its own k neighbours. minimum_k: smallest k with a score.
     shares: contribution of each shared edge to the score, from which the standard error follows.
 
-    For ``moments`` only: error: standard error of the score of two layers.
+    For ``moments`` only: error: standard error of the score of two layers, over images or over groups of them.
 
     Raises TypeError for a null of another type, ValueError for an unknown need, for a `NoNull` without a reason and for
     fields that do not go with the need.
@@ -230,7 +248,7 @@ class Metric:
     minimum_k: int = 1
     chance: Callable[[int, int], float] | None = None
     shares: Callable[[Matches], Grid] | None = None
-    error: Callable[[Any, Any], float] | None = None
+    error: Callable[[Any, Any, Groups | None], float] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.null, Permutations | ClosedForm | NoNull):

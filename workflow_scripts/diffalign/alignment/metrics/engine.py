@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.alignment import dissimilarities, dyadic, factors, moments, regression
+from diffalign.alignment import clustered, dissimilarities, dyadic, factors, moments, regression
 from diffalign.alignment.graphs import EdgeIndex, KnnGraphs, check_pair, chunks, knn_graphs
+from diffalign.alignment.groups import Groups
 from diffalign.alignment.metrics.declaration import NEEDS, Grid, Layer, Metric, Score, Settings, first_lists
 from diffalign.alignment.metrics.registry import METRICS
 from diffalign.alignment.search.exact import Neighbors
@@ -79,8 +80,10 @@ class NeighborScores:
                 scores[name] = values / (self._scales[name] + eps) if METRICS[name].scaled else values
         return scores
 
-    def errors(self) -> dict[str, Grid]:
-        """Standard errors over images, metric -> (L_A, L_B), of the metrics that declare shares; see `dyadic`."""
+    def errors(self, groups: Groups | None = None) -> dict[str, Grid]:
+        """Standard errors over images, or over groups of them, metric -> (L_A, L_B), of the metrics that declare
+        shares; see `dyadic` and `clustered`.
+        """
         errors: dict[str, Grid] = {}
         for own, (a, b) in self._graphs.items():
             parts = {
@@ -88,7 +91,7 @@ class NeighborScores:
                 for name in self.metrics
                 if (metric := METRICS[name]).shares is not None and self.k - metric.includes_self == own
             }
-            errors |= dyadic.errors(a, b, parts)
+            errors |= dyadic.errors(a, b, parts) if groups is None else clustered.errors(a, b, parts, groups)
         return errors
 
     def influence(self, name: str, eps: float = 0.0) -> sparse.csr_array:
@@ -171,11 +174,20 @@ def _check_range(name: str, grid: Grid, k: int) -> None:
 
 
 def error_grid(
-    metrics: Sequence[str], a: Sequence[Layer], b: Sequence[Layer], settings: Settings, memory: float = 2**30
+    metrics: Sequence[str],
+    a: Sequence[Layer],
+    b: Sequence[Layer],
+    settings: Settings,
+    memory: float = 2**30,
+    groups: Groups | None = None,
 ) -> dict[str, Grid]:
     """Standard errors (L_A, L_B) of the metrics that declare `error`, all of which need moments."""
-    functions = {name: error for name in metrics if (error := METRICS[name].error)}
+    functions = {name: _over(error, groups) for name in metrics if (error := METRICS[name].error)}
     return _each_pair(functions, "moments", a, b, settings, memory)
+
+
+def _over(error: Callable[[Any, Any, Groups | None], float], groups: Groups | None) -> Callable[[Any, Any], float]:
+    return lambda a, b: error(a, b, groups)
 
 
 def _each_pair(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from diffalign.alignment import moments, nulls
+from diffalign.alignment.groups import Groups
 from diffalign.alignment.metrics.declaration import (
     AS_COSTLY,
     CONSTANT,
@@ -24,22 +26,29 @@ def no_chance(count: int, k: int) -> float:
     return 0.0
 
 
-def _cka_error(a: Any, b: Any) -> float:
-    return moments.cka_error(a, b, unbiased=False)
+def _cka_error(a: Any, b: Any, groups: Groups | None) -> float:
+    return moments.cka_error(a, b, unbiased=False, groups=groups)
 
 
-def _unbiased_cka_error(a: Any, b: Any) -> float:
-    return moments.cka_error(a, b, unbiased=True)
+def _unbiased_cka_error(a: Any, b: Any, groups: Groups | None) -> float:
+    return moments.cka_error(a, b, unbiased=True, groups=groups)
 
 
 def _cka_null(sides: BothSides) -> NullMoments:
-    (a, b), cubes = sides.kernel_sums
-    return nulls.cka_moments(a, b, cubes)
+    a, b = sides.kernel_sums
+    return _bounded(nulls.cka_moments(a.sums, b.sums, (a.cubes, b.cubes)), sides.count, a.biased, b.biased)
 
 
 def _unbiased_cka_null(sides: BothSides) -> NullMoments:
-    (a, b), cubes = sides.kernel_sums
-    return nulls.unbiased_cka_moments(a, b, cubes)
+    a, b = sides.kernel_sums
+    found = nulls.unbiased_cka_moments(a.sums, b.sums, (a.cubes, b.cubes))
+    return _bounded(found, sides.count, a.unbiased, b.unbiased)
+
+
+def _bounded(found: NullMoments, count: int, a: list[float], b: list[float]) -> NullMoments:
+    """The moments, with where their distribution holds. a, b: effective numbers of images."""
+    assert found.skewness is not None
+    return replace(found, holds=nulls.pearson_holds(found.skewness, count, a, b))
 
 
 def _rsa_pearson_null(sides: BothSides) -> NullMoments:
@@ -55,7 +64,7 @@ METRICS: dict[str, Metric] = {
         lowest=0,
         highest=one,
         undefined=CONSTANT,
-        null=ClosedForm(_cka_null),
+        null=ClosedForm(_cka_null, by_kernels=True),
         error=_cka_error,
     ),
     "unbiased_cka": Metric(
@@ -67,7 +76,7 @@ METRICS: dict[str, Metric] = {
         highest=unbounded,
         undefined=NO_SCALE,
         chance=no_chance,
-        null=ClosedForm(_unbiased_cka_null),
+        null=ClosedForm(_unbiased_cka_null, by_kernels=True),
         error=_unbiased_cka_error,
     ),
     "procrustes": Metric(

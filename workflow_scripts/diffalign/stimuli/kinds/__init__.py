@@ -6,6 +6,7 @@ A new kind is a module with a `DatasetKind` and its line in `KINDS`; the word th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from diffalign.io.manifest import Image
 from diffalign.specs import Dataset, Split
@@ -30,6 +31,7 @@ __all__ = [
     "PartMasks",
     "Stimulus",
     "Supplied",
+    "has_groups",
     "has_images",
     "has_manifest",
     "has_part_masks",
@@ -63,7 +65,22 @@ def rows(dataset: Dataset, supplied: Supplied) -> Listing:
     where = dataset.path or f"data set of kind '{dataset.kind}'"
     names = select(whole.names, split, dataset.sample, supplied.seed, where)
     chosen = set(names)
-    return Listing(names, (row for row in whole.rows if row.name in chosen))
+    return Listing(names, (_grouped(row, dataset.groups) for row in whole.rows if row.name in chosen))
+
+
+def _grouped(row: Stimulus, rule: str | None) -> Stimulus:
+    """The row with the group of a rule: its ``label``, or the ``prefix`` of its name up to the last underscore.
+
+    Raises ValueError for a row without.
+    """
+    if rule is None:
+        return row
+    group = row.label if rule == "label" else row.name.rpartition("_")[0]
+    if not group:
+        raise ValueError(
+            f"groups: {rule} needs a {'label' if rule == 'label' else 'name with an underscore'}; '{row.name}' has none"
+        )
+    return replace(row, group=group)
 
 
 def has_images(dataset: Dataset) -> bool:
@@ -74,6 +91,11 @@ def has_images(dataset: Dataset) -> bool:
 def has_manifest(dataset: Dataset) -> bool:
     """False where there are only features that were made elsewhere, whose names nothing else knows."""
     return KINDS[dataset.kind].rows is not None
+
+
+def has_groups(dataset: Dataset) -> bool:
+    """False where every image is a group of its own, whatever its manifest would say."""
+    return KINDS[dataset.kind].has_groups(dataset)
 
 
 def has_part_masks(dataset: Dataset) -> bool:

@@ -34,7 +34,8 @@ class Supplied:
 @dataclass(frozen=True)
 class Stimulus:
     """One row of a data set, as `io.manifest.Image` has it. picture: reads the image, a square of the data set's size,
-    and what was converted on the way; None for a row without one.
+    and what was converted on the way; None for a row without one. group: '' for a row that is independent of all
+    others.
     """
 
     name: str
@@ -44,12 +45,14 @@ class Stimulus:
     description: str
     source: str
     picture: Callable[[], tuple[Picture, str]] | None = None
+    group: str = ""
 
     def in_manifest(self, sha256: str = "", notes: str = "") -> manifest.Image:
         """The row of the manifest. sha256: of its PNG file, '' where it has none."""
         return manifest.Image(
             *(self.name, self.label, self.label_index, self.caption, sha256, self.source, notes),
             description=self.description,
+            group=self.group,
         )
 
 
@@ -77,6 +80,10 @@ def _always(_: Dataset) -> bool:
     return True
 
 
+def _by_rule(dataset: Dataset) -> bool:
+    return dataset.groups is not None
+
+
 def _no_mistakes(_: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     return iter(())
 
@@ -87,11 +94,11 @@ class DatasetKind:
 
     rows: lists all its rows, of which `kinds.rows` takes a split and a sample; None for a kind whose names only
     features know. keys: of an entry, beside kind, size, texts and class_names. needs: those of them that no entry can
-    do without; size is needed by every data set with images.
-    mistakes: (key, message) of what contradicts itself in an entry as it was given; the key is '' for the entry as a
-    whole. has_images: whether a data set has any. has_transformed: whether its folder holds the images of other
-    conditions, too. part_masks: the masks of the parts of clean images, for rows of their manifest, whose files are
-    looked at before one is read; None for a kind without.
+    do without; size is needed by every data set with images. mistakes: (key, message) of what contradicts itself in an
+    entry as it was given; the key is '' for the entry as a whole. has_images: whether a data set has any.
+    has_transformed: whether its folder holds the images of other conditions, too. has_groups: whether rows of a data
+    set may have more than one image a group. part_masks: the masks of the parts of clean images, for rows of their
+    manifest, whose files are looked at before one is read; None for a kind without.
     """
 
     rows: Callable[[Dataset, Supplied], Listing] | None
@@ -100,6 +107,7 @@ class DatasetKind:
     mistakes: Callable[[Mapping[str, Any]], Iterator[tuple[str, str]]] = _no_mistakes
     has_images: Callable[[Dataset], bool] = _always
     has_transformed: bool = False
+    has_groups: Callable[[Dataset], bool] = _by_rule
     part_masks: Callable[[Dataset, Sequence[manifest.Image]], PartMasks] | None = None
 
     def __post_init__(self) -> None:

@@ -122,4 +122,6 @@ def _picture(dataset: Dataset, values: NDArray[np.uint8], highest: int) -> tuple
     return make_square(Image.fromarray(grey).convert("RGB"), dataset.size, dataset.square), "converted from L"
 
 
-KIND = DatasetKind(rows, frozenset({"collection", "square", "sample", "split"}), needs=frozenset({"collection"}))
+KIND = DatasetKind(
+    rows, frozenset({"collection", "square", "sample", "split", "groups"}), needs=frozenset({"collection"})
+)

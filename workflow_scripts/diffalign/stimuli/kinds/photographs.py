@@ -119,11 +119,16 @@ def photographs(size: int, count: int) -> Iterator[Stimulus]:
         label = label_of(file)
         for number, (crop, place) in enumerate(crops(image, size, count)):
             picture = partial(_as_it_is, crop, notes)
-            yield Stimulus(crop_name(label, number), label, index, f"{caption}, {place}", caption, file, picture)
+            name = crop_name(label, number)
+            yield Stimulus(name, label, index, f"{caption}, {place}", caption, file, picture, group=label)
 
 
 def _as_it_is(crop: Image.Image, notes: str) -> tuple[Image.Image, str]:
     return crop, notes
 
 
-KIND = DatasetKind(rows, frozenset({"per_photograph", "split"}))
+def _has_groups(dataset: Dataset) -> bool:
+    return dataset.per_photograph > 1
+
+
+KIND = DatasetKind(rows, frozenset({"per_photograph", "split"}), has_groups=_has_groups)

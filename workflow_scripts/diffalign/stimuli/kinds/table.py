@@ -26,13 +26,14 @@ class TableError(ValueError):
 
 @dataclass(frozen=True)
 class Row:
-    """One row. image: encoded bytes, a file, or None; label_index: -1 without a label."""
+    """One row. image: encoded bytes, a file, or None; label_index: -1 without a label; group: '' without one."""
 
     name: str
     label: str
     label_index: int
     caption: str
     description: str
+    group: str
     image: bytes | Path | None
     source: str
 
@@ -50,7 +51,7 @@ def read_rows(path: Path, columns: Columns, index: int = 0, prompt: str = "") ->
     names = [_name(i, file, row, columns) for i, (file, _, row) in enumerate(cells)]
     check_unique(names, str(path))
     texts = {}
-    for key in ("label", "caption", "description"):
+    for key in ("label", "caption", "description", "group"):
         texts[key] = [_text(row, getattr(columns, key), index) for _, _, row in cells]
         short = [name for name, text in zip(names, texts[key], strict=True) if text is None]
         if short:
@@ -66,6 +67,7 @@ def read_rows(path: Path, columns: Columns, index: int = 0, prompt: str = "") ->
             labels.index(label) if label else -1,
             f"{prompt}{texts['caption'][i]}" if texts["caption"][i] else "",
             str(texts["description"][i]),
+            str(texts["group"][i]),
             None if columns.image is None else _image(row[columns.image], file, names[i]),
             f"{file.name}:{number}",
         )
@@ -188,13 +190,17 @@ def rows(dataset: Dataset, supplied: Supplied) -> Listing:
 def _stimulus(row: Row, root: Path, dataset: Dataset) -> Stimulus:
     texts = row.name, row.label, row.label_index, row.caption, row.description, row.source
     if row.image is None:
-        return Stimulus(*texts)
+        return Stimulus(*texts, group=row.group)
     path, content = (row.image, None) if isinstance(row.image, Path) else (root / row.source, row.image)
-    return Stimulus(*texts, partial(square, dataset, path, content))
+    return Stimulus(*texts, partial(square, dataset, path, content), group=row.group)
 
 
 def _has_images(dataset: Dataset) -> bool:
     return Columns(**dataset.columns).image is not None
+
+
+def _has_groups(dataset: Dataset) -> bool:
+    return Columns(**dataset.columns).group is not None
 
 
 def _mistakes(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -213,4 +219,5 @@ KIND = DatasetKind(
     frozenset({"path", "square", "sample", "split", "columns", "caption_index", "prompt", "hub"}),
     mistakes=_mistakes,
     has_images=_has_images,
+    has_groups=_has_groups,
 )

@@ -29,5 +29,8 @@ def rows(dataset: Dataset, supplied: Supplied) -> Listing:
 
 
 KIND = DatasetKind(
-    rows, frozenset({"path", "sample", "split", "labels"}), needs=frozenset({"path"}), has_transformed=True
+    rows,
+    frozenset({"path", "sample", "split", "labels", "groups"}),
+    needs=frozenset({"path"}),
+    has_transformed=True,
 )
