@@ -74,19 +74,30 @@ def rbf(rows: np.ndarray, sigma: float = 1) -> np.ndarray:
     return np.exp(-np.square(double[:, None] - double[None]).sum(axis=2) / (2 * sigma**2))
 
 
-def dense_lists(rows: np.ndarray, k: int) -> np.ndarray:
-    """By (-similarity, index), where similarities within 2**-40 are ties."""
+def dense_steps(rows: np.ndarray) -> np.ndarray:
+    """Negative similarities (N, N) in steps of 2**-40: equal ones are ties."""
     similarity = linear(rows)
     np.fill_diagonal(similarity, -10)
-    places = np.broadcast_to(np.arange(len(rows)), similarity.shape)
-    return np.lexsort((places, -(similarity * 2**40).round()), axis=1)[:, :k]
+    return -(similarity * 2**40).round()
+
+
+def dense_lists(rows: np.ndarray, k: int, random: np.random.Generator | None = None) -> np.ndarray:
+    """By (-similarity, index), or by (-similarity, a random number)."""
+    steps = dense_steps(rows)
+    second = np.broadcast_to(np.arange(len(rows)), steps.shape) if random is None else random.random(steps.shape)
+    return np.lexsort((second, steps), axis=1)[:, :k]
+
+
+def dense_credit(rows: np.ndarray, k: int) -> np.ndarray:
+    """The probability (N, N) that an image is among the k nearest if ties are broken at random."""
+    steps = dense_steps(rows)
+    last = np.sort(steps, axis=1)[:, k - 1 : k]
+    nearer, tied = steps < last, steps == last
+    return nearer + tied * (k - nearer.sum(axis=1, keepdims=True)) / tied.sum(axis=1, keepdims=True)
 
 
 def dense_masks(a: np.ndarray, b: np.ndarray, k: int) -> list[np.ndarray]:
-    masks = [np.zeros((len(a), len(a))) for _ in "ab"]
-    for mask, rows in zip(masks, (a, b), strict=True):
-        np.put_along_axis(mask, dense_lists(rows, k), 1, axis=1)
-    return masks
+    return [dense_credit(rows, k) for rows in (a, b)]
 
 
 def dense_cknna(a: np.ndarray, b: np.ndarray, k: int) -> float:
@@ -120,16 +131,21 @@ def levenshtein(x: list[int], y: list[int]) -> int:
 
 
 def both_lists(a: np.ndarray, b: np.ndarray, k: int) -> list[tuple[list[int], list[int]]]:
-    return list(zip(dense_lists(a, k).tolist(), dense_lists(b, k).tolist(), strict=True))
+    """The lists of all images, and where there are ties those of 30 random orders."""
+    if all(len(np.unique(row)) == len(row) for rows in (a, b) for row in dense_steps(rows)):
+        return list(zip(dense_lists(a, k).tolist(), dense_lists(b, k).tolist(), strict=True))
+    random = np.random.default_rng(0)
+    drawn = ((dense_lists(a, k, random), dense_lists(b, k, random)) for _ in range(30))
+    return [pair for x, y in drawn for pair in zip(x.tolist(), y.tolist(), strict=True)]
 
 
 def dense_mutual(a: np.ndarray, b: np.ndarray, k: int) -> float:
-    return float(np.mean([len({*x} & {*y}) / k for x, y in both_lists(a, b, k)]))
+    return float(math.prod(dense_masks(a, b, k)).sum() / len(a) / k)
 
 
 def dense_cycle(a: np.ndarray, b: np.ndarray, k: int) -> float:
-    ours = dense_lists(a, k).tolist()
-    return float(np.mean([any(i in ours[j] for j in theirs) for i, (_, theirs) in enumerate(both_lists(a, b, k))]))
+    ours, theirs = dense_masks(a, b, k)
+    return float((1 - np.prod(1 - theirs * ours.T, axis=1)).mean())
 
 
 def dense_lcs(a: np.ndarray, b: np.ndarray, k: int) -> float:

@@ -11,11 +11,12 @@ from dense_metrics import dense_masks, dense_unbiased_hsic, linear, names, rando
 from diffalign.alignment import METRICS, graphs, measure
 from diffalign.alignment.arrays import array_layer
 from diffalign.alignment.factors import leading_vectors
-from diffalign.alignment.graphs import EdgeIndex, ListsTooShort, knn_graphs, restricted
+from diffalign.alignment.graphs import EdgeIndex, knn_graphs
 from diffalign.alignment.metrics import Layer, NeighborScores, Settings, measure_grid, prepare
 from diffalign.alignment.metrics.on_lists import lcs_knn
 from diffalign.alignment.nulls import svcca_under
 from diffalign.alignment.search.exact import Neighbors, nearest_neighbors
+from diffalign.alignment.ties import ListsTooShort, restricted
 
 ROOT_EPS = 10 * np.sqrt(np.finfo(np.float64).eps)
 ON_LISTS = tuple(name for name, metric in METRICS.items() if metric.uses_k)

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from threadpoolctl import threadpool_limits
 from diffalign.alignment import METRICS
 from diffalign.alignment.arrays import array_layer
 from diffalign.alignment.calibration import standard_errors
-from diffalign.alignment.graphs import EdgeIndex, KnnGraphs, knn_graphs
+from diffalign.alignment.graphs import EdgeIndex, KnnGraphs, broken_graphs, knn_graphs
 from diffalign.alignment.intervals import around, jackknife
 from diffalign.alignment.metrics import Layer, NeighborScores, Settings, measure_grid
+from diffalign.alignment.metrics.engine import BREAKS
 from diffalign.alignment.metrics.on_lists import hsic_shares
 from diffalign.alignment.moments import Moments, cka, cka_error, moments, unbiased_cka
 from diffalign.alignment.preparation import unit_rows
@@ -113,7 +115,7 @@ def lists_of(seed: int, count: int, k: int) -> tuple[list[Neighbors], list[Neigh
 def dense(graph: KnnGraphs, values: np.ndarray) -> np.ndarray:
     """Values of the edges of one layer as a matrix."""
     matrix = np.zeros((graph.count, graph.count))
-    np.put_along_axis(matrix, graph.targets[0].astype(np.intp), values.reshape(graph.count, graph.k), axis=1)
+    matrix[graph.images, graph.targets] = values
     return matrix
 
 
@@ -126,7 +128,7 @@ def dense_error(metric: str, a: KnnGraphs, b: KnnGraphs) -> float:
     assert shares is not None
     w = np.zeros((n, n))
     scale = 1.0
-    own = [np.full(n * a.k, 1 / (n * a.k))] * 2
+    own = [(np.ones(n * a.k) if side.credit is None else side.credit) / (n * a.k) for side in (a, b)]
     if declared.scaled:
         parts = [shares(next(side.self_matches())) for side in (a, b)]
         scale = math.sqrt(parts[0].sum() * parts[1].sum())
@@ -149,11 +151,49 @@ def test_dyadic_errors_equal_their_dense_definition(metric: str, seed: int, k: i
             assert errors[i, j] == pytest.approx(expected, rel=1e-8)
 
 
+@pytest.mark.parametrize("metric", [name for name in ON_LISTS if not METRICS[name].ordered])
+def test_dyadic_errors_with_ties_equal_their_dense_definition(metric: str) -> None:
+    sides = tied_lists(24, 4)
+    errors = NeighborScores([metric], *sides, 4).errors()[metric]
+    for i, left in enumerate(sides[0]):
+        for j, right in enumerate(sides[1]):
+            a, b = knn_graphs([left], 4), knn_graphs([right], 4)
+            assert a.credit is not None or b.credit is not None
+            assert errors[i, j] == pytest.approx(dense_error(metric, a, b), rel=1e-8)
+
+
+@pytest.mark.parametrize("metric", [name for name in ON_LISTS if METRICS[name].ordered])
+def test_errors_over_random_orders_of_ties_are_their_mean_variance(metric: str) -> None:
+    sides = [[lists[0]] for lists in tied_lists(24, 4)]
+    each = [
+        dense_error(metric, broken_graphs(sides[0], 4, str(draw)), broken_graphs(sides[1], 4, str(draw ^ 1)))
+        for draw in range(BREAKS)
+    ]
+    error = NeighborScores([metric], *sides, 4).errors()[metric][0, 0]
+    assert error == pytest.approx(math.sqrt(np.square(each).mean()), rel=1e-8)
+
+
+def tied_lists(count: int, k: int) -> tuple[list[Neighbors], list[Neighbors]]:
+    """Layers of classes, of rows that stand twice, and without ties."""
+    random = np.random.default_rng(0)
+    plain = random.standard_normal((count, 6))
+    twice = np.repeat(plain[::2], 2, axis=0)[random.permutation(count)]
+    classes = [np.eye(3)[random.integers(0, 3, count)] for _ in "ab"]
+    sides = [[classes[0], plain], [classes[1], twice]]
+    first, second = ([nearest_neighbors(unit(x), k) for x in side] for side in sides)
+    return first, [*second, nearest_neighbors(unit(np.repeat(plain[::2], 2, axis=0)), k)]
+
+
+@pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("metric", ON_LISTS)
-def test_shares_of_edges_sum_to_the_score(metric: str) -> None:
+def test_shares_of_edges_sum_to_the_score(metric: str, tied: bool) -> None:
     declared = METRICS[metric]
     assert declared.shares is not None
-    a, b = (knn_graphs(side, 4) for side in lists_of(0, 40, 4))
+    sides = tied_lists(24, 4) if tied else lists_of(0, 40, 4)
+    if tied and declared.ordered:
+        a, b = (broken_graphs(side, 4, "0") for side in sides)
+    else:
+        a, b = (knn_graphs(side, 4) for side in sides)
     shared = EdgeIndex(a, declared.backward).matches(b)
     assert shared.per_pair(declared.shares(shared)) == pytest.approx(declared.function(shared), abs=1e-12)
 
@@ -169,8 +209,8 @@ def test_shares_of_cknna_are_its_derivative() -> None:
         bumped = []
         for graph, place in zip((a, b), places, strict=True):
             weights = graph.weights.astype(np.float64)
-            weights.ravel()[place] *= 1 + step
-            bumped.append(KnnGraphs(graph.targets, weights))  # type: ignore[arg-type]
+            weights[place] *= 1 + step
+            bumped.append(replace(graph, weights=weights))
         return float(METRICS["cknna"].function(EdgeIndex(bumped[0]).matches(bumped[1]))[0])
 
     for edge in range(len(shares)):

@@ -109,13 +109,17 @@ def test_long_lists_equal_their_dense_definitions(metric: str, k: int) -> None:
     assert measure(metric, a, b, k=k).value == pytest.approx(expected, abs=1e-6)
 
 
+# of means over eight random orders of ties, and over 30
+RANDOM_ORDERS = {"lcs_knn": 0.08, "edit_distance_knn": 0.015}
+
+
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("seed", range(2))
 def test_planted_ties(metric: str, seed: int) -> None:
     a, b = with_ties(seed)
     expected = DENSE[metric](unit(a), unit(b), 4)
-    # SciPy ranks apart by rounding the dissimilarities that are equal
-    tolerance = 1e-3 if metric == "rsa" else 1e-6
+    # SciPy ranks apart by rounding the dissimilarities that are equal; random orders are drawn anew
+    tolerance = {"rsa": 1e-3, **RANDOM_ORDERS}.get(metric, 1e-6)
     assert measure(metric, a, b, k=4).value == pytest.approx(expected, abs=tolerance)
 
 
@@ -235,9 +239,18 @@ def test_constant_features_have_no_score(metric: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("metric", ON_LISTS)
-def test_lists_of_constant_features_go_by_index(metric: str) -> None:
+def test_all_images_share_the_places_of_constant_features(metric: str) -> None:
     a, same = random_features(0, 40, 12), constant(40, 13)
-    assert measure(metric, a, same, k=5).value == pytest.approx(DENSE[metric](unit(a), unit(same), 5), abs=1e-6)
+    score = measure(metric, a, same, k=5)
+    if metric == "cknna":
+        # all of its kernel is equal
+        assert math.isnan(score.value)
+        assert score.undefined == METRICS[metric].undefined
+        return
+    expected = DENSE[metric](unit(a), unit(same), 5)
+    assert score.value == pytest.approx(expected, abs=RANDOM_ORDERS.get(metric, 1e-6))
+    if metric == "mutual_knn":
+        assert score.value == pytest.approx(5 / 39, abs=1e-9)
 
 
 @pytest.mark.parametrize("metric", ["unbiased_cka", "unbiased_cka_rbf", "rsa", "rsa_pearson"])
@@ -271,7 +284,8 @@ def test_one_dimension(metric: str) -> None:
         assert math.isnan(score.value)
         assert score.undefined == "a layer spans fewer than 10 dimensions"
     else:
-        assert measure(metric, a, b, k=3).value == pytest.approx(DENSE[metric](unit(a), unit(b), 3), abs=1e-5)
+        expected = DENSE[metric](unit(a), unit(b), 3)
+        assert measure(metric, a, b, k=3).value == pytest.approx(expected, abs=RANDOM_ORDERS.get(metric, 1e-5))
 
 
 def test_patterns_of_constant_rows_are_named_by_their_number() -> None:

@@ -17,7 +17,8 @@ from threadpoolctl import threadpool_limits
 
 from diffalign.alignment.preparation import unit_rows
 from diffalign.alignment.search import bounds, exact, numpy_products, torch_products
-from diffalign.alignment.search.exact import Neighbors, nearest_neighbors
+from diffalign.alignment.search.exact import Neighbors, Ties, nearest_neighbors
+from diffalign.alignment.ties import joined
 from diffalign.devices import choose_device
 
 RNG = np.random.default_rng(0)
@@ -50,7 +51,28 @@ def check_brute_force(lists: Neighbors, rows: np.ndarray, k: int) -> None:
     moved = lists.indices != expected
     assert (np.abs(measured - known)[moved] <= bounds.QUANTUM + rows.shape[1] * EPS).all()
     check_equal_rows(lists.indices, rows)
+    check_ties(lists, similarity)
     np.testing.assert_allclose(lists.similarities, measured, rtol=0, atol=np.finfo(np.float32).eps)
+
+
+def check_ties(lists: Neighbors, similarity: np.ndarray) -> None:
+    """Ties differ by no more than 2**-40, and similarities that are equal to the bit are ties."""
+    rows, k = np.arange(lists.count), lists.k_max
+    ties = lists.ties or Ties(np.zeros((len(rows), k), bool), *[np.zeros(len(rows), np.int32)] * 3)
+    starts = np.cumsum(ties.counts) - ties.counts
+    slack = EPS * 1000
+    for row in rows:
+        further = ties.rest[starts[row] : starts[row] + ties.counts[row]]
+        listed = lists.indices[row]
+        assert (np.diff(further) > 0).all()
+        assert not {*further.tolist()} & {*listed.tolist(), row}
+        of_list = similarity[row, listed]
+        apart = np.abs(np.diff(of_list, prepend=np.inf))
+        assert (apart[ties.tied[row]] <= bounds.QUANTUM + slack).all()
+        assert (np.abs(similarity[row, further] - of_list[-1]) <= bounds.QUANTUM + slack).all()
+        left = np.setdiff1d(rows, [*listed, *further, row])
+        assert not (similarity[row, left] == of_list[-1]).any()
+        assert ties.tied[row][apart == 0].all()
 
 
 def check_equal_rows(indices: np.ndarray, rows: np.ndarray) -> None:
@@ -122,6 +144,12 @@ def prepared(kind: Callable[[], np.ndarray]) -> np.ndarray:
 def check_equal(a: Neighbors, b: Neighbors) -> None:
     assert np.array_equal(a.indices, b.indices)
     assert a.similarities.tobytes() == b.similarities.tobytes()
+    assert (a.ties is None) == (b.ties is None)
+    if a.ties is not None and b.ties is not None:
+        for member in ("tied", "counts", "rest", "unlisted"):
+            ours, theirs = getattr(a.ties, member), getattr(b.ties, member)
+            assert ours.dtype == theirs.dtype
+            assert np.array_equal(ours, theirs), member
 
 
 KINDS = pytest.mark.parametrize("kind", [ordinary, tied, crowded, collapsed], ids=lambda kind: kind.__name__)
@@ -179,10 +207,7 @@ def test_lists_of_parts_are_the_lists_of_all(kind: Callable, device: torch.devic
     edges = [0, 1, 133, 133, 399, 400]
     parts = [nearest_neighbors(rows, 12, range(a, b), device=device) for a, b in itertools.pairwise(edges)]
     assert [part.count for part in parts] == [1, 132, 0, 266, 1]
-    joined = Neighbors(
-        np.concatenate([part.indices for part in parts]), np.concatenate([part.similarities for part in parts])
-    )
-    check_equal(joined, nearest_neighbors(rows, 12))
+    check_equal(joined(parts), nearest_neighbors(rows, 12))
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 120), st.integers(1, 12), st.sampled_from([1e-6, 1e-3, 1.0]))

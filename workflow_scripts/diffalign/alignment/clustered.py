@@ -36,7 +36,7 @@ def errors(a: KnnGraphs, b: KnnGraphs, scores: Mapping[str, Parts], groups: Grou
     by_name = {name: np.empty((a.layers, b.layers)) for name in scores}
     for name, parts in scores.items():
         own = [[_of_layer(graphs[i : i + 1], parts, groups) for i in range(graphs.layers)] for graphs in (a, b)]
-        for part in chunks(a, b, a.count * a.k):
+        for part in chunks(a, b, a.count * a.degree):
             shared = EdgeIndex(a[part], parts.backward).matches(b)
             w = parts.shares(shared) / parts.scale[part].ravel()[shared.pairs]
             keys = _keys(shared.sources, shared.targets, groups)
@@ -58,8 +58,7 @@ def errors(a: KnnGraphs, b: KnnGraphs, scores: Mapping[str, Parts], groups: Grou
 def _of_layer(layer: KnnGraphs, parts: Parts, groups: Groups) -> _Blocks:
     """Shares of all edges of one layer."""
     alpha = own_shares(layer, parts.shares if parts.scaled else None).values
-    sources = np.repeat(np.arange(layer.count), layer.k)
-    return _summed(_keys(sources, layer.targets.ravel().astype(np.int64), groups), alpha)
+    return _summed(_keys(layer.images, layer.targets.astype(np.int64), groups), alpha)
 
 
 def _keys(sources: NDArray[np.int64], targets: NDArray[np.int64], groups: Groups) -> NDArray[np.int64]:

@@ -25,7 +25,8 @@ class Parts:
     """A score as a sum over edges: shares w of shared edges, relative to the shares α and β of all edges of A and B.
 
     shares: w of the matches of a pair. backward: edges of A are reversed. scaled: α and β are the shares of each layer
-    matched with itself, and `scale` (L_A, L_B) divides w; otherwise α and β are uniform. See `errors`.
+    matched with itself, and `scale` (L_A, L_B) divides w; otherwise they are in proportion to the credit of an edge.
+    See `errors`.
     """
 
     shares: Shares
@@ -51,7 +52,7 @@ def errors(a: KnnGraphs, b: KnnGraphs, scores: Mapping[str, Parts]) -> dict[str,
         for name, parts in scores.items()
     }
     by_name = {name: np.empty((a.layers, b.layers)) for name in scores}
-    for part in chunks(a, b, a.count * a.k):
+    for part in chunks(a, b, a.count * a.degree):
         layers = a[part]
         forward = EdgeIndex(layers).matches(b)
         turned = EdgeIndex(layers, backward=True).matches(b)
@@ -70,16 +71,19 @@ def errors(a: KnnGraphs, b: KnnGraphs, scores: Mapping[str, Parts]) -> dict[str,
 class Own:
     """Shares α of the edges of L layers.
 
-    values: (L N k,) α. both_ways: (L N k,) α plus that of the reverse edge. at_image: (L, N) sums of α over the edges
-    at each image. squares: (L,) Σ α (α + that of the reverse edge).
+    values: (E,) α, layer by layer. both_ways: (E,) α plus that of the reverse edge. at_image: (L, N) sums of α over the
+    edges at each image. squares: (L,) Σ α (α + that of the reverse edge).
     """
 
     def __init__(
-        self, values: NDArray[np.float64], both_ways: NDArray[np.float64], at_image: NDArray[np.float64]
+        self,
+        values: Sequence[NDArray[np.float64]],
+        both_ways: Sequence[NDArray[np.float64]],
+        at_image: NDArray[np.float64],
     ) -> None:
         self._values, self._both_ways, self.at_image = values, both_ways, at_image
-        self.values, self.both_ways = values.ravel(), both_ways.ravel()
-        self.squares = np.einsum("le,le->l", values, both_ways)
+        self.values, self.both_ways = np.concatenate(values), np.concatenate(both_ways)
+        self.squares = np.array([float(np.einsum("e,e->", x, y)) for x, y in zip(values, both_ways, strict=True)])
 
     def __getitem__(self, part: slice) -> Own:
         return Own(self._values[part], self._both_ways[part], self.at_image[part])
@@ -89,13 +93,19 @@ def own_shares(side: KnnGraphs, shares: Shares | None) -> Own:
     """Shares of the edges of all layers of a side; uniform without a function of them."""
     values, both_ways, at_image = [], [], []
     for itself in side.self_matches():
-        alpha = np.ones(len(itself.pairs)) if shares is None else shares(itself)
+        if shares is not None:
+            alpha = shares(itself)
+        else:
+            alpha = np.ones(len(itself.pairs)) if itself.credit is None else itself.credit
         alpha = alpha / alpha.sum()
         reverse = itself.reversed_at()
         values.append(alpha)
         both_ways.append(alpha + np.where(reverse >= 0, alpha[reverse], 0.0))
-        at_image.append(np.bincount(itself.sources, alpha) + np.bincount(itself.targets, alpha, minlength=side.count))
-    return Own(np.stack(values), np.stack(both_ways), np.stack(at_image))
+        at_image.append(
+            np.bincount(itself.sources, alpha, minlength=side.count)
+            + np.bincount(itself.targets, alpha, minlength=side.count)
+        )
+    return Own(values, both_ways, np.stack(at_image))
 
 
 def _variance(shared: Matches, w: NDArray[np.float64], a: Own, b: Own, both: NDArray[np.float64]) -> Grid:
@@ -143,8 +153,8 @@ def influence(a: KnnGraphs, b: KnnGraphs, parts: Parts, eps: float = 0.0) -> spa
     for side in (a, b):
         own = own_shares(side, parts.shares if parts.scaled else None)
         values.append(half * own.values)
-        rows.append(np.repeat(np.arange(side.count), side.k))
-        columns.append(side.targets.ravel().astype(np.int64))
+        rows.append(side.images)
+        columns.append(side.targets.astype(np.int64))
     where = (np.concatenate(rows), np.concatenate(columns))
     # repeated edges are summed
     return sparse.coo_array((np.concatenate(values), where), shape=(a.count, a.count)).tocsr()

@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.alignment.search.exact import Neighbors
+from diffalign.alignment.search.exact import Neighbors, spans
+from diffalign.alignment.ties import ListsTooShort, broken, first
 
 # bytes of the bitmap of all N x N possible edges, which rejects most look-ups; larger bitmaps are not made
 _BITMAP_BYTES = 256 * 2**20
@@ -17,45 +18,94 @@ _BITMAP_BYTES = 256 * 2**20
 _MATCHES = 2_000_000
 
 
-class ListsTooShort(ValueError):
-    """Neighbour lists are shorter than the requested k."""
+class UnlistedTies(ValueError):
+    """The last places of neighbour lists are shared by too many images."""
 
 
 @dataclass(frozen=True, eq=False)
 class KnnGraphs:
-    """The k nearest neighbours of N images in each of L layers.
+    """The k nearest neighbours of N images in each of L layers: edges by layer, by image, and the nearest first.
 
-    targets: (L, N, k) int32, in order of similarity. weights: (L, N, k) float32, cosine similarities.
+    Images that are equally similar share the last places of a list: where t images share c places, all t are in the
+    list, each with a credit of c / t, the probability that it has a place if ties are broken at random. Others have a
+    credit of 1, so that a list has a credit of k.
+
+    targets: (E,) int32. weights: (E,) float32, cosine similarities. credit: (E,) float64; None where all are 1, and
+    every image has k edges: E = L N k. sources: (E,) int32, the image of each edge, and starts: (L + 1,) int64, where
+    the edges of each layer begin; None where credit is.
     """
 
+    layers: int
+    count: int
+    k: int
     targets: NDArray[np.int32]
     weights: NDArray[np.float32]
-
-    @property
-    def layers(self) -> int:
-        """L."""
-        return int(self.targets.shape[0])
-
-    @property
-    def count(self) -> int:
-        """N."""
-        return int(self.targets.shape[1])
-
-    @property
-    def k(self) -> int:
-        """Neighbours of each image."""
-        return int(self.targets.shape[2])
+    credit: NDArray[np.float64] | None = None
+    sources: NDArray[np.int32] | None = None
+    starts: NDArray[np.int64] | None = None
 
     def __getitem__(self, layers: slice) -> KnnGraphs:
-        """Some of the layers."""
-        return KnnGraphs(self.targets[layers], self.weights[layers])
+        """Some of the layers, from `layers.start` to `layers.stop`."""
+        bounds = range(self.layers)[layers]
+        start, stop = self.span(bounds.start, bounds.stop)
+        edges = slice(start, stop)
+        if self.credit is None or self.sources is None or self.starts is None:
+            return KnnGraphs(len(bounds), self.count, self.k, self.targets[edges], self.weights[edges])
+        return KnnGraphs(
+            len(bounds),
+            self.count,
+            self.k,
+            self.targets[edges],
+            self.weights[edges],
+            self.credit[edges],
+            self.sources[edges],
+            self.starts[bounds.start : bounds.stop + 1] - start,
+        )
+
+    def span(self, first: int, last: int) -> tuple[int, int]:
+        """Positions at which the edges of the layers first … last - 1 begin and end."""
+        if self.starts is None:
+            return first * self.count * self.k, last * self.count * self.k
+        return int(self.starts[first]), int(self.starts[last])
+
+    @property
+    def degree(self) -> float:
+        """Mean number of edges of an image."""
+        return self.targets.size / (self.layers * self.count)
+
+    @property
+    def lists(self) -> NDArray[np.int32]:
+        """The neighbours (L, N, k) of every image. Raises ValueError where images share places."""
+        if self.credit is not None:
+            raise ValueError("images share places, so the lists are of different lengths")
+        return self.targets.reshape(self.layers, self.count, self.k)
 
     @cached_property
     def reverse(self) -> NDArray[np.int64]:
-        """Position (L N k,) of the edge j -> i of the same layer, for each edge i -> j; -1 where there is none."""
+        """Position (E,) of the edge j -> i of the same layer, for each edge i -> j; -1 where there is none."""
         from diffalign.alignment.search.kernels import reverse_edges
 
-        return np.asarray(reverse_edges(self.targets))
+        if self.credit is None:
+            return np.asarray(reverse_edges(self.lists))
+        layer = self.layer_of(np.arange(self.targets.size)) * self.count**2
+        sources, targets = self.images, self.targets.astype(np.int64)
+        keys, wanted = layer + sources * self.count + targets, layer + targets * self.count + sources
+        order = np.argsort(keys)
+        at = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)]
+        return np.where(keys[at] == wanted, at, -1)
+
+    @property
+    def images(self) -> NDArray[np.int64]:
+        """The image (E,) of each edge."""
+        if self.sources is not None:
+            return self.sources.astype(np.int64)
+        return np.tile(np.repeat(np.arange(self.count), self.k), self.layers)
+
+    def layer_of(self, edges: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The layer of each of these edges, by position."""
+        if self.starts is None:
+            return edges // (self.count * self.k)
+        return np.searchsorted(self.starts, edges, side="right") - 1
 
     def self_matches(self) -> Iterator[Matches]:
         """Matches of each layer with itself."""
@@ -63,7 +113,61 @@ class KnnGraphs:
 
 
 def knn_graphs(layers: Sequence[Neighbors], k: int) -> KnnGraphs:
-    """The first k neighbours of every list. Raises ValueError where k is above N - 1 or above what the lists hold."""
+    """The first k neighbours of every list. Raises ListsTooShort where k is above what the lists hold, UnlistedTies
+    where more images share the last places of a list than are kept, ValueError where k is above N - 1.
+    """
+    cut = _first_lists(layers, k)
+    if not any(lists.ties is not None and lists.ties.counts.any() for lists in cut):
+        return _unshared(cut)
+    edges = [_shared_places(lists) for lists in cut]
+    sources, targets, weights, credit = zip(*edges, strict=True)
+    return KnnGraphs(
+        len(cut),
+        cut[0].count,
+        k,
+        np.concatenate(targets),
+        np.concatenate(weights),
+        np.concatenate(credit),
+        np.concatenate(sources),
+        np.cumsum([0, *map(len, sources)]),
+    )
+
+
+def broken_graphs(layers: Sequence[Neighbors], k: int, draw: str) -> KnnGraphs:
+    """The first k neighbours of every list, with ties broken at random, keyed by draw. Raises as `knn_graphs` does."""
+    return _unshared([broken(lists, draw) for lists in _first_lists(layers, k)])
+
+
+def stacked(graphs: Sequence[KnnGraphs]) -> KnnGraphs:
+    """Several graphs of the same layers as one of as many copies of all images, which share no edges: (T N) images.
+
+    Means over images are then means over graphs, too.
+    """
+    first_graph, count = graphs[0], graphs[0].count
+    targets = np.stack([graph.lists + np.int32(i * count) for i, graph in enumerate(graphs)], axis=1)
+    weights = np.stack([graph.weights.reshape(graph.lists.shape) for graph in graphs], axis=1)
+    return KnnGraphs(first_graph.layers, len(graphs) * count, first_graph.k, targets.ravel(), weights.ravel())
+
+
+def unstacked(graph: KnnGraphs, number: int) -> list[KnnGraphs]:
+    """The graphs of which `stacked` makes one."""
+    count = graph.count // number
+    shape = (graph.layers, number, count * graph.k)
+    targets, weights = graph.targets.reshape(shape), graph.weights.reshape(shape)
+    return [
+        KnnGraphs(graph.layers, count, graph.k, (targets[:, i] - i * count).ravel(), weights[:, i].ravel())
+        for i in range(number)
+    ]
+
+
+def are_tied(layers: Sequence[Neighbors], k: int) -> bool:
+    """Whether two of the first k neighbours, or the k-th and the next, are equally similar in some list."""
+    return any(first(lists, k).ties is not None for lists in layers)
+
+
+def _first_lists(layers: Sequence[Neighbors], k: int) -> list[Neighbors]:
+    """The first k neighbours of every list, with all images that share the last places."""
+    cut = []
     for lists in layers:
         if k > lists.count - 1:
             raise ValueError(f"k = {k} needs at least {k + 1} images; there are {lists.count}")
@@ -71,31 +175,48 @@ def knn_graphs(layers: Sequence[Neighbors], k: int) -> KnnGraphs:
             raise ListsTooShort(
                 f"k = {k} is more than the {lists.k_max} neighbours that the lists hold; raise alignment.k_max"
             )
-    return KnnGraphs(
-        np.stack([lists.indices[:, :k] for lists in layers]), np.stack([lists.similarities[:, :k] for lists in layers])
+        cut.append(first(lists, k))
+        ties = cut[-1].ties
+        if ties is not None and ties.unlisted.any():
+            raise UnlistedTies(
+                f"the k = {k} nearest neighbours of {int((ties.unlisted > 0).sum())} of {lists.count} images are not "
+                f"determined: up to {int(ties.unlisted.max())} more images are exactly as similar as the last of them. "
+                "The features have few distinct values, or very many images are equal. Remove equal images, take a k "
+                "with which lists end elsewhere, or use a metric without lists, such as cka"
+            )
+    return cut
+
+
+def _unshared(layers: Sequence[Neighbors]) -> KnnGraphs:
+    """The lists (N, k) of every layer as edges."""
+    targets, weights = np.stack([x.indices for x in layers]), np.stack([x.similarities for x in layers])
+    return KnnGraphs(len(layers), layers[0].count, layers[0].k_max, targets.ravel(), weights.ravel())
+
+
+def _shared_places(
+    lists: Neighbors,
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32], NDArray[np.float64]]:
+    """The edges (E,) of one layer: source, target, weight and credit."""
+    k, images = lists.k_max, np.arange(lists.count, dtype=np.int32)
+    if lists.ties is None:
+        everything = np.ones(lists.indices.size)
+        return np.repeat(images, k), lists.indices.ravel(), lists.similarities.ravel(), everything
+    counts = lists.ties.counts
+    lengths = k + counts
+    starts = np.cumsum(lengths, dtype=np.int64) - lengths
+    sources = np.repeat(images, lengths)
+    targets, weights = np.empty(len(sources), np.int32), np.repeat(lists.similarities[:, -1], lengths)
+    listed = spans(starts, np.full(lists.count, k))
+    targets[listed], weights[listed] = lists.indices.ravel(), lists.similarities.ravel()
+    targets[spans(starts + k, counts)] = lists.ties.rest
+    # places at the end of a list that go to equally similar images
+    shared = np.argmin(lists.ties.tied[:, ::-1], axis=1) + 1
+    shared[counts == 0] = 0
+    credit = np.ones(len(sources))
+    credit[spans(starts + k - shared, shared + counts)] = np.repeat(
+        shared / np.maximum(shared + counts, 1), shared + counts
     )
-
-
-def restricted(lists: Neighbors, keep: NDArray[np.intp], k: int) -> Neighbors:
-    """The k nearest neighbours among a subset of images, numbered by position in `keep` (M,).
-
-    They equal a search among these images, since images that are not in a list are farther than those in it. Raises
-    ListsTooShort where fewer than k neighbours of a list are in the subset.
-    """
-    position = np.full(lists.count, -1, np.int32)
-    position[keep] = np.arange(len(keep), dtype=np.int32)
-    targets = position[lists.indices[keep]]
-    alive = targets >= 0
-    rank = np.cumsum(alive, axis=1, dtype=np.int32)
-    shortest = int(rank[:, -1].min())
-    if shortest < k:
-        raise ListsTooShort(
-            f"{len(keep)} of {lists.count} images leave {shortest} of {lists.k_max} neighbours in a list, and k = {k}; "
-            "raise alignment.k_max"
-        )
-    chosen = alive & (rank <= k)
-    shape = (len(keep), k)
-    return Neighbors(targets[chosen].reshape(shape), lists.similarities[keep][chosen].reshape(shape))
+    return sources, targets, weights, credit
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +225,9 @@ class Matches:
 
     graphs_a: layers of A. shape: (L_A, L_B). count: N. pairs: (M,) int64, layer of A times L_B plus layer of B.
     sources, targets: (M,) int64, i and j; those of B where edges of A were reversed (`EdgeIndex.backward`). edges_a,
-    edges_b: (M,) int64, position of each edge among all edges of A and of B (layer, image, rank). weights_a, weights_b:
-    (M,) float64, cosine similarities.
+    edges_b: (M,) int64, position of each edge among all edges of A and of B (layer, image, rank). credit: (M,)
+    float64, the probability that both lists have the edge if ties are broken at random on each side; None where all
+    are 1. weights_a, weights_b: (M,) float64, cosine similarities times credit.
     """
 
     graphs_a: KnnGraphs
@@ -119,15 +241,16 @@ class Matches:
     edges_b: NDArray[np.int64]
     weights_a: NDArray[np.float64]
     weights_b: NDArray[np.float64]
+    credit: NDArray[np.float64] | None
 
     @property
     def ranks_a(self) -> NDArray[np.int64]:
-        """Rank of each target in A's list, (M,)."""
+        """Rank of each target in A's list, (M,). No places are shared, as in `broken_graphs`."""
         return self.edges_a % self.k
 
     @property
     def ranks_b(self) -> NDArray[np.int64]:
-        """Rank of each target in B's list, (M,)."""
+        """Rank of each target in B's list, (M,). No places are shared, as in `broken_graphs`."""
         return self.edges_b % self.k
 
     def reversed_at(self) -> NDArray[np.int64]:
@@ -162,8 +285,8 @@ class EdgeIndex:
 
     def __init__(self, a: KnnGraphs, backward: bool = False) -> None:
         self.a = a
-        sources = np.broadcast_to(np.arange(a.count, dtype=np.int64)[:, None], a.targets.shape)
-        keys = (a.targets * np.int64(a.count) + sources if backward else sources * a.count + a.targets).ravel()
+        sources, targets = a.images, a.targets.astype(np.int64)
+        keys = targets * a.count + sources if backward else sources * a.count + targets
         # edges by key; `starts` is where the layers with a key begin
         self._edges = np.argsort(keys, kind="stable")
         ordered = keys[self._edges]
@@ -184,35 +307,43 @@ class EdgeIndex:
 
         Relabelling needs no new lists: i has the neighbours ``inverse[targets[permutation[i]]]``.
         """
-        a, targets = self.a, b.targets
-        if permutation is not None:
-            inverse = np.empty(a.count, np.int32)
-            inverse[permutation] = np.arange(a.count, dtype=np.int32)
-            targets = inverse[targets[:, permutation]]
-        wanted = (np.arange(a.count, dtype=np.int64)[:, None] * a.count + targets).ravel()
+        a = self.a
+        wanted = _edge_keys(b, permutation)
         hits, slots = self._find(wanted)
         often = self._starts[slots + 1] - self._starts[slots]
         # one match for every layer of A with the edge
         in_b = np.repeat(hits, often)
         within = np.arange(len(in_b)) - np.repeat(np.cumsum(often) - often, often)
         in_a = self._edges[np.repeat(self._starts[slots], often) + within]
-        edges = a.count * a.k
-        layer_b, place = np.divmod(in_b, edges)
-        at = place // a.k
+        keys = wanted[in_b]
+        at = keys // a.count
+        layer_b = b.layer_of(in_b)
         # position of the weight, before the relabelling
-        origin = in_b if permutation is None else layer_b * edges + permutation[at] * a.k + in_b % a.k
+        origin = in_b
+        if permutation is not None and b.credit is None:
+            origin = layer_b * (a.count * a.k) + permutation[at] * a.k + in_b % a.k
+        weights_a, weights_b = a.weights[in_a].astype(np.float64), b.weights[origin].astype(np.float64)
+        credit = None
+        if a.credit is not None or b.credit is not None:
+            credit = np.ones(len(in_a))
+            for side, edges in ((a, in_a), (b, origin)):
+                if side.credit is not None:
+                    credit *= side.credit[edges]
+            weights_a *= credit
+            weights_b *= credit
         return Matches(
             graphs_a=a,
             shape=(a.layers, b.layers),
             count=a.count,
             k=a.k,
-            pairs=in_a // edges * b.layers + layer_b,
+            pairs=a.layer_of(in_a) * b.layers + layer_b,
             sources=at,
-            targets=wanted[in_b] - at * a.count,
+            targets=keys - at * a.count,
             edges_a=in_a,
-            edges_b=in_b if permutation is None else origin,
-            weights_a=a.weights.ravel()[in_a].astype(np.float64),
-            weights_b=b.weights.ravel()[origin].astype(np.float64),
+            edges_b=origin,
+            weights_a=weights_a,
+            weights_b=weights_b,
+            credit=credit,
         )
 
     def _find(self, wanted: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -239,19 +370,36 @@ def check_pair(a: KnnGraphs, b: KnnGraphs) -> None:
         raise ValueError(f"graphs differ: N = {a.count} and {b.count}, k = {a.k} and {b.k}")
 
 
+def _edge_keys(graphs: KnnGraphs, permutation: NDArray[np.intp] | None) -> NDArray[np.int64]:
+    """The key i N + j (E,) of every edge, with image `permutation[i]` called i: image by image in the new order, or in
+    the order of edges where lists are of different lengths.
+    """
+    count = np.int64(graphs.count)
+    if permutation is None:
+        return graphs.images * count + graphs.targets
+    inverse = np.empty(graphs.count, np.int32)
+    inverse[permutation] = np.arange(graphs.count, dtype=np.int32)
+    if graphs.credit is None:
+        return np.asarray((np.arange(count)[:, None] * count + inverse[graphs.lists[:, permutation]]).ravel())
+    return inverse[graphs.sources] * count + inverse[graphs.targets]
+
+
 def _with_itself(layer: KnnGraphs) -> Matches:
-    edges = np.arange(layer.count * layer.k)
-    weights = layer.weights.ravel().astype(np.float64)
+    edges = np.arange(layer.targets.size)
+    weights = layer.weights.astype(np.float64)
+    if layer.credit is not None:
+        weights *= layer.credit
     return Matches(
         graphs_a=layer,
         shape=(1, 1),
         count=layer.count,
         k=layer.k,
         pairs=np.zeros(len(edges), np.int64),
-        sources=edges // layer.k,
-        targets=layer.targets.ravel().astype(np.int64),
+        sources=layer.images,
+        targets=layer.targets.astype(np.int64),
         edges_a=edges,
         edges_b=edges,
         weights_a=weights,
         weights_b=weights,
+        credit=layer.credit,
     )

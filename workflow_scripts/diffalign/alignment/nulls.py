@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.alignment.factors import SVCCA_DIMENSIONS, Factors
-from diffalign.alignment.graphs import KnnGraphs
+from diffalign.alignment.graphs import KnnGraphs, Matches
 from diffalign.alignment.moments import Moments, unbiased_hsic
 
 Grid = NDArray[np.float64]
@@ -114,20 +114,20 @@ def mutual_knn_moments(a: KnnGraphs, b: KnnGraphs) -> NullMoments:
     """Exact mean and variance of mutual kNN: Mantel's moments (1967) for directed graphs.
 
     Z = Σ_ij A_ij B_π(i)π(j). E[Z²] sums over pairs of edges, which are equal, reversed, share a source or a target,
-    form a chain or are disjoint. Each class contributes the product of both sides' counts over the number of its index
-    tuples. Hypergeometric moments, which ignore hubs, are too narrow.
+    form a chain or are disjoint. Each class contributes the product of both sides' sums of products of two credit over
+    the number of its index tuples. Hypergeometric moments, which ignore hubs, are too narrow.
     """
     n, k = a.count, a.k
     sums = []
     for side in (a, b):
-        degrees = np.stack([np.bincount(layer.ravel(), minlength=n) for layer in side.targets]).astype(np.float64)
+        moments = np.array([_edge_sums(itself) for itself in side.self_matches()], np.float64)
+        same, mutual, square_in, chains = moments.T
         edges = np.full(side.layers, float(n * k))
-        mutual = np.array([_reciprocal(layer) for layer in side.targets], dtype=np.float64)
-        out = edges * k - edges
-        into = np.square(degrees).sum(axis=1) - edges
-        chained = edges * k - mutual
-        disjoint = edges**2 - edges - mutual - out - into - 2 * chained
-        sums.append((edges, mutual, out, into, chained, disjoint))
+        out = edges * k - same
+        into = square_in - same
+        chained = chains - mutual
+        disjoint = edges**2 - same - mutual - out - into - 2 * chained
+        sums.append((same, mutual, out, into, chained, disjoint))
     same, mutual, out, into, chained, disjoint = (np.outer(x, y) for x, y in zip(*sums, strict=True))
     pairs, triples = n * (n - 1), n * (n - 1) * (n - 2)
     second = (same + mutual) / pairs + (out + into + 2 * chained) / triples
@@ -138,12 +138,16 @@ def mutual_knn_moments(a: KnnGraphs, b: KnnGraphs) -> NullMoments:
     return NullMoments(mean / (n * k), np.sqrt(variance) / (n * k))
 
 
-def _reciprocal(targets: NDArray[np.int32]) -> int:
-    """Number of edges (N, k) whose reverse is an edge."""
-    n = len(targets)
-    sources = np.repeat(np.arange(n, dtype=np.int64), targets.shape[1])
-    flat = targets.ravel().astype(np.int64)
-    return len(np.intersect1d(sources * n + flat, flat * n + sources, assume_unique=True))
+def _edge_sums(layer: Matches) -> tuple[float, float, float, float]:
+    """Sums over the edges of one layer, matched with itself: of squared credits, of credits of edges times those
+    of their reverses, of squared sums at targets, and of the products of sums at targets and at sources.
+    """
+    n, k = layer.count, layer.k
+    credit = np.ones(len(layer.sources)) if layer.credit is None else layer.credit
+    reverse = layer.reversed_at()
+    into = np.bincount(layer.targets, credit, minlength=n)
+    mutual = float((credit * np.where(reverse >= 0, credit[reverse], 0.0)).sum())
+    return float(credit @ credit), mutual, float(into @ into), float(into.sum() * k)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.alignment.graphs import EdgeIndex, check_pair, knn_graphs
+from diffalign.alignment.graphs import EdgeIndex, broken_graphs, check_pair, knn_graphs
 from diffalign.alignment.search.exact import Neighbors
 
 
@@ -16,23 +16,25 @@ from diffalign.alignment.search.exact import Neighbors
 class PerImage:
     """Values per image, (N,); lists and masks are (N, k).
 
-    neighbors_a, neighbors_b: int32, the k nearest in order of similarity. is_shared_a, is_shared_b: whether each of
-    them is a neighbour in the other layer. shared: number of shared neighbours. overlap: shared / k, whose mean is
-    mutual kNN. reciprocal: share of the shared neighbours that share this image in turn; NaN where shared is 0.
-    is_nearest_shared: whether both layers have the same nearest neighbour. in_degree_a, in_degree_b: number of lists
-    that contain the image. similarity_a, similarity_b: mean cosine similarity to its neighbours.
+    neighbors_a, neighbors_b: int32, the k nearest in order of similarity, equally similar ones in random order and not
+    the same under A and B. is_shared_a, is_shared_b: whether each of them is among those of the other layer. All else
+    is what is expected over such orders (`KnnGraphs`). shared: number of shared neighbours, whole where no images share
+    the last places of a list. overlap: shared / k, whose mean is mutual kNN. reciprocal: share of the shared neighbours
+    that share this image in turn; NaN where shared is 0. in_degree_a, in_degree_b: number of lists that contain the
+    image. similarity_a, similarity_b: mean cosine similarity to its neighbours. is_nearest_shared: whether the first of
+    neighbors_a and neighbors_b are the same.
     """
 
     neighbors_a: NDArray[np.int32]
     neighbors_b: NDArray[np.int32]
     is_shared_a: NDArray[np.bool_]
     is_shared_b: NDArray[np.bool_]
-    shared: NDArray[np.int64]
+    shared: NDArray[np.float64]
     overlap: NDArray[np.float64]
     reciprocal: NDArray[np.float64]
     is_nearest_shared: NDArray[np.bool_]
-    in_degree_a: NDArray[np.int64]
-    in_degree_b: NDArray[np.int64]
+    in_degree_a: NDArray[np.float64]
+    in_degree_b: NDArray[np.float64]
     similarity_a: NDArray[np.float64]
     similarity_b: NDArray[np.float64]
 
@@ -43,24 +45,29 @@ def per_image(a: Neighbors, b: Neighbors, k: int) -> PerImage:
     check_pair(*graphs)
     matches = EdgeIndex(graphs[0]).matches(graphs[1])
     count = a.count
-    shared = np.bincount(matches.sources, minlength=count)
-    mutual = np.bincount(matches.sources[matches.reversed_at() >= 0], minlength=count)
+    credit = np.ones(len(matches.sources)) if matches.credit is None else matches.credit
+    reverse = matches.reversed_at()
+    shared = np.bincount(matches.sources, credit, minlength=count).astype(np.float64)
+    mutual = credit * np.where(reverse >= 0, credit[reverse], 0.0)
+    drawn = broken_graphs([a], k, "0"), broken_graphs([b], k, "1")
+    common = EdgeIndex(drawn[0]).matches(drawn[1])
     masks = [np.zeros(count * k, np.bool_) for _ in "ab"]
-    for mask, edges in zip(masks, (matches.edges_a, matches.edges_b), strict=True):
+    for mask, edges in zip(masks, (common.edges_a, common.edges_b), strict=True):
         mask[edges] = True
-    targets = [side.targets[0] for side in graphs]
-    similarities = [side.weights[0].mean(axis=1, dtype=np.float64) for side in graphs]
+    lists = [side.lists[0] for side in drawn]
+    similarities = [side.weights.reshape(count, k).mean(axis=1, dtype=np.float64) for side in drawn]
+    into = [np.bincount(side.targets, side.credit, minlength=count).astype(np.float64) for side in graphs]
     return PerImage(
-        neighbors_a=targets[0],
-        neighbors_b=targets[1],
+        neighbors_a=lists[0],
+        neighbors_b=lists[1],
         is_shared_a=masks[0].reshape(count, k),
         is_shared_b=masks[1].reshape(count, k),
         shared=shared,
         overlap=shared / k,
-        reciprocal=_share(mutual, shared),
-        is_nearest_shared=targets[0][:, 0] == targets[1][:, 0],
-        in_degree_a=np.bincount(targets[0].ravel(), minlength=count),
-        in_degree_b=np.bincount(targets[1].ravel(), minlength=count),
+        reciprocal=_share(np.bincount(matches.sources, mutual, minlength=count), shared),
+        is_nearest_shared=lists[0][:, 0] == lists[1][:, 0],
+        in_degree_a=into[0],
+        in_degree_b=into[1],
         similarity_a=similarities[0],
         similarity_b=similarities[1],
     )
@@ -92,7 +99,7 @@ def extremes(overlap: NDArray[np.float64], names: Sequence[str], number: int) ->
     return {"most": most, "median": between[start : start + number], "least": least}
 
 
-def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
+def _share(part: NDArray[np.number], whole: NDArray[np.number]) -> NDArray[np.float64]:
     shares = np.full(len(part), np.nan)
     np.divide(part, whole, out=shares, where=whole > 0)
     return shares

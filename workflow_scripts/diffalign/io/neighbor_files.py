@@ -12,11 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.alignment.search.exact import Neighbors
+from diffalign.alignment.search.exact import Neighbors, Ties
+from diffalign.alignment.ties import joined
 from diffalign.io.atomic import replacing
 from diffalign.io.headers import FileKind, StoreError, packed
 
-KIND = FileKind("a neighbour file", 1)
+# format 2 says which neighbours are equally similar
+KIND = FileKind("a neighbour file", 2)
+# of the ties of a layer, which has these members where it has ties
+_TIES = ("tied", "counts", "rest", "unlisted")
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,10 @@ class NeighborWriter:
         self._layers.append(alias)
         self._write(f"{alias}.indices", neighbors.indices)
         self._write(f"{alias}.similarities", neighbors.similarities)
+        if neighbors.ties is not None:
+            self._write(f"{alias}.tied", np.packbits(neighbors.ties.tied, axis=1))
+            for member in _TIES[1:]:
+                self._write(f"{alias}.{member}", getattr(neighbors.ties, member))
 
     def finish(
         self, names: Sequence[str], settings: Mapping[str, Any], recipe: Mapping[str, Any], rows: range | None = None
@@ -93,9 +101,7 @@ def merge_parts(parts: Sequence[Path], path: Path) -> None:
         raise StoreError(f"{parts[-1]}: the lists end at row {end} of {len(first['names'])}; parts are missing")
     with writing(path) as file:
         for alias in first["layers"]:
-            layers = [_read_layer(part, alias) for part in parts]
-            indices = np.concatenate([layer.indices for layer in layers])
-            file.add(alias, Neighbors(indices, np.concatenate([layer.similarities for layer in layers])))
+            file.add(alias, joined([_read_layer(part, alias) for part in parts]))
         file.finish(first["names"], first["settings"], first["recipe"])
 
 
@@ -109,8 +115,18 @@ def read_neighbors(path: Path) -> NeighborFile:
 
 def _read_layer(path: Path, alias: str) -> Neighbors:
     with np.load(path, allow_pickle=False) as arrays:
-        return Neighbors(arrays[f"{alias}.indices"], arrays[f"{alias}.similarities"])
+        indices, similarities = arrays[f"{alias}.indices"], arrays[f"{alias}.similarities"]
+        if f"{alias}.tied" not in arrays.files:
+            return Neighbors(indices, similarities)
+        packed_ties, counts, rest, unlisted = (arrays[f"{alias}.{member}"] for member in _TIES)
+    tied = np.unpackbits(packed_ties, axis=1, count=indices.shape[1]).astype(np.bool_)
+    return Neighbors(indices, similarities, Ties(tied, counts, rest, unlisted))
 
 
 def _read_header(path: Path) -> dict[str, Any]:
-    return KIND.read_archive(path, members=())[0]
+    header = KIND.read_archive(path, members=())[0]
+    if header["format"] < KIND.format:
+        raise StoreError(
+            f"{path}: format {header['format']} does not say which neighbours are equally similar; delete it and rerun"
+        )
+    return header

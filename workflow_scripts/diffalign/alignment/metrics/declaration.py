@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.alignment import factors, moments
-from diffalign.alignment.graphs import KnnGraphs, Matches, knn_graphs, restricted
+from diffalign.alignment.graphs import KnnGraphs, Matches, knn_graphs
 from diffalign.alignment.groups import Groups
 from diffalign.alignment.nulls import KernelCubes, NullMoments, effective_images, kernel_cubes
 from diffalign.alignment.search.exact import Neighbors
+from diffalign.alignment.ties import first, restricted
 
 Grid = NDArray[np.float64]
 
@@ -195,11 +196,13 @@ class BothSides:
 
 
 def first_lists(layers: Iterable[Layer], k: int) -> list[Neighbors]:
-    """The first k neighbours of every layer. The longer stored lists are held for one layer at a time."""
+    """The first k neighbours of every layer, and those that share the last places (`ties.first`). The longer stored
+    lists are held for one layer at a time; lists that are too short stay as they are.
+    """
     cut = []
     for layer in layers:
         lists = layer.lists()
-        cut.append(Neighbors(lists.indices[:, :k].copy(), lists.similarities[:, :k].copy()))
+        cut.append(first(lists, min(k, lists.k_max)))
     return cut
 
 
@@ -224,7 +227,9 @@ class Metric:
 
     For ``lists`` only: scaled: divide by the geometric mean of both layers' values with themselves. backward: reverse
     the edges of A. includes_self: an image counts among its own k neighbours. minimum_k: smallest k with a score.
-    shares: contribution of each shared edge to the score, from which the standard error follows.
+    ordered: the score depends on the order of a list, so it is the mean over random orders of equally similar
+    neighbours; others give them a credit (`KnnGraphs`). shares: contribution of each shared edge to the score, from
+    which the standard error follows.
 
     For ``moments`` only: error: standard error of the score of two layers, over images or over groups of them.
 
@@ -246,6 +251,7 @@ class Metric:
     includes_self: bool = False
     identical: bool = True
     minimum_k: int = 1
+    ordered: bool = False
     chance: Callable[[int, int], float] | None = None
     shares: Callable[[Matches], Grid] | None = None
     error: Callable[[Any, Any, Groups | None], float] | None = None
@@ -263,6 +269,7 @@ class Metric:
             "scaled": self.scaled,
             "backward": self.backward,
             "includes_self": self.includes_self,
+            "ordered": self.ordered,
             "null.exact": permutations.exact,
         }
         misplaced = [] if self.uses_k else [field for field, value in for_lists.items() if value]

@@ -5,13 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.alignment import clustered, dissimilarities, dyadic, factors, moments, regression
-from diffalign.alignment.graphs import EdgeIndex, KnnGraphs, check_pair, chunks, knn_graphs
+from diffalign.alignment.graphs import (
+    EdgeIndex,
+    KnnGraphs,
+    Matches,
+    are_tied,
+    broken_graphs,
+    check_pair,
+    chunks,
+    knn_graphs,
+    stacked,
+    unstacked,
+)
 from diffalign.alignment.groups import Groups
 from diffalign.alignment.metrics.declaration import NEEDS, Grid, Layer, Metric, Score, Settings, first_lists
 from diffalign.alignment.metrics.registry import METRICS
@@ -22,6 +33,16 @@ if TYPE_CHECKING:
 
 # tolerance of the declared range
 _ROUNDING = 1e-6
+# random orders of equally similar neighbours, for metrics that depend on the order of lists; even
+BREAKS = 8
+# HSIC of a layer with itself below this share of its squared kernel is 0: edges of the same similarity and credit
+_VANISHED = 1e-10
+# scores with ties are rounded to so many decimals
+_DECIMALS = 12
+
+Sides: TypeAlias = tuple[KnnGraphs, KnnGraphs]
+# neighbours in a list, and whether ties are broken at random
+_Kind: TypeAlias = tuple[int, bool]
 
 
 def prepare(need: str, layer: Layer, settings: Settings) -> Any:
@@ -47,24 +68,29 @@ def prepare(need: str, layer: Layer, settings: Settings) -> Any:
 class NeighborScores:
     """Scores of metrics on lists for all pairs of layers, observed or with the images of B relabelled.
 
-    metrics: names. a, b: lists of every layer. k: neighbours per image. Raises ValueError where k is below the smallest
-    of a metric, N differs or lists are shorter than k.
+    metrics: names. a, b: lists of every layer. k: neighbours per image. Equally similar neighbours share places, or are
+    put in random orders for metrics that depend on the order: `BREAKS` of them, other ones on each side, and the same
+    under all relabellings. Raises ValueError where k is below the smallest of a metric, N differs, lists
+    are shorter than k, or images that share the last places of a list are not kept.
     """
 
     def __init__(self, metrics: Iterable[str], a: Sequence[Neighbors], b: Sequence[Neighbors], k: int) -> None:
         self.metrics = tuple(metrics)
-        self._graphs: dict[int, tuple[KnnGraphs, KnnGraphs]] = {}
-        self._indexes: dict[tuple[int, bool, int], EdgeIndex] = {}
+        self._graphs: dict[_Kind, Sides] = {}
+        self._kinds: dict[str, _Kind] = {}
+        self._indexes: dict[tuple[_Kind, bool, int], EdgeIndex] = {}
         self._scales: dict[str, Grid] = {}
         for name in self.metrics:
             metric = METRICS[name]
             if k < metric.minimum_k:
                 raise ValueError(f"{name} needs k of at least {metric.minimum_k}, got {k}")
             own = k - metric.includes_self
-            if own not in self._graphs:
-                self._graphs[own] = knn_graphs(a, own), knn_graphs(b, own)
-                check_pair(*self._graphs[own])
-            self._scales[name] = self._scale(metric, *self._graphs[own])
+            kind = own, metric.ordered and (are_tied(a, own) or are_tied(b, own))
+            self._kinds[name] = kind
+            if kind not in self._graphs:
+                self._graphs[kind] = _broken_sides(a, b, own) if kind[1] else (knn_graphs(a, own), knn_graphs(b, own))
+                check_pair(*self._graphs[kind])
+            self._scales[name] = self._scale(metric, *self._graphs[kind])
         self.k = k
 
     def scores(self, eps: float = 0.0, permutation: NDArray[np.intp] | None = None) -> dict[str, Grid]:
@@ -72,62 +98,104 @@ class NeighborScores:
         with, (N,).
         """
         scores: dict[str, Grid] = {}
-        kinds: dict[tuple[int, bool], list[str]] = {}
+        by_matches: dict[tuple[_Kind, bool], list[str]] = {}
         for name in self.metrics:
-            kinds.setdefault((self.k - METRICS[name].includes_self, METRICS[name].backward), []).append(name)
-        for (own, backward), names in kinds.items():
-            for name, values in self._measured(names, own, backward, permutation).items():
-                scores[name] = values / (self._scales[name] + eps) if METRICS[name].scaled else values
+            by_matches.setdefault((self._kinds[name], METRICS[name].backward), []).append(name)
+        for (kind, backward), names in by_matches.items():
+            tied = kind[1] or any(side.credit is not None for side in self._graphs[kind])
+            for name, values in self._measured(names, kind, backward, permutation).items():
+                scaled = values / (self._scales[name] + eps) if METRICS[name].scaled else values
+                # sums of credit depend on the order of images by rounding, and equal scores must tie in a null
+                scores[name] = np.round(scaled, _DECIMALS) if tied else scaled
         return scores
 
     def errors(self, groups: Groups | None = None) -> dict[str, Grid]:
         """Standard errors over images, or over groups of them, metric -> (L_A, L_B), of the metrics that declare
         shares; see `dyadic` and `clustered`.
+
+        Over random orders of ties, the mean variance is taken, which is at least that of the mean score.
         """
         errors: dict[str, Grid] = {}
-        for own, (a, b) in self._graphs.items():
-            parts = {
-                name: dyadic.Parts(metric.shares, metric.backward, metric.scaled, self._scales[name])
-                for name in self.metrics
-                if (metric := METRICS[name]).shares is not None and self.k - metric.includes_self == own
-            }
-            errors |= dyadic.errors(a, b, parts) if groups is None else clustered.errors(a, b, parts, groups)
+        for kind in self._graphs:
+            names = [name for name in self.metrics if self._kinds[name] == kind and METRICS[name].shares]
+            parts = {name: self._parts(name) for name in names}
+            each = [
+                dyadic.errors(a, b, parts) if groups is None else clustered.errors(a, b, parts, groups)
+                for a, b in self._orders(kind)
+            ]
+            for name in names:
+                values = [of_order[name] for of_order in each]
+                errors[name] = values[0] if len(values) == 1 else np.sqrt(np.square(values).mean(axis=0))
         return errors
 
     def influence(self, name: str, eps: float = 0.0) -> sparse.csr_array:
         """Influence (N, N) of every edge on the score of a single pair of layers, for a metric that declares shares."""
+        parts = self._parts(name)
+        each = [dyadic.influence(a, b, parts, eps) for a, b in self._orders(self._kinds[name])]
+        return each[0] if len(each) == 1 else sum(each[1:], each[0]) / len(each)
+
+    def _orders(self, kind: _Kind) -> list[Sides]:
+        """The graphs of both sides, under each random order of ties where there are several."""
+        if not kind[1]:
+            return [self._graphs[kind]]
+        one, other = (unstacked(side, BREAKS) for side in self._graphs[kind])
+        return list(zip(one, other, strict=True))
+
+    def _parts(self, name: str) -> dyadic.Parts:
         metric = METRICS[name]
         if metric.shares is None:
             raise ValueError(f"{name} declares no shares of edges")
-        parts = dyadic.Parts(metric.shares, metric.backward, metric.scaled, self._scales[name])
-        return dyadic.influence(*self._graphs[self.k - metric.includes_self], parts, eps)
+        return dyadic.Parts(metric.shares, metric.backward, metric.scaled, self._scales[name])
 
     def _measured(
-        self, names: Sequence[str], k: int, backward: bool, permutation: NDArray[np.intp] | None
+        self, names: Sequence[str], kind: _Kind, backward: bool, permutation: NDArray[np.intp] | None
     ) -> dict[str, Grid]:
-        a, b = self._graphs[k]
+        a, b = self._graphs[kind]
         parts: dict[str, list[Grid]] = {name: [] for name in names}
         # without a permutation, a pair may share most of its edges
-        shared_at_most = a.count * a.k / 4 if permutation is None else a.k**2
+        shared_at_most = (
+            a.count * a.degree / 4 if permutation is None else a.degree * b.degree * (BREAKS if kind[1] else 1)
+        )
+        order = permutation
+        if permutation is not None and kind[1]:
+            order = (np.arange(BREAKS)[:, None] * len(permutation) + permutation).ravel()
         for part in chunks(a, b, shared_at_most):
-            index = EdgeIndex(a[part], backward) if permutation is None else self._kept(k, backward, part)
-            shared = index.matches(b, permutation)
+            index = EdgeIndex(a[part], backward) if permutation is None else self._kept(kind, backward, part)
+            shared = index.matches(b, order)
             for name in names:
                 parts[name].append(METRICS[name].function(shared).reshape(shared.shape))
         return {name: np.concatenate(values) for name, values in parts.items()}
 
-    def _kept(self, k: int, backward: bool, part: slice) -> EdgeIndex:
+    def _kept(self, kind: _Kind, backward: bool, part: slice) -> EdgeIndex:
         """The edge index of some layers of A, kept for all permutations."""
-        key = (k, backward, part.start)
+        key = (kind, backward, part.start)
         if key not in self._indexes:
-            self._indexes[key] = EdgeIndex(self._graphs[k][0][part], backward)
+            self._indexes[key] = EdgeIndex(self._graphs[kind][0][part], backward)
         return self._indexes[key]
 
     def _scale(self, metric: Metric, a: KnnGraphs, b: KnnGraphs) -> Grid:
         if not metric.scaled:
             return np.ones((a.layers, b.layers))
-        own = [np.array([float(metric.function(itself)[0]) for itself in side.self_matches()]) for side in (a, b)]
-        return np.sqrt(np.outer(*(np.where(values > 0, values, np.nan) for values in own)))
+        own = [np.array([_own_value(metric, itself) for itself in side.self_matches()]) for side in (a, b)]
+        return np.asarray(np.sqrt(np.outer(*own)))
+
+
+def _own_value(metric: Metric, itself: Matches) -> float:
+    """The value of a layer matched with itself; NaN where it is not positive, or where rounding is all that is left."""
+    value = float(metric.function(itself)[0])
+    return value if value > _VANISHED * float(itself.weights_a @ itself.weights_b) / itself.count**2 else math.nan
+
+
+def _broken_sides(a: Sequence[Neighbors], b: Sequence[Neighbors], k: int) -> Sides:
+    """Both sides under `BREAKS` random orders of ties, as orders of copies of all images that share no edges.
+
+    Two draws serve A and B, and then B and A, so that symmetric metrics stay symmetric.
+    """
+    draws = [(str(draw), str(draw ^ 1)) for draw in range(BREAKS)]
+    return (
+        stacked([broken_graphs(a, k, one) for one, _ in draws]),
+        stacked([broken_graphs(b, k, other) for _, other in draws]),
+    )
 
 
 def measure_grid(

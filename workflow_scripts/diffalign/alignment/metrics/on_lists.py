@@ -1,7 +1,9 @@
 """Metrics on the shared edges of neighbour graphs: each is a function of these edges, and a declaration.
 
 Definitions follow Huh et al., "The Platonic Representation Hypothesis" (ICML 2024), appendix A, and its reference
-implementation. Observed scores, permutation nulls and intervals call the same functions with different matches.
+implementation. Observed scores, permutation nulls and intervals call the same functions with different matches. Where
+images share the last places of a list, edges have a credit, and a score is what is expected if ties are broken at
+random, on each side for itself.
 """
 
 from __future__ import annotations
@@ -19,14 +21,17 @@ from diffalign.alignment.metrics.declaration import NO_SCALE, Metric, Permutatio
 
 def mutual_knn(shared: Matches) -> NDArray[np.float64]:
     """Mean over images of |kNN_A(i) ∩ kNN_B(i)| / k (Huh et al. 2024, appendix A): (L_A L_B,). Chance: k / (N - 1)."""
-    return shared.per_pair() / (shared.count * shared.k)
+    return shared.per_pair(shared.credit) / (shared.count * shared.k)
 
 
 def cycle_knn(shared: Matches) -> NDArray[np.float64]:
     """Share of images i that are among the A-neighbours of one of their B-neighbours (platonic-rep, ``cycle_knn``).
 
-    shared: edges i -> j of B whose reverse j -> i is in A.
+    shared: edges i -> j of B whose reverse j -> i is in A. Where edges have a credit c_j, an image
+    counts as 1 - Π_j (1 - c_j).
     """
+    if shared.credit is not None:
+        return shared.per_pair(cycle_shares(shared))
     returned = np.unique(shared.pairs * shared.count + shared.sources)
     size = shared.shape[0] * shared.shape[1]
     return np.bincount(returned // shared.count, minlength=size) / shared.count
@@ -53,13 +58,20 @@ def edit_distance_knn(shared: Matches) -> NDArray[np.float64]:
 
 def mutual_shares(shared: Matches) -> NDArray[np.float64]:
     """Contribution (M,) of each shared edge to mutual kNN."""
-    return np.full(len(shared.pairs), 1 / (shared.count * shared.k))
+    each = np.full(len(shared.pairs), 1 / (shared.count * shared.k))
+    return each if shared.credit is None else each * shared.credit
 
 
 def cycle_shares(shared: Matches) -> NDArray[np.float64]:
-    """Contribution (M,) of each returning edge to cycle kNN; edges of an image share its contribution equally."""
+    """Contribution (M,) of each returning edge to cycle kNN; edges of an image share its contribution by credit."""
     _, where, often = np.unique(shared.pairs * shared.count + shared.sources, return_inverse=True, return_counts=True)
-    return np.asarray(1 / (shared.count * often[where]))
+    if shared.credit is None:
+        return np.asarray(1 / (shared.count * often[where]))
+    with np.errstate(divide="ignore"):
+        # an edge that is certain makes the logarithm -inf, and the image counts whole
+        missed = np.exp(np.bincount(where, np.log1p(-shared.credit), minlength=len(often)))
+    total = np.bincount(where, shared.credit, minlength=len(often))
+    return np.asarray(shared.credit * ((1 - missed) / total)[where] / shared.count)
 
 
 def lcs_shares(shared: Matches) -> NDArray[np.float64]:
@@ -217,6 +229,7 @@ METRICS: dict[str, Metric] = {
         lowest=0,
         highest=float,
         null=Permutations(),
+        ordered=True,
         shares=lcs_shares,
     ),
     "edit_distance_knn": Metric(
@@ -227,6 +240,7 @@ METRICS: dict[str, Metric] = {
         lowest=0,
         highest=one,
         null=Permutations(),
+        ordered=True,
         shares=edit_distance_shares,
     ),
     "cknna": Metric(

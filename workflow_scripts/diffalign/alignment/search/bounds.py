@@ -3,17 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-# similarities are rounded to this step before they are ordered, so that equal rows tie on every machine
+# similarities are rounded to this step before they are ordered, so that equal rows tie on every machine: it is ten
+# times the error of a sum of 1000 products in float64, and far below what float32 rows can tell apart
 QUANTUM = 2.0**-40
 
 Precision: TypeAlias = type[np.float32] | type[np.float64]
-# part of a block, outputs (P, k) for indices and similarities -> whether each row has too many candidates, (P,)
-Settle: TypeAlias = Callable[[slice, NDArray[np.int32], NDArray[np.float32]], NDArray[np.bool_]]
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The lists of some queries, written by a search.
+
+    indices: (Q, k) int32. similarities: (Q, k) float32. tied: (Q, k), whether a neighbour is as similar as the one
+    before it. further: (Q,) int32, number of images beyond the list that are as similar as its last one.
+    """
+
+    indices: NDArray[np.int32]
+    similarities: NDArray[np.float32]
+    tied: NDArray[np.bool_]
+    further: NDArray[np.int32]
+
+    def __getitem__(self, rows: slice | NDArray[np.bool_]) -> Found:
+        """Those of some queries: a view for a slice."""
+        return Found(self.indices[rows], self.similarities[rows], self.tied[rows], self.further[rows])
+
+    def put(self, rows: NDArray[np.intp], found: Found) -> None:
+        """Write the lists of the queries at these positions."""
+        self.indices[rows], self.similarities[rows] = found.indices, found.similarities
+        self.tied[rows], self.further[rows] = found.tied, found.further
+
+
+def empty_lists(count: int, k: int) -> Found:
+    """Room for the lists of `count` queries."""
+    return Found(
+        np.empty((count, k), np.int32),
+        np.empty((count, k), np.float32),
+        np.empty((count, k), np.bool_),
+        np.zeros(count, np.int32),
+    )
+
+
+# part of a block, its lists to write, most further images of a list to return -> whether each row has too many
+# candidates, (P,), and the further images of the others, one list after another
+Settle: TypeAlias = Callable[[slice, Found, int], tuple[NDArray[np.bool_], NDArray[np.int32]]]
 # rows (B,), precision of the products, most candidates per row -> function that settles parts of this block
 Search: TypeAlias = Callable[[NDArray[np.intp], Precision, int], Settle]
 

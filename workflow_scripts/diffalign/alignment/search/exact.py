@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.alignment.search.bounds import Precision, Search, Settle
+from diffalign.alignment.search.bounds import Found, Precision, Search, Settle, empty_lists
 
 if TYPE_CHECKING:
     import torch
@@ -23,17 +23,36 @@ _BLOCK_ROWS = 2048
 _BYTES = {np.float32: 4, np.float64: 8}
 # bytes of products that one thread settles at once, for its cache
 _CHUNK_BYTES = 2 * 2**20
+# most images beyond the lists of a layer that are kept, because they are as similar as the last ones of their lists
+_FURTHER = 50_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Ties:
+    """Which neighbours of lists (N, K) are equally similar.
+
+    tied: (N, K), whether a neighbour is as similar as the one before it. counts: (N,) int32, number of images beyond
+    each list that are as similar as its last one and are kept. rest: (R,) int32, these images, one list after another,
+    each ascending. unlisted: (N,) int32, number of such images that are not kept, because they are too many.
+    """
+
+    tied: NDArray[np.bool_]
+    counts: NDArray[np.int32]
+    rest: NDArray[np.int32]
+    unlisted: NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
 class Neighbors:
     """The K nearest neighbours of every image, without the image itself. A part has the lists of some images only.
 
-    indices: (N, K) int32. similarities: (N, K) float32, cosine. Rows are ordered by (-similarity, index).
+    indices: (N, K) int32. similarities: (N, K) float32, cosine. Rows are ordered by (-similarity, index). ties: None
+    where no two images are equally similar to a third, as far as the lists say.
     """
 
     indices: NDArray[np.int32]
     similarities: NDArray[np.float32]
+    ties: Ties | None = None
 
     @property
     def count(self) -> int:
@@ -63,8 +82,10 @@ def nearest_neighbors(
 
     Candidates come from float32 products and the bound of their error, and are measured again in float64. Rows with too
     many candidates are searched with float64 products. The lists equal a float64 brute force, and do not depend on the
-    part, memory, threads, BLAS or device. Ties go to the smaller index. Raises ValueError unless 1 <= k <= N - 1, for
-    rows that are not of unit norm, and for queries outside of the rows.
+    part, memory, threads, BLAS or device. Similarities that are the same multiple of 2**-40 are ties: those of equal
+    rows always are. Ties go to the smaller index, and the lists say where they are; images beyond a list that are as
+    similar as its last one are kept where they are at most 5e7 / N. Raises ValueError unless 1 <= k <= N - 1, for rows
+    that are not of unit norm, and for queries outside of the rows.
     """
     single = np.ascontiguousarray(rows, dtype=np.float32)
     asked = range(len(single)) if queries is None else queries
@@ -78,7 +99,9 @@ def nearest_neighbors(
         from diffalign.alignment.search.torch_products import torch_search
 
         search = torch_search(single, k, budget, device)
-    neighbors = Neighbors(np.empty((len(asked), k), np.int32), np.empty((len(asked), k), np.float32))
+    found = empty_lists(len(asked), k)
+    most_further = _FURTHER // len(single)
+    rest: list[tuple[NDArray[np.intp], NDArray[np.int32]]] = []
     waiting = np.arange(asked.start, asked.stop)
     chunk = max(1, min(32, _CHUNK_BYTES // (4 * len(single))))
     with ThreadPoolExecutor(threads) as pool:
@@ -86,19 +109,41 @@ def nearest_neighbors(
             crowded = [waiting[:0]]
             for block in _blocks(waiting, _block_rows(len(single), precision, budget)):
                 settle = search(block, precision, most)
-                lists = Neighbors(np.empty((len(block), k), np.int32), np.empty((len(block), k), np.float32))
+                lists = empty_lists(len(block), k)
 
-                def part(start: int, settle: Settle = settle, lists: Neighbors = lists) -> NDArray[np.bool_]:
+                def part(
+                    start: int, settle: Settle = settle, lists: Found = lists
+                ) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
                     rows = slice(start, start + chunk)
-                    return settle(rows, lists.indices[rows], lists.similarities[rows])
+                    return settle(rows, lists[rows], most_further)
 
                 # all parts now: the next block overwrites this one
-                left = np.concatenate(list(pool.map(part, range(0, len(block), chunk))))
+                parts = list(pool.map(part, range(0, len(block), chunk)))
+                left = np.concatenate([too_many for too_many, _ in parts])
                 at = block[~left] - asked.start
-                neighbors.indices[at], neighbors.similarities[at] = lists.indices[~left], lists.similarities[~left]
+                found.put(at, lists[~left])
+                rest.append((at, np.concatenate([images for _, images in parts])))
                 crowded.append(block[left])
             waiting = np.concatenate(crowded)
-    return neighbors
+    return Neighbors(found.indices, found.similarities, _ties(found, rest, most_further))
+
+
+def _ties(found: Found, rest: list[tuple[NDArray[np.intp], NDArray[np.int32]]], most_further: int) -> Ties | None:
+    """The ties of lists. rest: positions of queries, and the further images of these, one list after another."""
+    if not (found.tied.any() or found.further.any()):
+        return None
+    counts = np.where(found.further <= most_further, found.further, 0)
+    starts = np.cumsum(counts, dtype=np.int64) - counts
+    images = np.empty(int(counts.sum(dtype=np.int64)), np.int32)
+    for at, of_queries in rest:
+        images[spans(starts[at], counts[at])] = of_queries
+    return Ties(found.tied, counts, images, found.further - counts)
+
+
+def spans(starts: NDArray[np.int64], lengths: NDArray[np.integer]) -> NDArray[np.int64]:
+    """The positions start, start + 1, … of runs of the given lengths, one run after another."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    return np.asarray(np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths))
 
 
 def _check(rows: NDArray[np.float32], k: int, queries: range, memory_mb: int) -> None:

@@ -22,22 +22,49 @@ def _similarity(rows: NDArray[np.float32], i: int, j: int) -> float:
 
 
 @njit(nogil=True, cache=True)
+def _steps(rows: NDArray[np.float32], i: int, candidates: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Negative similarity of row i to each candidate, in steps of QUANTUM."""
+    steps = np.empty(len(candidates))
+    for c in range(len(candidates)):
+        steps[c] = -np.rint(_similarity(rows, i, candidates[c]) / QUANTUM)
+    return steps
+
+
+@njit(nogil=True, cache=True)
 def _settle(
     rows: NDArray[np.float32],
     i: int,
     candidates: NDArray[np.int32],
     indices: NDArray[np.int32],
     similarities: NDArray[np.float32],
-) -> None:
-    """Measure the candidates of row i, in ascending order, and write the nearest; ties in order of index."""
-    steps = np.empty(len(candidates))
-    for c in range(len(candidates)):
-        steps[c] = -np.rint(_similarity(rows, i, candidates[c]) / QUANTUM)
+    tied: NDArray[np.bool_],
+) -> int:
+    """Measure the candidates of row i, in ascending order, and write the nearest; ties in order of index.
+
+    Returns the number of candidates beyond them that are as similar as the last one.
+    """
+    steps = _steps(rows, i, candidates)
     # a stable sort keeps ties in order of index
     best = np.argsort(steps, kind="mergesort")
-    for rank in range(len(indices)):
+    k = len(indices)
+    for rank in range(k):
         indices[rank] = candidates[best[rank]]
         similarities[rank] = -steps[best[rank]] * QUANTUM
+        tied[rank] = rank > 0 and steps[best[rank]] == steps[best[rank - 1]]
+    further = 0
+    while k + further < len(best) and steps[best[k + further]] == steps[best[k - 1]]:
+        further += 1
+    return further
+
+
+@njit(nogil=True, cache=True)
+def _list_further(
+    rows: NDArray[np.float32], i: int, candidates: NDArray[np.int32], k: int, further: NDArray[np.int32]
+) -> None:
+    """Write the candidates beyond the k nearest that are as similar as the last of these, in order of index."""
+    best = np.argsort(_steps(rows, i, candidates), kind="mergesort")
+    for place in range(len(further)):
+        further[place] = candidates[best[k + place]]
 
 
 @njit(nogil=True, cache=True)
@@ -47,28 +74,53 @@ def settle_products(
     products: NDArray[np.floating],
     cuts: NDArray[np.floating],
     most: int,
+    most_further: int,
     indices: NDArray[np.int32],
     similarities: NDArray[np.float32],
-) -> NDArray[np.bool_]:
+    tied: NDArray[np.bool_],
+    further: NDArray[np.int32],
+) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
     """Write the nearest neighbours of each query. Candidates are the columns whose products reach its cut.
 
     rows: (N, D). queries: (B,). products: (B, N), -inf for a query with itself. cuts: (B,), of the type of products.
-    indices, similarities: (B, k), written. Returns (B,) whether a query has more than `most` candidates; its
-    lists are then not written.
+    indices, similarities, tied: (B, k), and further: (B,), written as in `bounds.Found`. Returns (B,) whether a query
+    has more than `most` candidates; its lists are then not written. Also returns the further images of each query with
+    at most `most_further` of them, one list after another.
     """
     crowded = np.zeros(len(queries), np.bool_)
     candidates = np.empty(products.shape[1], np.int32)
+    listed = 0
     for row in range(len(queries)):
-        count = 0
-        for column in range(products.shape[1]):
-            # without a branch: written always, counted if it is a candidate
-            candidates[count] = column
-            count += products[row, column] >= cuts[row]
+        count = _reach(products[row], cuts[row], candidates)
+        further[row] = 0
         if count > most:
             crowded[row] = True
         else:
-            _settle(rows, queries[row], candidates[:count], indices[row], similarities[row])
-    return crowded
+            further[row] = _settle(rows, queries[row], candidates[:count], indices[row], similarities[row], tied[row])
+            if further[row] <= most_further:
+                listed += further[row]
+    rest = np.empty(listed, np.int32)
+    start = 0
+    if listed:
+        # measured a second time: few layers have such images
+        for row in range(len(queries)):
+            if 0 < further[row] <= most_further:
+                count = _reach(products[row], cuts[row], candidates)
+                stop = start + further[row]
+                _list_further(rows, queries[row], candidates[:count], indices.shape[1], rest[start:stop])
+                start = stop
+    return crowded, rest
+
+
+@njit(nogil=True, cache=True)
+def _reach(products: NDArray[np.floating], cut: float, candidates: NDArray[np.int32]) -> int:
+    """Write the columns of (N,) products that reach the cut; returns their number."""
+    count = 0
+    for column in range(len(products)):
+        # without a branch: written always, counted if it is a candidate
+        candidates[count] = column
+        count += products[column] >= cut
+    return count
 
 
 @njit(nogil=True, cache=True)
@@ -77,18 +129,35 @@ def settle_listed(
     queries: NDArray[np.intp],
     starts: NDArray[np.int64],
     candidates: NDArray[np.int32],
+    most_further: int,
     indices: NDArray[np.int32],
     similarities: NDArray[np.float32],
-) -> None:
+    tied: NDArray[np.bool_],
+    further: NDArray[np.int32],
+) -> NDArray[np.int32]:
     """Write the nearest neighbours of each query from a list of candidates; nothing for a query without candidates.
 
     rows: (N, D). queries: (B,). candidates: those of all queries, concatenated. starts: (B + 1,), where those of each
-    query begin. indices, similarities: (B, k), written.
+    query begin. The rest is as in `settle_products`.
     """
+    listed = 0
     for row in range(len(queries)):
-        listed = candidates[starts[row] : starts[row + 1]]
-        if len(listed):
-            _settle(rows, queries[row], listed, indices[row], similarities[row])
+        of_row = candidates[starts[row] : starts[row + 1]]
+        further[row] = 0
+        if len(of_row):
+            further[row] = _settle(rows, queries[row], of_row, indices[row], similarities[row], tied[row])
+            if further[row] <= most_further:
+                listed += further[row]
+    rest = np.empty(listed, np.int32)
+    start = 0
+    if listed:
+        for row in range(len(queries)):
+            if 0 < further[row] <= most_further:
+                of_row = candidates[starts[row] : starts[row + 1]]
+                stop = start + further[row]
+                _list_further(rows, queries[row], of_row, indices.shape[1], rest[start:stop])
+                start = stop
+    return rest
 
 
 @njit(nogil=True, cache=True)

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.alignment.search.bounds import Precision, Search, Settle, candidate_slack, column_step, group_shape
+from diffalign.alignment.search.bounds import (
+    Found,
+    Precision,
+    Search,
+    Settle,
+    candidate_slack,
+    column_step,
+    group_shape,
+)
 from diffalign.alignment.search.kernels import mirror, settle_products
 
 # rows of a block of products of all rows with themselves
@@ -39,13 +47,15 @@ def numpy_search(rows: NDArray[np.float32], k: int, budget: int) -> Search:
         products[np.arange(len(block)), block] = -np.inf
         slack = candidate_slack(width, precision)
 
-        def settle(part: slice, indices: NDArray[np.int32], similarities: NDArray[np.float32]) -> NDArray[np.bool_]:
+        def settle(part: slice, found: Found, most_further: int) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
             piece = products[part]
             maxima = piece[:, : depth * groups].reshape(len(piece), depth, groups).max(axis=1)
             lowest = np.partition(maxima, groups - k, axis=1)[:, groups - k].astype(np.float64) - slack
             # rounded down, in the type of the products, which are then not converted
             cuts = np.nextafter(lowest.astype(precision), precision(-np.inf))
-            return np.asarray(settle_products(rows, block[part], piece, cuts, most, indices, similarities))
+            written = found.indices, found.similarities, found.tied, found.further
+            crowded, rest = settle_products(rows, block[part], piece, cuts, most, most_further, *written)
+            return crowded, rest
 
         return settle
 

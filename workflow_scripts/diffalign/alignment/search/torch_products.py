@@ -6,7 +6,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffalign.alignment.search.bounds import Precision, Search, Settle, candidate_slack, column_step, group_shape
+from diffalign.alignment.search.bounds import (
+    Found,
+    Precision,
+    Search,
+    Settle,
+    candidate_slack,
+    column_step,
+    group_shape,
+)
 from diffalign.alignment.search.kernels import settle_listed
 
 
@@ -47,11 +55,12 @@ def torch_search(rows: NDArray[np.float32], k: int, budget: int, device: torch.d
         ends = np.concatenate([[0], counts.masked_fill(crowded, 0).cumsum(0).cpu().numpy()])
         too_many = crowded.cpu().numpy()
 
-        def settle(part: slice, indices: NDArray[np.int32], similarities: NDArray[np.float32]) -> NDArray[np.bool_]:
+        def settle(part: slice, found: Found, most_further: int) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
             asked = block[part]
             starts = ends[part.start : part.start + len(asked) + 1]
-            settle_listed(rows, asked, starts, columns, indices, similarities)
-            return np.asarray(too_many[part])
+            written = found.indices, found.similarities, found.tied, found.further
+            rest = settle_listed(rows, asked, starts, columns, most_further, *written)
+            return too_many[part], rest
 
         return settle
 
