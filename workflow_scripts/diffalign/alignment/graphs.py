@@ -285,8 +285,7 @@ class EdgeIndex:
 
     def __init__(self, a: KnnGraphs, backward: bool = False) -> None:
         self.a = a
-        sources, targets = a.images, a.targets.astype(np.int64)
-        keys = targets * a.count + sources if backward else sources * a.count + targets
+        keys = _edge_keys(a, backward)
         # edges by key; `starts` is where the layers with a key begin
         self._edges = np.argsort(keys, kind="stable")
         ordered = keys[self._edges]
@@ -308,7 +307,7 @@ class EdgeIndex:
         Relabelling needs no new lists: i has the neighbours ``inverse[targets[permutation[i]]]``.
         """
         a = self.a
-        wanted = _edge_keys(b, permutation)
+        wanted = _edge_keys(b, permutation=permutation)
         hits, slots = self._find(wanted)
         often = self._starts[slots + 1] - self._starts[slots]
         # one match for every layer of A with the edge
@@ -370,18 +369,24 @@ def check_pair(a: KnnGraphs, b: KnnGraphs) -> None:
         raise ValueError(f"graphs differ: N = {a.count} and {b.count}, k = {a.k} and {b.k}")
 
 
-def _edge_keys(graphs: KnnGraphs, permutation: NDArray[np.intp] | None) -> NDArray[np.int64]:
-    """The key i N + j (E,) of every edge, with image `permutation[i]` called i: image by image in the new order, or in
-    the order of edges where lists are of different lengths.
+def _edge_keys(
+    graphs: KnnGraphs, backward: bool = False, permutation: NDArray[np.intp] | None = None
+) -> NDArray[np.int64]:
+    """The key i N + j (E,) of every edge, or j N + i, with image `permutation[i]` called i: image by image in the new
+    order, or in the order of edges where lists are of different lengths.
     """
     count = np.int64(graphs.count)
-    if permutation is None:
-        return graphs.images * count + graphs.targets
-    inverse = np.empty(graphs.count, np.int32)
-    inverse[permutation] = np.arange(graphs.count, dtype=np.int32)
-    if graphs.credit is None:
-        return np.asarray((np.arange(count)[:, None] * count + inverse[graphs.lists[:, permutation]]).ravel())
-    return inverse[graphs.sources] * count + inverse[graphs.targets]
+    sources: NDArray[np.integer] = np.arange(count)[:, None] if graphs.credit is None else graphs.images
+    targets = graphs.lists if graphs.credit is None else graphs.targets
+    if permutation is not None:
+        inverse = np.empty(graphs.count, np.int32)
+        inverse[permutation] = np.arange(graphs.count, dtype=np.int32)
+        if graphs.credit is None:
+            targets = inverse[targets[:, permutation]]
+        else:
+            sources, targets = inverse[sources], inverse[targets]
+    keys = targets * count + sources if backward else sources * count + targets
+    return np.asarray(keys).ravel()
 
 
 def _with_itself(layer: KnnGraphs) -> Matches:
