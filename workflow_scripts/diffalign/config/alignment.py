@@ -61,8 +61,8 @@ class AlignmentSection(Section):
     alpha: Annotated[float, Field(gt=0, lt=1), FromExponent] = Field(
         0.05,
         description=(
-            "A calibrated score is above 0 where the score exceeds the (1 - alpha) quantile of its null; at least "
-            "1/alpha - 1 permutations are needed."
+            "The level of all tests: of single scores, of cells corrected over their matrix, and of q-values over the "
+            "study. At least 1/alpha - 1 permutations are needed."
         ),
     )
     split_selection: bool = Field(

@@ -15,8 +15,8 @@ from diffalign.alignment.calibration import Calibration
 from diffalign.io.atomic import write_arrays
 from diffalign.io.headers import FileKind, packed
 
-KIND = FileKind("a calibration file", 1)
-_GRIDS = ("mean", "sd", "z", "p", "threshold", "calibrated")
+KIND = FileKind("a calibration file", 2)
+_GRIDS = ("mean", "sd", "z", "p", "threshold", "calibrated", "p_adjusted", "grid_threshold")
 
 
 @dataclass(frozen=True)
