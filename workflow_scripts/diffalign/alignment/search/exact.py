@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.alignment.search.bounds import Precision, Search, Settle
+from diffalign.alignment.search.bounds import Precision, Search, Settle, searched
 
 if TYPE_CHECKING:
     import torch
@@ -63,21 +63,24 @@ def nearest_neighbors(
 
     Candidates come from float32 products and the bound of their error, and are measured again in float64. Rows with too
     many candidates are searched with float64 products. The lists equal a float64 brute force, and do not depend on the
-    part, memory, threads, BLAS or device. Ties go to the smaller index. Raises ValueError unless 1 <= k <= N - 1, for
-    rows that are not of unit norm, and for queries outside of the rows.
+    part, memory, threads, BLAS or device. Nearly collinear rows are ordered by their distances: that is the order of
+    cosines, which the rounding of their norms would hide (`bounds.searched`), and takes one more copy of the rows. Ties
+    go to the smaller index. Raises ValueError unless 1 <= k <= N - 1, for rows that are not of unit norm, and for
+    queries outside of the rows.
     """
     single = np.ascontiguousarray(rows, dtype=np.float32)
     asked = range(len(single)) if queries is None else queries
     _check(single, k, asked, memory_mb)
+    side = searched(single)
     budget = memory_mb * 10**6
     if device is None:
         from diffalign.alignment.search.numpy_products import numpy_search
 
-        search: Search = numpy_search(single, k, budget)
+        search: Search = numpy_search(side, k, budget)
     else:
         from diffalign.alignment.search.torch_products import torch_search
 
-        search = torch_search(single, k, budget, device)
+        search = torch_search(side, k, budget, device)
     neighbors = Neighbors(np.empty((len(asked), k), np.int32), np.empty((len(asked), k), np.float32))
     waiting = np.arange(asked.start, asked.stop)
     chunk = max(1, min(32, _CHUNK_BYTES // (4 * len(single))))
@@ -98,7 +101,7 @@ def nearest_neighbors(
                 neighbors.indices[at], neighbors.similarities[at] = lists.indices[~left], lists.similarities[~left]
                 crowded.append(block[left])
             waiting = np.concatenate(crowded)
-    return neighbors
+    return Neighbors(neighbors.indices, side.cosines(neighbors.similarities))
 
 
 def _check(rows: NDArray[np.float32], k: int, queries: range, memory_mb: int) -> None:

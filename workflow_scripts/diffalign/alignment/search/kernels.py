@@ -21,18 +21,29 @@ def _similarity(rows: NDArray[np.float32], i: int, j: int) -> float:
     return total
 
 
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def _closeness(rows: NDArray[np.float32], i: int, j: int) -> float:
+    """Minus half of the squared distance of two rows in float64, summed as `_similarity`."""
+    total = 0.0
+    for d in range(rows.shape[1]):
+        total += (np.float64(rows[i, d]) - np.float64(rows[j, d])) ** 2
+    return -total / 2
+
+
 @njit(nogil=True, cache=True)
 def _settle(
     rows: NDArray[np.float32],
     i: int,
     candidates: NDArray[np.int32],
+    by_distance: bool,
     indices: NDArray[np.int32],
     similarities: NDArray[np.float32],
 ) -> None:
     """Measure the candidates of row i, in ascending order, and write the nearest; ties in order of index."""
     steps = np.empty(len(candidates))
     for c in range(len(candidates)):
-        steps[c] = -np.rint(_similarity(rows, i, candidates[c]) / QUANTUM)
+        measured = _closeness(rows, i, candidates[c]) if by_distance else _similarity(rows, i, candidates[c])
+        steps[c] = -np.rint(measured / QUANTUM)
     # a stable sort keeps ties in order of index
     best = np.argsort(steps, kind="mergesort")
     for rank in range(len(indices)):
@@ -47,12 +58,14 @@ def settle_products(
     products: NDArray[np.floating],
     cuts: NDArray[np.floating],
     most: int,
+    by_distance: bool,
     indices: NDArray[np.int32],
     similarities: NDArray[np.float32],
 ) -> NDArray[np.bool_]:
     """Write the nearest neighbours of each query. Candidates are the columns whose products reach its cut.
 
     rows: (N, D). queries: (B,). products: (B, N), -inf for a query with itself. cuts: (B,), of the type of products.
+    by_distance: whether similarity is minus half of the squared distance, else the product.
     indices, similarities: (B, k), written. Returns (B,) whether a query has more than `most` candidates; its
     lists are then not written.
     """
@@ -67,7 +80,7 @@ def settle_products(
         if count > most:
             crowded[row] = True
         else:
-            _settle(rows, queries[row], candidates[:count], indices[row], similarities[row])
+            _settle(rows, queries[row], candidates[:count], by_distance, indices[row], similarities[row])
     return crowded
 
 
@@ -77,18 +90,19 @@ def settle_listed(
     queries: NDArray[np.intp],
     starts: NDArray[np.int64],
     candidates: NDArray[np.int32],
+    by_distance: bool,
     indices: NDArray[np.int32],
     similarities: NDArray[np.float32],
 ) -> None:
     """Write the nearest neighbours of each query from a list of candidates; nothing for a query without candidates.
 
     rows: (N, D). queries: (B,). candidates: those of all queries, concatenated. starts: (B + 1,), where those of each
-    query begin. indices, similarities: (B, k), written.
+    query begin. by_distance: as in `settle_products`. indices, similarities: (B, k), written.
     """
     for row in range(len(queries)):
         listed = candidates[starts[row] : starts[row + 1]]
         if len(listed):
-            _settle(rows, queries[row], listed, indices[row], similarities[row])
+            _settle(rows, queries[row], listed, by_distance, indices[row], similarities[row])
 
 
 @njit(nogil=True, cache=True)

@@ -6,20 +6,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffalign.alignment.search.bounds import Precision, Search, Settle, candidate_slack, column_step, group_shape
+from diffalign.alignment.search.bounds import Precision, Search, Searched, Settle, column_step, group_shape
 from diffalign.alignment.search.kernels import settle_listed
 
 
-def torch_search(rows: NDArray[np.float32], k: int, budget: int, device: torch.device) -> Search:
+def torch_search(side: Searched, k: int, budget: int, device: torch.device) -> Search:
     """A search with torch's matrix products.
 
-    rows: (N, D) float32 of unit norm; copied to the device. budget: bytes for blocks there. Raises ValueError where
-    torch may use less than float32 in products (TF32), for which the error bound does not hold.
+    side: copied to the device. budget: bytes for blocks there. Raises ValueError where torch may use less than float32
+    in products (TF32), for which the error bound does not hold.
     """
     allowed = torch.get_float32_matmul_precision()
     if allowed != "highest":
         raise ValueError(f"exact neighbours need torch's float32 matmul precision at 'highest', not at '{allowed}'")
+    rows, by_distance = side.rows, side.halves is not None
     there = torch.from_numpy(rows).to(device)
+    halves = None if side.halves is None else torch.from_numpy(side.halves).to(device)
     count, width = rows.shape
     depth, groups = group_shape(count, k)
 
@@ -34,9 +36,11 @@ def torch_search(rows: NDArray[np.float32], k: int, budget: int, device: torch.d
             step = column_step(width, budget)
             for start in range(0, count, step):
                 products[:, start : start + step] = left @ there[start : start + step].double().T
+        if halves is not None:
+            products -= halves.to(products.dtype)
         products[torch.arange(len(block), device=device), queries] = -torch.inf
         maxima = products[:, : depth * groups].view(len(block), depth, groups).amax(dim=1)
-        lowest = (maxima.topk(k, dim=1).values[:, -1].double() - candidate_slack(width, precision)).to(products.dtype)
+        lowest = (maxima.topk(k, dim=1).values[:, -1].double() - side.slack(precision)).to(products.dtype)
         cut = torch.nextafter(lowest, torch.full_like(lowest, -torch.inf))
         mask = products >= cut[:, None]
         counts = mask.sum(dim=1)
@@ -50,7 +54,7 @@ def torch_search(rows: NDArray[np.float32], k: int, budget: int, device: torch.d
         def settle(part: slice, indices: NDArray[np.int32], similarities: NDArray[np.float32]) -> NDArray[np.bool_]:
             asked = block[part]
             starts = ends[part.start : part.start + len(asked) + 1]
-            settle_listed(rows, asked, starts, columns, indices, similarities)
+            settle_listed(rows, asked, starts, columns, by_distance, indices, similarities)
             return np.asarray(too_many[part])
 
         return settle
