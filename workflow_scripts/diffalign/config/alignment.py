@@ -35,7 +35,7 @@ class AlignmentSection(Section):
         None,
         description=(
             "Prepare features and add eps exactly as a published script does: platonic (measure_alignment.py without "
-            "--precise) or vfm-vae. It sets clamp, clamp_rule, clamp_over, center, whiten and eps."
+            "--precise) or vfm-vae. It sets clamp, clamp_rule, clamp_over, center, whiten, normalize and eps."
         ),
     )
     clamp: Annotated[float, Field(gt=0, le=1), FromExponent] | None = Field(
@@ -53,6 +53,13 @@ class AlignmentSection(Section):
     center: bool = Field(False, description="Subtract the mean of every dimension before normalising rows.")
     whiten: bool = Field(
         False, description="PCA whitening before rows are normalised; needs more images than dimensions."
+    )
+    normalize: Literal["l2"] | None = Field(
+        "l2",
+        description=(
+            "Divide every row by its L2 norm, so that CKA is that of unit rows. With null norms count in CKA, SVCCA, "
+            "Procrustes, ridge and RBF kernels, as in Kornblith et al. 2019; neighbour lists are by cosine either way."
+        ),
     )
     permutations: Annotated[int, Field(ge=1)] = Field(
         200,

@@ -16,7 +16,7 @@ from diffalign.alignment.search.exact import Neighbors
 from diffalign.io.atomic import replacing
 from diffalign.io.headers import FileKind, StoreError, packed
 
-KIND = FileKind("a neighbour file", 1)
+KIND = FileKind("a neighbour file", 2)
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from diffalign.alignment.arrays import rows_layer
 from diffalign.alignment.metrics import Layer
-from diffalign.alignment.preparation import FeatureError, unit_rows
+from diffalign.alignment.preparation import FeatureError, directions, kernel_rows
 from diffalign.alignment.search.exact import nearest_neighbors
 from diffalign.alignment.settings import Preparation
 from diffalign.io import feature_files
 from diffalign.io.headers import StoreError, check_same_names
-from diffalign.io.prepared_features import clamp_bounds
+from diffalign.io.prepared_features import clamp_bounds, noted_spread
 from diffalign.names import unknown
 
 
@@ -42,8 +42,8 @@ class Search:
 class UnlistedSide:
     """Layers of a bundle, prepared as the rule neighbors prepares them.
 
-    rows: alias -> (N, D) float32 unit rows, by depth. recipe: what the recipes of all layers share. modules: alias ->
-    module path.
+    rows: alias -> (N, D) float32 `kernel_rows`, by depth. recipe: what the recipes of all layers share. modules: alias
+    -> module path.
     """
 
     names: tuple[str, ...]
@@ -69,8 +69,9 @@ class UnlistedSide:
 
 
 def searched(rows: NDArray[np.float32], names: Iterable[str], search: Search) -> Layer:
-    """Unit rows (N, D) as a layer whose exact neighbours are searched on first use and kept."""
-    lists = partial(nearest_neighbors, rows, search.k, memory_mb=search.memory_mb, threads=search.threads)
+    """Prepared rows (N, D) as a layer whose exact neighbours are searched on first use and kept."""
+    unit = directions(rows, search.preparation)
+    lists = partial(nearest_neighbors, unit, search.k, memory_mb=search.memory_mb, threads=search.threads)
     return rows_layer(rows, list(names), lists, search.seed)
 
 
@@ -104,9 +105,10 @@ def read_side(
         names, shared = features.names, features.shared
         modules[alias] = features.recipe["module"]
         try:
-            rows[alias] = unit_rows(features.values, features.names, search.preparation, bounds.get(alias))
+            rows[alias] = kernel_rows(features.values, features.names, search.preparation, bounds.get(alias))
         except FeatureError as error:
             raise FeatureError(f"{source}: {error}") from error
+        noted_spread(directions(rows[alias], search.preparation), source)
     if not rows:
         raise StoreError(f"{layers_json}: has no layers")
     return UnlistedSide(names, rows, shared, modules, search)

@@ -19,8 +19,8 @@ Settle: TypeAlias = Callable[[slice, NDArray[np.int32], NDArray[np.float32]], ND
 Search: TypeAlias = Callable[[NDArray[np.intp], Precision, int], Settle]
 
 # unit rows of which the mean leaves less than this share of the squares are ordered by distance. Their products differ
-# by little, and float32 rows are of unit norm to some 1e-8 only: at 1e-5, 0.2 to 0.6 % of neighbours would be others,
-# at 1e-7 8 to 26 %, at 1e-9 nearly all
+# by little, and float32 rows are of unit norm to some 1e-8 only: at 1e-4 up to 0.1 % of neighbours would be others, at
+# 1e-6 3 to 6 %, at 1e-8 three quarters and more (benchmarks/offsets.py)
 COLLINEAR = 1e-3
 
 
