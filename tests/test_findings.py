@@ -38,7 +38,7 @@ def correlation(rho: float, p: float, low: float, high: float) -> dict[str, Any]
 def score(source: str, level: float, layer: str, second_half: float, **changes: Any) -> dict[str, Any]:
     """A row of an atlas, with the columns that findings read."""
     known = {"model": "digits.sit", "metric": "unbiased_cka", "second_half_error": 0.01, "n": 1000}
-    more = {"n_second_half": 500, "chosen": False, "maximum_p": 0.005, "leak": None}
+    more = {"n_second_half": 500, "chosen": False, "maximum_p": 0.005, "second_half_p": 0.005, "leak": None}
     return {**known, **more, "source": source, "level": level, "layer": layer, "second_half": second_half, **changes}
 
 
@@ -229,9 +229,10 @@ def test_an_atlas_tells_its_maximum_the_twin_the_floor_and_the_share(tmp_path: P
     assert table["topic"].tolist() == ["atlas", "floor", "controls"]
     assert table["sentence"].tolist() == [
         "digits.sit: unbiased_cka is highest at b3, t = 0.3, chosen on one half of the images; on the "
-        "other it is 0.300 [0.280, 0.320] over 500 images, of the untrained twin there 0.040.",
+        "other it is 0.300 [0.280, 0.320] over 500 images, of the untrained twin there 0.040; it exceeds "
+        "chance (q = 0.005 over 1 test).",
         "digits.sit: at t = 1, where it sees noise alone, the best layer lies at chance, as it must (unbiased_cka, "
-        "p = 0.43).",
+        "p = 0.43, q = 0.43 over 1 test).",
         "digits.sit, b3, t = 0.3: of the shared covariance, 0.520 [0.450, 0.590] over 1000 images is left beyond "
         "labels + pixels_p8 + untrained.",
     ]
@@ -263,12 +264,32 @@ def test_a_model_that_sees_something_in_pure_noise_is_told(tmp_path: Path) -> No
     told = table.loc[table["topic"] == "floor", "sentence"].item()
     assert told == (
         "digits.sit: at t = 1, where it sees noise alone, the best layer lies above chance: noise is shared, or the "
-        "null is wrong (unbiased_cka, p = 0.005)."
+        "null is wrong (unbiased_cka, p = 0.005, q = 0.005 over 1 test)."
     )
 
 
+def test_maxima_and_floors_are_corrected_over_atlases_and_metrics(tmp_path: Path) -> None:
+    """One p of 0.03 is significant by itself and not among two."""
+    changes = {"maximum_p": 0.03, "second_half_p": 0.03}
+    first = [{**row, **changes} for row in SCORES]
+    (maximum, floor, _) = of_atlas(tmp_path, first)["sentence"]
+    assert maximum.endswith("; it exceeds chance (q = 0.03 over 1 test).")
+    assert floor.endswith("noise is shared, or the null is wrong (unbiased_cka, p = 0.03, q = 0.03 over 1 test).")
+    second = [{**row, "metric": "cknna", "maximum_p": 0.6, "second_half_p": 0.6} for row in SCORES]
+    (maximum, floor, _, other, other_floor) = of_atlas(tmp_path, [*first, *second], metrics=["unbiased_cka", "cknna"])[
+        "sentence"
+    ]
+    assert maximum.endswith("; it is not shown to exceed chance (q = 0.06 over 2 tests).")
+    assert "the best layer lies above chance by itself, not among as many controls (" in floor
+    assert other.endswith("; it is not shown to exceed chance (q = 0.6 over 2 tests).")
+    assert "lies at chance, as it must (cknna, p = 0.6, q = 0.6 over 2 tests)" in other_floor
+
+
 def test_a_metric_without_a_null_has_no_floor_and_one_without_an_error_no_interval(tmp_path: Path) -> None:
-    scores = [{**row, "metric": "procrustes", "maximum_p": NAN, "second_half_error": NAN} for row in SCORES]
+    scores = [
+        {**row, "metric": "procrustes", "maximum_p": NAN, "second_half_p": NAN, "second_half_error": NAN}
+        for row in SCORES
+    ]
     table = of_atlas(tmp_path, scores, metrics=["procrustes"])
     # a share is of linear covariance, so it is told at the maximum of any metric
     assert table["topic"].tolist() == ["atlas", "controls"]

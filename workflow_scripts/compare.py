@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from diffalign import __version__
 from diffalign.alignment.arrays import measure
 from diffalign.alignment.metrics import METRICS
-from diffalign.alignment.preparation import FeatureError, unit_rows
+from diffalign.alignment.preparation import FeatureError, kernel_rows
 from diffalign.alignment.settings import CLAMP_RULES, Preparation
 from diffalign.io.headers import check_same_names
 from diffalign.io.layouts.feature_tables import LAYOUTS, Table, read_layers
@@ -65,6 +65,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--rbf-sigma", type=float, default=1.0, help="bandwidth of RBF kernels; default 1")
     command.add_argument("--center", action="store_true", help="subtract the mean of every dimension")
     command.add_argument(
+        "--keep-norms", action="store_true", help="do not divide rows by their norms: CKA and others weigh them"
+    )
+    command.add_argument(
         "--eps", type=float, default=0.0, help="in the denominators of CKNNA and CKA; platonic-rep: 1e-6; default 0"
     )
     command.add_argument("--json", action="store_true", help="print JSON, the recipe of the score")
@@ -86,11 +89,12 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     least = options.k + 1 if METRICS[options.metric].uses_k else 4
     if count < max(least, 4):
         raise ValueError(f"--k {options.k} needs at least {max(least, 4)} rows; the files have {count}")
-    preparation = Preparation(options.clamp, options.clamp_rule, "layer", options.center, options.whiten)
+    normalize = None if options.keep_norms else "l2"
+    preparation = Preparation(options.clamp, options.clamp_rule, "layer", options.center, options.whiten, normalize)
     for table, path in ((a, options.a), (b, options.b)):
         try:
             # early, so that the message names the file
-            unit_rows(table.values[0], table.names, preparation)
+            kernel_rows(table.values[0], table.names, preparation)
         except FeatureError as error:
             raise FeatureError(f"{path}: {error}") from error
     measured = measure(
@@ -156,6 +160,7 @@ def printed(result: dict[str, Any]) -> str:
         "clamp": clamp,
         "center": str(preparation["center"]).lower(),
         "whiten": str(preparation["whiten"]).lower(),
+        "normalize": str(preparation["normalize"]).lower(),
     }
     lines = [
         f"{result['metric']} {value}",

@@ -16,6 +16,7 @@ from diffalign.alignment.arrays import rows_layer
 from diffalign.alignment.curves import Measured, measured, neighbor_counts, nested_subset, subset_sizes
 from diffalign.alignment.groups import Groups
 from diffalign.alignment.metrics import METRICS, Layer
+from diffalign.alignment.preparation import directions
 from diffalign.alignment.search.exact import nearest_neighbors
 from diffalign.io import recipes, sides, tables
 
@@ -55,7 +56,9 @@ def curves_table(
 
     def part(all_rows: NDArray[np.float32], keep: NDArray[np.intp]) -> Layer:
         rows = all_rows[keep]
-        search = partial(nearest_neighbors, rows, setting.k, memory_mb=memory_mb, threads=threads)
+        search = partial(
+            nearest_neighbors, directions(rows, pair[0].preparation), setting.k, memory_mb=memory_mb, threads=threads
+        )
         return rows_layer(rows, [of[i] for i in keep], search, drawing.seed)
 
     def points() -> Iterator[tuple[str, Groups, int, dict[str, Measured]]]:

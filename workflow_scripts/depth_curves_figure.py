@@ -70,19 +70,18 @@ def curves(matrix: CalibratedMatrix, side: str, default: str) -> list[Curve]:
         grid if side == "a" else grid.T for grid in (matrix.values, matrix.calibration.low, matrix.calibration.high)
     )
     null = matrix.calibration.null
-    thresholds = np.full_like(values, np.nan)
+    thresholds, corrected = np.full_like(values, np.nan), np.full_like(values, np.nan)
     if null is not None:
-        thresholds = null.threshold if side == "a" else null.threshold.T
+        thresholds, corrected = (grid if side == "a" else grid.T for grid in (null.threshold, null.grid_threshold))
     at_best, at_default = over_depth(matrix, side, default)
     column = matrix.layers(other).index(default)
     percent = f"{100 * matrix.calibration.settings['alpha']:g} %"
-    maximum = np.full(len(values), np.nan if null is None else null.maximum_threshold)
     return [
         Curve(
             at_best,
             _at_best(low, values),
             _at_best(high, values),
-            maximum,
+            _at_best(corrected, values),
             "best layer of the other model (not corrected for the choice)",
             f"what the largest score of the whole grid exceeds by chance in {percent}",
             style.BEST,

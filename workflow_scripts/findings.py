@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from diffalign import logs
+from diffalign.alignment.calibration import false_discovery_rates
 from diffalign.alignment.intervals import around
 from diffalign.alignment.metrics import METRICS, NoNull
 from diffalign.io import tables
@@ -26,7 +28,7 @@ COLUMNS = {
     **dict.fromkeys(("value", "low", "high"), "float64"),
     **dict.fromkeys(("over", "sentence"), "string"),
 }
-# the level of a p-value at which a negative control is at chance
+# the level of a q-value at which a maximum exceeds chance, and above which a negative control is at chance
 _ALPHA = 0.05
 _LINEAR = "unbiased_cka"
 # alignments that are no linear maps, as sentences call them
@@ -165,19 +167,63 @@ def _correlation(row: Mapping[Any, Any]) -> Finding:
 
 
 def _of_atlases(atlases: Sequence[tuple[Path, Path]], metrics: Sequence[str]) -> Iterator[Finding]:
-    for scores_path, beyond_path in atlases:
-        scores, beyond = (pd.read_csv(path, sep="\t") for path in (scores_path, beyond_path))
-        for metric in metrics:
-            yield from _of_atlas(scores[scores["metric"] == metric], metric)
+    read = [tuple(pd.read_csv(path, sep="\t") for path in pair) for pair in atlases]
+    of_metrics = [[scores[scores["metric"] == metric] for metric in metrics] for scores, _ in read]
+    # one p each atlas and metric, so that a model that was searched for the best layer counts once
+    floors, maxima = (
+        false_discovery_rates(np.array([p_of(each) for of_atlas in of_metrics for each in of_atlas], np.float64))
+        for p_of in (_floor_p, _maximum_p)
+    )
+    at = 0
+    for (scores, beyond), of_atlas in zip(read, of_metrics, strict=True):
+        for metric, each in zip(metrics, of_atlas, strict=True):
+            yield from _of_atlas(each, metric, _Corrected(maxima, at), _Corrected(floors, at))
+            at += 1
             # a share is of linear covariance, so it is told where the metric of that is highest
             if metric == (_LINEAR if _LINEAR in metrics else metrics[0]):
                 yield from _beyond(scores[scores["metric"] == metric], beyond)
 
 
-def _of_atlas(scores: pd.DataFrame, metric: str) -> Iterator[Finding]:
+@dataclass(frozen=True, eq=False)
+class _Corrected:
+    """One of several q-values (T,), NaN where no test was made."""
+
+    all: NDArray[np.float64]
+    at: int
+
+    @property
+    def q(self) -> float:
+        return float(self.all[self.at])
+
+    def __str__(self) -> str:
+        return f"q = {self.q:.2g} over {counted(int((~np.isnan(self.all)).sum()), 'test')}"
+
+
+def _chosen(scores: pd.DataFrame) -> pd.DataFrame:
+    """The maximum of a model: one row, or none where no score is defined."""
+    return scores[(scores["source"] == "trained") & scores["chosen"]]
+
+
+def _floor(scores: pd.DataFrame) -> pd.DataFrame:
+    """Rows of pure noise that have a p."""
+    return scores[(scores["source"] == "trained") & (scores["level"] == 1) & scores["maximum_p"].notna()]
+
+
+def _floor_p(scores: pd.DataFrame) -> float:
+    """The p of the best layer at pure noise, of one atlas and metric."""
+    floor = _floor(scores)
+    return float(floor["maximum_p"].iloc[0]) if len(floor) and len(_chosen(scores)) else math.nan
+
+
+def _maximum_p(scores: pd.DataFrame) -> float:
+    """The p of the maximum on the half of the images that did not choose it."""
+    chosen = _chosen(scores)
+    return float(chosen["second_half_p"].iloc[0]) if len(chosen) else math.nan
+
+
+def _of_atlas(scores: pd.DataFrame, metric: str, of_maximum: _Corrected, of_floor: _Corrected) -> Iterator[Finding]:
     """The maximum of a model, the twin at the same place, and the floor of pure noise."""
-    trained = scores[scores["source"] == "trained"]
-    chosen = trained[trained["chosen"]]
+    chosen = _chosen(scores)
     if chosen.empty:
         return
     best = chosen.iloc[0]
@@ -187,6 +233,8 @@ def _of_atlas(scores: pd.DataFrame, metric: str) -> Iterator[Finding]:
     bounds = around(np.array(best["second_half"]), np.array(best["second_half_error"]))
     low, high = float(bounds.low), float(bounds.high)
     images = f"{best['n_second_half']} images"
+    exceeds = "exceeds" if of_maximum.q <= _ALPHA else "is not shown to exceed"
+    chance = "" if math.isnan(of_maximum.q) else f"; it {exceeds} chance ({of_maximum})"
     yield Finding(
         "atlas",
         metric,
@@ -196,12 +244,18 @@ def _of_atlas(scores: pd.DataFrame, metric: str) -> Iterator[Finding]:
         images,
         f"{best['model']}: {metric} is highest at {best['layer']}, t = {best['level']:g}, chosen on one "
         f"half of the images; on the other it is {best['second_half']:.3f} {interval(low, high)} over {images}, of the "
-        f"untrained twin there {twin['second_half']:.3f}.{_given(best)}",
+        f"untrained twin there {twin['second_half']:.3f}{chance}.{_given(best)}",
     )
-    floor = trained[(trained["level"] == 1) & trained["maximum_p"].notna()]
+    floor = _floor(scores)
     if len(floor):
         p = float(floor["maximum_p"].iloc[0])
-        verdict = "at chance, as it must" if p > _ALPHA else "above chance: noise is shared, or the null is wrong"
+        # of many atlases and metrics some controls fail by chance
+        if of_floor.q <= _ALPHA:
+            verdict = "above chance: noise is shared, or the null is wrong"
+        elif p <= _ALPHA:
+            verdict = "above chance by itself, not among as many controls"
+        else:
+            verdict = "at chance, as it must"
         yield Finding(
             "floor",
             metric,
@@ -210,7 +264,7 @@ def _of_atlas(scores: pd.DataFrame, metric: str) -> Iterator[Finding]:
             math.nan,
             f"{floor['n'].iloc[0]} images",
             f"{best['model']}: at t = 1, where it sees noise alone, the best layer lies {verdict} ({metric}, "
-            f"p = {p:.2g}).",
+            f"p = {p:.2g}, {of_floor}).",
         )
 
 

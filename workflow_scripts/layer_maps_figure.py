@@ -60,7 +60,8 @@ def layer_maps_figure(matrices: Sequence[Path], calibrations: Sequence[Path], ou
         (above if matrix.missing_null else below).set_xlabel(f"layer of {matrix.bundle('b')}")
     style.heading(
         figure,
-        f"{style.title_of(read[0].recipe)}. Framed: the best pair of layers; p is of the largest score of the grid.",
+        f"{style.title_of(read[0].recipe)}. Framed: the best pair of layers, p corrected over the grid. "
+        "Calibrated scores are 0 where they are not significant after this correction.",
     )
     style.save(figure, outputs, read[0].miniature)
 
@@ -84,7 +85,7 @@ def calibrated_map(axes: Axes, matrix: CalibratedMatrix, width: float) -> None:
     if null is None or matrix.missing_null:
         grids.in_place(axes, style.wrapped(matrix.missing_null, width))
         return
-    maps.color_bar(maps.layer_map(axes, null.calibrated, matrix.best, style.CALIBRATED), axes, width)
+    maps.color_bar(maps.layer_map(axes, matrix.calibrated, matrix.best, style.CALIBRATED), axes, width)
     axes.set_title(style.wrapped(f"calibrated\nlargest of the grid {null.maximum_calibrated:.3f}", width))
 
 

@@ -1,5 +1,6 @@
 """How alike the models of a study are by one metric: a matrix ordered by clustering, and a map in the plane."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from diffalign.alignment import model_similarity
 from diffalign.alignment.metrics import METRICS, Metric
 from diffalign.alignment.model_similarity import Grid
 from diffalign.figures import grids, maps, style
-from diffalign.io.matrices import CalibratedMatrix, read_matrices
+from diffalign.io.matrices import CalibratedMatrix, claimed, level_of, read_matrices
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -39,7 +40,10 @@ def model_maps_figure(matrices: Sequence[Path], calibrations: Sequence[Path], ou
     style.styled()
     read = read_matrices(matrices, calibrations)
     models, raw = model_similarity.between((m.bundle("a"), m.bundle("b"), largest(m)) for m in read)
-    calibrated = model_similarity.between((m.bundle("a"), m.bundle("b"), largest_calibrated(m)) for m in read)[1]
+    passed = significant_pairs(read)
+    calibrated = model_similarity.between(
+        (m.bundle("a"), m.bundle("b"), largest_calibrated(m, at)) for m, at in zip(read, passed, strict=True)
+    )[1]
     sides = model_similarity.two_sides((m.bundle("a"), m.bundle("b")) for m in read)
     figure, order = (
         square_maps(read, models, raw, calibrated)
@@ -152,10 +156,18 @@ def largest(matrix: CalibratedMatrix) -> float:
     return float("nan") if matrix.best is None else float(matrix.values[matrix.best])
 
 
-def largest_calibrated(matrix: CalibratedMatrix) -> float:
-    """The largest score of a matrix against the null of the largest score, or NaN."""
+def significant_pairs(read: Sequence[CalibratedMatrix]) -> list[bool]:
+    """Whether the largest score of each matrix is significant after correction over its cells and over all matrices."""
+    alpha = level_of(read)
+    return [m.best is not None and bool(q[m.best] <= alpha) for m, q in zip(read, claimed(read), strict=True)]
+
+
+def largest_calibrated(matrix: CalibratedMatrix, significant: bool) -> float:
+    """The largest score of a matrix against the null of the largest score, 0 where it is not significant; or NaN."""
     null = matrix.calibration.null
-    return float("nan") if null is None else null.maximum_calibrated
+    if null is None or math.isnan(null.maximum_calibrated):
+        return math.nan
+    return null.maximum_calibrated if significant else 0.0
 
 
 def reason(grid: NDArray[np.float64], by_calibrated: bool) -> str:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from threadpoolctl import threadpool_limits
 
 from diffalign import logs
-from diffalign.alignment.preparation import FeatureError, unit_rows
+from diffalign.alignment.preparation import FeatureError, directions, kernel_rows
 from diffalign.alignment.search.exact import nearest_neighbors
 from diffalign.alignment.settings import Preparation
 from diffalign.devices import choose_gpu
 from diffalign.io import feature_files, neighbor_files
 from diffalign.io.headers import check_same_names
-from diffalign.io.prepared_features import clamp_bounds, preparation_settings
+from diffalign.io.prepared_features import clamp_bounds, noted_spread, preparation_settings
 from diffalign.parts import part_rows
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def neighbors(layers_json: Path, k_max: int, preparation: Preparation, path: Pat
     names: tuple[str, ...] = ()
     shared: dict[str, Any] = {}
     modules: dict[str, str] = {}
+    spreads: dict[str, float] = {}
     first = layers_json
     bounds = clamp_bounds(layers_json, bundle.digests, preparation)
     with neighbor_files.writing(path) as file:
@@ -57,10 +58,12 @@ def neighbors(layers_json: Path, k_max: int, preparation: Preparation, path: Pat
             check_same_names(names, features.names, first, source)
             modules[alias] = features.recipe["module"]
             try:
-                rows = unit_rows(features.values, features.names, preparation, bounds.get(alias))
+                kernel = kernel_rows(features.values, features.names, preparation, bounds.get(alias))
             except FeatureError as error:
                 raise FeatureError(f"{source}: {error}") from error
-            del features
+            rows = directions(kernel, preparation)
+            spreads[alias] = noted_spread(rows, source)
+            del features, kernel
             lists = nearest_neighbors(
                 rows,
                 min(k_max, len(names) - 1),
@@ -75,7 +78,7 @@ def neighbors(layers_json: Path, k_max: int, preparation: Preparation, path: Pat
             "k_max": min(k_max, len(names) - 1),
             "bounds": bounds,
         }
-        file.finish(names, settings, {**shared, "modules": modules}, search.rows(len(names)))
+        file.finish(names, settings, {**shared, "modules": modules, "spreads": spreads}, search.rows(len(names)))
 
 
 if __name__ == "__main__":

@@ -4,18 +4,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from diffalign import logs
+from diffalign.alignment import claims
 from diffalign.io import tables
-from diffalign.io.matrices import CalibratedMatrix, read_matrices
+from diffalign.io.matrices import CalibratedMatrix, claimed, level_of, read_matrices, untested
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 COLUMNS = {
     **dict.fromkeys(("metric", "dataset", "condition", "a", "b", "layer_a", "layer_b"), "string"),
+    **dict.fromkeys(("grid_p", "grid_q"), "float64"),
+    "significant": "bool",
     **dict.fromkeys(("maximum", "maximum_p", "maximum_q", "maximum_threshold", "maximum_calibrated"), "float64"),
     **dict.fromkeys(("default_layer_a", "default_layer_b"), "string"),
-    **dict.fromkeys(("default_score", "default_p", "default_low", "default_high"), "float64"),
+    **dict.fromkeys(("default_score", "default_p", "default_q", "default_low", "default_high"), "float64"),
     **dict.fromkeys(("selected_layer_a", "selected_layer_b"), "string"),
     **dict.fromkeys(("selected_chosen", "selected_reported", "selected_uncorrected"), "float64"),
     "selected_count": "Int64",
@@ -34,24 +40,32 @@ def pairs_table(
 ) -> None:
     """Write what is claimed of every pair of models, as TSV and Parquet with the same rows.
 
-    Columns: metric, dataset, condition, a, b (bundles); layer_a, layer_b (the best pair of layers), maximum (its
-    score), maximum_p, maximum_q (Benjamini-Hochberg over all rows of the same metric), maximum_threshold,
-    maximum_calibrated (against the null of the largest score of the grid); default_layer_a, default_layer_b,
-    default_score, default_p, default_low, default_high; selected_layer_a, selected_layer_b (the best on one half of the
-    images), selected_chosen (their score there), selected_reported (on the other half), selected_uncorrected (the
-    largest of the other half), selected_count (images of the other half), all empty unless alignment.split_selection;
-    n, groups, k, null (permutations, moments or refused), reason (why there is no p), permutations, shared_noise (as in
-    recipes: how both sides see one noise), leak (as in recipes: what one side was given of the other), miniature. What
-    is not known is empty. defaults: bundle -> its default layer.
+    Columns: metric, dataset, condition, a, b (bundles); layer_a, layer_b (the best pair of layers); grid_p (that no
+    pair of layers is aligned), grid_q (over all rows that have one), significant (grid_q at most alpha; False without a
+    p); maximum (the largest score), maximum_p, maximum_threshold (of this cell, corrected over the grid), maximum_q (as
+    q of `alignment_table`), maximum_calibrated (by that threshold, 0 where maximum_q is above alpha); default_layer_a,
+    default_layer_b, default_score, default_p, default_q (Benjamini-Hochberg over all rows), default_low, default_high;
+    selected_layer_a, selected_layer_b (the best on one half of the images), selected_chosen (their score there),
+    selected_reported (on the other half), selected_uncorrected (the largest of the other half), selected_count (images
+    of the other half), all empty unless alignment.split_selection; n, groups, k, null (permutations, moments or
+    refused), reason (why there is no p), permutations, shared_noise (as in recipes: how both sides see one noise), leak
+    (as in recipes: what one side was given of the other), miniature. What is not known is empty. defaults: bundle ->
+    its default layer.
     """
     read = read_matrices(matrices, calibrations)
-    table = tables.frame((row(matrix, defaults) for matrix in read), COLUMNS)
-    tables.add_q(table, "maximum_p", "maximum_q")
+    alpha = level_of(read)
+    each = zip(read, claimed(read), strict=True)
+    table = tables.frame((row(matrix, defaults, q, alpha) for matrix, q in each), COLUMNS)
+    tables.add_q(table, "default_p", "default_q")
+    if untested(read):
+        logs.log.warning(untested(read))
     tables.write(table, tsv, parquet)
 
 
-def row(matrix: CalibratedMatrix, defaults: Mapping[str, str]) -> dict[str, Any]:
-    """One matrix, without maximum_q; defaults: bundle -> its default layer."""
+def row(matrix: CalibratedMatrix, defaults: Mapping[str, str], q: NDArray[np.float64], alpha: float) -> dict[str, Any]:
+    """One matrix, without default_q. defaults: bundle -> its default layer. q: (L_A, L_B), of its cells. alpha: the
+    level at which q is significant.
+    """
     recipe, beside = matrix.recipe, matrix.calibration
     layers_a, layers_b = matrix.layers("a"), matrix.layers("b")
     default = matrix.default(defaults)
@@ -66,6 +80,7 @@ def row(matrix: CalibratedMatrix, defaults: Mapping[str, str]) -> dict[str, Any]
         "default_score": float(matrix.values[default]),
         "default_low": float(beside.low[default]),
         "default_high": float(beside.high[default]),
+        "significant": claims.smallest(q) <= alpha,
         "n": recipe["n"],
         "groups": recipe["groups"],
         "k": recipe["k"],
@@ -84,6 +99,10 @@ def row(matrix: CalibratedMatrix, defaults: Mapping[str, str]) -> dict[str, Any]
         # without any defined score there is no largest one to test
         if matrix.best is not None:
             cells |= {key: getattr(null, key) for key in ("maximum_p", "maximum_threshold", "maximum_calibrated")}
+            cells["maximum_q"] = float(q[matrix.best])
+            if cells["maximum_q"] > alpha:
+                cells["maximum_calibrated"] = 0.0
+            cells |= {"grid_p": claims.smallest(null.p_adjusted), "grid_q": claims.smallest(q)}
         cells |= {
             "default_p": float(null.p[default]),
             "null": null.method,

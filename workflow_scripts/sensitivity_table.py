@@ -13,7 +13,7 @@ from diffalign import logs
 from diffalign.alignment.arrays import rows_layer
 from diffalign.alignment.curves import Measured, measured
 from diffalign.alignment.metrics import Layer
-from diffalign.alignment.preparation import FeatureError
+from diffalign.alignment.preparation import FeatureError, directions
 from diffalign.alignment.search.exact import nearest_neighbors
 from diffalign.alignment.settings import PARITY, PARITY_EPS, Preparation
 from diffalign.io import recipes, sides, tables
@@ -31,6 +31,7 @@ ALTERNATIVES = {
     "centred": Preparation(center=True),
     "clamp, centred": Preparation(clamp=QUANTILE, center=True),
     "whitened": Preparation(whiten=True),
+    "norms kept": Preparation(normalize=None),
 }
 # what published scripts do, with what they add to denominators
 PUBLISHED = {f"parity {name}": preparation for name, preparation in PARITY.items()}
@@ -52,8 +53,9 @@ def sensitivity_table(
     """Write one row a preparation and metric, as TSV and Parquet with the same rows.
 
     Columns: preparation (its name), metric, dataset, condition, a, b (bundles), layer_a, layer_b, clamp, clamp_rule,
-    clamp_over, center, whiten, eps, n, groups, k, score, null_mean, null_sd, z, p, calibrated, skipped (why there is no
-    score: whitening needs more images than dimensions). Raises StoreError where the two sides have other images.
+    clamp_over, center, whiten, normalize, eps, n, groups, k, score, null_mean, null_sd, z, p, calibrated, skipped (why
+    there is no score: whitening needs more images than dimensions). Raises StoreError where the two sides have other
+    images.
     """
     setting, drawing = recipes.read_settings(settings), recipes.read_drawing(calibration_settings)
     pair = sides.read_sides(*files, drawing.seed, manifest)
@@ -65,7 +67,9 @@ def sensitivity_table(
         rows = side.rows(alias, preparation)
         if preparation is None:
             return rows_layer(rows, of, lambda: side.lists.layer(alias), drawing.seed)
-        search = partial(nearest_neighbors, rows, setting.k, memory_mb=memory_mb, threads=threads)
+        search = partial(
+            nearest_neighbors, directions(rows, preparation), setting.k, memory_mb=memory_mb, threads=threads
+        )
         return rows_layer(rows, of, search, drawing.seed)
 
     def rows() -> Iterator[dict[str, Any]]:

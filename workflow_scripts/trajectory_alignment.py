@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from diffalign import logs, names
 from diffalign.alignment import series
-from diffalign.alignment.preparation import FeatureError, clamp_bound, unit_rows
+from diffalign.alignment.preparation import FeatureError, clamp_bound, kernel_rows
 from diffalign.alignment.settings import Preparation
 from diffalign.extraction.readers import OpenReader, Reader
 from diffalign.io import recipes, tables
@@ -149,7 +149,7 @@ def state_side(states: Pooled, step: int, recipe: Mapping[str, Any], search: Sea
 def _prepared(
     values: Mapping[str, NDArray[np.float32]], members: Sequence[str], preparation: Preparation, where: str
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Layers as unit rows, clamped as `io.prepared_features.clamp_bounds` says."""
+    """Layers as `kernel_rows`, clamped as `io.prepared_features.clamp_bounds` says."""
     together: float | None = None
     is_one_width = len({each.shape[1] for each in values.values()}) == 1
     if preparation.clamp is not None and preparation.clamp_over == "model" and is_one_width:
@@ -159,7 +159,7 @@ def _prepared(
         if preparation.clamp is not None and bound is None:
             bound = clamp_bound([each], preparation.clamp, preparation.clamp_rule)
         try:
-            yield layer, unit_rows(each, members, preparation, bound)
+            yield layer, kernel_rows(each, members, preparation, bound)
         except FeatureError as error:
             raise FeatureError(f"{where}, layer {layer}: {error}") from error
 

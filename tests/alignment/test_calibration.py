@@ -13,6 +13,7 @@ from diffalign.alignment.calibration import (
     calibrate_by_permutations,
     false_discovery_rates,
     standard_errors,
+    step_down,
 )
 from diffalign.alignment.factors import leading_vectors
 from diffalign.alignment.graphs import knn_graphs
@@ -145,6 +146,7 @@ def test_calibration_by_moments() -> None:
     assert calibration.threshold[0, 0] == pytest.approx(0.1 + 1.6449 * 0.02, abs=1e-5)
     assert calibration.calibrated[0, :2] == pytest.approx([0, (0.18 - 0.132897) / (1 - 0.132897)], abs=1e-5)
     assert np.isnan(calibration.p[0, 2])
+    assert calibration.p_adjusted[0, :2] == pytest.approx([1, 2 * calibration.p[0, 1]])
     # Bonferroni over the two cells that have a score
     assert calibration.maximum_p == pytest.approx(2 * calibration.p[0, 1])
     assert calibration.maximum_threshold == pytest.approx(0.1 + 1.95996 * 0.02, abs=1e-5)
@@ -154,6 +156,39 @@ def test_calibration_by_moments() -> None:
     assert np.isnan(without.p).all()
     assert np.isnan(without.calibrated).all()
     assert math.isnan(without.maximum_p)
+
+
+def test_the_p_of_the_largest_score_is_that_of_its_own_cell() -> None:
+    """A wide layer, whose null is high, has the largest score; a narrow one has the smallest p."""
+    null = NullMoments(np.array([[0.1, 0.8]]), np.array([[0.02, 0.05]]), np.zeros((1, 2)))
+    calibration = calibrate_by_moments(np.array([[0.4, 0.83]]), null, 1.0, 0.05)
+    assert calibration.p[0, 0] < 1e-40
+    assert calibration.maximum_p == pytest.approx(min(1, 2 * calibration.p[0, 1]))
+    assert calibration.maximum_p > 0.5
+    assert calibration.maximum_threshold == pytest.approx(0.8 + 1.95996 * 0.05, abs=1e-5)
+    assert calibration.maximum_calibrated == 0
+    assert calibration.grid_threshold[0, 0] == pytest.approx(0.1 + 1.95996 * 0.02, abs=1e-5)
+    assert np.array_equal(calibration.p_adjusted <= 0.05, [[True, False]])
+
+
+def test_step_down_by_its_definition() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        null = random.integers(0, 30, (39, 3, 4)) / 40
+        scores = random.integers(10, 40, (3, 4)) / 40
+        scores[1, 2] = np.nan
+        found = step_down(scores, null)
+        assert np.isnan(found[1, 2])
+        before = 0.0
+        for score in sorted(set(scores[~np.isnan(scores)]), reverse=True):
+            # the null of the cells whose scores are not larger
+            largest = null[:, scores <= score].max(axis=1)
+            before = max(before, (1 + (largest >= score).sum()) / 40)
+            assert (found[scores == score] == before).all()
+        single = calibrate_by_permutations(scores, null, 1.0, 0.05)
+        assert np.array_equal(single.p_adjusted, found, equal_nan=True)
+        assert np.nanmin(found) == single.maximum_p
+        assert (found >= single.p)[~np.isnan(scores)].all()
 
 
 def test_calibrate_measures_the_same_null() -> None:

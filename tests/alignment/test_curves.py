@@ -49,7 +49,7 @@ def write_side(folder: Path, bundle: str, layers: Mapping[str, np.ndarray], prep
         feature_files.write_features(folder / f"{alias}.pt", features)
         lists[alias] = nearest_neighbors(unit_rows(features.values, NAMES, prepared), K_MAX)
     settings = {**prepared_features.preparation_settings(prepared), "k_max": K_MAX, "bounds": {}}
-    recipe = {"bundle": bundle, "modules": dict.fromkeys(layers, "")}
+    recipe = {"bundle": bundle, "modules": dict.fromkeys(layers, ""), "spreads": dict.fromkeys(layers, 1.0)}
     write_neighbors(folder / "lists.npz", NAMES, lists, settings, recipe)
     return sides.Files(folder / "lists.npz", folder / "layers.json")
 

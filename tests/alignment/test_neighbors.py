@@ -38,20 +38,40 @@ def all_similarities(rows: np.ndarray) -> np.ndarray:
     return similarity
 
 
+def collinear_size(rows: np.ndarray) -> float:
+    """The median distance of rows from their mean where they are nearly collinear, else 0."""
+    double = rows.astype(np.float64)
+    mean = double.mean(axis=0)
+    return float(np.median(np.linalg.norm(double - mean, axis=1))) if 1 - mean @ mean < bounds.COLLINEAR else 0.0
+
+
+def closeness(rows: np.ndarray) -> np.ndarray:
+    """Minus half of the squared distances (N, N) in float64, -inf on the diagonal."""
+    double = rows.astype(np.float64)
+    close = -np.stack([np.square(row - double).sum(axis=1) for row in double]) / 2
+    np.fill_diagonal(close, -np.inf)
+    return close
+
+
 def check_brute_force(lists: Neighbors, rows: np.ndarray, k: int) -> None:
     """The lists are those of all similarities in float64, sorted by (-similarity, index); within 2**-40 they are ties.
 
     Processors sum in different orders, so a similarity may be rounded to either of two steps of 2**-40: neighbours
     whose similarities differ by less than a step may stand in either order, equal rows may not.
     """
-    similarity = all_similarities(rows)
+    similarity, tolerance = all_similarities(rows), bounds.QUANTUM + rows.shape[1] * EPS
+    size = collinear_size(rows)
+    if size:
+        similarity = closeness(rows) / size**2
     places = np.broadcast_to(np.arange(len(rows)), similarity.shape)
     expected = np.lexsort((places, -(similarity * 2**40).round()), axis=1)[:, :k]
     known, measured = (np.take_along_axis(similarity, indices, 1) for indices in (expected, lists.indices))
     moved = lists.indices != expected
-    assert (np.abs(measured - known)[moved] <= bounds.QUANTUM + rows.shape[1] * EPS).all()
+    assert (np.abs(measured - known)[moved] <= tolerance).all()
     check_equal_rows(lists.indices, rows)
     check_ties(lists, similarity)
+    if size:
+        measured = 1 + size**2 * measured
     np.testing.assert_allclose(lists.similarities, measured, rtol=0, atol=np.finfo(np.float32).eps)
 
 
@@ -110,8 +130,67 @@ def test_planted_ties_go_to_the_smaller_index() -> None:
 
 def test_many_near_ties_at_the_cut_are_settled_in_double_precision() -> None:
     # similarities differ by some 1e-9: float32 products, good to 6e-8, cannot order them
-    rows = unit_rows(1 + 3e-5 * RNG.standard_normal((400, 32)).astype(np.float32), names(400))
-    check_brute_force(nearest_neighbors(rows, 7), rows, 7)
+    for width in (32, 300):
+        near = np.repeat(RNG.standard_normal((40, width)), 10, axis=0) + 3e-5 * RNG.standard_normal((400, width))
+        rows = unit_rows(near.astype(np.float32), names(400))
+        assert not collinear_size(rows)
+        check_brute_force(nearest_neighbors(rows, 7), rows, 7)
+
+
+@pytest.mark.parametrize("offset", [40, 1e3, 1e4, 1e5])
+@pytest.mark.parametrize("along", ["the diagonal", "any direction"])
+def test_a_common_offset_hides_no_neighbour(offset: float, along: str) -> None:
+    """Cosines of nearly collinear rows differ by less than norms are rounded by; distances keep their order."""
+    random = np.random.default_rng(1)
+    direction = np.ones(24) if along == "the diagonal" else random.standard_normal(24)
+    features = (random.standard_normal((400, 24)) + offset * direction).astype(np.float32)
+    exactly = features.astype(np.longdouble)
+    units = exactly / np.sqrt(np.square(exactly).sum(axis=1, keepdims=True))
+    units -= units.mean(axis=0)
+    apart = np.stack([np.square(row - units).sum(axis=1) for row in units])
+    np.fill_diagonal(apart, np.inf)
+    wanted = np.argsort(apart, axis=1)[:, :10]
+    found = nearest_neighbors(unit_rows(features, names(400)), 10).indices
+    shared = np.mean([len({*x} & {*y}) / 10 for x, y in zip(found.tolist(), wanted.tolist(), strict=True)])
+    assert shared > (0.99 if offset == 1e5 else 0.998)
+
+
+def test_rows_far_from_nearly_collinear_ones_hide_no_neighbour() -> None:
+    """One image in 4000 is unlike all others, which are nearly collinear."""
+    random = np.random.default_rng(2)
+    features = random.standard_normal((4000, 12)) + 2e3
+    features[5] = random.standard_normal(12)
+    rows = unit_rows(features.astype(np.float32), names(4000))
+    assert collinear_size(rows)
+    some = range(100)
+    lists = nearest_neighbors(rows, 5, some)
+    close = closeness(rows)[:100]
+    found, best = np.take_along_axis(close, lists.indices, 1), -np.sort(-close, axis=1)[:, :5]
+    of_others = np.arange(100) != 5
+    np.testing.assert_allclose(found[of_others], best[of_others], rtol=0, atol=1e-5 * collinear_size(rows) ** 2)
+
+
+@pytest.mark.parametrize("device", [None, "cpu"])
+@pytest.mark.parametrize("count", [90, 400])
+def test_ties_of_nearly_collinear_rows_are_found(count: int, device: str | None) -> None:
+    """Classes of images far from the origin: those of a class are equal, and all classes are as far from each other."""
+    classes = np.random.default_rng(3).integers(0, 6, count)
+    # equal to the bit: norms of all rows are the same sum
+    double = np.full((count, 6), 256.0)
+    double[np.arange(count), classes] += 1
+    rows = (double / np.sqrt(np.square(double[0]).sum())).astype(np.float32)
+    assert collinear_size(rows)
+    lists = nearest_neighbors(rows, 20, device=device and choose_device(device))
+    check_brute_force(lists, rows, 20)
+    assert lists.ties is not None
+    sizes = np.bincount(classes, minlength=6)[classes] - 1
+    # a list that holds all of its class goes on with all others, which are at one distance
+    assert (lists.ties.counts + 20 == np.where(sizes >= 20, sizes, count - 1)).all()
+    far = nearest_neighbors(np.eye(6, dtype=np.float32)[classes], 20)
+    assert far.ties is not None
+    assert np.array_equal(lists.indices, far.indices)
+    assert np.array_equal(lists.ties.tied, far.ties.tied)
+    assert np.array_equal(lists.ties.rest, far.ties.rest)
 
 
 def ordinary() -> np.ndarray:

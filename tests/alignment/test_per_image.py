@@ -43,6 +43,7 @@ SIDE = {
     "weights": {"format": 1, "source": "hub", "sha256": {}},
     "torch": "",
     "modules": {"b0": "blocks.0"},
+    "spreads": {"b0": 1.0},
 }
 
 

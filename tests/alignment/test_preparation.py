@@ -2,8 +2,18 @@ import numpy as np
 import pytest
 import torch
 
+from diffalign.alignment.arrays import measure
+from diffalign.alignment.dissimilarities import RbfRows, _rbf
 from diffalign.alignment.metrics import METRICS
-from diffalign.alignment.preparation import FeatureError, clamp_bound, unit_rows, whitened
+from diffalign.alignment.preparation import (
+    FeatureError,
+    clamp_bound,
+    directions,
+    kernel_rows,
+    spread,
+    unit_rows,
+    whitened,
+)
 from diffalign.alignment.settings import PARITY, PARITY_EPS, Preparation
 
 
@@ -205,3 +215,51 @@ def test_large_and_small_features_keep_their_direction() -> None:
     rows = unit_rows(values, names(100))
     for scale in (1e-30, 1e30):
         assert np.allclose(unit_rows(values * np.float32(scale), names(100)), rows, atol=1e-5)
+
+
+def test_the_spread_beside_a_common_mean() -> None:
+    random = np.random.default_rng(0)
+    for offset in (0.0, 3.0, 1e3, 1e5):
+        rows = unit_rows((random.standard_normal((5000, 16)) + offset).astype(np.float32), names(5000))
+        double = rows.astype(np.longdouble)
+        mean = double.mean(axis=0)
+        wanted = np.square(double - mean).sum() / np.square(double).sum()
+        assert spread(rows) == pytest.approx(float(wanted), rel=1e-6)
+        if offset < 100:
+            # the share of the common mean, and the mean cosine of all pairs
+            assert 1 - spread(rows) == pytest.approx(float((mean @ mean) / np.square(double).sum(axis=1).mean()))
+            assert 1 - spread(rows) == pytest.approx(float((rows @ rows.T).mean()), abs=1e-5)
+
+
+def kornblith(a: np.ndarray, b: np.ndarray) -> float:
+    """Linear CKA of features as they are."""
+    x, y = (side.astype(np.float64) - side.mean(axis=0, dtype=np.float64) for side in (a, b))
+    return float(np.square(x.T @ y).sum() / np.sqrt(np.square(x.T @ x).sum()) / np.sqrt(np.square(y.T @ y).sum()))
+
+
+def test_norms_are_kept_on_request() -> None:
+    """Norms that vary on one side count in CKA as it was published, and not in CKA of unit rows; nor in lists."""
+    a = features()
+    b = a * np.random.default_rng(1).lognormal(0, 1.5, (100, 1)).astype(np.float32)
+    kept = Preparation(normalize=None)
+    assert measure("cka", a, b, preparation=kept).value == pytest.approx(kornblith(a, b), abs=1e-5)
+    assert measure("cka", a, b).value > 0.999 > kornblith(a, b) + 0.2
+    for metric in ("mutual_knn", "cknna"):
+        found = measure(metric, a, b, k=5, preparation=kept).value
+        assert found == pytest.approx(measure(metric, a, b, k=5).value, abs=1e-6)
+    rows = kernel_rows(b, names(100), kept)
+    assert np.square(rows).sum(axis=1).mean() == pytest.approx(1)
+    assert np.allclose(rows, b / np.sqrt(np.square(b, dtype=np.float64).sum(axis=1).mean()))
+    assert np.allclose(directions(rows, kept), unit_rows(b, names(100)), atol=1e-7)
+    unit = kernel_rows(b, names(100))
+    assert np.array_equal(unit, unit_rows(b, names(100)))
+    assert directions(unit, Preparation()) is unit
+    # an RBF kernel of rows that are not of unit norm
+    apart = np.square(rows[:, None].astype(np.float64) - rows).sum(axis=2)
+    assert np.allclose(_rbf(RbfRows(rows, 0.7), slice(3, 9)), np.exp(-apart[3:9] / (2 * 0.49)), atol=1e-5)
+    # no unit, so none of the scale either
+    for metric in ("cka", "cka_rbf", "procrustes"):
+        scaled = measure(metric, 1000 * a, b, preparation=kept).value
+        assert scaled == pytest.approx(measure(metric, a, b, preparation=kept).value, abs=1e-5)
+    with pytest.raises(ValueError, match="unknown normalize 'l1'; allowed: l2, None"):
+        Preparation(normalize="l1")

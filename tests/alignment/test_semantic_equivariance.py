@@ -239,7 +239,8 @@ class Written:
         weights = {"format": 1, "source": "miniature", "sha256": {}}
         return {
             "bundle": {"a": "encoder", "b": "vae"}[side], "model": model, **empty, "images": images, "code": "0",
-            "pooling": "mean", "weights": weights, "torch": "2", "modules": {"final": "norm"},
+            "pooling": "mean", "weights": weights, "torch": "2",
+            "modules": {"final": "norm"}, "spreads": {"final": 1.0},
         }  # fmt: skip
 
     def run(self, reference: str = "same", score_is: str = "raw") -> tuple[float, dict[str, Any]]:

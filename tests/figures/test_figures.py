@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from alignment_table import COLUMNS as CELL_COLUMNS
 from alignment_table import alignment_table
 from depth_curves_figure import curves, depth_curves_figure
 from diffalign.alignment import model_similarity
-from diffalign.alignment.calibration import Calibration, calibrate_by_moments, calibrate_by_permutations
+from diffalign.alignment.calibration import Calibration, calibrate_by_moments, calibrate_by_permutations, without_p
 from diffalign.alignment.metrics import METRICS, NoNull, Permutations
 from diffalign.alignment.nulls import NullMoments
 from diffalign.figures import maps, style
@@ -210,12 +211,12 @@ def test_the_skewness_is_stored_where_it_is_known(write: Callable[..., Pair]) ->
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
-def test_q_is_benjamini_and_hochberg_over_each_metric() -> None:
+def test_q_is_benjamini_and_hochberg_over_all_rows() -> None:
     table = pd.DataFrame(
         {"metric": ["a", "b", "a", "a", "a"], "p": [0.01, 0.04, 0.04, np.nan, 0.03], "q": [np.nan] * 5}
     )
     tables.add_q(table, "p", "q")
-    assert table["q"].tolist() == pytest.approx([0.03, 0.04, 0.04, math.nan, 0.04], nan_ok=True)
+    assert table["q"].tolist() == pytest.approx([0.04, 0.04, 0.04, math.nan, 0.04], nan_ok=True)
 
 
 def test_the_table_of_cells(write: Callable[..., Pair], tmp_path: Path) -> None:
@@ -247,9 +248,44 @@ def test_the_table_of_cells(write: Callable[..., Pair], tmp_path: Path) -> None:
     assert table.loc[table.b == "two", "shared_noise"].unique().tolist() == ["common"]
     assert table.loc[table.b == "three", "shared_noise"].isna().all()
     assert bare.error.notna().all()
-    ranked = table[table.metric == "cknna"].dropna(subset="p").sort_values("p")
-    by_hand = ranked.p.to_numpy() * len(ranked) / np.arange(1, len(ranked) + 1)
-    assert ranked.q.to_numpy() == pytest.approx(np.minimum.accumulate(by_hand[::-1])[::-1])
+    # both grids pass, so cells are tested at the whole level within them
+    tested = table[table.metric == "cknna"].dropna(subset="p")
+    assert tested.q.to_numpy() == pytest.approx(np.maximum(tested.p_adjusted.to_numpy(), 1 / 40))
+    assert np.array_equal(table.significant, table.q <= ALPHA)
+    assert (tested.calibrated[~tested.significant] == 0).all()
+    assert (tested.calibrated[tested.significant] > 0).all()
+
+
+def test_cells_of_a_pair_that_did_not_pass_are_not_claimed(write: Callable[..., Pair], tmp_path: Path) -> None:
+    """One metric of one pair is aligned in a third of its cells; of the others no grid passes, but single cells have
+    small p-values.
+    """
+    random = np.random.default_rng(0)
+    aligned = random.uniform(0, 0.25, (6, 6))
+    aligned[:2] = random.uniform(0.5, 0.9, (2, 6))
+    pairs = [write("cknna", "one", "two", aligned)]
+    # above what one cell in twenty has by chance, below the largest of the null
+    names = [("mutual_knn", "one", "two"), ("cknna", "one", "three"), ("cknna", "three", "two")]
+    pairs += [write(*name, np.where(random.uniform(size=(6, 6)) < 0.2, 0.29, 0.15)) for name in names]
+    outputs = [tmp_path / name for name in ("c.tsv", "c.parquet", "p.tsv", "p.parquet")]
+    alignment_table(*apart(pairs), DEFAULTS, *outputs[:2])
+    pairs_table(*apart(pairs), DEFAULTS, *outputs[2:])
+    cells, grids = (pd.read_parquet(path) for path in outputs[1::2])
+    claimed = (cells.metric == "cknna") & (cells.b == "two") & (cells.a == "one") & cells.layer_a.isin(["b0", "b1"])
+    others = (cells.metric != "cknna") | (cells.b != "two") | (cells.a != "one")
+    assert (cells.p[others] <= ALPHA).sum() > 0
+    # four grids, of which one passes: 1 / 40 is above the level 0.05 / 4
+    assert not cells.significant.any()
+    assert (cells.calibrated == 0).all()
+    assert (grids.maximum_calibrated == 0).all()
+    assert grids.grid_q.min() == pytest.approx(4 / 40)
+    # by itself it is claimed, where it is and nowhere else
+    alignment_table(*apart(pairs[:1]), DEFAULTS, *outputs[:2])
+    alone = pd.read_parquet(outputs[1])
+    assert np.array_equal(alone.significant, claimed[: len(alone)])
+    (matrix,) = read_matrices(*apart(pairs[:1]))
+    assert np.array_equal(matrix.significant.ravel(), alone.significant)
+    assert np.array_equal(matrix.calibrated > 0, matrix.significant)
 
 
 def test_the_table_of_pairs(write: Callable[..., Pair], tmp_path: Path) -> None:
@@ -270,16 +306,49 @@ def test_the_table_of_pairs(write: Callable[..., Pair], tmp_path: Path) -> None:
     assert full.maximum == pytest.approx(values.max())
     assert (full.default_layer_a, full.default_layer_b) == ("b1", "b0")
     assert full.default_score == pytest.approx(values[1, 0])
-    assert full.maximum_p == full.maximum_q == 1 / 40
+    assert full.maximum_p == full.grid_p == 1 / 40
+    assert full.maximum_q == full.grid_q == pytest.approx(max(1 / 40, moments.grid_q))
+    assert full.significant
+    assert full.default_q >= full.default_p
     assert (full.selected_layer_a, full.selected_layer_b, full.selected_count) == ("b2", "b1", 20)
     assert (full.selected_chosen, full.selected_reported, full.selected_uncorrected) == (0.6, 0.5, 0.7)
     assert (full.null, full.permutations, full.miniature) == ("permutations", 39, True)
-    assert undefined[["layer_a", "maximum", "maximum_p", "maximum_q", "default_score", "selected_count"]].isna().all()
+    assert (
+        undefined[["layer_a", "maximum", "maximum_p", "maximum_q", "grid_p", "default_score", "selected_count"]]
+        .isna()
+        .all()
+    )
     assert (moments.null, moments.miniature) == ("moments", False)
     assert (full.shared_noise, math.isnan(undefined.shared_noise)) == ("common", True)
     assert math.isnan(moments.permutations)
-    assert bare[["null", "permutations", "maximum_p", "maximum_q", "default_p"]].isna().all()
+    assert bare[["null", "permutations", "maximum_p", "maximum_q", "grid_q", "default_p"]].isna().all()
+    assert not bare.significant
     assert bare.default_high == pytest.approx(bare.default_score + 0.2)
+
+
+def test_a_refused_p_is_no_claim_and_the_tables_say_so(
+    write: Callable[..., Pair], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pairs = [write("cknna", "one", "two", grid()), write("cknna", "one", "three", grid(seed=1))]
+    stored = read_calibration(pairs[1][1])
+    assert stored.null is not None
+    write_calibration(pairs[1][1], replace(stored, null=without_p(stored.null, "groups have 6 arrangements")))
+    refused = read_matrices(*apart(pairs))[1]
+    assert not refused.significant.any()
+    assert not refused.has_p
+    outputs = [tmp_path / name for name in ("c.tsv", "c.parquet", "p.tsv", "p.parquet", "a.tsv", "a.parquet")]
+    for make, paths in ((alignment_table, outputs[:2]), (pairs_table, outputs[2:4])):
+        caplog.clear()
+        make(*apart(pairs), DEFAULTS, *paths)
+        assert "1 of 2 matrices have no p and are not tested: groups have 6 arrangements" in caplog.text
+    cells, grids = (pd.read_parquet(path) for path in outputs[1:4:2])
+    assert not cells.significant[cells.b == "three"].any()
+    assert cells.loc[cells.b == "three", ["p", "p_adjusted", "q", "calibrated"]].isna().all().all()
+    assert grids.significant.tolist() == [True, False]
+    assert grids.reason.tolist() == [None, "groups have 6 arrangements"]
+    # it does not count among the tests of the others
+    alignment_table(*apart(pairs[:1]), DEFAULTS, *outputs[4:])
+    assert cells.q[cells.b == "two"].tolist() == pd.read_parquet(outputs[5]).q.tolist()
 
 
 def test_tables_without_rows_keep_their_columns(tmp_path: Path) -> None:
@@ -372,6 +441,10 @@ def test_curves_carry_intervals_and_thresholds_of_the_cells_they_show(write: Cal
     assert np.array_equal(best.values, values.max(axis=0))
     assert best.low == pytest.approx(values.max(axis=0) - 0.2)
     assert (best.threshold == null.maximum_threshold).all()
+    closed = replace(null, grid_threshold=np.arange(12.0).reshape(values.shape))
+    of_cells = replace(matrix, calibration=replace(matrix.calibration, null=closed))
+    columns = np.arange(values.shape[1])
+    assert np.array_equal(curves(of_cells, "b", "b1")[0].threshold, closed.grid_threshold[values.argmax(0), columns])
     assert "not corrected" in best.label
     assert np.array_equal(default.values, values[1])
     assert np.array_equal(default.threshold, null.threshold[1])

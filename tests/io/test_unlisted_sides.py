@@ -14,7 +14,7 @@ from diffalign.alignment import series
 from diffalign.alignment.metrics import METRICS, Settings
 from diffalign.alignment.preparation import FeatureError
 from diffalign.alignment.settings import Preparation
-from diffalign.io import bundles, calibration_files, recipes, sides
+from diffalign.io import bundles, calibration_files, neighbor_files, recipes, sides
 from diffalign.io.headers import StoreError
 from diffalign.io.unlisted_sides import Search, read_side
 from diffalign.names import UnknownName
@@ -71,7 +71,12 @@ def written(tmp_path: Path) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize(
     "preparation",
-    [Preparation(center=True), Preparation(clamp=0.9, clamp_over="model"), Preparation(clamp=0.9, whiten=True)],
+    [
+        Preparation(center=True),
+        Preparation(clamp=0.9, clamp_over="model"),
+        Preparation(clamp=0.9, whiten=True),
+        Preparation(normalize=None),
+    ],
 )
 def test_scores_nulls_and_errors_are_those_of_matrices(
     preparation: Preparation, written: tuple[Path, Path], tmp_path: Path
@@ -166,3 +171,25 @@ def test_every_metric_can_be_measured(written: tuple[Path, Path]) -> None:
     assert set(found) == set(METRICS)
     for metric in METRICS:
         assert np.isfinite(found[metric].scores).all()
+
+
+def test_a_common_mean_is_reported_and_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    random = np.random.default_rng(0)
+    rows = random.standard_normal((COUNT, 12))
+    path = write_bundle(tmp_path / "m", "m", {"b0": rows, "b1": rows + 3, "b2": rows + 1e3, "b3": rows + 1e6})
+    lists = tmp_path / "lists.npz"
+    with caplog.at_level("WARNING"):
+        neighbors(path, K, Preparation(), lists, ListSearch("cpu", 100, 1))
+    spreads = neighbor_files.read_neighbors(lists).recipe["spreads"]
+    assert spreads["b0"] > 0.9
+    assert 0.05 < spreads["b1"] < 0.2
+    assert spreads["b2"] == pytest.approx(1e-6, rel=0.2)
+    assert spreads["b3"] == pytest.approx(1e-12, rel=0.2)
+    of_b2, of_b3 = [record.getMessage() for record in caplog.records]
+    assert f"{path.with_name('b2.pt')}: all images have nearly the same direction" in of_b2
+    assert "uncertain" not in of_b2
+    assert of_b3.endswith("so that neighbours are uncertain.")
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        neighbors(path, K, Preparation(center=True), lists, ListSearch("cpu", 100, 1))
+    assert not caplog.records

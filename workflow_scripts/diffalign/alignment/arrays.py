@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from diffalign.alignment.groups import Groups
 from diffalign.alignment.metrics import METRICS, Layer, Score, Settings, measure_grid, score
-from diffalign.alignment.preparation import unit_rows
+from diffalign.alignment.preparation import directions, kernel_rows
 from diffalign.alignment.regression import FOLDS
 from diffalign.alignment.search.exact import Neighbors, nearest_neighbors
 from diffalign.alignment.settings import Preparation
@@ -33,7 +33,7 @@ def measure(
     """The alignment of two sets of features whose rows are the same images in the same order.
 
     metric: a key of `diffalign.alignment.METRICS`. a, b: (N, D_A) and (N, D_B) arrays, or tensors on any device, of any
-    floating type. preparation: applied before rows are divided by their norm; none by default. names: of the images,
+    floating type. preparation: by default rows are divided by their norm, and nothing else. names: of the images,
     for messages and for the folds of ridge regression, which are drawn by (seed, name); row numbers by default. Raises
     ValueError where N differs, the metric is unknown or k does not fit, FeatureError for rows that are NaN, infinite or
     zero.
@@ -62,8 +62,9 @@ def array_layer(
     bound: float | None = None,
 ) -> Layer:
     """Features (N, D) as a layer. They are prepared here; lists of k neighbours and folds are computed on use."""
-    rows = unit_rows(features, names, preparation, bound)
-    return rows_layer(rows, names, partial(nearest_neighbors, rows, k), seed)
+    rows = kernel_rows(features, names, preparation, bound)
+    unit = directions(rows, preparation or Preparation())
+    return rows_layer(rows, names, partial(nearest_neighbors, unit, k), seed)
 
 
 def rows_layer(

@@ -1,4 +1,7 @@
-"""Calibration of scores by their nulls: z, p, calibrated scores, the maximum of a grid, false discovery rates."""
+"""Calibration of scores by their nulls: z, p, calibrated scores, correction over a grid, false discovery rates.
+
+What a study claims of all its grids is in `claims`.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from diffalign.alignment.metrics import (
     measure_grid,
     prepare,
 )
-from diffalign.alignment.nulls import NullMoments
+from diffalign.alignment.nulls import SMALLEST_P, NullMoments
 from diffalign.alignment.settings import check_draws
 
 Grid = NDArray[np.float64]
@@ -39,12 +42,17 @@ class Calibration:
     """A calibrated grid. Arrays are (L_A, L_B), NaN where the score or its null is undefined.
 
     method: ``permutations``, ``moments``, or ``refused`` where there is no null at all. mean, sd: of the null. z:
-    (score - mean) / sd. p: share of the null and the score that is at or above the score. threshold: the score is
-    significant above it, at level alpha. calibrated: (score - threshold) / (highest - threshold), clipped to [0, 1].
+    (score - mean) / sd. p: share of the null and the score that is at or above the score, of each cell by itself.
+    threshold: a single score is significant above it, at level alpha. calibrated: (score - threshold) / (highest -
+    threshold), clipped to [0, 1], of each cell by itself.
+
+    p_adjusted: p corrected over the cells of the grid that have one, so that the chance of any cell at or below alpha
+    is at most alpha where nothing is aligned: of permutations step-down by the largest scores of the null
+    (`step_down`), of moments by Bonferroni. grid_threshold: a score above it is significant after this correction.
     maxima: the largest score of the grid under each permutation, (K,); empty for ``moments``. maximum_p,
-    maximum_threshold, maximum_calibrated: the same for the largest score of the grid. skewness: of the null; None
-    without a formula. reason: why p, thresholds and calibrated scores are NaN where the score is defined; None where
-    they are not.
+    maximum_threshold, maximum_calibrated: p_adjusted and grid_threshold of the cell that has the largest score, and
+    this score calibrated by them. skewness: of the null; None without a formula. reason: why p, thresholds and
+    calibrated scores are NaN where the score is defined; None where they are not.
     """
 
     method: str
@@ -54,6 +62,8 @@ class Calibration:
     p: Grid
     threshold: Grid
     calibrated: Grid
+    p_adjusted: Grid
+    grid_threshold: Grid
     maxima: NDArray[np.float64]
     maximum_p: float
     maximum_threshold: float
@@ -82,6 +92,7 @@ def calibrate_by_permutations(scores: Grid, null: NDArray[np.float64], highest: 
         best = np.array([[np.nanmax(scores)]])
         maxima = np.nanmax(np.where(undefined, np.nan, null).reshape(draws, -1), axis=1)
     of_best = _against(best, maxima[:, None, None], highest, alpha)
+    maximum_threshold = float(of_best[0][0, 0])
     return Calibration(
         method="permutations",
         mean=mean,
@@ -90,42 +101,73 @@ def calibrate_by_permutations(scores: Grid, null: NDArray[np.float64], highest: 
         p=p,
         threshold=threshold,
         calibrated=calibrated,
+        p_adjusted=step_down(scores, null),
+        grid_threshold=np.where(undefined, np.nan, maximum_threshold),
         maxima=maxima,
-        maximum_threshold=float(of_best[0][0, 0]),
+        maximum_threshold=maximum_threshold,
         maximum_p=math.nan if undefined.all() else float(of_best[1][0, 0]),
         maximum_calibrated=float(of_best[2][0, 0]),
     )
 
 
 def calibrate_by_moments(scores: Grid, null: NullMoments, highest: float, alpha: float) -> Calibration:
-    """Calibrate a grid (L_A, L_B) by the moments of its null, and its maximum by the Bonferroni bound over cells.
+    """Calibrate a grid (L_A, L_B) by the moments of its null, and correct over its cells by Bonferroni.
 
-    Without a skewness, p and threshold are NaN.
+    The largest score need not be the cell with the smallest p: cells have nulls of their own. Without a skewness, p and
+    thresholds are NaN. So is the threshold of a grid with so many cells that the smallest p of moments is not below
+    alpha after correction; no score of it is significant.
     """
     undefined = np.isnan(scores) | np.isnan(null.sd)
-    mean, sd = (np.where(undefined, np.nan, values) for values in (null.mean, null.sd))
-    p, threshold = null.p(scores), null.threshold(alpha)
-    cells = int((~undefined).sum())
+    mean, sd, p, threshold = (
+        np.where(undefined, np.nan, values) for values in (null.mean, null.sd, null.p(scores), null.threshold(alpha))
+    )
+    cells = int((~np.isnan(p)).sum())
+    p_adjusted = np.minimum(1.0, cells * p)
+    resolved = cells * SMALLEST_P <= alpha
+    grid_threshold = np.where(np.isnan(p) | (not resolved), np.nan, null.threshold(alpha / max(1, cells)))
     maximum_p = maximum_threshold = maximum_calibrated = math.nan
-    if cells and not np.isnan(p).all():
-        maximum_p = min(1.0, cells * float(np.nanmin(p)))
+    if cells:
         best = np.unravel_index(int(np.nanargmax(scores)), scores.shape)
-        maximum_threshold = float(np.nanmax(null.threshold(alpha / cells)))
+        maximum_p, maximum_threshold = float(p_adjusted[best]), float(grid_threshold[best])
         maximum_calibrated = float(_calibrated(np.asarray(scores[best]), np.asarray(maximum_threshold), highest))
+        if not resolved and not math.isnan(maximum_p):
+            maximum_calibrated = 0.0
     return Calibration(
         method="moments",
         mean=mean,
         sd=sd,
         z=_ratio(scores - mean, sd),
-        p=np.where(undefined, np.nan, p),
-        threshold=np.where(undefined, np.nan, threshold),
+        p=p,
+        threshold=threshold,
         calibrated=_calibrated(scores, threshold, highest),
+        p_adjusted=p_adjusted,
+        grid_threshold=grid_threshold,
         maxima=np.empty(0),
         maximum_p=maximum_p,
         maximum_threshold=maximum_threshold,
         maximum_calibrated=maximum_calibrated,
         skewness=None if null.skewness is None else np.where(undefined, np.nan, null.skewness),
     )
+
+
+def step_down(scores: Grid, null: NDArray[np.float64]) -> Grid:
+    """Correct p over the cells of a grid: p of every cell (L_A, L_B), NaN where the score is undefined.
+
+    Westfall and Young 1993, step-down max-T: the j-th largest score is compared with the largest of the null among the
+    cells whose scores are not larger, p = (1 + #{largest >= score}) / (K + 1), and no p is below that of a larger
+    score. null: (K, L_A, L_B), from relabellings shared by all cells, so that their dependence is kept.
+    """
+    adjusted = np.full(scores.size, np.nan)
+    values = scores.ravel()
+    # from the smallest score to the largest; equal scores share the largest of all of them
+    cells = np.flatnonzero(~np.isnan(values))
+    cells = cells[np.argsort(values[cells], kind="stable")]
+    largest = np.maximum.accumulate(null.reshape(len(null), -1)[:, cells], axis=1)
+    last = np.searchsorted(values[cells], values[cells], side="right") - 1
+    p = (1 + (largest[:, last] >= values[cells]).sum(axis=0)) / (len(null) + 1)
+    # in the order of falling scores p never falls
+    adjusted[cells] = np.maximum.accumulate(p[::-1])[::-1]
+    return adjusted.reshape(scores.shape)
 
 
 def _against(scores: Grid, null: NDArray[np.float64], highest: float, alpha: float) -> tuple[Grid, Grid, Grid]:
@@ -265,9 +307,8 @@ def _permuted_kernels(
 def _refused(scores: Grid) -> Calibration:
     """A calibration without a null."""
     unknown = np.full_like(scores, np.nan)
-    return Calibration(
-        "refused", unknown, unknown, unknown, unknown, unknown, unknown, np.empty(0), math.nan, math.nan, math.nan
-    )
+    grids = (unknown,) * 8
+    return Calibration("refused", *grids, np.empty(0), math.nan, math.nan, math.nan)
 
 
 def without_p(calibration: Calibration, reason: str) -> Calibration:
@@ -278,6 +319,8 @@ def without_p(calibration: Calibration, reason: str) -> Calibration:
         p=unknown,
         threshold=unknown,
         calibrated=unknown,
+        p_adjusted=unknown,
+        grid_threshold=unknown,
         reason=calibration.reason or reason,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,10 +67,15 @@ def rsa(a: Ranks, b: Ranks, eps: float = 0.0) -> float:
 
 @dataclass(frozen=True, eq=False)
 class RbfRows:
-    """One layer with the RBF kernel exp(-|x - y|² / 2σ²). rows: (N, D) float32 of unit norm. sigma: σ."""
+    """One layer with the RBF kernel exp(-|x - y|² / 2σ²). rows: (N, D) float32, of norms about 1. sigma: σ."""
 
     rows: NDArray[np.float32]
     sigma: float
+
+    @cached_property
+    def halves(self) -> NDArray[np.float32]:
+        """Half of the squared norms of the rows, (N,)."""
+        return np.asarray(np.einsum("nd,nd->n", self.rows, self.rows, dtype=np.float64) / 2, np.float32)
 
     @property
     def nbytes(self) -> int:
@@ -186,9 +192,11 @@ def _kernel_sums(a: Sequence[RbfRows], b: Sequence[RbfRows]) -> tuple[NDArray[np
 
 
 def _rbf(layer: RbfRows, rows: slice) -> NDArray[np.float32]:
-    """Rows of the kernel, (rows, N). Features have unit norm, so |x - y|² = 2 - 2 x·y."""
+    """Rows of the kernel, (rows, N): -|x - y|² / 2 = x·y - |x|²/2 - |y|²/2."""
     products = layer.rows[rows] @ layer.rows.T
-    return np.asarray(np.exp((products - 1) / np.float32(layer.sigma**2)))
+    products -= layer.halves
+    products -= layer.halves[rows, None]
+    return np.asarray(np.exp(products / np.float32(layer.sigma**2)))
 
 
 def _blocks(rows: NDArray[np.float32]) -> Iterator[tuple[int, NDArray[np.float32]]]:

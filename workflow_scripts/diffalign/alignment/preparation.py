@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from diffalign.alignment.settings import Preparation
 from diffalign.offenders import first_five, flagged
 
+# rows whose squares are summed at once
+_ROWS = 4096
+
 
 class FeatureError(ValueError):
     """Features cannot be compared. The message names the first five offending images."""
@@ -31,19 +34,50 @@ def clamp_bound(layers: Sequence[NDArray[np.floating]], quantile: float, rule: s
     return float(flat[index])
 
 
+def kernel_rows(
+    features: NDArray[np.floating],
+    names: Sequence[str],
+    preparation: Preparation | None = None,
+    bound: float | None = None,
+) -> NDArray[np.float32]:
+    """Rows (N, D) as metrics on kernels and regressions take them: clamped, whitened, centred as the preparation says,
+    then divided by the L2 norm of each; without ``normalize`` by one number, the root mean square of all norms.
+
+    features: (N, D) of any floating type. bound: magnitude to clamp at, where it is known or pooled over layers. Sums
+    are in float64; the result is float32. Raises FeatureError where a row is NaN, infinite or zero and where there are
+    too few images to whiten, ValueError where a pooled bound is missing.
+    """
+    double, norms = _prepared(features, names, preparation or Preparation(), bound)
+    if preparation is not None and preparation.normalize is None:
+        norms = np.full_like(norms, np.sqrt(np.square(norms).mean()))
+    double /= norms[:, None]
+    return double.astype(np.float32)
+
+
 def unit_rows(
     features: NDArray[np.floating],
     names: Sequence[str],
     preparation: Preparation | None = None,
     bound: float | None = None,
 ) -> NDArray[np.float32]:
-    """Rows (N, D) for cosine similarity: clamped, whitened, centred as the preparation says, then of unit L2 norm.
+    """Rows (N, D) for cosine similarity: as `kernel_rows`, and always of unit L2 norm."""
+    double, norms = _prepared(features, names, preparation or Preparation(), bound)
+    double /= norms[:, None]
+    return double.astype(np.float32)
 
-    features: (N, D) of any floating type. bound: magnitude to clamp at, where it is known or pooled over layers. Sums
-    are in float64; the result is float32. Raises FeatureError where a row is NaN, infinite or zero and where there are
-    too few images to whiten, ValueError where a pooled bound is missing.
-    """
-    preparation = preparation or Preparation()
+
+def directions(rows: NDArray[np.float32], preparation: Preparation) -> NDArray[np.float32]:
+    """`kernel_rows` (N, D) of unit norm, as neighbours are searched among: the same rows where they have it."""
+    if preparation.normalize is not None:
+        return rows
+    norms = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
+    return np.asarray(rows / norms[:, None], np.float32)
+
+
+def _prepared(
+    features: NDArray[np.floating], names: Sequence[str], preparation: Preparation, bound: float | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Features (N, D) before rows are divided, and their norms (N,)."""
     if features.ndim != 2 or not features.size:
         raise FeatureError(f"features are a table of images and dimensions; got shape {features.shape}")
     _refuse(~np.isfinite(features).all(axis=1), names, "NaN or infinite features")
@@ -65,8 +99,22 @@ def unit_rows(
     # centred equal rows are not exactly zero
     scale = np.sqrt(np.einsum("nd,nd->n", prepared, prepared, dtype=np.float64))
     _refuse(norms <= 1e-7 * scale, names, "features of zero norm, which have no direction")
-    double /= norms[:, None]
-    return double.astype(np.float32)
+    return double, norms
+
+
+def spread(rows: NDArray[np.floating]) -> float:
+    """What the common mean leaves of the squares of rows (N, D): mean |x - m|² / mean |x|², 0 to 1.
+
+    1 minus this is the share of the common mean, |m|² / mean |x|²; of unit rows, the mean cosine of all pairs. Sums are
+    of differences in float64, since 1 - share would lose a small spread.
+    """
+    mean = rows.mean(axis=0, dtype=np.float64)
+    left = total = 0.0
+    for start in range(0, len(rows), _ROWS):
+        block = rows[start : start + _ROWS].astype(np.float64)
+        total += float(np.square(block).sum())
+        left += float(np.square(block - mean).sum())
+    return left / total
 
 
 def whitened(features: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -35,7 +35,7 @@ class AlignmentSection(Section):
         None,
         description=(
             "Prepare features and add eps exactly as a published script does: platonic (measure_alignment.py without "
-            "--precise) or vfm-vae. It sets clamp, clamp_rule, clamp_over, center, whiten and eps."
+            "--precise) or vfm-vae. It sets clamp, clamp_rule, clamp_over, center, whiten, normalize and eps."
         ),
     )
     clamp: Annotated[float, Field(gt=0, le=1), FromExponent] | None = Field(
@@ -54,6 +54,13 @@ class AlignmentSection(Section):
     whiten: bool = Field(
         False, description="PCA whitening before rows are normalised; needs more images than dimensions."
     )
+    normalize: Literal["l2"] | None = Field(
+        "l2",
+        description=(
+            "Divide every row by its L2 norm, so that CKA is that of unit rows. With null norms count in CKA, SVCCA, "
+            "Procrustes, ridge and RBF kernels, as in Kornblith et al. 2019; neighbour lists are by cosine either way."
+        ),
+    )
     permutations: Annotated[int, Field(ge=1)] = Field(
         200,
         description="Relabellings of the images that the null of a score is made of, the same for all pairs of layers.",
@@ -61,8 +68,8 @@ class AlignmentSection(Section):
     alpha: Annotated[float, Field(gt=0, lt=1), FromExponent] = Field(
         0.05,
         description=(
-            "A calibrated score is above 0 where the score exceeds the (1 - alpha) quantile of its null; at least "
-            "1/alpha - 1 permutations are needed."
+            "The level of all tests: of single scores, of cells corrected over their matrix, and of q-values over the "
+            "study. At least 1/alpha - 1 permutations are needed."
         ),
     )
     split_selection: bool = Field(

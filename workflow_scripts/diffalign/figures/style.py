@@ -102,9 +102,14 @@ def shades(count: int) -> list[tuple[float, float, float, float]]:
 
 
 def title_of(recipe: Mapping[str, Any]) -> str:
-    """Data set, condition, number of images and of neighbours, and what one side was given of the other."""
+    """Data set, condition, number of images and of neighbours, and what one side was given of the other; of the recipe
+    of a score, whether norms of rows count, since CKA of unit rows is another number than that of features as they are.
+    """
+    rows = ""
+    if "preparation" in recipe:
+        rows = ", unit rows" if recipe["preparation"]["normalize"] == "l2" else ", norms of rows kept"
     given = f". Not independent: {recipe['leak']}" if recipe.get("leak") else ""
-    return f"{recipe['dataset']}, {recipe['condition']}: N = {recipe['n']}, k = {recipe['k']}{given}"
+    return f"{recipe['dataset']}, {recipe['condition']}: N = {recipe['n']}, k = {recipe['k']}{rows}{given}"
 
 
 def p_text(p: float) -> str:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from diffalign.alignment.calibration import Calibration
 from diffalign.io.atomic import write_arrays
-from diffalign.io.headers import FileKind, packed
+from diffalign.io.headers import FileKind, StoreError, packed
 
 KIND = FileKind("a calibration file", 2)
-_GRIDS = ("mean", "sd", "z", "p", "threshold", "calibrated")
+_GRIDS = ("mean", "sd", "z", "p", "threshold", "calibrated", "p_adjusted", "grid_threshold")
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,10 @@ def write_calibration(path: Path, stored: StoredCalibration) -> None:
 def read_calibration(path: Path) -> StoredCalibration:
     """Read what `write_calibration` wrote. Raises StoreError for anything else."""
     header, arrays = KIND.read_archive(path)
+    if header["format"] < KIND.format:
+        raise StoreError(
+            f"{path}: format {header['format']} has no p that is corrected over the matrix; delete it and rerun"
+        )
     null = None
     if header["method"] is not None:
         maximum: dict[str, Any] = {f"maximum_{key}": _number(value) for key, value in header["maximum"].items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diffalign.alignment import claims
 from diffalign.io.calibration_files import StoredCalibration, read_calibration
 from diffalign.io.headers import StoreError
 from diffalign.io.score_recipes import is_miniature, read_recipe
@@ -66,6 +68,25 @@ class CalibratedMatrix(LayerMatrix):
         return null is not None and bool(np.isfinite(null.p).any())
 
     @property
+    def significant(self) -> NDArray[np.bool_]:
+        """Cells (L_A, L_B) whose scores are significant after correction over the cells of this matrix; False where
+        there is no p. What the study claims, corrected over all pairs and metrics, stands in `tables/alignment`.
+        """
+        null = self.calibration.null
+        if null is None:
+            return np.zeros(self.values.shape, np.bool_)
+        # NaN is not at most alpha
+        return np.asarray(null.p_adjusted <= self.calibration.settings["alpha"])
+
+    @property
+    def calibrated(self) -> NDArray[np.float64]:
+        """Calibrated scores (L_A, L_B), 0 where they are not `significant`; NaN where there are none."""
+        null = self.calibration.null
+        if null is None:
+            return np.full(self.values.shape, np.nan)
+        return np.where(self.significant | np.isnan(null.calibrated), null.calibrated, 0.0)
+
+    @property
     def missing_null(self) -> str:
         """Why there are no calibrated scores; empty where there are."""
         if self.has_p:
@@ -93,3 +114,36 @@ def read_matrices(matrices: Sequence[Path], calibrations: Sequence[Path]) -> lis
             raise StoreError(f"{beside}: shape {calibration.error.shape}, but {path} has {matrix.values.shape}; rerun")
         calibrated.append(CalibratedMatrix(matrix.values, matrix.recipe, calibration))
     return calibrated
+
+
+def level_of(read: Sequence[CalibratedMatrix]) -> float:
+    """The level alpha of calibrations. Raises StoreError where they have several."""
+    levels = {float(matrix.calibration.settings["alpha"]) for matrix in read}
+    if len(levels) > 1:
+        raise StoreError(f"calibrations have the levels alpha {', '.join(map(str, sorted(levels)))}; rerun them")
+    return levels.pop() if levels else math.nan
+
+
+def claimed(read: Sequence[CalibratedMatrix]) -> list[NDArray[np.float64]]:
+    """Give every cell of all these matrices together its q (`claims.corrected`): one array (L_A, L_B) a matrix.
+
+    A matrix without any p, since its metric has none or it was refused, is not tested: its q are NaN, and the others
+    are not corrected for it.
+    """
+    unknown = (np.full(matrix.values.shape, np.nan) for matrix in read)
+    return claims.corrected(
+        [
+            each if matrix.calibration.null is None else matrix.calibration.null.p_adjusted
+            for matrix, each in zip(read, unknown, strict=True)
+        ]
+    )
+
+
+def untested(read: Sequence[CalibratedMatrix]) -> str:
+    """How many matrices with a null have no p in any cell, with the reasons; empty where all have."""
+    nulls = [matrix.calibration.null for matrix in read]
+    refused = [null for null in nulls if null is not None and np.isnan(null.p_adjusted).all()]
+    reasons = "; ".join(dict.fromkeys(null.reason for null in refused if null.reason))
+    if not refused:
+        return ""
+    return f"{len(refused)} of {len(read)} matrices have no p and are not tested{': ' if reasons else ''}{reasons}"

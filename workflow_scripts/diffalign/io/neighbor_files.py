@@ -17,7 +17,7 @@ from diffalign.alignment.ties import joined
 from diffalign.io.atomic import replacing
 from diffalign.io.headers import FileKind, StoreError, packed
 
-# format 2 says which neighbours are equally similar
+# format 2 says which neighbours are equally similar, and searched nearly collinear rows by distance
 KIND = FileKind("a neighbour file", 2)
 # of the ties of a layer, which has these members where it has ties
 _TIES = ("tied", "counts", "rest", "unlisted")

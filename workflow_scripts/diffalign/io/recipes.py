@@ -222,9 +222,12 @@ def _common(
 
 
 def _side(side: NeighborFile, layers: Sequence[str]) -> dict[str, Any]:
-    recipe: Mapping[str, Any] = {key: value for key, value in side.recipe.items() if key != "modules"}
-    modules = side.recipe["modules"]
-    return {**recipe, "layers": [{"layer": layer, "module": modules[layer]} for layer in layers]}
+    recipe: Mapping[str, Any] = {key: value for key, value in side.recipe.items() if key not in ("modules", "spreads")}
+    modules, spreads = side.recipe["modules"], side.recipe["spreads"]
+    return {
+        **recipe,
+        "layers": [{"layer": layer, "module": modules[layer], "spread": spreads[layer]} for layer in layers],
+    }
 
 
 def _number(value: float) -> float | None:

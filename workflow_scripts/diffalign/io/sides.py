@@ -101,7 +101,7 @@ class Side:
         )
 
     def rows(self, alias: str, preparation: Preparation | None = None) -> NDArray[np.float32]:
-        """Features of one layer, (N, D) float32 unit rows, prepared as for its neighbour lists or in another way."""
+        """Features of one layer, (N, D) float32 `kernel_rows`, prepared as for its lists or in another way."""
         return prepared_rows(self.lists, self.files.features, alias, preparation)
 
 

@@ -25,10 +25,8 @@ def frame(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.D
 
 
 def add_q(table: pd.DataFrame, p: str, q: str) -> None:
-    """Fill a column of q-values (Benjamini-Hochberg) from one of p-values, over all rows of the same metric."""
-    for metric in table["metric"].unique():
-        of_metric = table["metric"] == metric
-        table.loc[of_metric, q] = false_discovery_rates(table.loc[of_metric, p].to_numpy(dtype=np.float64))
+    """Fill a column of q-values (Benjamini-Hochberg) from one of p-values, over all rows."""
+    table[q] = false_discovery_rates(table[p].to_numpy(dtype=np.float64))
 
 
 def write_tsv(table: pd.DataFrame, path: Path) -> None:

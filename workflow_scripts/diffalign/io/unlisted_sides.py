@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from diffalign.alignment.arrays import rows_layer
 from diffalign.alignment.groups import Groups
 from diffalign.alignment.metrics import Layer
-from diffalign.alignment.preparation import FeatureError, unit_rows
+from diffalign.alignment.preparation import FeatureError, directions, kernel_rows
 from diffalign.alignment.search.exact import nearest_neighbors
 from diffalign.alignment.settings import Preparation
 from diffalign.io import feature_files
 from diffalign.io.headers import StoreError, check_same_names
 from diffalign.io.manifest import groups_of
-from diffalign.io.prepared_features import clamp_bounds
+from diffalign.io.prepared_features import clamp_bounds, noted_spread
 from diffalign.names import unknown
 
 
@@ -49,8 +49,8 @@ class Search:
 class UnlistedSide:
     """Layers of a bundle, prepared as the rule neighbors prepares them.
 
-    rows: alias -> (N, D) float32 unit rows, by depth. recipe: what the recipes of all layers share. modules: alias ->
-    module path.
+    rows: alias -> (N, D) float32 `kernel_rows`, by depth. recipe: what the recipes of all layers share. modules: alias
+    -> module path.
     """
 
     names: tuple[str, ...]
@@ -81,10 +81,11 @@ class UnlistedSide:
 
 
 def searched(rows: NDArray[np.float32], groups: Iterable[str], search: Search) -> Layer:
-    """Unit rows (N, D) as a layer whose exact neighbours are searched on first use and kept. groups: as of
+    """Prepared rows (N, D) as a layer whose exact neighbours are searched on first use and kept. groups: as of
     `rows_layer`.
     """
-    lists = partial(nearest_neighbors, rows, search.k, memory_mb=search.memory_mb, threads=search.threads)
+    unit = directions(rows, search.preparation)
+    lists = partial(nearest_neighbors, unit, search.k, memory_mb=search.memory_mb, threads=search.threads)
     return rows_layer(rows, list(groups), lists, search.seed)
 
 
@@ -118,9 +119,10 @@ def read_side(
         names, shared = features.names, features.shared
         modules[alias] = features.recipe["module"]
         try:
-            rows[alias] = unit_rows(features.values, features.names, search.preparation, bounds.get(alias))
+            rows[alias] = kernel_rows(features.values, features.names, search.preparation, bounds.get(alias))
         except FeatureError as error:
             raise FeatureError(f"{source}: {error}") from error
+        noted_spread(directions(rows[alias], search.preparation), source)
     if not rows:
         raise StoreError(f"{layers_json}: has no layers")
     return UnlistedSide(names, rows, shared, modules, search)

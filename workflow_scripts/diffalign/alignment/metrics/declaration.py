@@ -49,7 +49,7 @@ class Score:
 class Layer:
     """One layer of one model. Fields are functions, called when a metric needs their value.
 
-    count: N. lists: nearest neighbours. rows: unit rows (N, D) float32. folds: fold of each image in
+    count: N. lists: nearest neighbours. rows: (N, D) float32, `preparation.kernel_rows`. folds: fold of each image in
     cross-validation, (N,). factors: stored leading singular vectors; cubes: stored third-order sums of the kernel. None
     where nothing is stored; they are then computed from the rows.
     """

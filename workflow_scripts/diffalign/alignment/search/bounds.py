@@ -55,6 +55,68 @@ Settle: TypeAlias = Callable[[slice, Found, int], tuple[NDArray[np.bool_], NDArr
 # rows (B,), precision of the products, most candidates per row -> function that settles parts of this block
 Search: TypeAlias = Callable[[NDArray[np.intp], Precision, int], Settle]
 
+# unit rows of which the mean leaves less than this share of the squares are ordered by distance. Their products differ
+# by little, and float32 rows are of unit norm to some 1e-8 only: at 1e-4 up to 0.1 % of neighbours would be others, at
+# 1e-6 3 to 6 %, at 1e-8 three quarters and more (benchmarks/offsets.py)
+COLLINEAR = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Searched:
+    """What is searched: unit rows by their products, or nearly collinear ones by their distances.
+
+    rows: (N, D) float32 of unit norm, which are measured. unit: 0, similarity is the product; else it is minus half of
+    the squared distance, in this unit. By distance also, for products that find candidates, centred: the rows minus
+    their mean, divided by the root of `unit`, (N, D) float32, and halves: half of their squared norms, (N,) float64,
+    which are subtracted from the products.
+    """
+
+    rows: NDArray[np.float32]
+    unit: float = 0.0
+    centred: NDArray[np.float32] | None = None
+    halves: NDArray[np.float64] | None = None
+
+    @property
+    def multiplied(self) -> NDArray[np.float32]:
+        """The rows whose products find candidates, (N, D)."""
+        return self.rows if self.centred is None else self.centred
+
+    def slack(self, precision: Precision) -> float:
+        """`candidate_slack` of these rows. By distance, half squares are rounded and subtracted as well, the centred
+        rows are float32 in either precision, and all errors grow with the largest squared norm.
+        """
+        slack = candidate_slack(self.rows.shape[1], precision)
+        if self.halves is None:
+            return slack
+        # centred rows x are off by at most |x| eps / 2, so half a squared distance by eps / 2 (|x| + |y|)²
+        rounded = 8 * float(np.finfo(precision).eps) + 8 * float(np.finfo(np.float32).eps)
+        return (2 * slack + rounded) * max(1.0, 2 * float(self.halves.max()))
+
+    def cosines(self, similarities: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Cosines of what was measured: products, or minus half of squared distances."""
+        if self.halves is None:
+            return similarities
+        return (1 + self.unit * similarities.astype(np.float64)).astype(np.float32)
+
+
+def searched(rows: NDArray[np.float32]) -> Searched:
+    """Unit rows (N, D) to search by products, or, where they are nearly collinear, by distances.
+
+    For unit rows u, cos_ij = 1 - |u_i - u_j|² / 2: the order by distance is that by cosine, and differences of float32
+    rows are exact in float64, so that equal distances stay equal. The unit is the squared median distance from the
+    mean. Candidates come from rows minus their mean, which float32 holds as precisely as the others.
+    """
+    mean = rows.mean(axis=0, dtype=np.float64)
+    # as precise as needed to tell whether it is near 0
+    if 1 - float(mean @ mean) >= COLLINEAR:
+        return Searched(rows)
+    centred = rows - mean
+    size = float(np.median(np.sqrt(np.einsum("nd,nd->n", centred, centred))))
+    if size <= 0:
+        return Searched(rows)
+    single = (centred / size).astype(np.float32)
+    return Searched(rows, size**2, single, np.einsum("nd,nd->n", single, single, dtype=np.float64) / 2)
+
 
 def candidate_slack(width: int, precision: Precision) -> float:
     """Upper bound of how far the product of one of the k nearest rows lies below the k-th largest product.

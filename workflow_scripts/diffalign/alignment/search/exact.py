@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.alignment.search.bounds import Found, Precision, Search, Settle, empty_lists
+from diffalign.alignment.search.bounds import Found, Precision, Search, Settle, empty_lists, searched
 
 if TYPE_CHECKING:
     import torch
@@ -82,23 +82,26 @@ def nearest_neighbors(
 
     Candidates come from float32 products and the bound of their error, and are measured again in float64. Rows with too
     many candidates are searched with float64 products. The lists equal a float64 brute force, and do not depend on the
-    part, memory, threads, BLAS or device. Similarities that are the same multiple of 2**-40 are ties: those of equal
-    rows always are. Ties go to the smaller index, and the lists say where they are; images beyond a list that are as
-    similar as its last one are kept where they are at most 5e7 / N. Raises ValueError unless 1 <= k <= N - 1, for rows
-    that are not of unit norm, and for queries outside of the rows.
+    part, memory, threads, BLAS or device. Nearly collinear rows are ordered by their distances: that is the order of
+    cosines, which the rounding of their norms would hide (`bounds.searched`), and takes one more copy of the rows.
+    Similarities that are the same multiple of 2**-40, of the unit of distances there, are ties: those of equal rows
+    always are. Ties go to the smaller index, and the lists say where they are; images beyond a list that are as similar
+    as its last one are kept where they are at most 5e7 / N. Raises ValueError unless 1 <= k <= N - 1, for rows that are
+    not of unit norm, and for queries outside of the rows.
     """
     single = np.ascontiguousarray(rows, dtype=np.float32)
     asked = range(len(single)) if queries is None else queries
     _check(single, k, asked, memory_mb)
+    side = searched(single)
     budget = memory_mb * 10**6
     if device is None:
         from diffalign.alignment.search.numpy_products import numpy_search
 
-        search: Search = numpy_search(single, k, budget)
+        search: Search = numpy_search(side, k, budget)
     else:
         from diffalign.alignment.search.torch_products import torch_search
 
-        search = torch_search(single, k, budget, device)
+        search = torch_search(side, k, budget, device)
     found = empty_lists(len(asked), k)
     most_further = _FURTHER // len(single)
     rest: list[tuple[NDArray[np.intp], NDArray[np.int32]]] = []
@@ -125,7 +128,7 @@ def nearest_neighbors(
                 rest.append((at, np.concatenate([images for _, images in parts])))
                 crowded.append(block[left])
             waiting = np.concatenate(crowded)
-    return Neighbors(found.indices, found.similarities, _ties(found, rest, most_further))
+    return Neighbors(found.indices, side.cosines(found.similarities), _ties(found, rest, most_further))
 
 
 def _ties(found: Found, rest: list[tuple[NDArray[np.intp], NDArray[np.int32]]], most_further: int) -> Ties | None:

@@ -21,12 +21,23 @@ def _similarity(rows: NDArray[np.float32], i: int, j: int) -> float:
     return total
 
 
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def _closeness(rows: NDArray[np.float32], i: int, j: int) -> float:
+    """Minus half of the squared distance of two rows in float64, summed as `_similarity`."""
+    total = 0.0
+    for d in range(rows.shape[1]):
+        total += (np.float64(rows[i, d]) - np.float64(rows[j, d])) ** 2
+    return -total / 2
+
+
 @njit(nogil=True, cache=True)
-def _steps(rows: NDArray[np.float32], i: int, candidates: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Negative similarity of row i to each candidate, in steps of QUANTUM."""
+def _steps(rows: NDArray[np.float32], i: int, candidates: NDArray[np.int32], unit: float) -> NDArray[np.float64]:
+    """Negative similarity of row i to each candidate, in steps of QUANTUM. unit: as in `bounds.Searched`."""
     steps = np.empty(len(candidates))
     for c in range(len(candidates)):
-        steps[c] = -np.rint(_similarity(rows, i, candidates[c]) / QUANTUM)
+        j = candidates[c]
+        measured = _closeness(rows, i, j) / unit if unit > 0 else _similarity(rows, i, j)
+        steps[c] = -np.rint(measured / QUANTUM)
     return steps
 
 
@@ -35,6 +46,7 @@ def _settle(
     rows: NDArray[np.float32],
     i: int,
     candidates: NDArray[np.int32],
+    unit: float,
     indices: NDArray[np.int32],
     similarities: NDArray[np.float32],
     tied: NDArray[np.bool_],
@@ -43,7 +55,7 @@ def _settle(
 
     Returns the number of candidates beyond them that are as similar as the last one.
     """
-    steps = _steps(rows, i, candidates)
+    steps = _steps(rows, i, candidates, unit)
     # a stable sort keeps ties in order of index
     best = np.argsort(steps, kind="mergesort")
     k = len(indices)
@@ -59,10 +71,15 @@ def _settle(
 
 @njit(nogil=True, cache=True)
 def _list_further(
-    rows: NDArray[np.float32], i: int, candidates: NDArray[np.int32], k: int, further: NDArray[np.int32]
+    rows: NDArray[np.float32],
+    i: int,
+    candidates: NDArray[np.int32],
+    unit: float,
+    k: int,
+    further: NDArray[np.int32],
 ) -> None:
     """Write the candidates beyond the k nearest that are as similar as the last of these, in order of index."""
-    best = np.argsort(_steps(rows, i, candidates), kind="mergesort")
+    best = np.argsort(_steps(rows, i, candidates, unit), kind="mergesort")
     for place in range(len(further)):
         further[place] = candidates[best[k + place]]
 
@@ -75,6 +92,7 @@ def settle_products(
     cuts: NDArray[np.floating],
     most: int,
     most_further: int,
+    unit: float,
     indices: NDArray[np.int32],
     similarities: NDArray[np.float32],
     tied: NDArray[np.bool_],
@@ -83,9 +101,9 @@ def settle_products(
     """Write the nearest neighbours of each query. Candidates are the columns whose products reach its cut.
 
     rows: (N, D). queries: (B,). products: (B, N), -inf for a query with itself. cuts: (B,), of the type of products.
-    indices, similarities, tied: (B, k), and further: (B,), written as in `bounds.Found`. Returns (B,) whether a query
-    has more than `most` candidates; its lists are then not written. Also returns the further images of each query with
-    at most `most_further` of them, one list after another.
+    unit: as in `bounds.Searched`. indices, similarities, tied: (B, k), and further: (B,), written as in `bounds.Found`.
+    Returns (B,) whether a query has more than `most` candidates; its lists are then not written. Also returns the
+    further images of each query with at most `most_further` of them, one list after another.
     """
     crowded = np.zeros(len(queries), np.bool_)
     candidates = np.empty(products.shape[1], np.int32)
@@ -96,7 +114,8 @@ def settle_products(
         if count > most:
             crowded[row] = True
         else:
-            further[row] = _settle(rows, queries[row], candidates[:count], indices[row], similarities[row], tied[row])
+            of_row = candidates[:count]
+            further[row] = _settle(rows, queries[row], of_row, unit, indices[row], similarities[row], tied[row])
             if further[row] <= most_further:
                 listed += further[row]
     rest = np.empty(listed, np.int32)
@@ -107,7 +126,7 @@ def settle_products(
             if 0 < further[row] <= most_further:
                 count = _reach(products[row], cuts[row], candidates)
                 stop = start + further[row]
-                _list_further(rows, queries[row], candidates[:count], indices.shape[1], rest[start:stop])
+                _list_further(rows, queries[row], candidates[:count], unit, indices.shape[1], rest[start:stop])
                 start = stop
     return crowded, rest
 
@@ -130,6 +149,7 @@ def settle_listed(
     starts: NDArray[np.int64],
     candidates: NDArray[np.int32],
     most_further: int,
+    unit: float,
     indices: NDArray[np.int32],
     similarities: NDArray[np.float32],
     tied: NDArray[np.bool_],
@@ -145,7 +165,7 @@ def settle_listed(
         of_row = candidates[starts[row] : starts[row + 1]]
         further[row] = 0
         if len(of_row):
-            further[row] = _settle(rows, queries[row], of_row, indices[row], similarities[row], tied[row])
+            further[row] = _settle(rows, queries[row], of_row, unit, indices[row], similarities[row], tied[row])
             if further[row] <= most_further:
                 listed += further[row]
     rest = np.empty(listed, np.int32)
@@ -155,7 +175,7 @@ def settle_listed(
             if 0 < further[row] <= most_further:
                 of_row = candidates[starts[row] : starts[row + 1]]
                 stop = start + further[row]
-                _list_further(rows, queries[row], of_row, indices.shape[1], rest[start:stop])
+                _list_further(rows, queries[row], of_row, unit, indices.shape[1], rest[start:stop])
                 start = stop
     return rest
 

@@ -5,26 +5,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.alignment.search.bounds import (
-    Found,
-    Precision,
-    Search,
-    Settle,
-    candidate_slack,
-    column_step,
-    group_shape,
-)
+from diffalign.alignment.search.bounds import Found, Precision, Search, Searched, Settle, column_step, group_shape
 from diffalign.alignment.search.kernels import mirror, settle_products
 
 # rows of a block of products of all rows with themselves
 _SYMMETRIC_ROWS = 1024
 
 
-def numpy_search(rows: NDArray[np.float32], k: int, budget: int) -> Search:
+def numpy_search(side: Searched, k: int, budget: int) -> Search:
     """A search with NumPy's matrix products. A block must be settled before the next one is searched.
 
-    rows: (N, D) float32 of unit norm. budget: bytes for blocks.
+    budget: bytes for blocks.
     """
+    rows = side.multiplied
     count, width = rows.shape
     depth, groups = group_shape(count, k)
 
@@ -44,8 +37,10 @@ def numpy_search(rows: NDArray[np.float32], k: int, budget: int) -> Search:
             for start in range(0, count, step):
                 right = rows[start : start + step].astype(precision, copy=False)
                 np.matmul(left, right.T, out=products[:, start : start + step])
+        if side.halves is not None:
+            products -= side.halves.astype(precision)
         products[np.arange(len(block)), block] = -np.inf
-        slack = candidate_slack(width, precision)
+        slack = side.slack(precision)
 
         def settle(part: slice, found: Found, most_further: int) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
             piece = products[part]
@@ -54,7 +49,9 @@ def numpy_search(rows: NDArray[np.float32], k: int, budget: int) -> Search:
             # rounded down, in the type of the products, which are then not converted
             cuts = np.nextafter(lowest.astype(precision), precision(-np.inf))
             written = found.indices, found.similarities, found.tied, found.further
-            crowded, rest = settle_products(rows, block[part], piece, cuts, most, most_further, *written)
+            crowded, rest = settle_products(
+                side.rows, block[part], piece, cuts, most, most_further, side.unit, *written
+            )
             return crowded, rest
 
         return settle
