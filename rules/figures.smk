@@ -8,6 +8,7 @@ rule layer_maps_figure:
     output:
         figure(
             paths.fill(paths.PAIR_FIGURE, figure="layer_maps"),
+            tabled=True,
             caption="layer_maps",
             category="Alignment, layer by layer",
             subcategory="{dataset}, {condition}",

@@ -81,7 +81,7 @@ def gallery_figure(
             transform=axes.transAxes,
             ha="right",
             va="center",
-            fontsize=style.TINY,
+            fontsize=style.SMALL,
             linespacing=1.3,
         )
         drawn = {0: axes}

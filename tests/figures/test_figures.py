@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def legible(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Bbox]]:
     def checked(figure: Figure) -> Bbox:
         box = page_box(figure)
         texts = drawn_texts(figure)
-        small = [text for text, size, _ in texts if size < style.TINY - 0.5]
+        small = [text for text, size, _ in texts if size < style.SMALL]
         assert not small, f"too small to be read: {small}"
         for i, (text, _, place) in enumerate(texts):
             across = [other for other, _, there in texts[:i] if overlap(place, there, figure.dpi)]
@@ -311,8 +312,10 @@ def test_figures_of_a_pair(metrics: list[str], kind: str, write: Callable[..., P
         values[:] = np.nan
     pairs = apart([write(metric, "one", "two", values, source="miniature") for metric in metrics])
     outputs = [tmp_path / "figure.png", *([tmp_path / "figure.pdf"] if len(metrics) == 1 else [])]
-    layer_maps_figure(*pairs, outputs)
+    written = [tmp_path / "figure.tsv", tmp_path / "figure.parquet"]
+    layer_maps_figure(*pairs, [*outputs, *written])
     check_pictures(outputs)
+    assert len(pd.read_csv(written[0], sep="\t")) == len(pd.read_parquet(written[1])) == len(metrics) * values.size
     depth_curves_figure(*pairs, {"one": "b0", "two": "b0"}, outputs)
     check_pictures(outputs)
     null_histograms_figure(*pairs, outputs)
@@ -332,6 +335,85 @@ def test_figures_are_as_wide_as_a_column_or_a_page(
     # letters are of an embedded TrueType font
     assert b"/FontFile2" in pdf
     assert b"/Type3" not in pdf
+
+
+def test_figures_have_no_other_width_and_no_table_that_is_not_there(tmp_path: Path) -> None:
+    style.styled()
+    with pytest.raises(ValueError, match=r"4\.45 in wide; allowed: 3\.25 \(a column\) and 6\.75"):
+        style.save(plt.figure(figsize=(style.COLUMN + 1.2, 2)), [tmp_path / "wide.png"], False)
+    with pytest.raises(ValueError, match="comes without a table"):
+        style.save(plt.figure(figsize=(style.COLUMN, 2)), [tmp_path / "figure.tsv"], False)
+
+
+def test_nothing_is_significant_where_the_largest_score_of_the_grid_is_not(write: Callable[..., Pair]) -> None:
+    values = grid()
+    matrix, beside = write("cknna", "one", "two", values)
+    stored = read_calibration(beside)
+    assert stored.null is not None
+    cells = np.zeros_like(values)
+    cells[0, 1], cells[1, 1] = 0.4, np.nan
+    for p, wanted in ((0.22, 0), (0.05, 1), (math.nan, 0)):
+        null = replace(stored.null, calibrated=cells, maximum_p=p)
+        write_calibration(beside, replace(stored, null=null))
+        (read,) = read_matrices([matrix], [beside])
+        assert read.significant.sum() == wanted
+        assert read.significant[0, 1] == bool(wanted)
+    (bare,) = read_matrices(*apart([write("procrustes", "one", "two", values)]))
+    assert not bare.significant.any()
+
+
+def drawn_maps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What is given to `maps.layer_map` after this: matrix, limits, colours, frame."""
+    given: list[tuple[Any, ...]] = []
+    layer_map = maps.layer_map
+    monkeypatch.setattr(maps, "layer_map", lambda axes, *what: given.append(what) or layer_map(axes, *what))
+    return given
+
+
+def test_a_scale_makes_no_contrast_of_nothing(
+    write: Callable[..., Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = drawn_maps(monkeypatch)
+    assert [maps.scale_end(value) for value in (0.0, 0.0025, 0.1, 0.11, 0.2, 0.4, 0.6, 1.3)] == [
+        *(0.1, 0.1, 0.1, 0.2, 0.2, 0.5, 1.0, 1.3)
+    ]
+    matrix, beside = write("cknna", "one", "two", grid() / 30)
+    stored = read_calibration(beside)
+    assert stored.null is not None
+    faint = np.zeros((3, 4))
+    faint[0, 0] = 0.0025
+    write_calibration(beside, replace(stored, null=replace(stored.null, calibrated=faint, maximum_p=0.01)))
+    layer_maps_figure([matrix], [beside], [tmp_path / "maps.png"])
+    assert [limits for _, limits, _, _ in drawn] == [(0.0, 0.1), (0.0, 0.1)]
+    # lists run up to k; the sign of a correlation says something, and its scale has a middle
+    layer_maps_figure(*apart([write("lcs_knn", "one", "two", 2 * grid())]), [tmp_path / "maps.png"])
+    layer_maps_figure(*apart([write("rsa", "one", "two", grid() - 0.5)]), [tmp_path / "maps.png"])
+    assert [limits for _, limits, _, _ in drawn[2:]] == [(0.0, 2.5), (0.0, 0.5), (-0.5, 0.5)]
+    assert drawn[4][2] == style.SIGNED
+
+
+def test_cells_that_are_not_significant_are_hatched_and_rows_are_labelled_everywhere(
+    write: Callable[..., Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hatched, figures = [], []
+    hatched_cells, save = maps.hatched_cells, style.save
+    monkeypatch.setattr(maps, "hatched_cells", lambda *of, **look: hatched.append(of[1]) or hatched_cells(*of, **look))
+    monkeypatch.setattr(style, "save", lambda *of: figures.append(of[0]) or save(*of))
+    pairs = [write(metric, "one", "two", grid()) for metric in ("cknna", "mutual_knn")]
+    for matrix, beside in pairs:
+        stored = read_calibration(beside)
+        assert stored.null is not None
+        maximum_p = 0.3 if "mutual_knn" in str(matrix) else 0.01
+        write_calibration(beside, replace(stored, null=replace(stored.null, maximum_p=maximum_p)))
+    read = read_matrices(*apart(pairs))
+    layer_maps_figure(*apart(pairs), [tmp_path / "maps.png"])
+    assert [each.sum() for each in hatched] == [12 - read[0].significant.sum()] * 2 + [12, 12]
+    words = [text.get_text() for axes in figures[0].axes for text in axes.texts]
+    assert words == ["the largest score does not exceed its null"]
+    titles = [axes.get_title(loc="left") for axes in figures[0].axes]
+    assert any("0 of 12 cells significant" in title for title in titles)
+    for axes in figures[0].axes[:4]:
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["b0", "b1", "b2"]
 
 
 def test_texts_are_broken_at_their_width() -> None:

@@ -66,6 +66,16 @@ class CalibratedMatrix(LayerMatrix):
         return null is not None and bool(np.isfinite(null.p).any())
 
     @property
+    def significant(self) -> NDArray[np.bool_]:
+        """The cells (L_A, L_B) that may be claimed: none unless the largest score of the grid exceeds its null at the
+        level of the calibration, and then those that exceed their own. False where nothing was tested.
+        """
+        null = self.calibration.null
+        if null is None or not null.maximum_p <= self.calibration.settings["alpha"]:
+            return np.zeros(self.values.shape, np.bool_)
+        return np.nan_to_num(null.calibrated) > 0
+
+    @property
     def missing_null(self) -> str:
         """Why there are no calibrated scores; empty where there are."""
         if self.has_p:
