@@ -20,7 +20,7 @@ from PIL import Image
 
 from alignment_table import COLUMNS as CELL_COLUMNS
 from alignment_table import alignment_table
-from depth_curves_figure import curves, depth_curves_figure
+from depth_curves_figure import curves, depth_curves_figure, selected
 from diffalign.alignment import model_similarity
 from diffalign.alignment.calibration import Calibration, calibrate_by_moments, calibrate_by_permutations
 from diffalign.alignment.metrics import METRICS, NoNull, Permutations
@@ -452,9 +452,52 @@ def test_curves_carry_intervals_and_thresholds_of_the_cells_they_show(write: Cal
     assert np.array_equal(best.values, values.max(axis=0))
     assert best.low == pytest.approx(values.max(axis=0) - 0.2)
     assert (best.threshold == null.maximum_threshold).all()
-    assert "not corrected" in best.label
+    assert best.null_mean == pytest.approx(np.full(4, null.maxima.mean()))
+    assert "without the choice of the layer" in best.interval_label
+    assert (best.outlined, default.outlined) == (True, False)
+    assert np.array_equal(default.null_mean, null.mean[1])
     assert np.array_equal(default.values, values[1])
     assert np.array_equal(default.threshold, null.threshold[1])
+
+
+def lines_of(monkeypatch: pytest.MonkeyPatch, make: Callable[[], None]) -> list[Axes]:
+    """The panels of a figure that is made."""
+    figures: list[Figure] = []
+    save = style.save
+    monkeypatch.setattr(style, "save", lambda *of: figures.append(of[0]) or save(*of))
+    make()
+    return [axes for axes in figures[0].axes if axes.get_visible()]
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_layers_that_are_no_depth_are_not_joined(
+    relative: bool, write: Callable[..., Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrix, beside = write("cknna", "one", "two", grid(), Selection(("b1", "b2"), 0.6, 0.512, 0.534, 20))
+    recipe = json.loads(matrix.with_suffix(".json").read_text())
+    # a histogram of colours, as image_statistics has them
+    recipe["a"]["weights"] = {"source": "none"}
+    matrix.with_suffix(".json").write_text(json.dumps(recipe))
+    outputs = [tmp_path / f"curves{suffix}" for suffix in (".png", ".tsv", ".parquet")]
+    left, right = lines_of(
+        monkeypatch, lambda: depth_curves_figure([matrix], [beside], {"one": "b1", "two": "b0"}, outputs, relative)
+    )
+    assert {line.get_linestyle() for line in left.lines} == {"None"}
+    assert {"-", "--", ":"} <= {line.get_linestyle() for line in right.lines}
+    assert left.get_xlabel() == "layer of one (in no order)"
+    assert right.get_xlabel() == ("relative depth in two" if relative else "layer of two")
+    (scores,) = (line for line in right.lines if line.get_label() == "best layer of the other model")
+    assert np.asarray(scores.get_xdata()) == pytest.approx(np.arange(4) / 3 if relative else np.arange(4))
+    # the axis is not cut off, and the table has what is drawn
+    assert right.get_ylim()[0] <= 0
+    table = pd.read_parquet(outputs[2])
+    assert len(table) == len(pd.read_csv(outputs[1], sep="\t")) == 2 * (3 + 4)
+    best = table[(table["over"] == "two") & (table["curve"] == "best")]
+    assert best["score"].tolist() == pytest.approx(grid().max(axis=0))
+    assert best["other_layer"].tolist() == [f"b{i}" for i in grid().argmax(axis=0)]
+    assert best["depth"].tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    (read,) = read_matrices([matrix], [beside])
+    assert selected(read) == "0.512 at b1, b2 (largest there 0.534)"
 
 
 def test_metrics_that_are_not_drawn_are_named_with_the_reason(write: Callable[..., Pair]) -> None:
@@ -464,6 +507,27 @@ def test_metrics_that_are_not_drawn_are_named_with_the_reason(write: Callable[..
         "Not drawn (no null): Procrustes, RSA (Spearman)",
         "Not drawn (no null: only its mean and sd are known): RSA (Pearson)",
     ]
+
+
+def test_a_null_far_from_the_score_is_numbers_and_not_a_picture(
+    write: Callable[..., Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrix, beside = write("cknna", "one", "two", grid())
+    stored = read_calibration(beside)
+    assert stored.null is not None
+    outputs = [tmp_path / f"null{suffix}" for suffix in (".png", ".tsv", ".parquet")]
+    for spread, near in ((0.2, True), (0.01, False)):
+        maxima = 0.3 + spread * np.linspace(-1, 1, 39)
+        write_calibration(beside, replace(stored, null=replace(stored.null, maxima=maxima)))
+        with monkeypatch.context() as patch:
+            (panel,) = lines_of(patch, lambda: null_histograms_figure([matrix], [beside], outputs))
+        assert bool(panel.patches) == near
+        words = " ".join(text.get_text().replace("\n", " ") for text in panel.texts)
+        assert (f"largest score {grid().max():.3f}" in words) == (not near)
+        assert ("sd above" in words) == (not near)
+    table = pd.read_parquet(outputs[2])
+    assert table.loc[table["quantity"] == "null", "value"].tolist() == pytest.approx(maxima.tolist())
+    assert table.loc[table["quantity"] == "observed", "value"].item() == pytest.approx(grid().max())
 
 
 # --- maps of models -------------------------------------------------------------------------------------------------
