@@ -128,6 +128,7 @@ rule model_maps_figure:
     output:
         figure(
             paths.fill(paths.METRIC_FIGURE, figure="model_maps"),
+            tabled=True,
             caption="model_maps",
             category="Models",
             subcategory="{dataset}, {condition}",
@@ -145,6 +146,7 @@ rule model_maps_figure:
     params:
         # for the caption
         miniature=PLAN.figures.miniature_study,
+        defaults=PLAN.figures.default_layers_of_study(),
         code=PLAN.code("model_maps_figure.py"),
     script:
         "../workflow_scripts/model_maps_figure.py"

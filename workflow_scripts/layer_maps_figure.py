@@ -1,6 +1,5 @@
 """Layer x layer heat maps of one pair of models: of every metric the scores, and below them the calibrated scores."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,15 +73,9 @@ def layer_maps_figure(matrices: Sequence[Path], calibrations: Sequence[Path], ou
     style.save(figure, outputs, read[0].miniature, cells.table(read))
 
 
-def highest(matrix: CalibratedMatrix) -> float:
-    """The highest possible score; 1 for a metric without an upper end, which identical layers have."""
-    top = METRICS[matrix.metric].highest(matrix.recipe["k"])
-    return top if math.isfinite(top) else 1.0
-
-
 def scale_end(matrix: CalibratedMatrix) -> float:
     """Where the scales of a metric end, as a share of its highest score: one for scores and calibrated scores."""
-    values = [matrix.values / highest(matrix), cells.grid_of(matrix, "calibrated")]
+    values = [matrix.values / cells.highest(matrix), cells.grid_of(matrix, "calibrated")]
     if METRICS[matrix.metric].lowest == -1:
         values.append(-values[0])
     drawn = np.concatenate([each[np.isfinite(each)] for each in values])
@@ -94,7 +87,7 @@ def raw_map(axes: Axes, matrix: CalibratedMatrix, end: float, width: float) -> N
 
     A scale has a middle where the sign of a score says something; else what lies below 0 is an arrow.
     """
-    top = end * highest(matrix)
+    top = end * cells.highest(matrix)
     signed = METRICS[matrix.metric].lowest == -1
     limits, colors = ((-top, top), style.SIGNED) if signed else ((0.0, top), style.SCORES)
     maps.color_bar(maps.layer_map(axes, matrix.values, limits, colors, matrix.best), axes, width)

@@ -33,7 +33,7 @@ def null_histograms_figure(matrices: Sequence[Path], calibrations: Sequence[Path
     read = read_matrices(matrices, calibrations)
     shown = [matrix for matrix in read if drawable(matrix)]
     pictures = any(is_near(matrix) for matrix in shown)
-    figure, panels = grids.panels(max(1, len(shown)), 4, 1.35 if pictures else 0.95)
+    figure, panels = grids.panels(max(1, len(shown)), 4, 1.35 if pictures else 0.6)
     width = figure.get_figwidth() / grids.grid_of_panels(max(1, len(shown)))[1] - 0.25
     for axes, matrix in zip(panels, shown, strict=False):
         null_panel(axes, matrix, width)

@@ -31,7 +31,8 @@ from diffalign.io.calibration_files import Selection, StoredCalibration, read_ca
 from diffalign.io.matrices import read_matrices
 from diffalign.io.score_recipes import KIND
 from layer_maps_figure import layer_maps_figure
-from model_maps_figure import largest, model_maps_figure, reason
+from model_maps_figure import model_maps_figure, number, reason
+from model_maps_figure import table as table_of_pairs
 from null_histograms_figure import drawable, not_drawn, null_histograms_figure
 from pairs_table import COLUMNS as PAIR_COLUMNS
 from pairs_table import pairs_table
@@ -542,7 +543,7 @@ def test_maps_of_many_models_and_of_long_names(
     pairs = [
         write("cknna", a, b, grid(2, 2, seed=9 * i + j)) for i, a in enumerate(names) for j, b in enumerate(names[:i])
     ]
-    model_maps_figure(*apart(pairs), [tmp_path / "map.png"])
+    model_maps_figure(*apart(pairs), dict.fromkeys(names, "b1"), [tmp_path / "map.png"])
     assert legible[0].width == pytest.approx(style.PAGE, abs=0.02)
 
 
@@ -554,7 +555,7 @@ def test_maps_of_two_models_of_missing_pairs_and_of_three(
     places = [("one", "two"), ("one", "three"), ("two", "three")][:count]
     pairs = apart([write(metric, a, b, grid(seed=i)) for i, (a, b) in enumerate(places)])
     outputs = [tmp_path / "map.png"]
-    model_maps_figure(*pairs, outputs)
+    model_maps_figure(*pairs, DEFAULTS, outputs)
     check_pictures(outputs)
 
 
@@ -578,12 +579,41 @@ def test_models_of_one_side_are_rows_and_those_of_the_other_columns(
     places = [("one", "two"), ("one", "three"), ("one", "four"), ("five", "two"), ("five", "four")]
     scores = [grid(seed=i) for i in range(len(places))]
     pairs = apart([write(metric, *place, values) for place, values in zip(places, scores, strict=True)])
-    model_maps_figure(*pairs, [tmp_path / "map.png"])
+    defaults = {"one": "b1", "two": "b0", "three": "b2", "four": "b0", "five": "b0"}
+    model_maps_figure(*pairs, defaults, [tmp_path / "map.png"])
     check_pictures([tmp_path / "map.png"])
     values, rows, columns, *_ = drawn[0]
     assert (rows, columns) == (["one", "five"], ["two", "three", "four"])
-    best = [largest(matrix) for matrix in read_matrices(*pairs)]
-    assert np.array_equal(values, [best[:3], [best[3], np.nan, best[4]]], equal_nan=True)
+    # of layers that were named before, and not the largest of grids of different sizes
+    fixed = [scores[0][1, 0], scores[1][1, 2], scores[2][1, 0], scores[3][0, 0], scores[4][0, 0]]
+    assert np.array_equal(values, [fixed[:3], [fixed[3], np.nan, fixed[4]]], equal_nan=True)
+    assert table_of_pairs(read_matrices(*pairs), defaults)["default_score"].tolist() == fixed
+
+
+def test_a_pair_that_is_tested_and_null_is_not_a_small_number(
+    write: Callable[..., Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [number(value) for value in (0.0, 0.004, 0.006, 0.314, -0.001)] == ["0.00", "<0.01", "0.01", "0.31", "0.00"]
+    drawn = []
+    model_matrix = maps.model_matrix
+    monkeypatch.setattr(maps, "model_matrix", lambda axes, *given: drawn.append(given) or model_matrix(axes, *given))
+    pairs = [write("cknna", "one", "two", grid()), write("cknna", "one", "three", grid(seed=1))]
+    stored = read_calibration(pairs[1][1])
+    assert stored.null is not None
+    null = replace(stored.null, maximum_p=0.4, maximum_calibrated=0.0, p=np.full((3, 4), 0.3))
+    write_calibration(pairs[1][1], replace(stored, null=null))
+    outputs = [tmp_path / "map.png", tmp_path / "map.tsv"]
+    model_maps_figure(*apart(pairs), DEFAULTS, outputs)
+    *_, words, hatched = drawn[1]
+    assert words.tolist() == [["n.s." if right else number(drawn[1][0][0, 0]) for right in (False, True)]]
+    assert hatched.tolist() == [[False, True]]
+    *_, end, words, hatched = drawn[0]
+    assert words[0, 0] == f"{grid()[1, 0]:.2f}\n±0.20"
+    assert hatched.tolist() == [[False, True]]
+    assert end == drawn[1][-3]
+    table = pd.read_csv(outputs[1], sep="\t")
+    assert table["maximum_p"].tolist() == [1 / 40, 0.4]
+    assert table["maximum"].tolist() == pytest.approx([grid().max(), grid(seed=1).max()])
 
 
 def test_sides_are_told_apart_only_where_no_model_is_on_both() -> None:
@@ -597,7 +627,7 @@ def test_sides_are_told_apart_only_where_no_model_is_on_both() -> None:
 
 def test_a_map_without_pairs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"study\.pairs names no pair"):
-        model_maps_figure([], [], [tmp_path / "map.png"])
+        model_maps_figure([], [], {}, [tmp_path / "map.png"])
 
 
 def test_both_directions_of_a_pair_are_averaged_and_missing_pairs_are_nan() -> None:

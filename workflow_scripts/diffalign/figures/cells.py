@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from diffalign.alignment.metrics import METRICS
 from diffalign.io.matrices import CalibratedMatrix
 
 
@@ -21,6 +23,12 @@ def grid_of(matrix: CalibratedMatrix, name: str) -> NDArray[np.float64]:
     """A grid (L_A, L_B) of the null of a matrix, ``mean`` or ``p``, say; NaN where the metric has no null."""
     null = matrix.calibration.null
     return np.full(matrix.values.shape, np.nan) if null is None else np.asarray(getattr(null, name))
+
+
+def highest(matrix: CalibratedMatrix) -> float:
+    """The highest possible score; 1 for a metric without an upper end, which identical layers have."""
+    top = METRICS[matrix.metric].highest(matrix.recipe["k"])
+    return top if math.isfinite(top) else 1.0
 
 
 def facts(matrix: CalibratedMatrix) -> dict[str, Any]:

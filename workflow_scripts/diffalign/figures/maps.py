@@ -104,32 +104,48 @@ def color_bar(image: AxesImage | QuadMesh, axes: Axes, width: float = 1.3) -> Ax
 
 
 def model_matrix(
-    axes: Axes, values: NDArray[np.float64], rows: Sequence[str], columns: Sequence[str], color_map: str, cell: float
+    axes: Axes,
+    values: NDArray[np.float64],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    color_map: str,
+    cell: float,
+    end: float,
+    words: NDArray[np.object_],
+    hatched: NDArray[np.bool_],
 ) -> AxesImage:
     """Draw a model x model matrix (A, B): missing pairs grey, those of a model with itself left white.
 
-    cell: the side of a cell in inches; values are written into cells that hold them.
+    cell: the side of a cell in inches. end: of the scale, which begins at 0. words (A, B): what is written into cells
+    that hold all of them. hatched (A, B): cells that are tested and not significant.
     """
-    finite = values[np.isfinite(values)]
-    low, high = (min(0.0, float(finite.min())), float(finite.max())) if finite.size else (0.0, 1.0)
-    image = color_map_of(axes, values, (low, high if high > low else low + 1), color_map)
-    for i, name in enumerate(rows):
-        if name in columns:
-            axes.add_patch(Rectangle((columns.index(name) - 0.5, i - 0.5), 1, 1, facecolor="white"))
-    # four characters and a margin
-    if cell * 72 / 2.9 >= style.SMALL:
-        for i, j in np.argwhere(np.isfinite(values)).tolist():
-            if rows[i] != columns[j]:
-                red, green, blue, _ = image.cmap(image.norm(values[i, j]))
-                dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
-                color = "white" if dark else "black"
-                axes.text(j, i, f"{values[i, j]:z.2f}", ha="center", va="center", fontsize=style.SMALL, color=color)
+    image = color_map_of(axes, values, (0.0, end), color_map)
+    own = np.array([[name == other for other in columns] for name in rows])
+    for i, j in np.argwhere(own).tolist():
+        axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor="white"))
+    hatched_cells(axes, hatched & ~own, face="white", line="0.8")
+    written = [(i, j) for i, j in np.argwhere(np.isfinite(values) & ~own).tolist()]
+    if all(fits(words[i, j], cell) for i, j in written):
+        for i, j in written:
+            red, green, blue, _ = image.cmap(image.norm(values[i, j]))
+            dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
+            look: dict[str, Any] = {"color": "white" if dark else "black"}
+            if hatched[i, j]:
+                look = {"color": "black", "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.6}}
+            axes.text(j, i, words[i, j], ha="center", va="center", fontsize=style.SMALL, linespacing=1.0, **look)
     # names as small as can be read; of cells that are smaller, some are named
     every = max(1, math.ceil(style.SMALL * 1.15 / 72 / cell))
     axes.set_xticks(range(0, len(columns), every), columns[::every], rotation=90)
     axes.set_yticks(range(0, len(rows), every), rows[::every])
     axes.tick_params(length=0)
     return image
+
+
+def fits(words: str, cell: float) -> bool:
+    """Whether words stand in a cell with a side in inches, with a margin."""
+    lines = words.split("\n")
+    tall = 1.25 * style.SMALL / 72 * len(lines)
+    return max(tall, *(style.text_width(line, style.SMALL) for line in lines)) <= 0.94 * cell
 
 
 def labelled_points(axes: Axes, points: NDArray[np.float64], labels: Sequence[str]) -> None:
