@@ -290,6 +290,7 @@ rule disagreements_figure:
     output:
         figure(
             paths.DISAGREEMENTS_FIGURE,
+            tabled=True,
             caption="disagreements",
             category="People",
             subcategory="{dataset}, {condition}",

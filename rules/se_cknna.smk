@@ -63,6 +63,7 @@ rule se_cknna_figure:
     output:
         figure(
             paths.SE_FIGURE,
+            tabled=True,
             caption="se_cknna",
             category="SE-CKNNA",
             subcategory="{dataset}",
@@ -91,6 +92,7 @@ use rule se_cknna_figure as se_cknna_figure_of_pair with:
     output:
         figure(
             paths.SE_PAIR_FIGURE,
+            tabled=True,
             caption="se_cknna",
             category="SE-CKNNA",
             subcategory="{dataset}",

@@ -64,14 +64,15 @@ def _maps(
     limits = (min(0.0, float(np.nanmin(everything))), maps.scale_end(float(np.nanmax(everything))))
     for axes, (source, values) in zip(panels, grids_of.items(), strict=False):
         image = noise_axis.noise_map(axes, levels, values, limits, style.CALIBRATED)
-        axes.set_title(f"{_LABELS[source]}: {series.value_name(metric, value == 'calibrated')}")
+        title = f"{_LABELS[source]}: {series.value_name(metric, value == 'calibrated')}"
+        axes.set_title(style.wrapped(title, 1.6), pad=5)
         best = table[(table["source"] == source) & table["chosen"]].iloc[0]
         noise_axis.framed_cell(axes, levels, int(best["depth"]), levels.index(best["level"]))
         maps.color_bar(image, axes, 1.7)
     given = _all_controls(shares)
     values = _grid(shares[shares["given"] == given], "share", levels).to_numpy()
     image = noise_axis.noise_map(panels[2], levels, np.clip(values, 0, None), (0, 1), style.SCORES)
-    panels[2].set_title("share beyond all controls")
+    panels[2].set_title("share beyond all controls", pad=5)
     maps.color_bar(image, panels[2], 1.7)
     for i, axes in enumerate(panels):
         noise_axis.dress(axes, levels, 1.6)

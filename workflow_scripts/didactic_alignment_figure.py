@@ -134,7 +134,8 @@ def _affinity(
     panel.set_xticks([0, half], ["0", f"{half:.0f}"], fontsize=style.SMALL)
     panel.set_yticks([0, half], ["0", f"{half:.0f}"], fontsize=style.SMALL)
     cluster, index = scores.loc[(case, method), ["own_cluster", "own_index"]]
-    panel.set_title(f"{cluster:.2f} clusters, {index:.2f} points", fontsize=style.SMALL)
+    # wider than the panel: from the numbers of its axis on
+    panel.set_title(f"{cluster:.2f} clusters, {index:.2f} points", fontsize=style.SMALL, x=-0.15)
     return image
 
 

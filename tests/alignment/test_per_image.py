@@ -195,7 +195,8 @@ def test_a_gallery_is_drawn_and_a_missing_picture_is_named(
     shown = pd.read_parquet(outputs[3])
     assert len(shown) == len(pd.read_csv(outputs[2], sep="\t")) == 9 * 2 * K
     compared = per_image(lists(A), lists(B), K)
-    most = extremes(compared.overlap, agreement(lists(A), lists(B)), NAMES, 3, 0)["most"][0]
+    agreed = agreement(lists(A, COUNT - 1), lists(B, COUNT - 1))
+    most = extremes(compared.overlap, agreed, NAMES, 3, 0)["most"][0]
     assert shown["name"].iloc[0] == NAMES[most]
     assert shown["neighbor"].iloc[:K].tolist() == [NAMES[i] for i in compared.neighbors_a[most]]
     (folder / f"{NAMES[most]}.png").unlink()
