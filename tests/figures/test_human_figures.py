@@ -10,6 +10,7 @@ from test_figures import legible  # noqa: F401  (a fixture)
 
 from diffalign.figures import noise_axis
 from diffalign.figures.human import Results, read_results, reference_lines, variants_of
+from diffalign.noise import log_snr
 from noise_levels_figure import noise_levels_figure
 from odd_one_out_figure import odd_one_out_figure
 from probe_figure import probe_figure
@@ -103,7 +104,7 @@ def test_noise_levels_stand_at_their_log_snr() -> None:
     assert np.diff(noise_axis.positions([0.0, 1.0])).item() > 0
     assert noise_axis.edges(at) == pytest.approx((np.r_[2 * at[0] - at[1], at] + np.r_[at, 2 * at[-1] - at[-2]]) / 2)
     with pytest.raises(ValueError, match=r"t = 1\.2 is outside"):
-        noise_axis.log_snr(1.2)
+        log_snr(1.2)
 
 
 def test_a_legend_holds_no_more_than_a_dozen_variants() -> None:

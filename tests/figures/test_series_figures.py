@@ -12,11 +12,12 @@ import pytest
 from test_figures import check_pictures, legible  # noqa: F401  (a fixture)
 from test_unlisted_sides import search, write_bundle, write_settings
 
-from atlas import Control, Inputs, Level, atlas, class_rows, log_snr
+from atlas import Control, Inputs, Level, atlas, class_rows
 from atlas_figure import atlas_figure
 from diffalign.io.headers import StoreError
 from diffalign.io.manifest import Image, write_manifest
 from diffalign.io.recipes import Where
+from diffalign.noise import log_snr
 from findings import Sources, findings
 from through_training_figure import through_training_figure
 from through_training_table import through_training_table

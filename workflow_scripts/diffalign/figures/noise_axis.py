@@ -18,19 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from diffalign.figures import style
 from diffalign.figures.dynamics import log_snr_text
+from diffalign.noise import log_snr
 
 Array = NDArray[np.float64]
 # inches between the middles of ticks that have room for their numbers
 _ROOM = 0.24
-
-
-def log_snr(t: float) -> float:
-    """2 ln(α/σ) at the noise level t = σ/(α + σ); infinite at both ends. Raises ValueError outside of [0, 1]."""
-    if not 0 <= t <= 1:
-        raise ValueError(f"t = {t} is outside [0, 1]")
-    if t in (0, 1):
-        return math.inf if t == 0 else -math.inf
-    return 2 * math.log((1 - t) / t)
 
 
 def positions(t: ArrayLike) -> Array:
