@@ -38,8 +38,10 @@ WRITE_CONTENT = (
 )
 
 
-def figure(stem, caption, category, subcategory, **labels):
-    """Output files of a figure: a PNG, which is in the report, and a PDF."""
+def figure(stem, caption, category, subcategory, tabled=False, **labels):
+    """Output files of a figure: a PNG, which is in the report, and a PDF; and where it is drawn from anything but a
+    table, what it shows as one, TSV and Parquet.
+    """
     shown = report(
         f"{stem}.png",
         caption=f"../report/{caption}.rst",
@@ -47,7 +49,7 @@ def figure(stem, caption, category, subcategory, **labels):
         subcategory=subcategory,
         labels=labels,
     )
-    return [shown, f"{stem}.pdf"]
+    return [shown, f"{stem}.pdf", *([f"{stem}.tsv", f"{stem}.parquet"] if tabled else [])]
 
 
 def table(name, label, caption=None):

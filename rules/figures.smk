@@ -8,6 +8,7 @@ rule layer_maps_figure:
     output:
         figure(
             paths.fill(paths.PAIR_FIGURE, figure="layer_maps"),
+            tabled=True,
             caption="layer_maps",
             category="Alignment, layer by layer",
             subcategory="{dataset}, {condition}",
@@ -39,6 +40,7 @@ rule depth_curves_figure:
     output:
         figure(
             paths.fill(paths.PAIR_FIGURE, figure="depth_curves"),
+            tabled=True,
             caption="depth_curves",
             category="Alignment, layer by layer",
             subcategory="{dataset}, {condition}",
@@ -60,9 +62,32 @@ rule depth_curves_figure:
         # for the caption
         miniature=PLAN.figures.miniature("a", "b"),
         defaults=PLAN.figures.default_layers_of_pair,
+        relative=False,
         code=PLAN.code("depth_curves_figure.py"),
     script:
         "../workflow_scripts/depth_curves_figure.py"
+
+
+# the same over relative depth, on request
+use rule depth_curves_figure as relative_depth_curves_figure with:
+    output:
+        figure(
+            paths.fill(paths.PAIR_FIGURE, figure="relative_depth_curves"),
+            tabled=True,
+            caption="depth_curves",
+            category="Alignment, layer by layer",
+            subcategory="{dataset}, {condition}",
+            pair="{a} vs {b}",
+            figure="over relative depth",
+        ),
+    log:
+        paths.log("relative_depth_curves_figure", "dataset", "condition", "a", "b"),
+    params:
+        # for the caption
+        miniature=PLAN.figures.miniature("a", "b"),
+        defaults=PLAN.figures.default_layers_of_pair,
+        relative=True,
+        code=PLAN.code("depth_curves_figure.py"),
 
 
 rule null_histograms_figure:
@@ -71,6 +96,7 @@ rule null_histograms_figure:
     output:
         figure(
             paths.fill(paths.PAIR_FIGURE, figure="null_histograms"),
+            tabled=True,
             caption="null_histograms",
             category="Alignment, layer by layer",
             subcategory="{dataset}, {condition}",
@@ -102,6 +128,7 @@ rule model_maps_figure:
     output:
         figure(
             paths.fill(paths.METRIC_FIGURE, figure="model_maps"),
+            tabled=True,
             caption="model_maps",
             category="Models",
             subcategory="{dataset}, {condition}",
@@ -119,6 +146,7 @@ rule model_maps_figure:
     params:
         # for the caption
         miniature=PLAN.figures.miniature_study,
+        defaults=PLAN.figures.default_layers_of_study(),
         code=PLAN.code("model_maps_figure.py"),
     script:
         "../workflow_scripts/model_maps_figure.py"

@@ -312,6 +312,7 @@ rule disagreements_figure:
     output:
         figure(
             paths.DISAGREEMENTS_FIGURE,
+            tabled=True,
             caption="disagreements",
             category="People",
             subcategory="{dataset}, {condition}",

@@ -64,6 +64,7 @@ rule se_cknna_figure:
     output:
         figure(
             paths.SE_FIGURE,
+            tabled=True,
             caption="se_cknna",
             category="SE-CKNNA",
             subcategory="{dataset}",
@@ -92,6 +93,7 @@ use rule se_cknna_figure as se_cknna_figure_of_pair with:
     output:
         figure(
             paths.SE_PAIR_FIGURE,
+            tabled=True,
             caption="se_cknna",
             category="SE-CKNNA",
             subcategory="{dataset}",

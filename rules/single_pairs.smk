@@ -35,6 +35,7 @@ rule gallery_figure:
     output:
         figure(
             paths.fill(paths.PAIR_FIGURE, figure="gallery"),
+            tabled=True,
             caption="gallery",
             category="Single pairs",
             subcategory="{dataset}, {condition}",
@@ -54,6 +55,8 @@ rule gallery_figure:
         layer_b=PLAN.alignment.layer_b,
         # for the caption
         miniature=PLAN.figures.miniature("a", "b"),
+        # of the lot among images that are equally aligned
+        seed=STUDY.seed,
         code=PLAN.code("gallery_figure.py"),
     script:
         "../workflow_scripts/gallery_figure.py"
@@ -66,7 +69,8 @@ rule curves_table:
         settings=paths.ALIGNMENT_SETTINGS,
         calibration=paths.CALIBRATION_SETTINGS,
     output:
-        f"{paths.fill(paths.PAIR_TABLE, table='curves')}.tsv",
+        tsv=f"{paths.fill(paths.PAIR_TABLE, table='curves')}.tsv",
+        parquet=f"{paths.fill(paths.PAIR_TABLE, table='curves')}.parquet",
     log:
         paths.log("curves_table", "dataset", "condition", "a", "b"),
     conda:

@@ -63,6 +63,7 @@ def imported(files: list[Path]) -> set[str]:
                 "merge_neighbors",
                 "layer_maps_figure",
                 "depth_curves_figure",
+                "relative_depth_curves_figure",
                 "null_histograms_figure",
                 "model_maps_figure",
                 "alignment_table",

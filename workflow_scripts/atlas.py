@@ -19,6 +19,7 @@ from diffalign.io.headers import StoreError, check_same_names
 from diffalign.io.manifest import read_manifest
 from diffalign.io.series_tables import IDENTITY, MEASURED, choose, rows, write_recipe
 from diffalign.io.unlisted_sides import Search, UnlistedSide, read_side
+from diffalign.noise import log_snr
 from diffalign.offenders import first_five
 from diffalign.randomness import keyed
 
@@ -152,13 +153,6 @@ def warn(measured: Sequence[dict[str, Any]], alpha: float) -> None:
         (row["source"], row["metric"], row["warning"]) for row in measured if "warning" in row
     ):
         logs.log.warning("%s, %s: %s: noise is shared, or the null is wrong", source, metric, told)
-
-
-def log_snr(level: float) -> float:
-    """2 ln(α/σ) at the noise level t = σ/(α + σ): infinite at 0, minus infinity at 1; NaN without a level."""
-    if level in (0, 1):
-        return math.inf if level == 0 else -math.inf
-    return 2 * math.log((1 - level) / level)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from diffalign import logs
-from diffalign.figures import grids, maps, series, style
+from diffalign.figures import grids, maps, noise_axis, series, style
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -23,7 +23,7 @@ def atlas_figure(scores: Path, beyond: Path, metric: str, outputs: Sequence[Path
     """Draw maps of the calibrated score (of the score, where a metric has no null) on one scale, and of the share of
     squared covariance beyond all controls; below, profiles over noise levels.
 
-    scores, beyond: TSV of `atlas`. Noise levels to the right, by t below and log-SNR above; layers upwards. The frame
+    scores, beyond: TSV of `atlas`. Noise levels to the right, by log-SNR with t below it; layers upwards. The frame
     is the layer and level that half of the images chose. Profiles are measured on the other half, for the layer that
     each level chose; controls without levels are lines.
     """
@@ -61,26 +61,23 @@ def _maps(
     value = "calibrated" if series.is_calibrated(table) else "score"
     grids_of = {source: _grid(table[table["source"] == source], value, levels).to_numpy() for source in _LABELS}
     everything = np.concatenate([each.ravel() for each in grids_of.values()])
-    low, high = min(0.0, float(np.nanmin(everything))), float(np.nanmax(everything))
+    limits = (min(0.0, float(np.nanmin(everything))), maps.scale_end(float(np.nanmax(everything))))
     for axes, (source, values) in zip(panels, grids_of.items(), strict=False):
-        image = maps.color_map_of(
-            axes, values, (low, max(high, low + 1e-9)), style.CALIBRATED, origin="lower", aspect="auto"
-        )
-        axes.set_title(f"{_LABELS[source]}: {series.value_name(metric, value == 'calibrated')}")
+        image = noise_axis.noise_map(axes, levels, values, limits, style.CALIBRATED)
+        title = f"{_LABELS[source]}: {series.value_name(metric, value == 'calibrated')}"
+        axes.set_title(style.wrapped(title, 1.6), pad=5)
         best = table[(table["source"] == source) & table["chosen"]].iloc[0]
-        maps.framed_cell(axes, int(best["depth"]), levels.index(best["level"]))
+        noise_axis.framed_cell(axes, levels, int(best["depth"]), levels.index(best["level"]))
         maps.color_bar(image, axes, 1.7)
     given = _all_controls(shares)
     values = _grid(shares[shares["given"] == given], "share", levels).to_numpy()
-    image = maps.color_map_of(panels[2], np.clip(values, 0, None), (0, 1), style.SCORES, origin="lower", aspect="auto")
-    panels[2].set_title("share beyond all controls")
+    image = noise_axis.noise_map(panels[2], levels, np.clip(values, 0, None), (0, 1), style.SCORES)
+    panels[2].set_title("share beyond all controls", pad=5)
     maps.color_bar(image, panels[2], 1.7)
     for i, axes in enumerate(panels):
-        _level_ticks(axes, levels)
-        if i:
-            axes.set_yticks([])
-        else:
-            grids.layer_ticks(axes, labels, "y", 16)
+        noise_axis.dress(axes, levels, 1.6)
+        grids.layer_ticks(axes, labels, "y", 16)
+        if not i:
             axes.set_ylabel("layer")
 
 
@@ -95,24 +92,10 @@ def _color(source: str, controls: Sequence[str]) -> str:
     return style.look(1)["color"] if source == UNTRAINED else others[controls.index(source) % len(others)]
 
 
-def _level_ticks(axes: Axes, levels: list[float]) -> None:
-    axes.set_xlim(-0.5, len(levels) - 0.5)
-    axes.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
-    axes.set_xlabel("noise level t")
-
-
-def _log_snr_ticks(axes: Axes, levels: list[float], log_snr: Sequence[float]) -> None:
-    """log-SNR above a panel, at the places of the levels."""
-    above = axes.secondary_xaxis("top")
-    words = ["∞" if value == np.inf else "-∞" if value == -np.inf else f"{value:.1f}" for value in log_snr]
-    above.set_xticks(range(len(levels)), words)
-    above.tick_params(length=1.5)
-    above.set_xlabel("log-SNR")
-
-
 def _profile(axes: Axes, table: pd.DataFrame, levels: list[float], metric: str) -> None:
     """The layer that each level chose on half of the images, on the other half, with bands over these images."""
-    places = {level: i for i, level in enumerate(levels)}
+    places = dict(zip(levels, noise_axis.positions(levels).tolist(), strict=True))
+    borders = noise_axis.edges(noise_axis.positions(levels))
     for i, source in enumerate(_LABELS):
         rows = table[table["source"] == source]
         best = rows.loc[rows.groupby("level")["first_half"].idxmax()].sort_values("level")
@@ -129,7 +112,7 @@ def _profile(axes: Axes, table: pd.DataFrame, levels: list[float], metric: str) 
         axes.axhline(float(values[0]), color=_color(source, controls), linestyle=dashes, label=f"{source} alone")
     floor = table[(table["source"] == TRAINED) & (table["level"] == 1)]
     if not floor.empty:
-        axes.axvspan(places[1.0] - 0.5, places[1.0] + 0.5, color=style.GRID, linewidth=0, zorder=0)
+        axes.axvspan(borders[-2], borders[-1], color=style.GRID, linewidth=0, zorder=0)
         axes.text(
             places[1.0],
             0.97,
@@ -141,9 +124,7 @@ def _profile(axes: Axes, table: pd.DataFrame, levels: list[float], metric: str) 
             fontsize=style.SMALL,
             color=style.QUIET,
         )
-    _level_ticks(axes, levels)
-    known = table.dropna(subset=["level"]).drop_duplicates("level").sort_values("level")
-    _log_snr_ticks(axes, levels, known["log_snr"].tolist())
+    noise_axis.dress(axes, levels, 3.6)
     axes.set_ylim(top=axes.get_ylim()[1] * 1.15)
     axes.set_ylabel(series.value_name(metric, series.is_calibrated(table)))
     grids.horizontal_lines(axes)
@@ -154,8 +135,10 @@ def _shares(axes: Axes, shares: pd.DataFrame, levels: list[float], layer: str, c
     of_layer = shares[shares["layer"] == layer]
     kinds = list(dict.fromkeys(of_layer["given"]))
     everything = _all_controls(shares)
-    places = {level: i for i, level in enumerate(levels)}
-    offsets = np.linspace(-0.2, 0.2, len(kinds)) if len(kinds) > 1 else [0.0]
+    positions = noise_axis.positions(levels)
+    places = dict(zip(levels, positions.tolist(), strict=True))
+    aside = 0.2 * float(np.diff(positions).min()) if len(positions) > 1 else 0.2
+    offsets = np.linspace(-aside, aside, len(kinds)) if len(kinds) > 1 else [0.0]
     for given, offset in zip(kinds, offsets, strict=True):
         rows = of_layer[(of_layer["given"] == given) & of_layer["share"].notna()].sort_values("level")
         at = np.array([places[level] for level in rows["level"]]) + offset
@@ -168,7 +151,7 @@ def _shares(axes: Axes, shares: pd.DataFrame, levels: list[float], layer: str, c
     axes.axhline(0, color=style.QUIET, linewidth=style.THIN, linestyle=":")
     axes.set_ylim(-0.15, 1.3)
     axes.set_title(f"share beyond controls, {layer}")
-    _level_ticks(axes, levels)
+    noise_axis.dress(axes, levels, 1.6)
     grids.horizontal_lines(axes)
 
 

@@ -38,9 +38,8 @@ def curves_figure(table: Path, outputs: Sequence[Path], miniature: bool) -> None
     metrics = list(dict.fromkeys(scores["metric"]))
     looks: dict[str, Any] = {metric: style.look(i) for i, metric in enumerate(sorted(metrics, key=list(METRICS).index))}
     kinds = [kind for kind in _AXES if (scores["curve"] == kind).any()]
-    width = style.PAGE if len(kinds) > 1 else style.COLUMN + 1.2
     figure, panels = plt.subplots(
-        2, len(kinds), figsize=(width, 3.4), squeeze=False, sharex="col", sharey="row", layout="constrained"
+        2, len(kinds), figsize=(style.PAGE, 3.4), squeeze=False, sharex="col", sharey="row", layout="constrained"
     )
     n, k = int(scores["n"].max()), int(scores.loc[scores["curve"] == "n", "k"].iloc[0])
     for kind, (raw, calibrated) in zip(kinds, panels.T, strict=True):
@@ -52,7 +51,7 @@ def curves_figure(table: Path, outputs: Sequence[Path], miniature: bool) -> None
             calibrated.plot(of_metric[kind], of_metric["calibrated"], **line)
         scale_axes(calibrated, sorted(set(points[kind])), k if kind == "k" else n)
         calibrated.set_xlabel(_AXES[kind])
-        raw.set_title(f"over k, at N = {n}" if kind == "k" else f"over N, at k = {k}")
+        raw.set_title(f"over k, at N = {n}" if kind == "k" else f"over N (one draw of nested subsets), at k = {k}")
         for axes in (raw, calibrated):
             axes.axvline(k if kind == "k" else n, color=style.MISSING, linewidth=3, zorder=0)
             grids.horizontal_lines(axes)

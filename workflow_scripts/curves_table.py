@@ -32,15 +32,16 @@ def curves_table(
     manifest: Path | None,
     where: recipes.Where,
     metrics: Sequence[str],
-    table: Path,
+    outputs: tuple[Path, Path],
     memory_mb: int,
     threads: int,
 ) -> None:
     """Write scores over k (metrics on lists, from the lists as they are) and over N (all metrics), with their nulls.
 
     Columns: curve (``k`` or ``n``), metric, dataset, condition, a, b (bundles), layer_a, layer_b, n, groups, k, score,
-    null_mean, null_sd, z, p, calibrated. Subsets of images are nested, of whole groups and keyed by (seed, group);
-    their lists are searched among them, from features as they were prepared for all images.
+    null_mean, null_sd, z, p, calibrated. outputs: TSV and Parquet with the same rows. Subsets of images are nested, of
+    whole groups and keyed by (seed, group); their lists are searched among them, from features as they were prepared
+    for all images.
     """
     setting, drawing = recipes.read_settings(settings), recipes.read_drawing(calibration_settings)
     pair = sides.read_sides(*files, drawing.seed, manifest)
@@ -87,7 +88,7 @@ def curves_table(
         for curve, their, k, scores in points()
         for metric, values in scores.items()
     ]
-    tables.write_tsv(pd.DataFrame(lines), table)
+    tables.write(pd.DataFrame(lines), *outputs)
 
 
 if __name__ == "__main__":
@@ -100,7 +101,7 @@ if __name__ == "__main__":
             sides.manifest_of(snakemake.input),
             recipes.Where(snakemake.wildcards.dataset, snakemake.wildcards.condition),
             snakemake.params.metrics,
-            Path(snakemake.output[0]),
+            (Path(snakemake.output.tsv), Path(snakemake.output.parquet)),
             snakemake.resources.memory_mb,
             snakemake.threads,
         )

@@ -117,9 +117,9 @@ def _points(axes: Sequence[Axes], drawn: Mapping[str, NDArray[Any]], case: str, 
         panel.set_box_aspect(1)
         panel.margins(0.12)
         panel.locator_params(nbins=3)
-        panel.tick_params(labelsize=style.TINY)
+        panel.tick_params(labelsize=style.SMALL)
         for axis in (panel.xaxis, panel.yaxis):
-            axis.get_offset_text().set_fontsize(style.TINY)
+            axis.get_offset_text().set_fontsize(style.SMALL)
 
 
 def _affinity(
@@ -131,10 +131,11 @@ def _affinity(
     half = len(affinity) / 2
     for line in (panel.axhline, panel.axvline):
         line(half - 0.5, color="white", linewidth=style.THIN)
-    panel.set_xticks([0, half], ["0", f"{half:.0f}"], fontsize=style.TINY)
-    panel.set_yticks([0, half], ["0", f"{half:.0f}"], fontsize=style.TINY)
+    panel.set_xticks([0, half], ["0", f"{half:.0f}"], fontsize=style.SMALL)
+    panel.set_yticks([0, half], ["0", f"{half:.0f}"], fontsize=style.SMALL)
     cluster, index = scores.loc[(case, method), ["own_cluster", "own_index"]]
-    panel.set_title(f"{cluster:.2f} clusters, {index:.2f} points", fontsize=style.SMALL)
+    # wider than the panel: from the numbers of its axis on
+    panel.set_title(f"{cluster:.2f} clusters, {index:.2f} points", fontsize=style.SMALL, x=-0.15)
     return image
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from PIL import Image
 
@@ -74,7 +75,15 @@ def disagreements_figure(
         figure,
         f"{features.recipe['bundle']}, {layer}, {distance}: the odd one of people (orange) and of the model (blue)",
     )
-    style.save(figure, outputs, miniature)
+    style.save(figure, outputs, miniature, _table(people.names, objects[shown], share[shown], similarities[shown]))
+
+
+def _table(names: Sequence[str], objects: np.ndarray, share: np.ndarray, similarities: np.ndarray) -> pd.DataFrame:
+    """One row a triplet that is shown: its objects, the odd one of people with its share, and that of the model."""
+    own = np.where(similarities[:, 1] >= similarities[:, 2], 1, 0)
+    columns = {f"object_{i + 1}": [names[each] for each in objects[:, i]] for i in range(3)}
+    odd = {"odd_of_people": columns["object_3"], "share_of_people": share}
+    return pd.DataFrame(columns | odd | {"odd_of_model": [names[objects[i, at]] for i, at in enumerate(own)]})
 
 
 def _agreed(triplets: Triplets) -> tuple[np.ndarray, np.ndarray]:

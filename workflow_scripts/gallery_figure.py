@@ -1,17 +1,19 @@
 """The most, median and least aligned images of one pair of representations, each with its neighbours under both."""
 
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 from PIL import Image
 
 from diffalign import logs
-from diffalign.alignment.per_image import PerImage, extremes, per_image
+from diffalign.alignment.per_image import PerImage, agreement, extremes, per_image
 from diffalign.figures import style
 from diffalign.io import recipes, sides
 from diffalign.io.headers import StoreError
@@ -21,8 +23,11 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 IMAGES_OF_A_KIND = 3
-NEIGHBORS_SHOWN = 6
-# pixels of a picture in the figure, whose side is half an inch
+# of a list at most; beyond them pictures would be too small to be seen
+MOST_NEIGHBORS = 24
+# inches of names, of the tallest picture, and of what stands above all
+_NAMES, _TALLEST, _ABOVE = 0.95, 0.42, 0.42
+# pixels of a picture in the figure
 _PIXELS = style.DPI // 2
 
 
@@ -32,73 +37,93 @@ def gallery_figure(
     settings: Path,
     images: Path,
     where: recipes.Where,
+    seed: int,
     outputs: Sequence[Path],
     miniature: bool,
 ) -> None:
-    """Draw one row an image: itself with its name, its first neighbours under A and B; those that both have are framed.
+    """Draw two lines an image: itself with its name, its k nearest under A above those under B; those that both have
+    are framed. Images whose overlap and whose agreement of whole lists are the same are chosen by lot.
 
-    images: folder of PNG files, one a name. Raises StoreError that names the first five images without a file.
+    images: folder of PNG files, one a name. seed: of the lot. Raises StoreError that names the first five images
+    without a file.
     """
     style.styled()
     setting = recipes.read_settings(settings)
-    # nothing is drawn by a seed here
-    a, b = sides.read_sides(*files, seed=0)
-    nearest = per_image(a.lists.layer(layers[0]), b.lists.layer(layers[1]), setting.k)
-    chosen = extremes(nearest.overlap, a.names, IMAGES_OF_A_KIND)
+    a, b = sides.read_sides(*files, seed=seed)
+    lists = a.lists.layer(layers[0]), b.lists.layer(layers[1])
+    nearest, agreed = per_image(*lists, setting.k), agreement(*lists)
+    chosen = extremes(nearest.overlap, agreed, a.names, IMAGES_OF_A_KIND, seed)
     rows = [(kind, i) for kind, members in chosen.items() for i in members]
-    shown = min(NEIGHBORS_SHOWN, setting.k)
+    shown = min(MOST_NEIGHBORS, setting.k)
     check_files(a.names, nearest, rows, shown, images)
 
-    # narrow columns set the image and both lists apart
-    widths = [1.0, 0.18, *[1.0] * shown, 0.18, *[1.0] * shown]
-    left, above, side = 0.82, 0.36, (style.PAGE - 0.82) / (sum(widths) * 1.04)
-    figure = plt.figure(figsize=(style.PAGE, 1.05 * side * len(rows) + above))
-    grid = figure.add_gridspec(
-        *(len(rows), len(widths)),
-        width_ratios=widths,
-        left=left / style.PAGE,
-        right=0.998,
-        top=1 - above / figure.get_figheight(),
-        bottom=0.005,
-        wspace=0.04,
-        hspace=0.05,
-    )
-    headings = {
-        0: "image",
-        2: f"nearest under A = {a.lists.recipe['bundle']}, {layers[0]}",
-        3 + shown: f"nearest under B = {b.lists.recipe['bundle']}, {layers[1]}",
-    }
+    gap = 0.05
+    side = min(_TALLEST, (style.PAGE - _NAMES - 3 * gap) / (shown + 2.3))
+    tall = 2 * side + 2.5 * gap
+    height = tall * len(rows) + _ABOVE
+    figure = plt.figure(figsize=(style.PAGE, height))
+
+    def place(left: float, top: float, wide: float) -> Axes:
+        """A square at a place in inches, from the left and from above."""
+        return figure.add_axes((left / style.PAGE, 1 - (top + wide) / height, wide / style.PAGE, wide / height))
+
     for row, (kind, i) in enumerate(rows):
-        lists = (
-            (2, nearest.neighbors_a[i], nearest.is_shared_a[i]),
-            (3 + shown, nearest.neighbors_b[i], nearest.is_shared_b[i]),
-        )
-        axes = picture(figure.add_subplot(grid[row, 0]), images, a.names[i], shared=False)
+        top = _ABOVE + row * tall
         title = f"{kind} aligned\n" if i == chosen[kind][0] else ""
-        label = f"{title}{textwrap.fill(a.names[i], 16)}\n{nearest.shared[i]} of {setting.k} shared"
-        axes.text(
-            *(-0.08, 0.5, label),
-            transform=axes.transAxes,
+        name = style.wrapped(a.names[i].replace("_", " "), _NAMES - 0.1, style.SMALL)
+        figure.text(
+            *((_NAMES - 0.06) / style.PAGE, 1 - (top + side) / height),
+            f"{title}{name}\n{nearest.shared[i]:.3g} of {setting.k} shared\nagreement {agreed[i]:.3f}",
             ha="right",
             va="center",
-            fontsize=style.TINY,
-            linespacing=1.3,
+            fontsize=style.SMALL,
+            linespacing=1.15,
         )
-        drawn = {0: axes}
-        for first, neighbors, is_shared in lists:
+        large = 2 * side + gap
+        picture(place(_NAMES, top, large), images, a.names[i], shared=False)
+        both = (nearest.neighbors_a[i], nearest.is_shared_a[i]), (nearest.neighbors_b[i], nearest.is_shared_b[i])
+        for line, (neighbors, is_shared) in enumerate(both):
+            upper, left = top + line * (side + gap), _NAMES + large + 0.12
+            figure.text(*(left / style.PAGE, 1 - (upper + side / 2) / height, "AB"[line]), ha="center", va="center")
             for rank in range(shown):
-                drawn[first + rank] = picture(
-                    figure.add_subplot(grid[row, first + rank]), images, a.names[neighbors[rank]], bool(is_shared[rank])
-                )
-        if row == 0:
-            for column, text in headings.items():
-                drawn[column].set_title(text)
+                at = place(left + 0.1 + rank * (side + 0.6 * gap), upper, side)
+                picture(at, images, a.names[neighbors[rank]], bool(is_shared[rank]))
+    first = "" if shown == setting.k else f"the first {shown} of "
     style.heading(
         figure,
-        f"{where.dataset}, {where.condition}: N = {len(a.names)}, k = {setting.k}. "
-        "Framed: among the k nearest of both.",
+        f"{where.dataset}, {where.condition}: N = {len(a.names)}. Nearest, from near to far, {first}k = {setting.k} "
+        f"under A = {a.lists.recipe['bundle']}, {layers[0]}, and under B = {b.lists.recipe['bundle']}, {layers[1]}. "
+        "Framed: among the k nearest of both. Agreement: of whole lists.",
+        below=0.05,
     )
-    style.save(figure, outputs, miniature)
+    style.save(figure, outputs, miniature, table(a.names, nearest, agreed, chosen))
+
+
+def table(
+    names: Sequence[str], nearest: PerImage, agreed: NDArray[np.float64], chosen: Mapping[str, Sequence[int]]
+) -> pd.DataFrame:
+    """One row a neighbour of every image that is shown, under A and under B, in order of rank, from 1."""
+    rows = [
+        {
+            "kind": kind,
+            "name": names[i],
+            "shared": float(nearest.shared[i]),
+            "overlap": float(nearest.overlap[i]),
+            "agreement": float(agreed[i]),
+            "under": side,
+            "rank": rank + 1,
+            "neighbor": names[neighbor],
+            "is_shared": bool(is_shared),
+        }
+        for kind, members in chosen.items()
+        for i in members
+        for side, neighbors, flags in (
+            ("a", nearest.neighbors_a[i], nearest.is_shared_a[i]),
+            ("b", nearest.neighbors_b[i], nearest.is_shared_b[i]),
+        )
+        for rank, (neighbor, is_shared) in enumerate(zip(neighbors, flags, strict=True))
+    ]
+    return pd.DataFrame(rows)
 
 
 def check_files(
@@ -143,6 +168,7 @@ if __name__ == "__main__":
             Path(snakemake.input.settings),
             Path(snakemake.input.images),
             recipes.Where(snakemake.wildcards.dataset, snakemake.wildcards.condition),
+            snakemake.params.seed,
             [Path(path) for path in snakemake.output],
             snakemake.params.miniature,
         )

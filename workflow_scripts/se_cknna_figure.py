@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation
 
@@ -42,8 +43,13 @@ def se_cknna_figure(recipes: Sequence[Path], outputs: Sequence[Path]) -> None:
     left.set_title(style.wrapped(f"Pairs of models: {seen}", 2.9))
     left.set_ylabel("CKNNA")
     right.set_title("Each model: transformed against clean images")
+    right.set_ylabel("CKNNA with itself")
     for axes in (left, right):
         axis.dress(axes)
+        # from 0 on, where nothing is shared, or below it
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(0.0, low), high)
+        axes.axhline(0, color=style.QUIET, linewidth=style.THIN)
         legend_below(axes)
     first = read[0]
     style.heading(
@@ -51,7 +57,26 @@ def se_cknna_figure(recipes: Sequence[Path], outputs: Sequence[Path]) -> None:
         f"{first['dataset']}: N = {first['n']}, k = {first['k']}. Bars: 95 % intervals over images. "
         "Dots: mean of the null.",
     )
-    style.save(figure, outputs, any(is_miniature(recipe) for recipe in read))
+    style.save(figure, outputs, any(is_miniature(recipe) for recipe in read), table(read))
+
+
+def table(recipes: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row a condition of every pair (a and b) and of every model with itself (b is empty), with 95 % intervals and
+    the mean of the null.
+    """
+    rows = []
+    for recipe in recipes:
+        a, b = side_label(recipe, "a"), side_label(recipe, "b")
+        drawn = [(a, b, {CLEAN: recipe["clean"], **recipe["conditions"]})]
+        drawn += [(side_label(recipe, side), "", of["conditions"]) for side, of in recipe["robustness"].items()]
+        for first, second, estimates in drawn:
+            for condition, estimate in estimates.items():
+                numbers = {key: estimate.get(key) for key in ("value", "low", "high", "null_mean")}
+                facts = {key: recipe[key] for key in ("dataset", "n", "k")}
+                rows.append(facts | {"a": first, "b": second, "condition": condition} | numbers)
+    numbers_of = dict.fromkeys(("value", "low", "high", "null_mean"), "float64")
+    # a model stands in several pairs, with itself it is the same
+    return pd.DataFrame(rows).astype(numbers_of).drop_duplicates(["dataset", "a", "b", "condition"])
 
 
 class Axis:
@@ -84,7 +109,7 @@ class Axis:
                 label.set(rotation=25, ha="right", rotation_mode="anchor")
         if self.others:
             axes.axvline(self.last + 0.75 * self.step, color=style.MISSING, linewidth=style.THIN)
-        axes.set_xlabel("standard deviation of the noise", loc="left")
+        axes.set_xlabel("standard deviation of the noise\n(range of pixel values: 1)", loc="left")
         grids.horizontal_lines(axes)
 
 

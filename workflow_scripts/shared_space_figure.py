@@ -150,9 +150,9 @@ def _names(figure: Figure, names: Sequence[str], place: tuple[float, float]) -> 
     first, side = place[0] - _HEADING - _TITLES, place[1]
     for row, name in enumerate(names):
         middle = first - row * (side + _GAP) - side / 2
-        label = style.wrapped(name.replace("_", " "), _LEFT - 0.1, style.TINY)
+        label = style.wrapped(name.replace("_", " "), _LEFT - 0.1, style.SMALL)
         corner = ((_LEFT - 0.05) / style.PAGE, middle / figure.get_figheight())
-        figure.text(*corner, label, ha="right", va="center", fontsize=style.TINY)
+        figure.text(*corner, label, ha="right", va="center", fontsize=style.SMALL)
 
 
 def _pixels(path: Path) -> NDArray[np.uint8]:
@@ -259,7 +259,7 @@ def _strip(figure: Figure, columns: Sequence[Sequence[Panel]], top: float) -> No
     """Scores below the pictures. top: the upper edge of the strip, in inches."""
     height = figure.get_figheight()
     widths = [
-        max(style.text_width(label, style.TINY) for panel in column for label in panel.rows) + 0.1
+        max(style.text_width(label, style.SMALL) for panel in column for label in panel.rows) + 0.1
         if column[0].labelled
         else 0.0
         for column in columns
@@ -304,7 +304,7 @@ def _scores(axes: Axes, panel: Panel) -> None:
             axes.plot(score, at, zorder=3, clip_on=False, **_LOOKS[stage])
     if math.isfinite(panel.by_place):
         axes.axvline(panel.by_place, zorder=1, **_PLACE)
-    axes.set_yticks(range(len(panel.rows)), list(panel.rows) if panel.labelled else [], fontsize=style.TINY)
+    axes.set_yticks(range(len(panel.rows)), list(panel.rows) if panel.labelled else [], fontsize=style.SMALL)
     axes.set_ylim(len(panel.rows) - 0.5, -0.5)
     axes.set_xlim(0, 1)
     axes.tick_params(axis="y", length=0)

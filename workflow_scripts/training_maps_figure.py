@@ -15,8 +15,6 @@ from diffalign.figures import grids, maps, series, style
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-_DIFFERENCE = "RdBu_r"
-
 
 def training_maps_figure(alignment: Path, metric: str, outputs: Sequence[Path]) -> None:
     """Draw the mean over trainings of the calibrated score (of the score, where a metric has no null) of every layer.
@@ -54,7 +52,7 @@ def training_maps_figure(alignment: Path, metric: str, outputs: Sequence[Path]) 
     if gains:
         beside = [figure.add_subplot(grid[0, len(means) + 1 + i]) for i in range(len(gains))]
         largest = max(float(np.nanmax(np.abs(each.to_numpy()))) for each in gains.values()) or 1.0
-        _maps(beside, gains, [""] * len(labels), _DIFFERENCE, (-largest, largest), "difference")
+        _maps(beside, gains, [""] * len(labels), style.SIGNED, (-largest, largest), "difference")
     trainings = table.groupby("recipe")["model"].nunique()
     of = f"{trainings.min()} to {trainings.max()}" if trainings.min() < trainings.max() else f"{trainings.max()}"
     style.heading(

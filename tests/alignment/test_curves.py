@@ -103,7 +103,9 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     alignment, calibration = write_settings(folder)
     path = folder / "table.tsv"
     pair = (files[0], files[1])
-    curves_table(pair, ("b0", "b0"), alignment, calibration, None, Where("theirs", "clean"), SHOWN, path, 100, 1)
+    outputs = (path, folder / "table.parquet")
+    curves_table(pair, ("b0", "b0"), alignment, calibration, None, Where("theirs", "clean"), SHOWN, outputs, 100, 1)
+    assert len(pd.read_parquet(outputs[1])) == len(pd.read_csv(path, sep="\t"))
     return path
 
 

@@ -14,10 +14,12 @@ from PIL import Image as Picture
 
 import gallery_figure
 from diffalign.alignment import measure
-from diffalign.alignment.per_image import extremes, per_image, same_label
+from diffalign.alignment.per_image import agreement, extremes, per_image, same_label
 from diffalign.alignment.preparation import unit_rows
+from diffalign.alignment.search import exact
 from diffalign.alignment.search.exact import Neighbors, nearest_neighbors
 from diffalign.alignment.settings import Preparation
+from diffalign.alignment.ties import determined, first
 from diffalign.io import sides
 from diffalign.io.headers import StoreError
 from diffalign.io.manifest import Image, print_manifest
@@ -109,18 +111,56 @@ def test_shares_of_a_label_are_counted_among_what_counts() -> None:
     assert same_label(neighbors, labels, counted) == pytest.approx([1, np.nan, np.nan], nan_ok=True)
 
 
-def test_extremes_are_disjoint_and_ties_go_by_name() -> None:
+def test_agreement_is_the_mean_overlap_over_all_depths() -> None:
+    long = lists(A, 12), lists(B, 12)
+    by_hand = np.mean([per_image(*long, depth).overlap for depth in range(1, 13)], axis=0)
+    assert agreement(*long) == pytest.approx(by_hand, abs=1e-12)
+    # the shorter list counts
+    assert agreement(lists(A, 12), lists(B, 7)) == pytest.approx(agreement(lists(A, 7), lists(B, 7)), abs=1e-12)
+    assert agreement(long[0], long[0]) == pytest.approx(np.ones(COUNT))
+
+
+def test_agreement_ends_where_ties_are_not_all_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = np.eye(4, dtype=np.float32)[np.arange(COUNT) % 4]
+    # of a class nine others; the thirty of other classes are equally similar, and too many to be kept
+    whole = lists(features, 12)
+    monkeypatch.setattr(exact, "_FURTHER", COUNT * 5)
+    short = lists(features, 12)
+    assert (determined(whole), determined(short), determined(lists(A, 12))) == (12, 9, 12)
+    assert agreement(short, lists(A, 12)) == pytest.approx(agreement(first(whole, 9), lists(A, 9)))
+    agreed = agreement(short, short)
+    # both sides break ties on their own
+    assert agreed.max() < 1
+    assert agreed.mean() == pytest.approx(0.5 + 0.5 / 9, abs=0.06)
+
+
+def test_extremes_are_disjoint_and_ordered_by_the_finer_measure_where_overlap_ties() -> None:
     names = ["d", "b", "c", "a", "e", "f", "g", "h", "i"]
-    tied = extremes(np.zeros(9), names, 2)
-    assert [[names[i] for i in tied[kind]] for kind in ("most", "median", "least")] == [
-        ["a", "b"],
-        ["f", "g"],
-        ["c", "d"],
-    ]
-    ranked = extremes(np.arange(9) / 9, names, 3)
+    ranked = extremes(np.arange(9) / 9, np.zeros(9), names, 3, 0)
     assert ranked == {"most": [8, 7, 6], "median": [3, 4, 5], "least": [0, 1, 2]}
-    few = extremes(np.arange(4) / 4, names[:4], 3)
+    finer = np.array([0.5, 0.1, 0.9, 0.3, 0.2, 0.8, 0.7, 0.4, 0.6])
+    tied = extremes(np.zeros(9), finer, names, 2, 0)
+    assert (tied["most"], tied["least"]) == ([2, 5], [1, 4])
+    assert set(tied["median"]) <= {0, 7, 8}
+    # overlap comes first
+    assert extremes(np.eye(9)[1], finer, names, 1, 0)["most"] == [1]
+    few = extremes(np.arange(4) / 4, np.zeros(4), names[:4], 3, 0)
     assert few == {"most": [3, 2, 1], "median": [], "least": [0]}
+
+
+def test_what_is_tied_in_all_is_drawn_by_lot_and_not_by_name_or_order() -> None:
+    names = [f"n{i:02d}" for i in range(40)]
+    zeros = np.zeros(40)
+
+    def drawn(order: list[int], seed: int) -> dict[str, list[str]]:
+        chosen = extremes(zeros, zeros, [names[i] for i in order], 3, seed)
+        return {kind: [names[order[i]] for i in members] for kind, members in chosen.items()}
+
+    first = drawn(list(range(40)), 0)
+    assert drawn(list(range(39, -1, -1)), 0) == first
+    assert drawn(list(range(40)), 1) != first
+    # the first names are not the most aligned of every seed
+    assert len({drawn(list(range(40)), seed)["most"][0] for seed in range(20)}) > 10
 
 
 def manifest(path: Path, names: tuple[str, ...]) -> Path:
@@ -161,14 +201,23 @@ def test_a_gallery_is_drawn_and_a_missing_picture_is_named(
     folder.mkdir()
     for name in NAMES:
         Picture.fromarray(RNG.integers(0, 255, (8, 8, 3), np.uint8)).save(folder / f"{name}.png")
-    outputs = [tmp_path / "g.png", tmp_path / "g.pdf"]
+    outputs = [tmp_path / "g.png", tmp_path / "g.pdf", tmp_path / "g.tsv", tmp_path / "g.parquet"]
     where = Where("theirs", "clean")
-    gallery_figure.gallery_figure(files, ("b0", "b0"), settings(tmp_path), folder, where, outputs, miniature=False)
+    gallery_figure.gallery_figure(files, ("b0", "b0"), settings(tmp_path), folder, where, 0, outputs, miniature=False)
     assert plt.imread(outputs[0]).shape[0] > 500
     before = outputs[1].read_bytes()
-    gallery_figure.gallery_figure(files, ("b0", "b0"), settings(tmp_path), folder, where, outputs, miniature=False)
+    gallery_figure.gallery_figure(files, ("b0", "b0"), settings(tmp_path), folder, where, 0, outputs, miniature=False)
     assert outputs[1].read_bytes() == before
-    most = extremes(per_image(lists(A), lists(B), K).overlap, NAMES, 3)["most"][0]
+    # all k neighbours of nine images, under both
+    shown = pd.read_parquet(outputs[3])
+    assert len(shown) == len(pd.read_csv(outputs[2], sep="\t")) == 9 * 2 * K
+    compared = per_image(lists(A), lists(B), K)
+    agreed = agreement(lists(A, COUNT - 1), lists(B, COUNT - 1))
+    most = extremes(compared.overlap, agreed, NAMES, 3, 0)["most"][0]
+    assert shown["name"].iloc[0] == NAMES[most]
+    assert shown["neighbor"].iloc[:K].tolist() == [NAMES[i] for i in compared.neighbors_a[most]]
     (folder / f"{NAMES[most]}.png").unlink()
     with pytest.raises(StoreError, match=f"1 images have no PNG file, first: {NAMES[most]}"):
-        gallery_figure.gallery_figure(files, ("b0", "b0"), settings(tmp_path), folder, where, outputs, miniature=False)
+        gallery_figure.gallery_figure(
+            files, ("b0", "b0"), settings(tmp_path), folder, where, 0, outputs, miniature=False
+        )

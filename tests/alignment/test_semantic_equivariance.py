@@ -305,8 +305,13 @@ def test_the_table_and_the_figure_show_the_recipes(written: Written, tmp_path: P
     assert "metric" not in table
     assert len(pd.read_csv(tmp_path / "t.tsv", sep="\t").columns) == len(table.columns)
     outputs = [tmp_path / "f.png", tmp_path / "f.pdf"]
-    se_cknna_figure(paths, outputs)
+    se_cknna_figure(paths, [*outputs, tmp_path / "f.tsv", tmp_path / "f.parquet"])
     check_pictures(outputs)
+    drawn = pd.read_parquet(tmp_path / "f.parquet").set_index(["a", "b", "condition"])
+    assert len(drawn) == len(pd.read_csv(tmp_path / "f.tsv", sep="\t"))
+    assert drawn.loc[("encoder final", "vae final", "clean"), "value"] == recipe["clean"]["value"]
+    of_a = recipe["robustness"]["a"]["conditions"]
+    assert drawn.loc[("encoder final", "", "noise_0.200"), "value"] == of_a["noise_0.200"]["value"]
     assert pair_label(recipe).startswith(f"encoder final vs vae final:\nSE-CKNNA {value:.3f}, ")
     # of undefined scores
     recipe["conditions"]["noise_0.100"] = dict.fromkeys(("value", "error", "low", "high"))

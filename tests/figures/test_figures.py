@@ -20,18 +20,20 @@ from PIL import Image
 
 from alignment_table import COLUMNS as CELL_COLUMNS
 from alignment_table import alignment_table
-from depth_curves_figure import curves, depth_curves_figure
+from depth_curves_figure import curves, depth_curves_figure, selected
 from diffalign.alignment import model_similarity
 from diffalign.alignment.calibration import Calibration, calibrate_by_moments, calibrate_by_permutations, without_p
 from diffalign.alignment.metrics import METRICS, NoNull, Permutations
 from diffalign.alignment.nulls import NullMoments
 from diffalign.figures import maps, style
+from diffalign.figures.cells import not_significant
 from diffalign.io import tables
 from diffalign.io.calibration_files import Selection, StoredCalibration, read_calibration, write_calibration
 from diffalign.io.matrices import read_matrices
 from diffalign.io.score_recipes import KIND
 from layer_maps_figure import layer_maps_figure
-from model_maps_figure import largest, model_maps_figure, reason
+from model_maps_figure import model_maps_figure, number, reason
+from model_maps_figure import table as table_of_pairs
 from null_histograms_figure import drawable, not_drawn, null_histograms_figure
 from pairs_table import COLUMNS as PAIR_COLUMNS
 from pairs_table import pairs_table
@@ -121,7 +123,7 @@ def legible(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Bbox]]:
     def checked(figure: Figure) -> Bbox:
         box = page_box(figure)
         texts = drawn_texts(figure)
-        small = [text for text, size, _ in texts if size < style.TINY - 0.5]
+        small = [text for text, size, _ in texts if size < style.SMALL]
         assert not small, f"too small to be read: {small}"
         for i, (text, _, place) in enumerate(texts):
             across = [other for other, _, there in texts[:i] if overlap(place, there, figure.dpi)]
@@ -345,7 +347,7 @@ def test_a_refused_p_is_no_claim_and_the_tables_say_so(
     assert not cells.significant[cells.b == "three"].any()
     assert cells.loc[cells.b == "three", ["p", "p_adjusted", "q", "calibrated"]].isna().all().all()
     assert grids.significant.tolist() == [True, False]
-    assert grids.reason.tolist() == [None, "groups have 6 arrangements"]
+    assert grids.reason.fillna("").tolist() == ["", "groups have 6 arrangements"]
     # it does not count among the tests of the others
     alignment_table(*apart(pairs[:1]), DEFAULTS, *outputs[4:])
     assert cells.q[cells.b == "two"].tolist() == pd.read_parquet(outputs[5]).q.tolist()
@@ -382,8 +384,10 @@ def test_figures_of_a_pair(metrics: list[str], kind: str, write: Callable[..., P
         values[:] = np.nan
     pairs = apart([write(metric, "one", "two", values, source="miniature") for metric in metrics])
     outputs = [tmp_path / "figure.png", *([tmp_path / "figure.pdf"] if len(metrics) == 1 else [])]
-    layer_maps_figure(*pairs, outputs)
+    written = [tmp_path / "figure.tsv", tmp_path / "figure.parquet"]
+    layer_maps_figure(*pairs, [*outputs, *written])
     check_pictures(outputs)
+    assert len(pd.read_csv(written[0], sep="\t")) == len(pd.read_parquet(written[1])) == len(metrics) * values.size
     depth_curves_figure(*pairs, {"one": "b0", "two": "b0"}, outputs)
     check_pictures(outputs)
     null_histograms_figure(*pairs, outputs)
@@ -403,6 +407,96 @@ def test_figures_are_as_wide_as_a_column_or_a_page(
     # letters are of an embedded TrueType font
     assert b"/FontFile2" in pdf
     assert b"/Type3" not in pdf
+
+
+def test_figures_have_no_other_width_and_no_table_that_is_not_there(tmp_path: Path) -> None:
+    style.styled()
+    with pytest.raises(ValueError, match=r"4\.45 in wide; allowed: 3\.25 \(a column\) and 6\.75"):
+        style.save(plt.figure(figsize=(style.COLUMN + 1.2, 2)), [tmp_path / "wide.png"], False)
+    with pytest.raises(ValueError, match="comes without a table"):
+        style.save(plt.figure(figsize=(style.COLUMN, 2)), [tmp_path / "figure.tsv"], False)
+
+
+def test_cells_are_significant_after_correction_over_the_grid_and_not_by_themselves(write: Callable[..., Pair]) -> None:
+    matrix, beside = write("cknna", "one", "two", grid())
+    stored = read_calibration(beside)
+    assert stored.null is not None
+    for p, wanted in ((0.22, False), (0.05, True), (math.nan, False)):
+        p_adjusted = np.full((3, 4), 0.3)
+        p_adjusted[0, 1] = p
+        calibrated = np.full((3, 4), 0.4)
+        # by themselves all would be
+        null = replace(stored.null, calibrated=calibrated, p=np.full((3, 4), 0.01), p_adjusted=p_adjusted)
+        write_calibration(beside, replace(stored, null=null))
+        (read,) = read_matrices([matrix], [beside])
+        assert read.significant.sum() == wanted
+        assert read.significant[0, 1] == wanted
+        assert read.calibrated[0].tolist() == [0, 0.4 if wanted else 0, 0, 0]
+        # a cell without a p is not tested
+        assert not_significant(read).sum() == 12 - wanted - math.isnan(p)
+    (bare,) = read_matrices(*apart([write("procrustes", "one", "two", grid())]))
+    assert not bare.significant.any()
+    assert not not_significant(bare).any()
+
+
+def drawn_maps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What is given to `maps.layer_map` after this: matrix, limits, colours, frame."""
+    given: list[tuple[Any, ...]] = []
+    layer_map = maps.layer_map
+    monkeypatch.setattr(maps, "layer_map", lambda axes, *what: given.append(what) or layer_map(axes, *what))
+    return given
+
+
+def test_a_scale_makes_no_contrast_of_nothing(
+    write: Callable[..., Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = drawn_maps(monkeypatch)
+    assert [maps.scale_end(value) for value in (0.0, 0.0025, 0.1, 0.11, 0.2, 0.4, 0.6, 1.3)] == [
+        *(0.1, 0.1, 0.1, 0.2, 0.2, 0.5, 1.0, 1.3)
+    ]
+    matrix, beside = write("cknna", "one", "two", grid() / 30)
+    stored = read_calibration(beside)
+    assert stored.null is not None
+    faint = np.zeros((3, 4))
+    faint[0, 0] = 0.0025
+    write_calibration(beside, replace(stored, null=replace(stored.null, calibrated=faint, maximum_p=0.01)))
+    layer_maps_figure([matrix], [beside], [tmp_path / "maps.png"])
+    assert [limits for _, limits, _, _ in drawn] == [(0.0, 0.1), (0.0, 0.1)]
+    # lists run up to k; the sign of a correlation says something, and its scale has a middle
+    layer_maps_figure(*apart([write("lcs_knn", "one", "two", 2 * grid())]), [tmp_path / "maps.png"])
+    layer_maps_figure(*apart([write("rsa", "one", "two", grid() - 0.5)]), [tmp_path / "maps.png"])
+    assert [limits for _, limits, _, _ in drawn[2:]] == [(0.0, 2.5), (0.0, 0.5), (-0.5, 0.5)]
+    assert drawn[4][2] == style.SIGNED
+
+
+def test_cells_that_are_not_significant_are_hatched_and_rows_are_labelled_everywhere(
+    write: Callable[..., Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hatched, figures = [], []
+    hatched_cells, save = maps.hatched_cells, style.save
+    monkeypatch.setattr(maps, "hatched_cells", lambda *of, **look: hatched.append(of[1]) or hatched_cells(*of, **look))
+    monkeypatch.setattr(style, "save", lambda *of: figures.append(of[0]) or save(*of))
+    pairs = [write(metric, "one", "two", grid()) for metric in ("cknna", "mutual_knn")]
+    for matrix, beside in pairs:
+        stored = read_calibration(beside)
+        assert stored.null is not None
+        p = np.where(grid() > 0.5, 0.01, 0.2) if "mutual_knn" not in str(matrix) else np.full((3, 4), 0.3)
+        # one cell was not tested
+        p[1, 2] = np.nan
+        calibrated = np.where(np.isnan(p), np.nan, stored.null.calibrated)
+        null = replace(stored.null, p_adjusted=p, calibrated=calibrated, maximum_p=float(np.nanmin(p)))
+        write_calibration(beside, replace(stored, null=null))
+    read = read_matrices(*apart(pairs))
+    assert 0 < read[0].significant.sum() < 11
+    assert np.array_equal(read[0].significant, (grid() > 0.5) & ~np.isnan(read[0].calibrated))
+    layer_maps_figure(*apart(pairs), [tmp_path / "maps.png"])
+    assert [each.sum() for each in hatched] == [11 - read[0].significant.sum()] * 2 + [11, 11]
+    words = [text.get_text() for axes in figures[0].axes for text in axes.texts]
+    assert words == ["no score exceeds the null of the grid"]
+    titles = [axes.get_title(loc="left") for axes in figures[0].axes]
+    assert any("0 of 11 cells significant" in title for title in titles)
+    for axes in figures[0].axes[:4]:
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["b0", "b1", "b2"]
 
 
 def test_texts_are_broken_at_their_width() -> None:
@@ -445,9 +539,52 @@ def test_curves_carry_intervals_and_thresholds_of_the_cells_they_show(write: Cal
     of_cells = replace(matrix, calibration=replace(matrix.calibration, null=closed))
     columns = np.arange(values.shape[1])
     assert np.array_equal(curves(of_cells, "b", "b1")[0].threshold, closed.grid_threshold[values.argmax(0), columns])
-    assert "not corrected" in best.label
+    assert best.null_mean == pytest.approx(np.full(4, null.maxima.mean()))
+    assert "without the choice of the layer" in best.interval_label
+    assert (best.outlined, default.outlined) == (True, False)
+    assert np.array_equal(default.null_mean, null.mean[1])
     assert np.array_equal(default.values, values[1])
     assert np.array_equal(default.threshold, null.threshold[1])
+
+
+def lines_of(monkeypatch: pytest.MonkeyPatch, make: Callable[[], None]) -> list[Axes]:
+    """The panels of a figure that is made."""
+    figures: list[Figure] = []
+    save = style.save
+    monkeypatch.setattr(style, "save", lambda *of: figures.append(of[0]) or save(*of))
+    make()
+    return [axes for axes in figures[0].axes if axes.get_visible()]
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_layers_that_are_no_depth_are_not_joined(
+    relative: bool, write: Callable[..., Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrix, beside = write("cknna", "one", "two", grid(), Selection(("b1", "b2"), 0.6, 0.512, 0.534, 20))
+    recipe = json.loads(matrix.with_suffix(".json").read_text())
+    # a histogram of colours, as image_statistics has them
+    recipe["a"]["weights"] = {"source": "none"}
+    matrix.with_suffix(".json").write_text(json.dumps(recipe))
+    outputs = [tmp_path / f"curves{suffix}" for suffix in (".png", ".tsv", ".parquet")]
+    left, right = lines_of(
+        monkeypatch, lambda: depth_curves_figure([matrix], [beside], {"one": "b1", "two": "b0"}, outputs, relative)
+    )
+    assert {line.get_linestyle() for line in left.lines} == {"None"}
+    assert {"-", "--", ":"} <= {line.get_linestyle() for line in right.lines}
+    assert left.get_xlabel() == "layer of one (in no order)"
+    assert right.get_xlabel() == ("relative depth in two" if relative else "layer of two")
+    (scores,) = (line for line in right.lines if line.get_label() == "best layer of the other model")
+    assert np.asarray(scores.get_xdata()) == pytest.approx(np.arange(4) / 3 if relative else np.arange(4))
+    # the axis is not cut off, and the table has what is drawn
+    assert right.get_ylim()[0] <= 0
+    table = pd.read_parquet(outputs[2])
+    assert len(table) == len(pd.read_csv(outputs[1], sep="\t")) == 2 * (3 + 4)
+    best = table[(table["over"] == "two") & (table["curve"] == "best")]
+    assert best["score"].tolist() == pytest.approx(grid().max(axis=0))
+    assert best["other_layer"].tolist() == [f"b{i}" for i in grid().argmax(axis=0)]
+    assert best["depth"].tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    (read,) = read_matrices([matrix], [beside])
+    assert selected(read) == "0.512 at b1, b2 (largest there 0.534)"
 
 
 def test_metrics_that_are_not_drawn_are_named_with_the_reason(write: Callable[..., Pair]) -> None:
@@ -457,6 +594,27 @@ def test_metrics_that_are_not_drawn_are_named_with_the_reason(write: Callable[..
         "Not drawn (no null): Procrustes, RSA (Spearman)",
         "Not drawn (no null: only its mean and sd are known): RSA (Pearson)",
     ]
+
+
+def test_a_null_far_from_the_score_is_numbers_and_not_a_picture(
+    write: Callable[..., Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrix, beside = write("cknna", "one", "two", grid())
+    stored = read_calibration(beside)
+    assert stored.null is not None
+    outputs = [tmp_path / f"null{suffix}" for suffix in (".png", ".tsv", ".parquet")]
+    for spread, near in ((0.2, True), (0.01, False)):
+        maxima = 0.3 + spread * np.linspace(-1, 1, 39)
+        write_calibration(beside, replace(stored, null=replace(stored.null, maxima=maxima)))
+        with monkeypatch.context() as patch:
+            (panel,) = lines_of(patch, lambda: null_histograms_figure([matrix], [beside], outputs))
+        assert bool(panel.patches) == near
+        words = " ".join(text.get_text().replace("\n", " ") for text in panel.texts)
+        assert (f"largest score {grid().max():.3f}" in words) == (not near)
+        assert ("sd above" in words) == (not near)
+    table = pd.read_parquet(outputs[2])
+    assert table.loc[table["quantity"] == "null", "value"].tolist() == pytest.approx(maxima.tolist())
+    assert table.loc[table["quantity"] == "observed", "value"].item() == pytest.approx(grid().max())
 
 
 # --- maps of models -------------------------------------------------------------------------------------------------
@@ -471,7 +629,7 @@ def test_maps_of_many_models_and_of_long_names(
     pairs = [
         write("cknna", a, b, grid(2, 2, seed=9 * i + j)) for i, a in enumerate(names) for j, b in enumerate(names[:i])
     ]
-    model_maps_figure(*apart(pairs), [tmp_path / "map.png"])
+    model_maps_figure(*apart(pairs), dict.fromkeys(names, "b1"), [tmp_path / "map.png"])
     assert legible[0].width == pytest.approx(style.PAGE, abs=0.02)
 
 
@@ -483,7 +641,7 @@ def test_maps_of_two_models_of_missing_pairs_and_of_three(
     places = [("one", "two"), ("one", "three"), ("two", "three")][:count]
     pairs = apart([write(metric, a, b, grid(seed=i)) for i, (a, b) in enumerate(places)])
     outputs = [tmp_path / "map.png"]
-    model_maps_figure(*pairs, outputs)
+    model_maps_figure(*pairs, DEFAULTS, outputs)
     check_pictures(outputs)
 
 
@@ -507,12 +665,54 @@ def test_models_of_one_side_are_rows_and_those_of_the_other_columns(
     places = [("one", "two"), ("one", "three"), ("one", "four"), ("five", "two"), ("five", "four")]
     scores = [grid(seed=i) for i in range(len(places))]
     pairs = apart([write(metric, *place, values) for place, values in zip(places, scores, strict=True)])
-    model_maps_figure(*pairs, [tmp_path / "map.png"])
+    defaults = {"one": "b1", "two": "b0", "three": "b2", "four": "b0", "five": "b0"}
+    model_maps_figure(*pairs, defaults, [tmp_path / "map.png"])
     check_pictures([tmp_path / "map.png"])
     values, rows, columns, *_ = drawn[0]
     assert (rows, columns) == (["one", "five"], ["two", "three", "four"])
-    best = [largest(matrix) for matrix in read_matrices(*pairs)]
-    assert np.array_equal(values, [best[:3], [best[3], np.nan, best[4]]], equal_nan=True)
+    # of layers that were named before, and not the largest of grids of different sizes
+    fixed = [scores[0][1, 0], scores[1][1, 2], scores[2][1, 0], scores[3][0, 0], scores[4][0, 0]]
+    assert np.array_equal(values, [fixed[:3], [fixed[3], np.nan, fixed[4]]], equal_nan=True)
+    assert table_of_pairs(read_matrices(*pairs), defaults)["default_score"].tolist() == fixed
+
+
+def test_a_pair_that_is_tested_and_null_is_not_a_small_number(
+    write: Callable[..., Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [number(value) for value in (0.0, 0.004, 0.006, 0.314, -0.001)] == ["0.00", "<0.01", "0.01", "0.31", "0.00"]
+    drawn = []
+    model_matrix = maps.model_matrix
+    monkeypatch.setattr(maps, "model_matrix", lambda axes, *given: drawn.append(given) or model_matrix(axes, *given))
+    pairs = [write("cknna", "one", "two", grid()), write("cknna", "one", "three", grid(seed=1))]
+    stored = read_calibration(pairs[1][1])
+    assert stored.null is not None
+    grids = {"p": np.full((3, 4), 0.3), "p_adjusted": np.full((3, 4), 0.4)}
+    null = replace(stored.null, maximum_p=0.4, maximum_calibrated=0.1, **grids)
+    write_calibration(pairs[1][1], replace(stored, null=null))
+    outputs = [tmp_path / "map.png", tmp_path / "map.tsv"]
+    model_maps_figure(*apart(pairs), DEFAULTS, outputs)
+    *_, words, hatched = drawn[1]
+    assert words.tolist() == [["n.s." if right else number(drawn[1][0][0, 0]) for right in (False, True)]]
+    assert hatched.tolist() == [[False, True]]
+    *_, end, words, hatched = drawn[0]
+    assert words[0, 0] == f"{grid()[1, 0]:.2f}\n±0.20"
+    assert hatched.tolist() == [[False, True]]
+    assert end == drawn[1][-3]
+    table = pd.read_csv(outputs[1], sep="\t")
+    assert table["maximum_p"].tolist() == [1 / 40, 0.4]
+    # corrected over both pairs; 0 where not significant
+    assert table["maximum_q"].tolist() == pytest.approx([2 / 40, 0.4])
+    assert table["default_q"].tolist() == pytest.approx([2 / 40, 0.3])
+    assert (table["maximum_calibrated"] > 0).tolist() == [True, False]
+    # a pair without a p is not tested: neither hatched nor a number, and the others are not corrected for it
+    write_calibration(pairs[1][1], replace(stored, null=without_p(null, "groups have 6 arrangements")))
+    figures = lines_of(monkeypatch, lambda: model_maps_figure(*apart(pairs), DEFAULTS, outputs))
+    assert not any(each[-1].any() for each in drawn[-2:])
+    assert np.isnan(drawn[-1][0]).tolist() == [[False, True]]
+    assert "1 of 2 matrices have no p and are not tested" in " ".join(figures[0].figure.get_suptitle().split())
+    table = pd.read_csv(outputs[1], sep="\t")
+    assert table["maximum_q"].tolist() == pytest.approx([1 / 40, np.nan], nan_ok=True)
+    assert table["maximum"].tolist() == pytest.approx([grid().max(), grid(seed=1).max()])
 
 
 def test_sides_are_told_apart_only_where_no_model_is_on_both() -> None:
@@ -526,7 +726,7 @@ def test_sides_are_told_apart_only_where_no_model_is_on_both() -> None:
 
 def test_a_map_without_pairs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"study\.pairs names no pair"):
-        model_maps_figure([], [], [tmp_path / "map.png"])
+        model_maps_figure([], [], {}, [tmp_path / "map.png"])
 
 
 def test_both_directions_of_a_pair_are_averaged_and_missing_pairs_are_nan() -> None:

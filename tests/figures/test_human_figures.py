@@ -8,13 +8,17 @@ import pandas as pd
 import pytest
 from test_figures import legible  # noqa: F401  (a fixture)
 
+from diffalign.figures import noise_axis
 from diffalign.figures.human import Results, read_results, reference_lines, variants_of
+from diffalign.noise import log_snr
 from noise_levels_figure import noise_levels_figure
 from odd_one_out_figure import odd_one_out_figure
 from probe_figure import probe_figure
 from regression_figure import regression_figure
 
 MODELS = {"sd3-t0.1": "sd3-t0.10", "sd3-t0.5": "sd3", "dinov2": "dinov2"}
+# s20 of one schedule is such a t
+LEVELS = {"sd3-t0.1": 0.1, "sd3-t0.5": 0.5, "dinov2": 0.38}
 CEILINGS = {"leave_one_out": 0.64, "majority": 0.67}
 
 
@@ -32,6 +36,7 @@ def results(folder: Path, baselines: int, ceilings: dict[str, float] | None = CE
             "distance": "cosine",
             "plan": {"folds": 3},
             "people": {"choices": {"choices": 100, "distinct_triplets": 5, "ceilings": ceilings}},
+            "features": {"noise_level": {"t": LEVELS.get(bundle)}} if bundle in LEVELS else {},
             "layers": {layer: {"accuracy": 0.4, "low": 0.3, "high": 0.5} for layer in ("b0", "b1")},
             "intervals": {"over": ["objects", "people"]},
             "best": {"accuracy": 0.39 + 0.01 * i, "low": 0.38, "high": 0.5},
@@ -79,12 +84,31 @@ def test_noise_levels_are_a_figure_of_their_own(tmp_path: Path, regressed: bool)
     found = results(tmp_path, 1)
     # of each level the layer with the largest accuracy, b1 where b0 is lower
     found.tables["sd3-t0.5"]["accuracy"] = [0.3, 0.3, 0.6, 0.6]
-    grid = {"uncond": {"t0.1": "sd3-t0.1", "t0.5": "sd3-t0.5"}, "label": {"t0.1": "dinov2", "t0.5": "sd3-t0.5"}}
+    grid = {"uncond": {"t0.1": "sd3-t0.1", "t0.5": "sd3-t0.5"}, "label": {"s20": "dinov2", "t0.5": "sd3-t0.5"}}
     noise_levels_figure(found, found if regressed else None, grid, [tmp_path / "figure.svg"], False)
     text = (tmp_path / "figure.svg").read_text()
-    for label in ("uncond", "label", "t0.1", "t0.5", "b1", "the best layer", "line0", "chance", "people"):
+    for label in ("uncond", "label", "4.4", "1", "0.38", "s20", "b1", "the best layer", "line0", "chance", "people"):
         assert f"<!-- {label}" in text
+    assert "t0.5" not in text
+    assert "log-SNR, below it t" in text
     assert ("<!-- R² on objects left out" in text) == regressed
+
+
+def test_levels_without_a_place_are_refused(tmp_path: Path) -> None:
+    found = results(tmp_path, 1)
+    with pytest.raises(ValueError, match="line0: the recipe of its features has no noise_level"):
+        noise_levels_figure(found, None, {"uncond": {"t0.1": "sd3-t0.1", "t0.5": "line0"}}, [tmp_path / "f.svg"], False)
+
+
+def test_noise_levels_stand_at_their_log_snr() -> None:
+    at = noise_axis.positions([0.0, 0.1, 0.5, 0.9, 1.0])
+    # noise is to the right, and what is infinite one mean step beyond
+    assert at[1:4] == pytest.approx([-2 * np.log(9), 0, 2 * np.log(9)])
+    assert np.diff(at)[[0, -1]] == pytest.approx([2 * np.log(9)] * 2)
+    assert np.diff(noise_axis.positions([0.0, 1.0])).item() > 0
+    assert noise_axis.edges(at) == pytest.approx((np.r_[2 * at[0] - at[1], at] + np.r_[at, 2 * at[-1] - at[-2]]) / 2)
+    with pytest.raises(ValueError, match=r"t = 1\.2 is outside"):
+        log_snr(1.2)
 
 
 def test_a_legend_holds_no_more_than_a_dozen_variants() -> None:

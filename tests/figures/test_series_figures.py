@@ -12,11 +12,12 @@ import pytest
 from test_figures import check_pictures, legible  # noqa: F401  (a fixture)
 from test_unlisted_sides import search, write_bundle, write_settings
 
-from atlas import Control, Inputs, Level, atlas, class_rows, log_snr, warn
+from atlas import Control, Inputs, Level, atlas, class_rows, warn
 from atlas_figure import atlas_figure
 from diffalign.io.headers import StoreError
 from diffalign.io.manifest import Image, write_manifest
 from diffalign.io.recipes import Where
+from diffalign.noise import log_snr
 from findings import Sources, findings
 from through_training_figure import through_training_figure
 from through_training_table import through_training_table
@@ -125,7 +126,8 @@ def test_every_checkpoint_layer_and_metric_has_a_row(trained: Mapping[str, Path]
     recipe = json.loads(trained["recipe"].read_text())
     assert recipe["reference"]["layers"] == {"final": "blocks.final"}
     assert len(recipe["bundles"]) == table["bundle"].nunique()
-    assert recipe["calibration"] == {"permutations": 39, "alpha": 0.05, "seed": 0, "level": 0.95}
+    exchanged = {"exchanged": "images", "groups": COUNT, "groups_moved": COUNT}
+    assert recipe["calibration"] == {"permutations": 39, "alpha": 0.05, "seed": 0, "level": 0.95, **exchanged}
 
 
 def test_gains_contrasts_and_correlations_are_those_of_the_points(trained: Mapping[str, Path]) -> None:

@@ -38,6 +38,19 @@ class NoiseLevel:
         return {**asdict(self), "t": self.t, "log_snr": log_snr if math.isfinite(log_snr) else str(log_snr)}
 
 
+def log_snr(t: float) -> float:
+    """2 ln(α/σ) at the noise level t = σ/(α + σ): infinite at 0, minus infinity at 1; NaN for NaN. Raises ValueError
+    outside of [0, 1].
+    """
+    if math.isnan(t):
+        return math.nan
+    if not 0 <= t <= 1:
+        raise ValueError(f"t = {t} is outside [0, 1]")
+    if t in (0, 1):
+        return math.inf if t == 0 else -math.inf
+    return 2 * math.log((1 - t) / t)
+
+
 def linear(t: float) -> tuple[float, float]:
     """(α, σ) = (1 - t, t), the linear path of flow matching."""
     if not 0 <= t <= 1:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from diffalign.alignment.graphs import EdgeIndex, broken_graphs, check_pair, knn_graphs
 from diffalign.alignment.search.exact import Neighbors
+from diffalign.alignment.ties import determined
+from diffalign.randomness import shuffled
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,14 +88,37 @@ def same_label(
     return np.asarray(np.where(words == "", np.nan, _share(same.sum(axis=1), among.sum(axis=1))))
 
 
-def extremes(overlap: NDArray[np.float64], names: Sequence[str], number: int) -> dict[str, list[int]]:
-    """Positions of the ``most``, ``median`` and ``least`` aligned images by overlap, `number` of each; ties by name.
+def agreement(a: Neighbors, b: Neighbors) -> NDArray[np.float64]:
+    """Average overlap (N,) of whole lists, in [0, 1]: the share of the first d neighbours that both have, averaged over
+    all depths d up to the length of the shorter list, or to where the images that share its last places are not all
+    known (Webber, Moffat and Zobel 2010, without weights). It orders images whose overlap at one k is the same. Equally
+    similar neighbours stand in random order, not the same under A and B. Raises ValueError where N differs.
+    """
+    length = min(determined(a), determined(b))
+    graphs = broken_graphs([a], length, "0"), broken_graphs([b], length, "1")
+    check_pair(*graphs)
+    matches = EdgeIndex(graphs[0]).matches(graphs[1])
+    # a shared neighbour counts from the depth on at which both lists have it
+    depth = np.maximum(matches.ranks_a, matches.ranks_b)
+    harmonic = np.cumsum(1 / np.arange(1, length + 1))
+    before = np.concatenate([[0.0], harmonic[:-1]])
+    return np.bincount(matches.sources, (harmonic[-1] - before)[depth], minlength=a.count) / length
+
+
+def extremes(
+    overlap: NDArray[np.float64], finer: NDArray[np.float64], names: Sequence[str], number: int, seed: int
+) -> dict[str, list[int]]:
+    """Positions of the ``most``, ``median`` and ``least`` aligned images, `number` of each: by overlap (N,), where that
+    is the same by a finer measure (N,), and where both are by lot, keyed by (seed, name).
 
     The three are disjoint: the most aligned are taken first, then the least, so small sets leave fewer for the median.
     """
-    most = sorted(range(len(names)), key=lambda i: (-overlap[i], names[i]))[:number]
-    rising = [i for i in sorted(range(len(names)), key=lambda i: (overlap[i], names[i])) if i not in most]
-    least, between = rising[:number], rising[number:]
+    lot = np.empty(len(names), np.int64)
+    lot[shuffled(names, seed, "gallery")] = np.arange(len(names))
+    rising = [int(i) for i in np.lexsort((lot, finer, overlap))]
+    most = rising[::-1][:number]
+    left = rising[: len(rising) - len(most)]
+    least, between = left[:number], left[number:]
     # centred on the median of all images
     start = max(0, min(len(names) // 2 - len(least) - number // 2, len(between) - number))
     return {"most": most, "median": between[start : start + number], "least": least}

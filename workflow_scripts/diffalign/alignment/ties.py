@@ -39,6 +39,14 @@ def first(lists: Neighbors, k: int) -> Neighbors:
     return _neighbors(indices, similarities, Ties(tied, counts, np.concatenate(rest), unlisted))
 
 
+def determined(lists: Neighbors) -> int:
+    """The largest number of neighbours, 0 to K, of which all images that share the last places are known."""
+    if lists.ties is None or not lists.ties.unlisted.any():
+        return lists.k_max
+    last = np.argmin(lists.ties.tied[lists.ties.unlisted > 0, ::-1], axis=1) + 1
+    return lists.k_max - int(last.max())
+
+
 def restricted(lists: Neighbors, keep: NDArray[np.intp], k: int) -> Neighbors:
     """The k nearest neighbours among a subset of images, numbered by position in `keep` (M,).
 

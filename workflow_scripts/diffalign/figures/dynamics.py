@@ -47,8 +47,6 @@ ACTIVATIONS: Mapping[str, str] = {
     "kurtosis": "excess kurtosis",
     "massive": "share of massive activations",
 }
-# a map with a middle, for signed values
-SIGNED = "RdBu_r"
 # log-SNR that stands above panels, in the order in which they are given room, and that room in inches
 _LOG_SNR_TICKS = (0.0, -2.0, 2.0, -4.0, 4.0, -math.inf, math.inf)
 _ROOM = 0.16
@@ -243,7 +241,7 @@ def lightness(images: NDArray[Any]) -> Array:
 def signed_colors(values: Array, reach: float) -> NDArray[np.uint8]:
     """Signed values (…) as colours (…, 3): blue at -reach, white at 0, red at reach."""
     scaled = np.clip(values / (2 * (reach or 1.0)) + 0.5, 0, 1)
-    return np.asarray(plt.get_cmap(SIGNED)(scaled, bytes=True))[..., :3]
+    return np.asarray(plt.get_cmap(style.SIGNED)(scaled, bytes=True))[..., :3]
 
 
 def as_bytes(images: NDArray[Any]) -> NDArray[np.uint8]:

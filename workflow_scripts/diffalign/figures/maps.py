@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import LogNorm
 from matplotlib.image import AxesImage
-from matplotlib.patches import Rectangle
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
@@ -20,6 +22,9 @@ from diffalign.figures import style
 
 # a logarithmic scale below this ratio has numbers within decades
 _DECADES = 100.0
+# where scales of scores end, as shares of the highest score
+_ENDS = (0.1, 0.2, 0.5, 1.0)
+_HATCH = "/" * 8
 
 
 def color_map_of(
@@ -34,29 +39,45 @@ def color_map_of(
     return image
 
 
+def scale_end(largest: float) -> float:
+    """Where a colour scale from 0 ends: at the first of .1, .2, .5 and 1 that holds the largest value, and never
+    before .1, so that scales of different figures are mostly the same and none makes a contrast of nothing. Beyond 1:
+    at the value itself.
+    """
+    return next((end for end in _ENDS if largest <= end), largest)
+
+
 def layer_map(
     axes: Axes,
     matrix: NDArray[np.float64],
-    framed: tuple[int, int] | None,
+    limits: tuple[float, float],
     color_map: str,
+    framed: tuple[int, int] | None,
 ) -> AxesImage:
-    """Draw a layer x layer matrix (L_A, L_B): rows upwards by depth, one pair framed, undefined cells grey.
-
-    Colour starts at 0, or below it at the 2 % quantile, so that single very low scores do not take all of it.
-    """
-    finite = matrix[np.isfinite(matrix)]
-    low, high = (min(0.0, float(np.quantile(finite, 0.02))), float(finite.max())) if finite.size else (0.0, 1.0)
-    top = high if high > low else low + 1
-    image = color_map_of(axes, matrix, (low, top), color_map, origin="lower", aspect="auto")
+    """Draw a layer x layer matrix (L_A, L_B): rows upwards by depth, one pair framed, undefined cells grey."""
+    image = color_map_of(axes, matrix, limits, color_map, origin="lower", aspect="auto")
     if framed is not None:
         framed_cell(axes, *framed)
     return image
 
 
+def hatched_cells(axes: Axes, cells: NDArray[np.bool_], face: str = "none", line: Any = (1, 1, 1, 0.6)) -> None:
+    """Hatch the cells of a map (L_A, L_B) that are True, in one shape, so that lines run on from cell to cell."""
+    if not cells.any():
+        return
+    corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5), (-0.5, -0.5)])
+    squares = [Path(corners + np.array((column, row)), closed=True) for row, column in np.argwhere(cells).tolist()]
+    axes.add_patch(
+        PathPatch(
+            Path.make_compound_path(*squares), facecolor=face, edgecolor=line, linewidth=0, hatch=_HATCH, zorder=1.5
+        )
+    )
+
+
 def framed_cell(axes: Axes, row: int, column: int) -> None:
     """Draw a frame around a cell of a map."""
     for color, width in (("white", 1.8), ("black", 0.8)):
-        frame = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=color, linewidth=width)
+        frame = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=color, linewidth=width, zorder=3)
         frame.set_clip_on(False)
         axes.add_patch(frame)
 
@@ -83,37 +104,48 @@ def color_bar(image: AxesImage | QuadMesh, axes: Axes, width: float = 1.3) -> Ax
 
 
 def model_matrix(
-    axes: Axes, values: NDArray[np.float64], rows: Sequence[str], columns: Sequence[str], color_map: str, cell: float
+    axes: Axes,
+    values: NDArray[np.float64],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    color_map: str,
+    cell: float,
+    end: float,
+    words: NDArray[np.object_],
+    hatched: NDArray[np.bool_],
 ) -> AxesImage:
     """Draw a model x model matrix (A, B): missing pairs grey, those of a model with itself left white.
 
-    cell: the side of a cell in inches; values are written into cells that hold them.
+    cell: the side of a cell in inches. end: of the scale, which begins at 0. words (A, B): what is written into cells
+    that hold all of them. hatched (A, B): cells that are tested and not significant.
     """
-    finite = values[np.isfinite(values)]
-    low, high = (min(0.0, float(finite.min())), float(finite.max())) if finite.size else (0.0, 1.0)
-    image = color_map_of(axes, values, (low, high if high > low else low + 1), color_map)
-    for i, name in enumerate(rows):
-        if name in columns:
-            axes.add_patch(Rectangle((columns.index(name) - 0.5, i - 0.5), 1, 1, facecolor="white"))
-    # four characters and a margin
-    size = min(style.SMALL, cell * 72 / 2.9)
-    if size >= style.TINY - 0.5:
-        for i, j in np.argwhere(np.isfinite(values)).tolist():
-            if rows[i] != columns[j]:
-                red, green, blue, _ = image.cmap(image.norm(values[i, j]))
-                dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
-                color = "white" if dark else "black"
-                axes.text(j, i, f"{values[i, j]:z.2f}", ha="center", va="center", fontsize=size, color=color)
-    names = name_size(cell)
-    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=names)
-    axes.set_yticks(range(len(rows)), rows, fontsize=names)
+    image = color_map_of(axes, values, (0.0, end), color_map)
+    own = np.array([[name == other for other in columns] for name in rows])
+    for i, j in np.argwhere(own).tolist():
+        axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor="white"))
+    hatched_cells(axes, hatched & ~own, face="white", line="0.8")
+    written = [(i, j) for i, j in np.argwhere(np.isfinite(values) & ~own).tolist()]
+    if all(fits(words[i, j], cell) for i, j in written):
+        for i, j in written:
+            red, green, blue, _ = image.cmap(image.norm(values[i, j]))
+            dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
+            look: dict[str, Any] = {"color": "white" if dark else "black"}
+            if hatched[i, j]:
+                look = {"color": "black", "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.6}}
+            axes.text(j, i, words[i, j], ha="center", va="center", fontsize=style.SMALL, linespacing=1.0, **look)
+    # names as small as can be read; of cells that are smaller, some are named
+    every = max(1, math.ceil(style.SMALL * 1.15 / 72 / cell))
+    axes.set_xticks(range(0, len(columns), every), columns[::every], rotation=90)
+    axes.set_yticks(range(0, len(rows), every), rows[::every])
     axes.tick_params(length=0)
     return image
 
 
-def name_size(cell: float) -> float:
-    """The size in points of names beside cells of a side in inches: as they fit, but no smaller than a screen shows."""
-    return min(style.SMALL, max(3.0, cell * 72 / 1.2))
+def fits(words: str, cell: float) -> bool:
+    """Whether words stand in a cell with a side in inches, with a margin."""
+    lines = words.split("\n")
+    tall = 1.25 * style.SMALL / 72 * len(lines)
+    return max(tall, *(style.text_width(line, style.SMALL) for line in lines)) <= 0.94 * cell
 
 
 def labelled_points(axes: Axes, points: NDArray[np.float64], labels: Sequence[str]) -> None:
@@ -182,7 +214,7 @@ def _labels_in_columns(axes: Axes, points: NDArray[np.float64], labels: Sequence
                 textcoords="axes fraction",
                 ha=aligned,
                 va="center",
-                fontsize=style.SMALL if len(labels) <= 24 else style.TINY,
+                fontsize=style.SMALL,
                 arrowprops={**arrow, "relpos": (1.0 if aligned == "right" else 0.0, 0.5)},
                 annotation_clip=False,
             )

@@ -1,4 +1,4 @@
-"""How every figure looks: sizes of a paper's column and page, type, colours, and how a figure is saved.
+"""How every figure looks: sizes of a paper's column and page, type, colours, and how it is saved with its table.
 
 A figure is as wide as a column or a page of a paper and is printed at that size, so sizes of type are those on paper.
 """
@@ -11,18 +11,21 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from matplotlib.transforms import Bbox
 
+from diffalign.io import tables
 from diffalign.io.atomic import replacing
+from diffalign.logs import log
 
 # widths in inches
 COLUMN, PAGE = 3.25, 6.75
-# sizes of type in points: text, labels of ticks and legends, and the smallest that is still read
-TEXT, SMALL, TINY = 7.0, 6.0, 5.0
+# sizes of type in points: text; labels of ticks and legends, the smallest that is still read
+TEXT, SMALL = 7.0, 6.0
 # widths of lines in points
 THICK, LINE, THIN = 1.5, 1.0, 0.6
 # dots an inch of PNG files
@@ -37,6 +40,10 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#00
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # maps whose lightness rises evenly, which readers with every kind of colour vision see: scores, calibrated scores
 SCORES, CALIBRATED = "viridis", "magma"
+# a map with a middle, for values whose sign says something
+SIGNED = "RdBu_r"
+# how the table of a figure is written, by the suffix of its path
+TABLES = {".tsv": tables.write_tsv, ".parquet": tables.write_parquet}
 _MARGIN = 0.04
 _STYLE: Mapping[str, Any] = {
     "backend": "Agg",
@@ -146,14 +153,21 @@ def text_width(text: str, size: float = TEXT) -> float:
     return float(width) / 72
 
 
-def heading(figure: Figure, text: str, below: float | None = None) -> None:
+def heading(figure: Figure, text: str, below: float | None = None, above: bool = False) -> None:
     """What a figure shows, above all panels, in as many lines as it takes.
 
     below: inches below the upper edge of a figure whose panels have places of their own; None where a layout gives it.
+    above: panels have places of their own, and the heading stands above everything that is drawn.
     """
     left = 0.05
     place: dict[str, Any] = {} if below is None else {"y": 1 - below / figure.get_figheight(), "va": "top"}
+    if above:
+        figure.draw_without_rendering()
+        place = {"y": (figure.get_tightbbox().y1 + 0.08) / figure.get_figheight(), "va": "bottom"}
     wide = wrapped(text, figure.get_figwidth() - 2 * left)
+    if not place:
+        # sizes of figures leave room for two lines
+        figure.set_figheight(figure.get_figheight() + max(0, wide.count("\n") - 1) * TEXT * 1.2 / 72)
     figure.suptitle(wide, x=left / figure.get_figwidth(), ha="left", **place)
 
 
@@ -186,11 +200,16 @@ def _lowest(figure: Figure) -> float:
     return float(figure.get_tightbbox().y0 - 0.08) / figure.get_figheight()
 
 
-def save(figure: Figure, paths: Sequence[Path], miniature: bool) -> None:
-    """Write a figure in the format of each path's suffix, as wide as it was made; miniatures say so in the figure.
+def save(figure: Figure, paths: Sequence[Path], miniature: bool, table: pd.DataFrame | None = None) -> None:
+    """Write a figure in the format of each path's suffix; miniatures say so in the figure.
 
-    Its height is that of what is drawn. Nothing is cut: where something reaches beyond the width, the file is wider.
+    It is as wide as a column or a page, and as high as what is drawn. Nothing is cut: where something reaches beyond
+    the width, the file is wider, and the log says so. table: what is drawn, one row an element, for the paths that end
+    in .tsv and .parquet. Raises ValueError for another width, and for a path of a table where none is given.
     """
+    width = figure.get_figwidth()
+    if width not in (COLUMN, PAGE):
+        raise ValueError(f"a figure is {width:g} in wide; allowed: {COLUMN:g} (a column) and {PAGE:g} (a page)")
     figure.draw_without_rendering()
     # laid out once, not again for every format
     figure.set_layout_engine(None)
@@ -199,7 +218,14 @@ def save(figure: Figure, paths: Sequence[Path], miniature: bool) -> None:
         low = float(figure.get_tightbbox().y0 - 0.08) / figure.get_figheight()
         figure.text(0.5, low, note, ha="center", va="top", color=MINIATURE_COLOR)
     box = page_box(figure)
+    if box.width > width + _MARGIN:
+        log.warning("%s is %.2f in wide, not %.2f: names in it are too long", paths[0].name, box.width, width)
     for path in paths:
+        if path.suffix in TABLES:
+            if table is None:
+                raise ValueError(f"{path}: this figure comes without a table")
+            TABLES[path.suffix](table, path)
+            continue
         with replacing(path) as temporary:
             figure.savefig(temporary, bbox_inches=box, metadata=_undated(path))
     plt.close(figure)

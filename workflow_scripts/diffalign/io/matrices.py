@@ -32,6 +32,13 @@ class LayerMatrix:
         """The canonical bundle of side ``a`` or ``b``."""
         return str(self.recipe[side]["bundle"])
 
+    def has_depth(self, side: str) -> bool:
+        """Whether the layers of side ``a`` or ``b`` follow each other. Statistics of pixels, which have no weights, and
+        of which each is a grid or a histogram of its own, do not.
+        """
+        weights = self.recipe[side]["weights"]
+        return weights is None or bool(weights["source"] != "none")
+
     @property
     def miniature(self) -> bool:
         """True where either side, or the autoencoder that it reads, has random miniature weights."""
@@ -93,7 +100,10 @@ class CalibratedMatrix(LayerMatrix):
             return ""
         if not np.isfinite(self.values).any():
             return "no score is defined"
-        return "no null" if self.calibration.null is None else "no null: only its mean and sd are known"
+        if self.calibration.null is None:
+            return "no null"
+        why = self.calibration.null.reason
+        return "no null: only its mean and sd are known" if why is None else f"no p: {why}"
 
 
 def read_matrix(path: Path) -> LayerMatrix:

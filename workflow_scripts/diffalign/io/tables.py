@@ -35,11 +35,16 @@ def write_tsv(table: pd.DataFrame, path: Path) -> None:
         table.to_csv(temporary, sep="\t", index=False, float_format="%.9g")
 
 
+def write_parquet(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as Parquet."""
+    with replacing(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
 def write(table: pd.DataFrame, tsv: Path, parquet: Path) -> None:
     """Write both files; missing values are empty in TSV."""
     write_tsv(table, tsv)
-    with replacing(parquet) as temporary:
-        table.to_parquet(temporary, index=False)
+    write_parquet(table, parquet)
 
 
 def has_rows(path: Path) -> bool:

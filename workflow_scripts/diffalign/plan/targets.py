@@ -19,7 +19,7 @@ Words = Sequence[str]
 _CONSTRAINED = re.compile(r"\{(\w+),[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")
 _WILDCARD = re.compile(r"\{(\w+)\}")
 # folders of results of all layers of two models
-_OF_ALL_LAYERS = {"layers", "calibration", "layer_maps", "depth_curves", "null_histograms"}
+_OF_ALL_LAYERS = {"layers", "calibration", "layer_maps", "depth_curves", "relative_depth_curves", "null_histograms"}
 _OTHER_FORM = "another form"
 
 
