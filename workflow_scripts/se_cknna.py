@@ -112,7 +112,7 @@ if __name__ == "__main__":
             Path(snakemake.input.calibration),
             sides.manifest_of(snakemake.input),
             asked_for.dataset,
-            {key: asked_for[key] for key in ("reference", "mean_over", "score")},
+            {key: getattr(asked_for, key) for key in ("reference", "mean_over", "score")},
             Path(snakemake.output.score),
             Path(snakemake.output.recipe),
         )

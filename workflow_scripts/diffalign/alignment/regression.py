@@ -72,7 +72,8 @@ def folded_rows(rows: NDArray[np.float32], folds: NDArray[np.int64]) -> FoldedRo
         raise ValueError(f"{len(rows)} images are one group: cross-validation needs at least 2")
     if sizes.min() < 2:
         raise ValueError(
-            f"{len(sizes)} folds of at least 2 images need at least {2 * len(sizes)} images, got {len(rows)}"
+            f"{len(rows)} images in {len(sizes)} folds leave fewer than 2 in one; without groups, cross-validation "
+            f"needs at least {2 * FOLDS} images"
         )
     return FoldedRows((rows - rows.mean(axis=0, dtype=np.float64)).astype(np.float32), folds)
 
