@@ -42,7 +42,8 @@ def test_the_score_is_that_of_rows_joined_on_names(files: Path) -> None:
     expected = measure("mutual_knn", A, B, k=7).value
     lines = done.stdout.splitlines()
     assert lines[0] == f"mutual_knn {expected:.6f}"
-    assert lines[1] == "N = 60, k = 7, eps = 0, clamp = none, center = false, whiten = false, chance 0.118644"
+    settings = "N = 60, k = 7, eps = 0, clamp = none, center = false, whiten = false, normalize = l2"
+    assert lines[1] == f"{settings}, chance 0.118644"
     assert lines[2].startswith("A: a.pt (vfmvae, 12 wide, float32, names inside, sha256 ")
     assert lines[3].startswith("B: stack.npz, layer 1 (array, 11 wide, float32, names inside, sha256 ")
     assert len(lines) == 4
@@ -76,9 +77,13 @@ def test_rows_are_numbered_only_where_that_is_asked_for(files: Path) -> None:
     refused = compare(files, "a.npy", "b.npy")
     assert refused.returncode == 2
     assert "a.npy: has no names, and rows are never joined by position" in refused.stderr
-    done = compare(files, "a.npy", "b.npy", "--names-a", "rows", "--names-b", "rows", "--center")
+    numbered = ("a.npy", "b.npy", "--names-a", "rows", "--names-b", "rows")
+    done = compare(files, *numbered, "--metric", "cka", "--keep-norms")
     assert done.returncode == 0
     assert "names rows" in done.stdout
+    assert ", normalize = none\n" in done.stdout
+    kept = measure("cka", A, B, preparation=Preparation(normalize=None)).value
+    assert done.stdout.splitlines()[0] == f"cka {kept:.6f}"
     mixed = compare(files, "a.npy", "a.pt", "--names-a", "rows")
     assert (
         "60 only in a.npy: 00000000, 00000001, 00000002, 00000003, 00000004 …; 60 only in a.pt: image00" in mixed.stderr
