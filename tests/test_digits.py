@@ -44,12 +44,12 @@ def test_the_classifier_reads_held_out_digits(digits_study: Workflow) -> None:
 
 
 def test_losses_fall(digits_study: Workflow) -> None:
-    losses = sorted((digits_study.directory / "results/training").glob("*/losses.tsv"))
-    assert len(losses) == 6
-    for path in losses:
-        loss = pd.read_csv(path, sep="\t").sort_values("step")["loss"].to_numpy()
+    names = ["vit", "vae", *(f"{recipe}{seed}" for recipe in ("sit", "repa") for seed in SEEDS)]
+    for name in names:
+        losses = table(digits_study, f"results/training/digits.{name}/losses.tsv")
+        loss = losses.sort_values("step")["loss"].to_numpy()
         tenth = len(loss) // 10
-        assert loss[-tenth:].mean() < 0.8 * loss[:tenth].mean(), path
+        assert loss[-tenth:].mean() < 0.8 * loss[:tenth].mean(), name
 
 
 def test_samples_are_of_their_class_once_a_model_is_trained(digits_study: Workflow) -> None:

@@ -92,10 +92,13 @@ def dynamics_curves_figure(
         axes.yaxis.set_label_coords(-_LABEL / width, 0.5)
     first = table.iloc[0]
     beside = "" if other is None else f" Dashed: {other['model'].iloc[0]}."
+    made = f"{first['seeds']} x {first['samples']} samples; bands: 95 % over {first['seeds']} seeds"
+    if first["seeds"] == 1:
+        made = f"{first['samples']} samples of one seed, which has no interval"
     style.heading(
         figure,
         f"{dynamics.title_of(table)}: the estimate {dynamics.SYMBOLS[dynamics.ESTIMATE]} of the image from noise to "
-        f"image, mean of {first['seeds']} x {first['samples']} samples; bands: 95 % over {first['seeds']} seeds."
+        f"image, mean of {made}."
         f"{beside} Energies are relative to those of the final image.",
     )
     _legend(figure, shown, marks, other)
