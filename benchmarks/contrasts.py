@@ -113,12 +113,13 @@ def main() -> None:
     command.add_argument("--metrics", nargs="+", default=MEASURED)
     command.add_argument("--counts", nargs="+", type=int, default=[30, 100, 320, 1000])
     command.add_argument("--sizes", nargs="+", type=int, default=[1, 4, 16])
+    command.add_argument("--kinds", nargs="+", default=list(KINDS))
     given = command.parse_args()
     for count in given.counts:
         for size in given.sizes:
             if count // size < 6:
                 continue
-            for kind in KINDS:
+            for kind in given.kinds:
                 for name, found in rates(count, size, kind, given.repetitions, given.metrics).items():
                     words = "  ".join(f"{key} {value:.3f}" for key, value in found.items())
                     sys.stdout.write(f"N = {count:4d}, groups of {size:2d}, {kind:9s} {name:12s} {words}\n")

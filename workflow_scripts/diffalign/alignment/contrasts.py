@@ -29,7 +29,7 @@ PARTS = 20
 # layers that are held at a time: both pairs of a contrast
 _HELD = 4
 # a difference and an error below this share of the scores are rounding of float32 features
-_ROUNDING = 1e-6
+_ROUNDING = 1e-5
 
 Pair: TypeAlias = tuple[str, str]
 

@@ -150,7 +150,8 @@ def cka_difference(
     first: tuple[Moments, Moments], second: tuple[Moments, Moments], unbiased: bool, groups: Groups | None = None
 ) -> tuple[float, NDArray[np.float64]]:
     """Standard error of the difference of two linear CKA of the same images, and the influence of every image on it,
-    or of every group: (N,) or (G,). The error is that of `cka_error`, of the difference of influences.
+    or of every group: (N,) or (G,). The error is that of `cka_error`, of the difference of influences, times
+    (N-1)/(N-4): by so much a jackknife of a U-statistic of four images, as HSIC is one, exceeds it (Arvesen 1969).
 
     The second-order part is E (xᵀ A x)² = tr(AC)² + 2 tr(ACAC) with x the entries of the four normalised kernels,
     jointly normal with second moments C, and A that of the difference of both h of `cka_error`. NaN where the HSIC of
@@ -172,7 +173,7 @@ def cka_difference(
     least = 2 / (n * (n - 3)) * float(np.trace(both) ** 2 + 2 * np.trace(both @ both))
     values = one.values - other.values
     values = values if groups is None else groups.sums(values)
-    return _error(values, least, groups is not None), values
+    return _error(values, least, groups is not None) * (n - 1) / max(n - 4, 1), values
 
 
 def _error(influence: NDArray[np.float64], least: float, of_groups: bool) -> float:
