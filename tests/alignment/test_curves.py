@@ -163,10 +163,6 @@ def test_the_curves_are_drawn(table: Path, tmp_path: Path) -> None:
             f"results/tables/sensitivity/photographs/clean/{PAIR}.parquet",
             {"calibration_settings": 1, "sensitivity_table": 1},
         ),
-        (
-            f"results/tables/nulls/photographs/clean/{PAIR}.parquet",
-            {"calibration_settings": 1, "nulls_table": 1, "factors": 2},
-        ),
     ],
 )
 def test_a_single_pair_plans_what_it_needs_and_nothing_else(target: str, jobs: dict[str, int], tmp_path: Path) -> None:
