@@ -1,0 +1,59 @@
+# Inputs: features of two representations, of redraws of their noise and of trainings with other seeds; scores under
+# other preparations.
+# Outputs, on request, of single pairs: where the spread of scores comes from.
+
+
+rule variance_table:
+    input:
+        unpack(PLAN.variance.inputs),
+        settings=paths.ALIGNMENT_SETTINGS,
+    output:
+        tsv=f"{paths.fill(paths.PAIR_TABLE, table='variance')}.tsv",
+        parquet=f"{paths.fill(paths.PAIR_TABLE, table='variance')}.parquet",
+    log:
+        paths.log("variance_table", "dataset", "condition", "a", "b"),
+    conda:
+        "../envs/models.yaml"
+    threads: 8
+    resources:
+        memory_mb=STUDY.compute.memory_mb,
+        mem_mb=PLAN.alignment.memory(4000 + STUDY.compute.memory_mb, all_layers=True),
+        runtime=240,
+    params:
+        layer_a=PLAN.alignment.layer_a,
+        layer_b=PLAN.alignment.layer_b,
+        metrics=METRICS,
+        k=STUDY.alignment.k,
+        preparation=vars(STUDY.alignment.preparation),
+        seed=STUDY.seed,
+        code=PLAN.code("variance_table.py"),
+    script:
+        "../workflow_scripts/variance_table.py"
+
+
+rule variance_figure:
+    input:
+        table=f"{paths.fill(paths.PAIR_TABLE, table='variance')}.tsv",
+    output:
+        figure(
+            paths.fill(paths.PAIR_FIGURE, figure="variance"),
+            caption="variance",
+            category="Single pairs",
+            subcategory="{dataset}, {condition}",
+            pair="{a} vs {b}",
+            figure="variance budget",
+        ),
+    log:
+        paths.log("variance_figure", "dataset", "condition", "a", "b"),
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=30,
+    params:
+        # for the caption
+        miniature=PLAN.figures.miniature("a", "b"),
+        code=PLAN.code("variance_figure.py"),
+    script:
+        "../workflow_scripts/variance_figure.py"
