@@ -1,6 +1,6 @@
 # Inputs: features of two representations, of redraws of their noise and of trainings with other seeds; scores under
 # other preparations.
-# Outputs, on request, of single pairs: where the spread of scores comes from.
+# Outputs, on request, of single pairs: where the spread of scores comes from, and what a study of this size can show.
 
 
 rule variance_table:
@@ -57,3 +57,34 @@ rule variance_figure:
         code=PLAN.code("variance_figure.py"),
     script:
         "../workflow_scripts/variance_figure.py"
+
+
+rule power_table:
+    input:
+        unpack(PLAN.alignment.features),
+        unpack(PLAN.alignment.manifest),
+        settings=paths.ALIGNMENT_SETTINGS,
+        calibration=paths.CALIBRATION_SETTINGS,
+    output:
+        tsv=f"{paths.fill(paths.PAIR_TABLE, table='power')}.tsv",
+        parquet=f"{paths.fill(paths.PAIR_TABLE, table='power')}.parquet",
+    log:
+        paths.log("power_table", "dataset", "condition", "a", "b"),
+    conda:
+        "../envs/models.yaml"
+    threads: 8
+    resources:
+        memory_mb=STUDY.compute.memory_mb,
+        mem_mb=PLAN.alignment.memory(4000 + STUDY.compute.memory_mb),
+        runtime=480,
+    params:
+        layer_a=PLAN.alignment.layer_a,
+        layer_b=PLAN.alignment.layer_b,
+        metrics=METRICS,
+        k=STUDY.alignment.k,
+        preparation=vars(STUDY.alignment.preparation),
+        seed=STUDY.seed,
+        **dict(STUDY.alignment.power),
+        code=PLAN.code("power_table.py"),
+    script:
+        "../workflow_scripts/power_table.py"

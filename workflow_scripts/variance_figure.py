@@ -1,8 +1,8 @@
 """Where the spread of the scores of one pair comes from, drawn."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -45,7 +45,7 @@ def variance_figure(table: Path, outputs: Sequence[Path], miniature: bool) -> No
     style.save(figure, outputs, miniature)
 
 
-def _label(row: dict[str, object]) -> str:
+def _label(row: Mapping[Any, Any]) -> str:
     """The source, its side and how many there are."""
     side = "" if row["side"] == "both" else f" of {row['side']}"
     return f"{row['source']}{side} ({row['n']})"
@@ -54,7 +54,7 @@ def _label(row: dict[str, object]) -> str:
 def _panel(axes: Axes, rows: pd.DataFrame, labels: Sequence[str]) -> None:
     for row in rows.to_dict("records"):
         at = labels.index(_label(row))
-        look = style.look(_LOOKS[row["source"]])
+        look: dict[str, Any] = style.look(_LOOKS[row["source"]])
         # hollow where it is no part of the sum
         hollow = row["source"] == "preparation" or isinstance(row["part_of"], str)
         axes.plot(row["sd"], at, **look, markersize=4, markerfacecolor="white" if hollow else look["color"])

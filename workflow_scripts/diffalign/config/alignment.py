@@ -10,7 +10,7 @@ from pydantic import Field
 
 from diffalign.alignment.settings import PARITY, PARITY_EPS, Preparation, check_draws
 from diffalign.config.fields import Distinct, FromExponent, NonEmpty, NonNegative, Positive, Section
-from diffalign.config.variance import VarianceSection
+from diffalign.config.variance import PowerSection, VarianceSection
 
 
 class AlignmentSection(Section):
@@ -87,6 +87,7 @@ class AlignmentSection(Section):
             "the same; another number computes them again. docs/scale.md"
         ),
     )
+    power: PowerSection = Field(PowerSection(), description="What a study of this size can show; docs/uncertainty.md.")
     variance: VarianceSection = Field(
         VarianceSection(), description="Where the spread of a score comes from; docs/uncertainty.md."
     )
