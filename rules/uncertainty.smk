@@ -1,6 +1,7 @@
 # Inputs: features of two representations, of redraws of their noise and of trainings with other seeds; scores under
 # other preparations.
-# Outputs, on request, of single pairs: where the spread of scores comes from, and what a study of this size can show.
+# Outputs, on request, of single pairs: where the spread of scores comes from, and what a study of this size can show;
+# of a reference: how firmly the models beside it stand in their order.
 
 
 rule variance_table:
@@ -88,3 +89,30 @@ rule power_table:
         code=PLAN.code("power_table.py"),
     script:
         "../workflow_scripts/power_table.py"
+
+
+rule rank_stability:
+    input:
+        unpack(PLAN.variance.order_inputs),
+        settings=paths.ALIGNMENT_SETTINGS,
+    output:
+        **PLAN.variance.order_outputs(),
+    log:
+        paths.log("rank_stability", "dataset", "condition", "a"),
+    conda:
+        "../envs/models.yaml"
+    threads: 8
+    resources:
+        memory_mb=STUDY.compute.memory_mb,
+        mem_mb=PLAN.variance.order_memory(4000 + STUDY.compute.memory_mb),
+        runtime=480,
+    params:
+        layers=PLAN.variance.order_layers,
+        layer=PLAN.alignment.layer_a,
+        metrics=METRICS,
+        k_max=STUDY.alignment.k_max,
+        preparation=vars(STUDY.alignment.preparation),
+        seed=STUDY.seed,
+        code=PLAN.code("rank_stability.py"),
+    script:
+        "../workflow_scripts/rank_stability.py"

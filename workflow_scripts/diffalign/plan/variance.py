@@ -1,17 +1,22 @@
-"""The variance budget of a pair: its redraws, and trainings of its sides with other seeds."""
+"""The variance budget of a pair, its redraws and trainings with other seeds; and models whose order is compared."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from diffalign.alignment.rank_stability import FEWEST
 from diffalign.names import NUMBERED
 from diffalign.plan import paths
-from diffalign.plan.stage import Stage, Wildcards
+from diffalign.plan.stage import Stage, Wildcards, memory
+
+# tables of the stability of orders
+TABLES = ("orders", "pairs")
 
 
 class Variance(Stage):
-    """What rule variance_table of rules/uncertainty.smk reads."""
+    """Rules of rules/uncertainty.smk."""
 
     def inputs(self, wildcards: Wildcards) -> dict[str, Any]:
         """Features of both sides, of their redraws and of other trainings; the scores under other preparations."""
@@ -55,3 +60,44 @@ class Variance(Stage):
                 if other != representation.model and representation.step in vocabulary.steps:
                     found.append(replace(representation, model=other, layer=None).bundle(vocabulary))
         return found
+
+    def ordered(self, wildcards: Wildcards) -> list[str]:
+        """The models whose order against a reference is compared: the other sides of its pairs in the study.
+
+        Raises ValueError where these are fewer than three.
+        """
+        reference = self.study.bundle(wildcards.a)
+        pairs = [tuple(map(self.study.bundle, pair)) for pair in self.study.pairs]
+        found = list(dict.fromkeys(b if a == reference else a for a, b in pairs if reference in (a, b)))
+        if len(found) < FEWEST:
+            raise ValueError(
+                f"an order needs {FEWEST} models or more, and {len(found)} of study.pairs stand beside '{reference}'"
+            )
+        return found
+
+    def order_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Features of the reference and of all models beside it."""
+        return {
+            "reference": self._features(wildcards, wildcards.a),
+            "models": [self._features(wildcards, name) for name in self.ordered(wildcards)],
+            **self.plan.alignment.manifest(wildcards),
+        }
+
+    def order_layers(self, wildcards: Wildcards) -> list[str]:
+        """The default layers of these models."""
+        return [self.study.model_of(name).default_layer for name in self.ordered(wildcards)]
+
+    def order_outputs(self) -> dict[str, str]:
+        """Both tables, both kinds of each."""
+        kinds = ("tsv", "parquet")
+        return {f"{table}_{kind}": f"{paths.RANK_STABILITY}/{table}.{kind}" for table in TABLES for kind in kinds}
+
+    def order_memory(self, base: int) -> Callable[[Any, int], int]:
+        """Memory in MB of a job that holds a layer of every model twice."""
+
+        def megabytes(wildcards: Wildcards, attempt: int) -> int:
+            models = [self.study.model_of(name) for name in (wildcards.a, *self.ordered(wildcards))]
+            held = (self.plan.features.megabytes(wildcards.dataset, model) / len(model.layers) for model in models)
+            return memory(base, 4 * sum(held))(wildcards, attempt)
+
+        return megabytes
