@@ -116,3 +116,31 @@ rule rank_stability:
         code=PLAN.code("rank_stability.py"),
     script:
         "../workflow_scripts/rank_stability.py"
+
+
+rule rank_stability_figure:
+    input:
+        table=PLAN.variance.order_outputs()["orders_tsv"],
+    output:
+        figure(
+            paths.RANK_STABILITY_FIGURE,
+            caption="rank_stability",
+            category="Alignment, all models",
+            subcategory="{dataset}, {condition}",
+            reference="{a}",
+            figure="rank stability",
+        ),
+    log:
+        paths.log("rank_stability_figure", "dataset", "condition", "a"),
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=30,
+    params:
+        # for the caption
+        miniature=PLAN.variance.order_miniature,
+        code=PLAN.code("rank_stability_figure.py"),
+    script:
+        "../workflow_scripts/rank_stability_figure.py"

@@ -29,7 +29,10 @@ def variance_figure(table: Path, outputs: Sequence[Path], miniature: bool) -> No
     rows = tables.read(table, _COLUMNS)
     known = rows[rows["sd"].notna()]
     metrics = list(dict.fromkeys(rows["metric"]))
-    labels = list(dict.fromkeys(_label(row) for row in known.to_dict("records")))
+    # the first metric says how many there are of a source
+    labels: dict[str, str] = {}
+    for row in known.to_dict("records"):
+        labels.setdefault(_source(row), f"{_source(row)} ({row['n']})")
     figure, panels = grids.panels(len(metrics), 4, 0.45 + _ROW * max(2, len(labels)), sharey=True)
     for axes, metric in zip(panels, metrics, strict=True):
         _panel(axes, known[known["metric"] == metric], labels)
@@ -45,22 +48,22 @@ def variance_figure(table: Path, outputs: Sequence[Path], miniature: bool) -> No
     style.save(figure, outputs, miniature)
 
 
-def _label(row: Mapping[Any, Any]) -> str:
-    """The source, its side and how many there are."""
-    side = "" if row["side"] == "both" else f" of {row['side']}"
-    return f"{row['source']}{side} ({row['n']})"
+def _source(row: Mapping[Any, Any]) -> str:
+    """The source and its side."""
+    return str(row["source"]) if row["side"] == "both" else f"{row['source']} of {row['side']}"
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, labels: Sequence[str]) -> None:
+def _panel(axes: Axes, rows: pd.DataFrame, labels: Mapping[str, str]) -> None:
+    sources = list(labels)
     for row in rows.to_dict("records"):
-        at = labels.index(_label(row))
+        at = sources.index(_source(row))
         look: dict[str, Any] = style.look(_LOOKS[row["source"]])
         # hollow where it is no part of the sum
         hollow = row["source"] == "preparation" or isinstance(row["part_of"], str)
         axes.plot(row["sd"], at, **look, markersize=4, markerfacecolor="white" if hollow else look["color"])
         if pd.notna(row["low"]):
-            axes.hlines(at, row["low"], row["high"], color=look["color"], linewidth=style.LINE, zorder=0)
-    axes.set_yticks(range(len(labels)), labels)
+            axes.hlines(at, row["low"], row["high"], color=look["color"], linewidth=style.LINE, zorder=1.5)
+    axes.set_yticks(range(len(labels)), list(labels.values()))
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.set_xlim(left=0)
     axes.locator_params(axis="x", nbins=4)

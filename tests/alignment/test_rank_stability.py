@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, read_yaml
+from matplotlib import pyplot as plt
 from scipy.stats import norm
 from test_plan import plan
 from test_unlisted_sides import COUNT, NAMES, K, search, write_bundle, write_settings
@@ -18,6 +19,7 @@ from diffalign.alignment.rank_stability import halves, kept, tau_b
 from diffalign.alignment.settings import ALTERNATIVES, Preparation
 from diffalign.io.recipes import Where
 from rank_stability import Models, rank_stability
+from rank_stability_figure import rank_stability_figure
 
 
 def test_tau_b_counts_ties_on_both_sides() -> None:
@@ -88,6 +90,9 @@ def test_tables_of_orders_and_pairs(tmp_path: Path) -> None:
     # a is far from both others, which are close
     assert pairs.loc[("cka", "a", "b"), "kept"] > 0.95
     assert pairs.loc[("cka", "b", "c"), "kept"] < 0.95
+    pictures = [tmp_path / "r.png", tmp_path / "r.pdf"]
+    rank_stability_figure(outputs["orders_tsv"], pictures, miniature=True)
+    assert plt.imread(pictures[0]).shape[1] > 1500
     with pytest.raises(ValueError, match="an order of 2 models says nothing; at least 3 are needed"):
         rank_stability(
             Models(models.files[:2], ["b0"] * 2, reference, "final"),
@@ -107,6 +112,7 @@ def test_models_of_an_order_are_the_other_sides_of_the_pairs_of_the_study() -> N
     assert made.variance.ordered(words) == ["own.sit@20-t0.3", "own.sit.s1@20-t0.3", "own.repa@20-t0.3"]
     assert made.variance.order_layers(words) == ["b1"] * 3
     assert made.variance.order_inputs(words)["reference"] == "results/features/held/clean/own.vit@20/layers.json"
+    assert not made.variance.order_miniature(words)
     assert made.variance.order_memory(1000)(words, 1) >= 1000
     with pytest.raises(ValueError, match="0 of study.pairs stand beside 'dinov2'"):
         made.variance.ordered(Words("dinov2", ""))

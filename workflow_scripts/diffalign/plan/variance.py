@@ -92,6 +92,10 @@ class Variance(Stage):
         kinds = ("tsv", "parquet")
         return {f"{table}_{kind}": f"{paths.RANK_STABILITY}/{table}.{kind}" for table in TABLES for kind in kinds}
 
+    def order_miniature(self, wildcards: Wildcards) -> bool:
+        """Whether the reference or one of these models has random miniature weights; captions say so."""
+        return any(self.study.is_miniature(name) for name in (wildcards.a, *self.ordered(wildcards)))
+
     def order_memory(self, base: int) -> Callable[[Any, int], int]:
         """Memory in MB of a job that holds a layer of every model twice."""
 
