@@ -27,6 +27,9 @@ from functools import cache
 
 LAYER = r"[a-z0-9.]+"
 SEPARATOR = "_vs_"
+# between the two pairs of a contrast
+MINUS = "_minus_"
+CONTRAST_FORM = "a_vs_b_minus_c_vs_d, for example sd3-t0.2_vs_dinov2_minus_sd3-t0.5_vs_dinov2"
 # marks a representation without an image, and its only layer
 TEXT = "textlast"
 TEXT_LAYERS = ("text",)
@@ -317,6 +320,23 @@ def parse_pair(text: str, catalogue: Mapping[str, Vocabulary]) -> tuple[Represen
 def print_pair(a: str, b: str) -> str:
     """``a_vs_b``, the name of a pair."""
     return f"{a}{SEPARATOR}{b}"
+
+
+def split_contrast(text: str) -> tuple[str, str, str, str]:
+    """The four names of ``{a}_vs_{b}_minus_{c}_vs_{d}`` as they stand there; none need exist.
+
+    Raises UnknownName for another form.
+    """
+    pairs = [pair.split(SEPARATOR) for pair in text.split(MINUS)]
+    if [len(pair) for pair in pairs] != [2, 2]:
+        raise UnknownName(f"'{text}' is no contrast: write {CONTRAST_FORM}")
+    (a, b), (c, d) = pairs
+    return a, b, c, d
+
+
+def print_contrast(a: str, b: str, c: str, d: str) -> str:
+    """``a_vs_b_minus_c_vs_d``, the name of a contrast."""
+    return f"{print_pair(a, b)}{MINUS}{print_pair(c, d)}"
 
 
 def bundle_pattern(model: str, vocabulary: Vocabulary) -> str:

@@ -19,6 +19,7 @@ from diffalign.conditions import CLEAN
 from diffalign.config import (
     alignment,
     atlas,
+    contrasts,
     datasets,
     dynamics,
     human,
@@ -32,18 +33,19 @@ from diffalign.config import (
 from diffalign.config.alignment import AlignmentSection
 from diffalign.config.atlas import AtlasSection
 from diffalign.config.catalogue import Entry, resolve
+from diffalign.config.contrasts import ContrastsSection
 from diffalign.config.datasets import DatasetEntry, Things
 from diffalign.config.dynamics import DynamicsSection
 from diffalign.config.fields import ConditionName, Distinct, ModelName, NonEmpty, Section, Seed, Word
 from diffalign.config.human import HumanSection
-from diffalign.config.mistakes import ConfigError, is_text, read
+from diffalign.config.mistakes import ConfigError, is_text, plain_values, read
 from diffalign.config.models import ModelEntry
 from diffalign.config.pairs import DefaultsSection, StudySection
 from diffalign.config.samples import SamplesSection
 from diffalign.config.se_cknna import SemanticEquivarianceSection
 from diffalign.config.shared_space import SharedSpaceSection
 from diffalign.config.through_training import ThroughTrainingSection
-from diffalign.config.work import ComputeSection, ExtractionSection, LatentsSection, TransformsSection
+from diffalign.config.work import ComputeSection, ExtractionSection, LatentsSection, Transforms, TransformsSection
 from diffalign.names import Representation, Vocabulary
 from diffalign.specs import Compute, Dataset, Model, Texts
 
@@ -98,6 +100,7 @@ class Configuration(Top):
     atlas: AtlasSection = Field(
         AtlasSection(), description="Layers over noise levels, beside controls; docs/through-training.md."
     )
+    contrasts: ContrastsSection = Field(ContrastsSection(), description="Differences of two scores; docs/contrasts.md.")
     human: HumanSection = Field(HumanSection(), description="Models and people; docs/human.md.")
     samples: SamplesSection = Field(
         SamplesSection(), description="Samples of class-conditional models and their quality; docs/samples.md."
@@ -125,6 +128,7 @@ class Sections:
     se_cknna: SemanticEquivarianceSection | None
     through_training: ThroughTrainingSection | None
     atlas: AtlasSection | None
+    contrasts: ContrastsSection | None
     human: HumanSection | None
     samples: SamplesSection | None
     dynamics: DynamicsSection | None
@@ -136,14 +140,6 @@ class Sections:
     models: Mapping[str, ModelEntry]
     # model -> keys of its entry that were refused
     refused: Mapping[str, Collection[str]]
-
-
-@dataclass(frozen=True)
-class Transforms:
-    """How rotations, scales and noise are drawn. seed: the study's, unless they have their own."""
-
-    seeding: str
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -171,6 +167,7 @@ class Study:
     se_cknna: SemanticEquivarianceSection
     through_training: ThroughTrainingSection
     atlas: AtlasSection
+    contrasts: ContrastsSection
     human: HumanSection
     samples: SamplesSection
     dynamics: DynamicsSection
@@ -243,7 +240,7 @@ def load(
     config: the merged YAML, as Snakemake holds it. catalogue: entries of models below it, from `read_catalogue`.
     families: what each declares. metrics: the ones that exist. Raises ConfigError with every mistake and its place.
     """
-    plain: dict[str, Any] = _plain(config)
+    plain: dict[str, Any] = plain_values(config)
     mistakes = list(_top_mistakes(plain))
     sections = _read_sections(plain, catalogue, families, mistakes)
     mistakes += _reference_mistakes(sections, plain, catalogue, families, metrics)
@@ -251,14 +248,6 @@ def load(
         raise ConfigError(list(dict.fromkeys(mistakes)))
     parts = {key: value for key, value in vars(sections).items() if key not in ("top", "refused")}
     return _study(Configuration.model_construct(**dict(sections.top or ()), **parts))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return value
 
 
 def _top_mistakes(plain: Mapping[Any, Any]) -> Iterator[str]:
@@ -297,6 +286,7 @@ def _read_sections(
         section("se_cknna", SemanticEquivarianceSection),
         section("through_training", ThroughTrainingSection),
         section("atlas", AtlasSection),
+        section("contrasts", ContrastsSection),
         section("human", HumanSection),
         section("samples", SamplesSection),
         section("dynamics", DynamicsSection),
@@ -384,6 +374,8 @@ def _reference_mistakes(
             yield from through_training.check(sections.through_training, sections.models, vocabularies, declared)
         if sections.atlas is not None:
             yield from atlas.check(sections.atlas, vocabularies, declared)
+        if sections.contrasts is not None:
+            yield from contrasts.check(sections.contrasts, vocabularies, declared)
         if sections.human is not None:
             yield from human.check(sections.human, sections.datasets, vocabularies, declared)
         if sections.samples is not None:
@@ -404,6 +396,8 @@ def _measures_else(sections: Sections) -> bool:
         ("human", "datasets"),
         ("through_training", "recipes"),
         ("atlas", "models"),
+        ("contrasts", "families"),
+        ("contrasts", "layers"),
         ("samples", "models"),
         ("dynamics", "configurations"),
         ("shared_space", "spaces"),
@@ -423,6 +417,8 @@ def _seen_images(sections: Sections) -> Iterator[str]:
         measured.append(("through_training", trainings, typed, [trainings.reference]))
     if atlases is not None:
         measured.append(("atlas", atlases, atlases.models, [atlases.reference]))
+    if (compared := sections.contrasts) is not None:
+        measured.append(("contrasts", compared, compared.typed, []))
     if drawn is not None:
         measured.append(("samples", drawn, drawn.models, [drawn.classifier, drawn.features]))
     for name, made in sections.dynamics.configurations.items() if sections.dynamics is not None else ():
@@ -452,8 +448,8 @@ def _word_mistakes(sections: Sections, declared: Sequence[str], metrics: Collect
         ("study.datasets[{}]", "dataset", study.datasets if study else [], declared),
         *(
             (f"{key}.dataset", "dataset", [section.dataset], declared)
-            for key, section in (("through_training", sections.through_training), ("atlas", sections.atlas))
-            if section is not None and section.dataset is not None
+            for key in ("through_training", "atlas", "contrasts")
+            if (section := getattr(sections, key)) is not None and section.dataset is not None
         ),
         ("study.conditions[{}]", "condition", study.conditions if study else [], conditions),
         ("alignment.metrics[{}]", "metric", measured, metrics),
@@ -489,6 +485,7 @@ def _study(configuration: Configuration) -> Study:
         se_cknna=semantic,
         through_training=configuration.through_training,
         atlas=configuration.atlas,
+        contrasts=configuration.contrasts,
         human=configuration.human,
         samples=configuration.samples,
         dynamics=configuration.dynamics,

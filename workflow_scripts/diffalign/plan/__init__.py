@@ -14,6 +14,7 @@ from diffalign import models
 from diffalign.code_digests import code_digest
 from diffalign.plan.alignment import Alignment
 from diffalign.plan.atlas import Atlas
+from diffalign.plan.contrasts import Contrasts
 from diffalign.plan.dynamics import Dynamics
 from diffalign.plan.features import Features
 from diffalign.plan.figures import Figures
@@ -59,6 +60,7 @@ class Plan:
         self.se_cknna = SemanticEquivariance(self)
         self.through_training = ThroughTraining(self)
         self.atlas = Atlas(self)
+        self.contrasts = Contrasts(self)
         self.human = Human(self)
         self.layouts = Layouts(self)
         self.variance = Variance(self)
@@ -66,7 +68,7 @@ class Plan:
     def everything(self) -> list[str]:
         """The tables, figures and scores of the study."""
         trained = (self.training, self.samples, self.through_training, self.atlas, self.dynamics, self.findings)
-        stages = (*trained, self.shared_space, self.figures, self.language, self.se_cknna, self.human)
+        stages = (*trained, self.shared_space, self.figures, self.language, self.se_cknna, self.contrasts, self.human)
         return [path for stage in stages for path in stage.targets()]
 
     def digest(self, *scripts: str, family: str | None = None) -> str:
