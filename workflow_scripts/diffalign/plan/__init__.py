@@ -31,6 +31,7 @@ from diffalign.plan.stage import Wildcards
 from diffalign.plan.stimuli import Stimuli
 from diffalign.plan.through_training import ThroughTraining
 from diffalign.plan.training import Trainings
+from diffalign.plan.variance import Variance
 from diffalign.plan.weights import Weights
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Plan:
         self.ladder = Ladder(self)
         self.human = Human(self)
         self.layouts = Layouts(self)
+        self.variance = Variance(self)
 
     def everything(self) -> list[str]:
         """The tables, figures and scores of the study."""
