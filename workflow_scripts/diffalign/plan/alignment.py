@@ -78,6 +78,10 @@ class Alignment(Stage):
         """The neighbour lists and the features of both sides."""
         return self._of_both(wildcards, ["neighbors", "features"])
 
+    def features(self, wildcards: Wildcards) -> dict[str, str]:
+        """The features of both sides."""
+        return self._of_both(wildcards, ["features"])
+
     def _of_both(self, wildcards: Wildcards, parts: Iterable[str]) -> dict[str, str]:
         dataset, condition = self.dataset(wildcards), self.condition(wildcards)
         sides = {"a": wildcards.a, "b": wildcards.b}
