@@ -28,6 +28,9 @@ wildcard_constraints:
     bundle=TYPED,
     a=NAME,
     b=NAME,
+    c=NAME,
+    d=NAME,
+    family=PLAN.contrasts.families,
 
 
 # downloads, links and small files that jobs depend on; what loads a library of models is a job
@@ -68,8 +71,10 @@ include: "rules/alignment.smk"
 include: "rules/findings.smk"
 include: "rules/figures.smk"
 include: "rules/single_pairs.smk"
+include: "rules/uncertainty.smk"
 include: "rules/through_training.smk"
 include: "rules/atlas.smk"
+include: "rules/contrasts.smk"
 include: "rules/ladder.smk"
 include: "rules/dynamics.smk"
 include: "rules/shared_space.smk"

@@ -1,4 +1,4 @@
-# Inputs: tables over trainings, of atlases and shared spaces, and orders of emergence.
+# Inputs: tables over trainings, of atlases, contrasts and shared spaces, and orders of emergence.
 # Outputs: what they say, one sentence a finding, with values, intervals, and over what these are.
 
 

@@ -224,6 +224,28 @@ def test_a_recipe_that_is_trained_towards_the_reference_says_so(tmp_path: Path) 
         assert sentence.endswith("; SiT + REPA is trained towards digits.vit, the reference itself.")
 
 
+def test_a_family_of_contrasts_tells_how_many_differ_and_the_clearest(tmp_path: Path) -> None:
+    row = {"family": "levels", "metric": "cknna", "n": 200, "groups": 50}
+    rows = [
+        row | {"contrast": "a_vs_b_minus_c_vs_b", "difference": 0.2, "error": 0.1, "band_low": -0.1, "band_high": 0.5},
+        row
+        | {"contrast": "d_vs_b_minus_c_vs_b", "difference": -0.1, "error": 0.02, "band_low": -0.15, "band_high": -0.05},
+        # equal, and undefined
+        row | {"contrast": "c_vs_b_minus_b_vs_c", "difference": 0.0, "error": 0.0, "band_low": 0.0, "band_high": 0.0},
+        row | {"contrast": "e_vs_b_minus_c_vs_b"},
+    ]
+    differs = [False, True, False, None]
+    file = tmp_path / "levels.tsv"
+    table = pd.DataFrame([each | {"differs": known} for each, known in zip(rows, differs, strict=True)])
+    tables.write_tsv(table.astype({"differs": "boolean"}), file)
+    (told,) = found(tmp_path, Sources([], families=[file]), ["cknna"]).to_dict("records")
+    assert told["sentence"] == (
+        "levels, cknna: 1 of 2 contrasts differ from 0 after correction over them; the clearest, d vs b minus c vs b, "
+        "is -0.100, band [-0.150, -0.050] over 50 groups of 200 images."
+    )
+    assert (told["topic"], told["value"], told["high"]) == ("contrasts", -0.1, -0.05)
+
+
 def test_an_atlas_tells_its_maximum_the_twin_the_floor_and_the_share(tmp_path: Path) -> None:
     table = of_atlas(tmp_path)
     assert table["topic"].tolist() == ["atlas", "floor", "controls"]

@@ -12,7 +12,7 @@ CATALOGUE = {
     "dinov2.g": Vocabulary(("b0", "b39"), "b39"),
     "sd3": Vocabulary(("embed", *(f"b{i}" for i in range(24)), "final"), "b8", "t0.5", ("uncond", "label")),
     "sit": Vocabulary(
-        ("b0", "b1"), "b1", "t0.5", ("uncond", "label"), options=("cosine", "shared", "commonnoise", "draws")
+        ("b0", "b1"), "b1", "t0.5", ("uncond", "label"), options=("cosine", "shared", "commonnoise", "draws", "redraw")
     ),
     "sd1": Vocabulary(
         ("down0", "mid", "up0"),
@@ -21,7 +21,7 @@ CATALOGUE = {
         ("uncond", "label", "caption"),
         ("label", "caption"),
         ("optim", "optimx1"),
-        ("shared", "commonnoise", "draws", "untrained"),
+        ("shared", "commonnoise", "draws", "redraw", "untrained"),
     ),
     "digits.sit": Vocabulary(("b0", "b3"), "b3", "t0.5", ("uncond", "label"), options=("draws",), steps=(0, 300, 1200)),
     "sd1.mine": Vocabulary(
@@ -48,6 +48,8 @@ CATALOGUE = {
         ("sd1-s20-optim_mid", "sd1-s20-optim", "mid"),
         ("sd1-caption-shared-draws4-untrained_mid", "sd1-t0.5-caption-shared-draws4-untrained", "mid"),
         ("sit-t1-commonnoise-draws2_b0", "sit-t1-commonnoise-draws2", "b0"),
+        ("sit-cosine-shared-redraw1_b0", "sit-t0.5-cosine-shared-redraw1", "b0"),
+        ("sd1-caption-redraw99-untrained", "sd1-t0.5-caption-redraw99-untrained", None),
         ("sd1-optim", "sd1-optim", None),
         ("sd1-optimx1_text", "sd1-optimx1", "text"),
         ("sd1-textlast-caption_text", "sd1-textlast-caption", "text"),
@@ -73,6 +75,9 @@ def test_typed_names_become_bundles(typed: str, bundle: str, layer: str | None) 
 def test_what_a_variant_says() -> None:
     image = names.parse_representation("sd1-s20-optim-draws4", CATALOGUE)
     assert (image.noise, image.conditioning, image.text, image.draws) == ("s20", "optim", False, 4)
+    assert image.redraw == 0
+    again = names.parse_representation("sd1-redraw12", CATALOGUE)
+    assert (again.draws, again.redraw) == (1, 12)
     assert image.default_layer(CATALOGUE["sd1"]) == "mid"
     for typed in ("sd1-textlast-label", "sd1-optim"):
         alone = names.parse_representation(typed, CATALOGUE)
@@ -88,10 +93,10 @@ def test_a_bundle_parses_to_itself_and_fits_its_pattern(model: str, t: float, no
     if vocabulary.noise and noisy:
         typed += f"-t{t:.6f}"
     typed += data.draw(st.sampled_from(["", *(f"-{word}" for word in vocabulary.conditionings)]))
-    left_out = data.draw(st.sampled_from(["shared", "commonnoise"]))
+    left_out = [data.draw(st.sampled_from(both)) for both in (["shared", "commonnoise"], ["draws", "redraw"])]
     for option in vocabulary.options:
-        if option != left_out and data.draw(st.booleans()):
-            typed += f"-{option}{data.draw(st.integers(2, 99)) if option == 'draws' else ''}"
+        if option not in left_out and data.draw(st.booleans()):
+            typed += f"-{option}{data.draw(st.integers(2, 99)) if option in ('draws', 'redraw') else ''}"
     if "untrained" not in typed:
         step = data.draw(st.sampled_from(["", *(f"@{step}" for step in vocabulary.steps)]))
         typed = typed.replace(model, f"{model}{step}", 1)
@@ -104,7 +109,7 @@ def test_a_bundle_parses_to_itself_and_fits_its_pattern(model: str, t: float, no
 
 _PARTS = (
     r"t[0-9.]{1,4}|s[0-9]{1,3}|label|uncond|caption|optim|textlast|cosine|shared|commonnoise|draws[0-9]{1,2}|draws"
-    r"|untrained"
+    r"|redraw[0-9]{1,2}|untrained"
 )
 
 
@@ -171,6 +176,13 @@ def test_patterns_of_one_model_match_no_other() -> None:
         ("sd1-optim-commonnoise", "an embedding alone takes no '-commonnoise'"),
         ("sd1-draws1", "'draws1' is no number of draws; write draws2 to draws99"),
         ("sd1-draws", "sd1 has no variant 'draws'; did you mean 'draws4'?"),
+        ("sd1-redraw0", "'redraw0' is no number of redraw; write redraw1 to redraw99"),
+        ("sd1-redraw", "sd1 has no variant 'redraw'; did you mean 'redraw1'?"),
+        ("sd1-draws4-redraw1", "'-draws' is the mean over several draws of noise, '-redraw' another single one; give"),
+        ("sd1-redraw1-shared", "parts of a variant stand in the order '-shared-redraw1'"),
+        ("sd3-redraw1", "sd3 has no variant 'redraw1'"),
+        ("sd1-optim-redraw1", "an embedding alone takes no '-redraw1'"),
+        ("sd1-textlast-label-redraw1", "textlast reads no image, so '-redraw1' means nothing"),
         ("sd1-cosine", "sd1 has no variant 'cosine'"),
         ("sd1-textlast", "textlast is followed by a text: label, caption"),
         ("sd1-textlast-uncond", "textlast is followed by a text: label, caption"),

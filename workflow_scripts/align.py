@@ -5,21 +5,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from diffalign import logs
-from diffalign.alignment import calibration, intervals
-from diffalign.alignment.groups import Groups
-from diffalign.alignment.metrics import METRICS, Layer, Settings, measure_grid, score
+from diffalign.alignment import calibration
+from diffalign.alignment.metrics import measure_grid, score
+from diffalign.alignment.single import interval
 from diffalign.io import recipes, sides
 from diffalign.io.atomic import replacing, write_json
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-# parts of the jackknife
-PARTS = 20
 # bytes of kernels that are permuted
 MEMORY = 2**30
 
@@ -66,30 +63,6 @@ def align(
     with replacing(score_path) as temporary:
         np.save(temporary, np.float64(result.value), allow_pickle=False)
     write_json(recipe_path, recipe)
-
-
-def interval(
-    metric: str,
-    pair: tuple[Layer, Layer],
-    setting: Settings,
-    value: NDArray[np.float64],
-    groups: Groups,
-    seed: int,
-) -> tuple[str, intervals.Interval]:
-    """The 95 % interval over images, or groups of them, and its method: by formula where there is one, else a jackknife
-    that leaves out one of 20 parts, of whole groups.
-    """
-    errors = calibration.standard_errors([metric], [pair[0]], [pair[1]], setting, groups=groups)
-    if metric in errors:
-        method = "dyadic" if METRICS[metric].needs == "lists" else "influence"
-        return method, intervals.around(value, errors[metric], groups.freedom)
-    parts = groups.dealt(PARTS, seed, "groups")
-
-    def without(keep: NDArray[np.intp]) -> NDArray[np.float64]:
-        rest = [[layer.restricted(keep, setting.k)] for layer in pair]
-        return measure_grid([metric], rest[0], rest[1], setting)[metric]
-
-    return f"jackknife of {int(parts.max()) + 1} groups", intervals.jackknife(value, parts, without)
 
 
 if __name__ == "__main__":

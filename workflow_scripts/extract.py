@@ -119,7 +119,7 @@ def extract(
             tokens, class_tokens = _class_tokens(model, denoiser, names, manifest, reads.class_tokens)
         datasets = [
             inputs.NoisyLatents(encoded, level, model.noise_key, conditioning, row_of, tokens, index)
-            for index in range(model.draws)
+            for index in model.noise_draws
         ]
     else:
         loaded = models.load(model, weights, on)

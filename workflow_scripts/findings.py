@@ -1,4 +1,4 @@
-"""What trainings, atlases, trajectories and shared spaces show, in sentences: values, intervals, and over what."""
+"""What trainings, atlases, contrasts, trajectories and spaces show, in sentences: values, intervals, and over what."""
 
 import math
 import re
@@ -59,7 +59,7 @@ class Sources:
 
     orders: the table order of every model and configuration (`image_dynamics`). references: checkpoint -> that of its
     Gaussian denoiser. spaces: name -> the table consistency of a shared space. pairs: of each pair of layers in one
-    space, the tables scores and contrasts.
+    space, the tables scores and contrasts. families: the tables of `contrast`.
     """
 
     atlases: Sequence[tuple[Path, Path]]
@@ -70,6 +70,7 @@ class Sources:
     references: Mapping[str, str] = field(default_factory=dict)
     spaces: Mapping[str, Path] = field(default_factory=dict)
     pairs: Sequence[tuple[Path, Path]] = ()
+    families: Sequence[Path] = ()
 
 
 def findings(
@@ -87,6 +88,7 @@ def findings(
     made = [
         *_of_trainings(sources, metrics, str(reference), towards),
         *_of_atlases(sources.atlases, metrics),
+        *_of_families(sources.families),
         *_of_trajectories(sources),
         *_of_spaces(sources.spaces),
         *_of_pairs(sources.pairs),
@@ -292,6 +294,26 @@ def _beyond(scores: pd.DataFrame, beyond: pd.DataFrame) -> Iterator[Finding]:
     yield Finding("controls", "share beyond controls", row["share"], low, high, images, sentence)
 
 
+def _of_families(families: Sequence[Path]) -> Iterator[Finding]:
+    """How many contrasts of each family differ after correction, and the clearest of them."""
+    for path in families:
+        for (family, metric), rows in pd.read_csv(path, sep="\t").groupby(["family", "metric"], sort=False):
+            known = rows[rows["error"] > 0]
+            if known.empty:
+                continue
+            clearest = known.loc[(known["difference"].abs() / known["error"]).idxmax()]
+            over = counted(clearest["n"], "image")
+            if clearest["groups"] != clearest["n"]:
+                over = f"{counted(clearest['groups'], 'group')} of {over}"
+            differ, low, high = int(known["differs"].sum()), clearest["band_low"], clearest["band_high"]
+            sentence = (
+                f"{family}, {metric}: {differ} of {counted(len(known), 'contrast')} differ from 0 after correction over"
+                f" them; the clearest, {clearest['contrast'].replace('_', ' ')}, is {signed(clearest['difference'])}, "
+                f"band {interval(low, high)} over {over}."
+            )
+            yield Finding("contrasts", str(metric), clearest["difference"], low, high, over, sentence)
+
+
 def _of_trajectories(sources: Sources) -> Iterator[Finding]:
     """Whether low frequencies emerge before high ones, beside the Gaussian denoiser; and the order of features."""
     orders = [pd.read_csv(path, sep="\t") for path in sources.orders]
@@ -436,6 +458,7 @@ if __name__ == "__main__":
                     (Path(a), Path(b))
                     for a, b in zip(given.get("pair_scores", ()), given.get("pair_contrasts", ()), strict=True)
                 ],
+                families=[Path(path) for path in given.get("families", ())],
             ),
             snakemake.params.metrics,
             snakemake.params.reference,

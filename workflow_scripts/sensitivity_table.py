@@ -15,24 +15,13 @@ from diffalign.alignment.curves import Measured, measured
 from diffalign.alignment.metrics import Layer
 from diffalign.alignment.preparation import FeatureError, directions
 from diffalign.alignment.search.exact import nearest_neighbors
-from diffalign.alignment.settings import PARITY, PARITY_EPS, Preparation
+from diffalign.alignment.settings import ALTERNATIVES, PARITY, PARITY_EPS, Preparation
 from diffalign.io import recipes, sides, tables
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 IN_FORCE = "in force"
-QUANTILE = PARITY["platonic"].clamp
-# what else could have been done
-ALTERNATIVES = {
-    "none": Preparation(),
-    "clamp, exact": Preparation(clamp=QUANTILE),
-    "clamp, per image": Preparation(clamp=QUANTILE, clamp_rule="per_image"),
-    "centred": Preparation(center=True),
-    "clamp, centred": Preparation(clamp=QUANTILE, center=True),
-    "whitened": Preparation(whiten=True),
-    "norms kept": Preparation(normalize=None),
-}
 # what published scripts do, with what they add to denominators
 PUBLISHED = {f"parity {name}": preparation for name, preparation in PARITY.items()}
 

@@ -16,6 +16,8 @@ from diffalign.extraction.inputs import Batches, NoisyLatents
 from diffalign.extraction.passes import pooled_features
 from diffalign.io.score_recipes import shared_noise
 from diffalign.models import find_family
+from diffalign.noise import NoiseLevel
+from diffalign.specs import Model
 
 CPU = torch.device("cpu")
 COUNT, K = 200, 10
@@ -79,6 +81,12 @@ def test_variants_of_a_model_see_the_same_noise() -> None:
         ("sit-shared", "repa-shared", "constant"),
         ("sit-t0.2", "sit-t1", "model"),
         ("sit-untrained", "sit", "model"),
+        ("sit-redraw1", "sit", None),
+        ("sit-t0.2-redraw2", "sit-t1-redraw2", "model"),
+        ("sit-redraw1", "sit-draws4", "model"),
+        ("sit-redraw4", "sit-draws4", None),
+        ("sit-shared-redraw1", "repa-shared", None),
+        ("sit-commonnoise-redraw1", "repa-commonnoise-redraw1", "common"),
         ("sit", "dinov2", None),
         ("dinov2", "dinov2-untrained", None),
     ],
@@ -86,6 +94,23 @@ def test_variants_of_a_model_see_the_same_noise() -> None:
 def test_a_recipe_says_how_two_sides_share_their_noise(a: str, b: str, word: str | None) -> None:
     first, second = ({"model": STUDY.model_of(typed).recipe()} for typed in (a, b))
     assert shared_noise(first, second) == shared_noise(second, first) == word
+
+
+def test_a_redraw_is_one_of_the_draws_that_a_mean_is_of() -> None:
+    drawn = {typed: list(STUDY.model_of(typed).noise_draws) for typed in ("sit", "sit-draws3", "sit-redraw2")}
+    assert drawn == {"sit": [0], "sit-draws3": [0, 1, 2], "sit-redraw2": [2]}
+    model = STUDY.model_of("sit-t1-redraw2")
+    assert STUDY.models["sit"].recipe().keys().isdisjoint({"draws", "redraw"})
+    assert Model.from_recipe(model.recipe()).noise_draws == range(2, 3)
+    level = NoiseLevel(0.0, 1.0, 1.0)
+    told = {"labels": torch.zeros(1)}
+    latents = {NAMES[0]: torch.zeros(4, 8, 8)}
+    noises = [
+        NoisyLatents(latents, level, model.noise_key, told, {NAMES[0]: 0}, index=index)[0]["latents"]
+        for index in (*STUDY.model_of("sit-t1-draws3").noise_draws, *model.noise_draws)
+    ]
+    assert torch.equal(noises[2], noises[3])
+    assert not torch.equal(noises[0], noises[3])
 
 
 def test_another_seed_is_another_noise() -> None:

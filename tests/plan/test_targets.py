@@ -126,6 +126,9 @@ WORDS = {
     "space": "marked",
     "a": "dinov2",
     "b": "siglip2",
+    "c": "dinov2-untrained",
+    "d": "siglip2",
+    "family": "levels",
     "triplets": "test",
     "combined": "both",
     "conditioning": "caption",
@@ -186,6 +189,22 @@ def test_every_rule_has_a_file_in_the_study_that_says_so() -> None:
         ("results/dynamics/own.sit@20/plian/curves.tsv", "unknown configuration 'plian'; did you mean 'plain'?"),
         ("results/dynamics/own.vit@20/plain/curves.tsv", "unknown checkpoint of a diffusion model 'own.vit'"),
         ("results/finding.txt", "did you mean 'findings'?"),
+        (
+            "results/contrasts/photographs/clean/sd3-t0.2_vs_dinov2_minus_sd3_vs_dinov22.tsv",
+            "unknown model 'dinov22'; did you mean 'dinov2'?",
+        ),
+        (
+            "results/contrasts/photographs/clean/sd3-t0.2_vs_dinov2.tsv",
+            "'sd3-t0.2_vs_dinov2' is no contrast: write a_vs_b_minus_c_vs_d",
+        ),
+        (
+            "results/contrasts/photographs/clean/layers/sd3-t0.2_b8_vs_dinov2_minus_sd3_b8_vs_dinov2.tsv",
+            "names a layer on the left; here all layers are meant",
+        ),
+        (
+            "results/figures/photographs/clean/contrasts/families/levles.png",
+            "unknown family of contrasts 'levles'; did you mean 'levels'?",
+        ),
     ],
 )
 def test_the_unknown_word_of_a_trained_model_is_named(target: str, message: str) -> None:

@@ -1,6 +1,7 @@
 """The grammar of representation names. No other module parses or builds them.
 
-    model[@step][-noise][-conditioning][-cosine][-shared|-commonnoise][-drawsN][-untrained][-last][_layer]
+    model[@step][-noise][-conditioning][-cosine][-shared|-commonnoise][-drawsN|-redrawN][-untrained][-last]
+         [_layer]
 
     dinov2   dinov2_b5   sd3_b8   sd3-t0.5_b8   sd3-s20-label_b8   sd3-t0.5-caption-shared-draws4_b8
     dinov2-untrained_b5   minilm-description-last_h6   digits.sit@300-t0.5_b3
@@ -26,17 +27,27 @@ from functools import cache
 
 LAYER = r"[a-z0-9.]+"
 SEPARATOR = "_vs_"
+# between the two pairs of a contrast
+MINUS = "_minus_"
+CONTRAST_FORM = "a_vs_b_minus_c_vs_d, for example sd3-t0.2_vs_dinov2_minus_sd3-t0.5_vs_dinov2"
 # marks a representation without an image, and its only layer
 TEXT = "textlast"
 TEXT_LAYERS = ("text",)
 CONDITIONINGS = ("uncond", "label", "caption", "description", "caption2", TEXT)
-# in the order of names; draws is followed by a number
-OPTIONS = ("cosine", "shared", "commonnoise", "draws", "untrained", "last")
-# options of which a name has one at most
-_EXCLUSIVE = ("shared", "commonnoise")
+# in the order of names; those of NUMBERED are followed by a number
+OPTIONS = ("cosine", "shared", "commonnoise", "draws", "redraw", "untrained", "last")
+# options of which a name has one at most, and why
+_EXCLUSIVE = {
+    ("shared", "commonnoise"): "'-shared' is one noise for all images, '-commonnoise' one an image for all models",
+    ("draws", "redraw"): "'-draws' is the mean over several draws of noise, '-redraw' another single one",
+}
 # the last token of a language model instead of the mean over tokens
 LAST = "last"
-_DRAWS = r"draws(?:[2-9]|[1-9][0-9])"
+# options with a number: pattern, example, and the numbers that there are
+NUMBERED = {
+    "draws": (r"draws(?:[2-9]|[1-9][0-9])", "draws4", "draws2 to draws99"),
+    "redraw": (r"redraw[1-9][0-9]?", "redraw1", "redraw1 to redraw99"),
+}
 _AS_PROMPT = "as the prompt it follows a noise level"
 _STEP = r"0|[1-9][0-9]*"
 _LEVEL = r"t(?:0(?:\.[0-9]+)?|1(?:\.0+)?)|s(?:[1-9][0-9]?|100)"
@@ -70,7 +81,8 @@ class Vocabulary:
     def words(self) -> tuple[str, ...]:
         """All words of variants, without noise levels."""
         text = (TEXT,) if self.texts else ()
-        return (*self.conditionings, *self.embeddings, *text, *(o if o != "draws" else "draws4" for o in self.options))
+        options = (NUMBERED[option][1] if option in NUMBERED else option for option in self.options)
+        return (*self.conditionings, *self.embeddings, *text, *options)
 
 
 @dataclass(frozen=True)
@@ -78,7 +90,8 @@ class Representation:
     """A representation with all defaults filled in. layer: None means all layers.
 
     text: whether it is a text or a given embedding without an image; noise is None then. options: canonical words,
-    ``draws`` with its number. step: of the checkpoint, None for a model with one and for an untrained twin.
+    ``draws`` and ``redraw`` with their number. step: of the checkpoint, None for a model with one and for an untrained
+    twin.
     """
 
     model: str
@@ -92,7 +105,16 @@ class Representation:
     @property
     def draws(self) -> int:
         """Number of noise draws that are averaged."""
-        return next((int(option.removeprefix("draws")) for option in self.options if option.startswith("draws")), 1)
+        return self._number("draws", 1)
+
+    @property
+    def redraw(self) -> int:
+        """Which draw of noise stands in the place of the first, which is 0."""
+        return self._number("redraw", 0)
+
+    def _number(self, option: str, without: int) -> int:
+        numbers = (re.fullmatch(rf"{option}([0-9]+)", word) for word in self.options)
+        return next((int(number[1]) for number in numbers if number), without)
 
     def bundle(self, vocabulary: Vocabulary) -> str:
         """The canonical name of model and variant, as in file names."""
@@ -232,10 +254,9 @@ def _sorted_variant(text: str, model: str, variant: Sequence[str], vocabulary: V
             raise UnknownName(f"'{text}' gives two {kind}s, '{parts[kind]}' and '{part}'")
         parts[kind] = part
     ordered = [kind for kind in kinds if kind in parts]
-    if set(_EXCLUSIVE) <= set(parts):
-        raise UnknownName(
-            f"'{text}': '-shared' is one noise for all images, '-commonnoise' one an image for all models; give one"
-        )
+    for both, why in _EXCLUSIVE.items():
+        if set(both) <= set(parts):
+            raise UnknownName(f"'{text}': {why}; give one")
     if ordered != list(parts):
         right = "-".join(parts[kind] for kind in ordered)
         raise UnknownName(f"'{text}': parts of a variant stand in the order '-{right}'")
@@ -253,11 +274,12 @@ def _kind(text: str, model: str, part: str, vocabulary: Vocabulary) -> str:
         return "conditioning"
     if part == TEXT and vocabulary.texts:
         return TEXT
-    if re.fullmatch(r"draws[0-9]+", part) and "draws" in vocabulary.options:
-        if not re.fullmatch(_DRAWS, part):
-            raise UnknownName(f"'{text}': '{part}' is no number of draws; write draws2 to draws99")
-        return "draws"
-    if part in vocabulary.options and part != "draws":
+    for option, (pattern, _, allowed) in NUMBERED.items():
+        if re.fullmatch(rf"{option}[0-9]+", part) and option in vocabulary.options:
+            if not re.fullmatch(pattern, part):
+                raise UnknownName(f"'{text}': '{part}' is no number of {option}; write {allowed}")
+            return option
+    if part in vocabulary.options and part not in NUMBERED:
         return part
     if part == "untrained" and 0 in vocabulary.steps:
         raise UnknownName(f"'{text}': the untrained twin of {model} is its first checkpoint; write {model}@0")
@@ -284,7 +306,7 @@ def _check_alone(text: str, parts: Mapping[str, str], vocabulary: Vocabulary) ->
 
 def is_variant_word(word: str) -> bool:
     """Whether a word is reserved in variants, so that given embeddings cannot have it as a name."""
-    return word in (*CONDITIONINGS, *OPTIONS) or re.fullmatch(r"draws[0-9]+|[ts][0-9.]+", word) is not None
+    return word in (*CONDITIONINGS, *OPTIONS) or re.fullmatch(r"(?:draws|redraw)[0-9]+|[ts][0-9.]+", word) is not None
 
 
 def parse_pair(text: str, catalogue: Mapping[str, Vocabulary]) -> tuple[Representation, Representation]:
@@ -298,6 +320,23 @@ def parse_pair(text: str, catalogue: Mapping[str, Vocabulary]) -> tuple[Represen
 def print_pair(a: str, b: str) -> str:
     """``a_vs_b``, the name of a pair."""
     return f"{a}{SEPARATOR}{b}"
+
+
+def split_contrast(text: str) -> tuple[str, str, str, str]:
+    """The four names of ``{a}_vs_{b}_minus_{c}_vs_{d}`` as they stand there; none need exist.
+
+    Raises UnknownName for another form.
+    """
+    pairs = [pair.split(SEPARATOR) for pair in text.split(MINUS)]
+    if [len(pair) for pair in pairs] != [2, 2]:
+        raise UnknownName(f"'{text}' is no contrast: write {CONTRAST_FORM}")
+    (a, b), (c, d) = pairs
+    return a, b, c, d
+
+
+def print_contrast(a: str, b: str, c: str, d: str) -> str:
+    """``a_vs_b_minus_c_vs_d``, the name of a contrast."""
+    return f"{print_pair(a, b)}{MINUS}{print_pair(c, d)}"
 
 
 def bundle_pattern(model: str, vocabulary: Vocabulary) -> str:
@@ -343,10 +382,12 @@ def checkpoint_pattern(models: Iterable[str]) -> str:
 
 def _options(options: Iterable[str], required: str | None = None) -> str:
     allowed = set(options)
-    patterns = {option: _DRAWS if option == "draws" else option for option in OPTIONS if option in allowed}
-    if allowed.issuperset(_EXCLUSIVE):
-        first, second = _EXCLUSIVE
-        patterns[first] = f"(?:{patterns[first]}|{patterns.pop(second)})"
+    patterns = {
+        option: NUMBERED[option][0] if option in NUMBERED else option for option in OPTIONS if option in allowed
+    }
+    for first, second in _EXCLUSIVE:
+        if {first, second} <= allowed:
+            patterns[first] = f"(?:{patterns[first]}|{patterns.pop(second)})"
     return "".join(f"(?:-{pattern}){'' if option == required else '?'}" for option, pattern in patterns.items())
 
 

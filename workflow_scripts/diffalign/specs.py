@@ -284,9 +284,9 @@ class Model:
     """One model: its family, weights, input, layers (alias -> module path, in order of depth) and defaults.
 
     embeddings: word -> file of given embeddings, one an image. path: ``linear`` or ``cosine``, for families that
-    choose. training: how it is trained here. step, draws, untrained and last are set by a name: which of several
-    checkpoints, how many draws of noise features are the mean of, whether the architecture has the weights that it
-    begins with, and whether features are the last token in place of the mean.
+    choose. training: how it is trained here. step, draws, redraw, untrained and last are set by a name: which of
+    several checkpoints, how many draws of noise features are the mean of, which single draw they are of, whether the
+    architecture has the weights that it begins with, and whether features are the last token in place of the mean.
     """
 
     name: str
@@ -301,6 +301,7 @@ class Model:
     embeddings: Mapping[str, str] = field(default_factory=dict)
     path: str | None = None
     draws: int = 1
+    redraw: int = 0
     untrained: bool = False
     last: bool = False
     posterior: str = "mode"
@@ -355,6 +356,7 @@ class Model:
             "shared": self.latents is not None and self.seeding != "constant",
             "commonnoise": self.latents is not None and self.seeding == "name",
             "draws": self.latents is not None,
+            "redraw": self.latents is not None,
             # of a model that is trained here, the first checkpoint
             "untrained": self.features is None and self.training is None,
             names.LAST: self.reads_texts,
@@ -376,7 +378,11 @@ class Model:
             alone = {"layers": {layer: layer for layer in names.TEXT_LAYERS}, "default_layer": names.TEXT_LAYERS[0]}
             changes: dict[str, Any] = {**alone, "latents": None, "noise": None, "path": None, "seeding": "name"}
         else:
-            changes = {"noise": representation.noise, "draws": representation.draws}
+            changes = {
+                "noise": representation.noise,
+                "draws": representation.draws,
+                "redraw": representation.redraw,
+            }
             if "cosine" in representation.options:
                 changes["path"] = "cosine"
             if "shared" in representation.options:
@@ -416,6 +422,11 @@ class Model:
         return NoiseKey(self.seeding, self.seed, self.name)
 
     @property
+    def noise_draws(self) -> range:
+        """The numbers of the draws of noise that its features are the mean of: 0, or those that its name asks for."""
+        return range(self.redraw, self.redraw + 1) if self.redraw else range(self.draws)
+
+    @property
     def initial_seed(self) -> int | None:
         """What the weights of an untrained twin are drawn by; None for a trained model."""
         return self.seed if self.untrained else None
@@ -428,6 +439,7 @@ class Model:
             "noise": None,
             "path": None,
             "draws": 1,
+            "redraw": 0,
             "seeding": "name",
         }
         return replace(self, **bare).recipe()

@@ -173,7 +173,8 @@ class Covariances:
     """Covariances of scores of the same images, from the influences (N, N) of all edges on each score.
 
     groups: of images that are not independent; edges between two groups are then summed first, and those within a group
-    count once, as in `clustered.errors`.
+    count once, as in `clustered.errors`. at_unit: (C, N) or (C, G), influence on each score of the edges at each image,
+    or at each group.
     """
 
     def __init__(self, influences: Sequence[sparse.csr_array], groups: Groups | None = None) -> None:
@@ -186,6 +187,7 @@ class Covariances:
         # i -> j and j -> i, each pair once
         pairs = np.array([[float((x * y).sum()) / 2 for y in both_ways] for x in both_ways])
         inside = np.array(within) @ np.array(within).T
+        self.at_unit = at_image
         # the diagonal of both ways is twice that within
         self._dyads = pairs - inside
         self._images = at_image @ at_image.T - (pairs - 2 * inside)
@@ -197,5 +199,10 @@ class Covariances:
         """
         covariance: NDArray[np.float64] = weights @ self._images @ weights.T
         if np.linalg.eigvalsh(covariance).min() <= 0:
-            covariance = weights @ self._dyads @ weights.T
+            covariance = self.of_edges(weights)
+        return covariance
+
+    def of_edges(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The same if no two edges were dependent but those between the same two images or groups."""
+        covariance: NDArray[np.float64] = weights @ self._dyads @ weights.T
         return covariance

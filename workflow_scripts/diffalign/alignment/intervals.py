@@ -34,15 +34,26 @@ def jackknife(
     replicates about their own mean, sqrt((G-1)/G Σ(θ_g - mean)²). It excludes the bias of fewer images, which all
     replicates share. The interval is score ± t_{G-1} error (Kott 2001; Shao and Tu 1995, section 2.3).
 
+    groups, measured_without: as of `replicates`.
+    """
+    found = replicates(groups, measured_without)
+    count = len(found)
+    error = np.sqrt((count - 1) / count * np.square(found - found.mean(axis=0)).sum(axis=0))
+    return around(scores, error, count - 1)
+
+
+def replicates(
+    groups: NDArray[np.int64], measured_without: Callable[[NDArray[np.intp]], NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """Scores without each group of images: (G, …).
+
     groups: (N,), the group of every image. measured_without: takes the positions of the images that are kept and
-    returns their scores, in the shape of `scores`. Raises ValueError for a single group.
+    returns their scores. Raises ValueError for a single group.
     """
     count = int(groups.max()) + 1
     if count < 2:
         raise ValueError(f"{len(groups)} images are one group: a jackknife leaves out one of at least 2")
-    replicates = np.stack([measured_without(np.flatnonzero(groups != group)) for group in range(count)])
-    error = np.sqrt((count - 1) / count * np.square(replicates - replicates.mean(axis=0)).sum(axis=0))
-    return around(scores, error, count - 1)
+    return np.stack([measured_without(np.flatnonzero(groups != group)) for group in range(count)])
 
 
 def of_ratio(

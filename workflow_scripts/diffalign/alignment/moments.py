@@ -92,17 +92,24 @@ def unbiased_cka(a: Moments, b: Moments, eps: float = 0.0) -> float:
     return unbiased_hsic(_product_norm(a, b), a.squares, b.squares) / (math.sqrt(scale) + eps)
 
 
-def cka_error(a: Moments, b: Moments, unbiased: bool, groups: Groups | None = None) -> float:
-    """Standard error of linear CKA over images, from the influence of each image on the three HSICs.
+@dataclass(frozen=True, eq=False)
+class CkaInfluence:
+    """First-order influence of every image on linear CKA.
 
-    HSIC is quadratic in the images: image i has the influence 2(f_i - mean f) with f_i = Σ_j K_ij L_ij. The sum of
-    squared influences counts the second-order variance, 2 Σ_ij h_ij² over pairs of images, twice, so it is subtracted
-    once. It is also a lower bound of the variance. It is computed for jointly normal entries of the centred kernels:
-    2 / (n(n-3)) for independent features, as under permutations, times (1 - CKA²)² for aligned ones.
+    values: (N,), which sum to 0. score: the CKA. scales: the sums by which the kernels of a and b are normalised.
+    off_diagonal: Σ K∘L, Σ K∘K and Σ L∘L of the U-centred kernels.
+    """
 
-    groups: of images that are not independent; the influences of a group are summed before they are squared. The
-    second-order part of groups depends on what they share and stays in: where little is aligned, errors are too large
-    by up to sqrt(2).
+    values: NDArray[np.float64]
+    score: float
+    scales: tuple[float, float]
+    off_diagonal: tuple[float, float, float]
+
+
+def cka_influence(a: Moments, b: Moments, unbiased: bool) -> CkaInfluence | None:
+    """Influence of every image on linear CKA; None where the HSIC of a layer with itself is not positive.
+
+    HSIC is quadratic in the images: image i has the influence 2(f_i - mean f) with f_i = Σ_j K_ij L_ij.
     """
     n = a.count
     parts, off_diagonal = [], []
@@ -113,14 +120,71 @@ def cka_error(a: Moments, b: Moments, unbiased: bool, groups: Groups | None = No
         parts.append((2 * (own - own.mean()), total))
     (cross, total), (self_a, scale_a), (self_b, scale_b) = parts
     if scale_a <= 0 or scale_b <= 0:
-        return math.nan
+        return None
     scale = math.sqrt(scale_a * scale_b)
-    influence = cross / scale - total / scale / 2 * (self_a / scale_a + self_b / scale_b)
-    least = 2 / (n * (n - 3)) * _second_order(total / scale, off_diagonal, scale_a, scale_b)
-    if groups is not None:
-        of_group = groups.sums(influence)
-        return math.sqrt(max(float(of_group @ of_group), least))
-    return math.sqrt(max(float(influence @ influence) - least, least))
+    values = cross / scale - total / scale / 2 * (self_a / scale_a + self_b / scale_b)
+    sums = (off_diagonal[0], off_diagonal[1], off_diagonal[2])
+    return CkaInfluence(values, total / scale, (scale_a, scale_b), sums)
+
+
+def cka_error(a: Moments, b: Moments, unbiased: bool, groups: Groups | None = None) -> float:
+    """Standard error of linear CKA over images, from the influence of each image on the three HSICs.
+
+    The sum of squared influences counts the second-order variance, 2 Σ_ij h_ij² over pairs of images, twice, so it is
+    subtracted once. It is also a lower bound of the variance. It is computed for jointly normal entries of the centred
+    kernels: 2 / (n(n-3)) for independent features, as under permutations, times (1 - CKA²)² for aligned ones.
+
+    groups: of images that are not independent; the influences of a group are summed before they are squared. The
+    second-order part of groups depends on what they share and stays in: where little is aligned, errors are too large
+    by up to sqrt(2).
+    """
+    found = cka_influence(a, b, unbiased)
+    if found is None:
+        return math.nan
+    n = a.count
+    least = 2 / (n * (n - 3)) * _second_order(found.score, found.off_diagonal, *found.scales)
+    return _error(found.values if groups is None else groups.sums(found.values), least, groups is not None)
+
+
+def cka_difference(
+    first: tuple[Moments, Moments], second: tuple[Moments, Moments], unbiased: bool, groups: Groups | None = None
+) -> tuple[float, NDArray[np.float64]]:
+    """Standard error of the difference of two linear CKA of the same images, and the influence of every image on it,
+    or of every group: (N,) or (G,). The error is that of `cka_error`, of the difference of influences, times
+    (N-1)/(N-4): by so much a jackknife of a U-statistic of four images, as HSIC is one, exceeds it (Arvesen 1969).
+
+    The second-order part is E (xᵀ A x)² = tr(AC)² + 2 tr(ACAC) with x the entries of the four normalised kernels,
+    jointly normal with second moments C, and A that of the difference of both h of `cka_error`. NaN where the HSIC of
+    a layer with itself is not positive.
+    """
+    n = first[0].count
+    one, other = cka_influence(*first, unbiased), cka_influence(*second, unbiased)
+    if one is None or other is None:
+        return math.nan, np.full(n if groups is None else groups.count, math.nan)
+    layers, scales = (*first, *second), (*one.scales, *other.scales)
+    entries = np.empty((4, 4))
+    for i, x in enumerate(layers):
+        for j, y in enumerate(layers):
+            entries[i, j] = entries[j, i] if j < i else _off_diagonal(x, y) / math.sqrt(scales[i] * scales[j])
+    weights = np.zeros((4, 4))
+    for place, sign, score in ((0, 1, one.score), (2, -1, other.score)):
+        weights[place : place + 2, place : place + 2] = sign / 2 * np.array([[-score, 1], [1, -score]])
+    both = weights @ entries
+    least = 2 / (n * (n - 3)) * float(np.trace(both) ** 2 + 2 * np.trace(both @ both))
+    values = one.values - other.values
+    values = values if groups is None else groups.sums(values)
+    return _error(values, least, groups is not None) * (n - 1) / max(n - 4, 1), values
+
+
+def _error(influence: NDArray[np.float64], least: float, of_groups: bool) -> float:
+    """Standard error from influences and the second-order variance, which is the least there can be."""
+    return math.sqrt(max(float(influence @ influence) - (0 if of_groups else least), least))
+
+
+def _off_diagonal(a: Moments, b: Moments) -> float:
+    """Σ K∘L of two U-centred kernels."""
+    product = float(a.profile.sum()) if a is b else float(np.square(_product(a.rows, b.rows)).sum())
+    return unbiased_hsic(product, a.squares, b.squares) * a.count * (a.count - 3)
 
 
 @lru_cache(maxsize=1)
@@ -130,7 +194,7 @@ def _mixed_profile(a: Moments, b: Moments) -> NDArray[np.float64]:
     return np.asarray(np.einsum("nd,nd->n", a.rows @ product, b.rows), np.float64)
 
 
-def _second_order(score: float, off_diagonal: list[float], scale_a: float, scale_b: float) -> float:
+def _second_order(score: float, off_diagonal: tuple[float, float, float], scale_a: float, scale_b: float) -> float:
     """E h² of h = kl - score (k² + l²) / 2 for normal k and l.
 
     off_diagonal: Σ K∘L, Σ K∘K and Σ L∘L of the U-centred kernels, the second moments of k and l.

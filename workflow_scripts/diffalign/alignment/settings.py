@@ -51,6 +51,17 @@ PARITY = {
 }
 # both add this to denominators
 PARITY_EPS = 1e-6
+_QUANTILE = PARITY["platonic"].clamp
+# what else could be done to features
+ALTERNATIVES = {
+    "none": Preparation(),
+    "clamp, exact": Preparation(clamp=_QUANTILE),
+    "clamp, per image": Preparation(clamp=_QUANTILE, clamp_rule="per_image"),
+    "centred": Preparation(center=True),
+    "clamp, centred": Preparation(clamp=_QUANTILE, center=True),
+    "whitened": Preparation(whiten=True),
+    "norms kept": Preparation(normalize=None),
+}
 
 
 def check_draws(draws: int, alpha: float) -> None:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from diffalign.alignment.settings import PARITY, PARITY_EPS, Preparation, check_draws
 from diffalign.config.fields import Distinct, FromExponent, NonEmpty, NonNegative, Positive, Section
+from diffalign.config.variance import PowerSection, VarianceSection
 
 
 class AlignmentSection(Section):
@@ -85,6 +86,10 @@ class AlignmentSection(Section):
             "Jobs that share the neighbour lists of a bundle, each searching for a range of its images. The lists are "
             "the same; another number computes them again. docs/scale.md"
         ),
+    )
+    power: PowerSection = Field(PowerSection(), description="What a study of this size can show; docs/uncertainty.md.")
+    variance: VarianceSection = Field(
+        VarianceSection(), description="Where the spread of a score comes from; docs/uncertainty.md."
     )
 
     @property

@@ -21,6 +21,8 @@ def check(sections: Sections) -> Iterator[str]:
         measured.append(("through_training", trainings, typed, [trainings.reference]))
     if atlases is not None:
         measured.append(("atlas", atlases, atlases.models, [atlases.reference]))
+    if (compared := sections.contrasts) is not None:
+        measured.append(("contrasts", compared, compared.typed, []))
     if sections.ladder is not None:
         measured.append(("ladder", sections.ladder, ladder.typed(sections.ladder), []))
     if drawn is not None:

@@ -19,6 +19,7 @@ from diffalign.conditions import CLEAN
 from diffalign.config import (
     alignment,
     atlas,
+    contrasts,
     datasets,
     dynamics,
     held_out,
@@ -34,19 +35,20 @@ from diffalign.config import (
 from diffalign.config.alignment import AlignmentSection
 from diffalign.config.atlas import AtlasSection
 from diffalign.config.catalogue import Entry, resolve
+from diffalign.config.contrasts import ContrastsSection
 from diffalign.config.datasets import DatasetEntry, Things
 from diffalign.config.dynamics import DynamicsSection
 from diffalign.config.fields import ConditionName, Distinct, ModelName, NonEmpty, Section, Seed, Word
 from diffalign.config.human import HumanSection
 from diffalign.config.ladder import LadderSection
-from diffalign.config.mistakes import ConfigError, is_text, read
+from diffalign.config.mistakes import ConfigError, is_text, plain_values, read
 from diffalign.config.models import ModelEntry
 from diffalign.config.pairs import DefaultsSection, StudySection
 from diffalign.config.samples import SamplesSection
 from diffalign.config.se_cknna import SemanticEquivarianceSection
 from diffalign.config.shared_space import SharedSpaceSection
 from diffalign.config.through_training import ThroughTrainingSection
-from diffalign.config.work import ComputeSection, ExtractionSection, LatentsSection, TransformsSection
+from diffalign.config.work import ComputeSection, ExtractionSection, LatentsSection, Transforms, TransformsSection
 from diffalign.names import Representation, Vocabulary
 from diffalign.specs import Compute, Dataset, Model, Texts
 
@@ -101,6 +103,7 @@ class Configuration(Top):
     atlas: AtlasSection = Field(
         AtlasSection(), description="Layers over noise levels, beside controls; docs/through-training.md."
     )
+    contrasts: ContrastsSection = Field(ContrastsSection(), description="Differences of two scores; docs/contrasts.md.")
     ladder: LadderSection = Field(
         LadderSection(), description="Pairs beside rival explanations, and what is left given them; docs/ladder.md."
     )
@@ -131,6 +134,7 @@ class Sections:
     se_cknna: SemanticEquivarianceSection | None
     through_training: ThroughTrainingSection | None
     atlas: AtlasSection | None
+    contrasts: ContrastsSection | None
     ladder: LadderSection | None
     human: HumanSection | None
     samples: SamplesSection | None
@@ -143,14 +147,6 @@ class Sections:
     models: Mapping[str, ModelEntry]
     # model -> keys of its entry that were refused
     refused: Mapping[str, Collection[str]]
-
-
-@dataclass(frozen=True)
-class Transforms:
-    """How rotations, scales and noise are drawn. seed: the study's, unless they have their own."""
-
-    seeding: str
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -178,6 +174,7 @@ class Study:
     se_cknna: SemanticEquivarianceSection
     through_training: ThroughTrainingSection
     atlas: AtlasSection
+    contrasts: ContrastsSection
     ladder: LadderSection
     human: HumanSection
     samples: SamplesSection
@@ -251,7 +248,7 @@ def load(
     config: the merged YAML, as Snakemake holds it. catalogue: entries of models below it, from `read_catalogue`.
     families: what each declares. metrics: the ones that exist. Raises ConfigError with every mistake and its place.
     """
-    plain: dict[str, Any] = _plain(config)
+    plain: dict[str, Any] = plain_values(config)
     mistakes = list(_top_mistakes(plain))
     sections = _read_sections(plain, catalogue, families, mistakes)
     mistakes += _reference_mistakes(sections, plain, catalogue, families, metrics)
@@ -259,14 +256,6 @@ def load(
         raise ConfigError(list(dict.fromkeys(mistakes)))
     parts = {key: value for key, value in vars(sections).items() if key not in ("top", "refused")}
     return _study(Configuration.model_construct(**dict(sections.top or ()), **parts))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return value
 
 
 def _top_mistakes(plain: Mapping[Any, Any]) -> Iterator[str]:
@@ -305,6 +294,7 @@ def _read_sections(
         section("se_cknna", SemanticEquivarianceSection),
         section("through_training", ThroughTrainingSection),
         section("atlas", AtlasSection),
+        section("contrasts", ContrastsSection),
         section("ladder", LadderSection),
         section("human", HumanSection),
         section("samples", SamplesSection),
@@ -393,6 +383,8 @@ def _reference_mistakes(
             yield from through_training.check(sections.through_training, sections.models, vocabularies, declared)
         if sections.atlas is not None:
             yield from atlas.check(sections.atlas, vocabularies, declared)
+        if sections.contrasts is not None:
+            yield from contrasts.check(sections.contrasts, vocabularies, declared)
         if sections.ladder is not None:
             yield from ladder.check(sections.ladder, vocabularies, declared)
         if sections.human is not None:
@@ -415,6 +407,8 @@ def _measures_else(sections: Sections) -> bool:
         ("human", "datasets"),
         ("through_training", "recipes"),
         ("atlas", "models"),
+        ("contrasts", "families"),
+        ("contrasts", "layers"),
         ("ladder", "pairs"),
         ("samples", "models"),
         ("dynamics", "configurations"),
@@ -441,7 +435,7 @@ def _word_mistakes(sections: Sections, declared: Sequence[str], metrics: Collect
         ("study.datasets[{}]", "dataset", study.datasets if study else [], declared),
         *(
             (f"{key}.dataset", "dataset", [section.dataset], declared)
-            for key in ("through_training", "atlas", "ladder")
+            for key in ("through_training", "atlas", "contrasts", "ladder")
             if (section := getattr(sections, key)) is not None and section.dataset is not None
         ),
         ("study.conditions[{}]", "condition", study.conditions if study else [], conditions),
@@ -478,6 +472,7 @@ def _study(configuration: Configuration) -> Study:
         se_cknna=semantic,
         through_training=configuration.through_training,
         atlas=configuration.atlas,
+        contrasts=configuration.contrasts,
         ladder=configuration.ladder,
         human=configuration.human,
         samples=configuration.samples,

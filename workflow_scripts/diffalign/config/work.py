@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -23,6 +24,14 @@ class TransformsSection(Section):
         ),
     )
     seed: Seed | None = Field(None, description="A seed of its own; null takes the study's.")
+
+
+@dataclass(frozen=True)
+class Transforms:
+    """How rotations, scales and noise are drawn. seed: the study's, unless they have their own."""
+
+    seeding: str
+    seed: int
 
 
 class LatentsSection(Section):

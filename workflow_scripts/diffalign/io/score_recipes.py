@@ -30,18 +30,24 @@ def shared_noise(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
 
     a, b: recipes of both sides. ``model``: they are one model, at two noise levels for example. ``common``,
     ``constant``: rules of `diffalign.randomness.normal` that share it between models. None: each has its own, or one of
-    them has none.
+    them has none, or they are of other draws.
     """
     first, second = a["model"], b["model"]
     if any(model.get("latents") is None for model in (first, second)):
         return None
     keys = [(model.get("seeding", "name"), model.get("seed", 0)) for model in (first, second)]
-    if keys[0] != keys[1]:
+    if keys[0] != keys[1] or not _draws(first) & _draws(second):
         return None
     seeding: str = keys[0][0]
     if seeding == "name":
         return "model" if first["name"] == second["name"] else None
     return seeding
+
+
+def _draws(model: Mapping[str, Any]) -> set[int]:
+    """The numbers of the draws of noise that features are of."""
+    redraw = model.get("redraw", 0)
+    return {redraw} if redraw else set(range(model.get("draws", 1)))
 
 
 def leak(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:

@@ -117,16 +117,26 @@ def identity(pair: tuple[Side, Side], layers: tuple[str, str]) -> dict[str, str]
 
 
 def read_sides(a: Files, b: Files, seed: int, manifest: Path | None = None) -> tuple[Side, Side]:
-    """Both sides of a pair. manifest: of the images, with their groups; None where each is independent of all others.
+    """Both sides of a pair. Raises as `read_all` does."""
+    first, second = read_all([a, b], seed, manifest)
+    return first, second
+
+
+def read_all(files: Sequence[Files], seed: int, manifest: Path | None = None) -> list[Side]:
+    """Sides of the same images. manifest: of the images, with their groups; None where each is independent of all
+    others.
 
     Raises StoreError that names the first five images where they differ or the manifest lacks some, ValueError where
     they were prepared differently.
     """
-    first, second = (neighbor_files.read_neighbors(files.neighbors) for files in (a, b))
-    check_same_names(first.names, second.names, first.path, second.path)
+    read = [neighbor_files.read_neighbors(each.neighbors) for each in files]
+    first = read[0]
+    for other in read[1:]:
+        check_same_names(first.names, other.names, first.path, other.path)
     groups = Groups.of(first.names if manifest is None else groups_of(manifest, first.names))
-    pair = [Side(lists, files, seed, groups) for lists, files in ((first, a), (second, b))]
-    prepared = [{key: value for key, value in side.settings.items() if key != "bounds"} for side in (first, second)]
-    if prepared[0] != prepared[1]:
-        raise ValueError(f"{first.path} and {second.path} were prepared differently: {prepared[0]} and {prepared[1]}")
-    return pair[0], pair[1]
+    sides = [Side(lists, of, seed, groups) for lists, of in zip(read, files, strict=True)]
+    prepared = [{key: value for key, value in side.settings.items() if key != "bounds"} for side in read]
+    for other, how in zip(read, prepared, strict=True):
+        if how != prepared[0]:
+            raise ValueError(f"{first.path} and {other.path} were prepared differently: {prepared[0]} and {how}")
+    return sides

@@ -14,6 +14,7 @@ from diffalign import models
 from diffalign.code_digests import code_digest
 from diffalign.plan.alignment import Alignment
 from diffalign.plan.atlas import Atlas
+from diffalign.plan.contrasts import Contrasts
 from diffalign.plan.dynamics import Dynamics
 from diffalign.plan.features import Features
 from diffalign.plan.figures import Figures
@@ -30,6 +31,7 @@ from diffalign.plan.stage import Wildcards
 from diffalign.plan.stimuli import Stimuli
 from diffalign.plan.through_training import ThroughTraining
 from diffalign.plan.training import Trainings
+from diffalign.plan.variance import Variance
 from diffalign.plan.weights import Weights
 
 if TYPE_CHECKING:
@@ -59,14 +61,17 @@ class Plan:
         self.se_cknna = SemanticEquivariance(self)
         self.through_training = ThroughTraining(self)
         self.atlas = Atlas(self)
+        self.contrasts = Contrasts(self)
         self.ladder = Ladder(self)
         self.human = Human(self)
         self.layouts = Layouts(self)
+        self.variance = Variance(self)
 
     def everything(self) -> list[str]:
         """The tables, figures and scores of the study."""
-        trained = (self.training, self.samples, self.through_training, self.atlas, self.ladder, self.dynamics)
-        stages = (*trained, self.findings, self.shared_space, self.figures, self.language, self.se_cknna, self.human)
+        trained = (self.training, self.samples, self.through_training, self.atlas, self.dynamics, self.findings)
+        pairs = (self.shared_space, self.figures, self.language, self.se_cknna, self.contrasts, self.ladder)
+        stages = (*trained, *pairs, self.human)
         return [path for stage in stages for path in stage.targets()]
 
     def digest(self, *scripts: str, family: str | None = None) -> str:

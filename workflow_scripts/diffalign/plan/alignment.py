@@ -10,7 +10,7 @@ from diffalign.io.sides import input_name, reads
 from diffalign.plan import paths
 from diffalign.plan.stage import Stage, Wildcards, memory
 
-_PARTS = {"neighbors": paths.NEIGHBORS, "features": paths.FEATURE_MANIFEST, "factors": paths.FACTORS}
+PARTS_OF_SIDES = {"neighbors": paths.NEIGHBORS, "features": paths.FEATURE_MANIFEST, "factors": paths.FACTORS}
 
 
 class Alignment(Stage):
@@ -78,11 +78,15 @@ class Alignment(Stage):
         """The neighbour lists and the features of both sides."""
         return self._of_both(wildcards, ["neighbors", "features"])
 
+    def features(self, wildcards: Wildcards) -> dict[str, str]:
+        """The features of both sides."""
+        return self._of_both(wildcards, ["features"])
+
     def _of_both(self, wildcards: Wildcards, parts: Iterable[str]) -> dict[str, str]:
         dataset, condition = self.dataset(wildcards), self.condition(wildcards)
         sides = {"a": wildcards.a, "b": wildcards.b}
         return {
-            input_name(part, side): self.plan.features.place(_PARTS[part], dataset, condition, name)
+            input_name(part, side): self.plan.features.place(PARTS_OF_SIDES[part], dataset, condition, name)
             for part in parts
             for side, name in sides.items()
         }

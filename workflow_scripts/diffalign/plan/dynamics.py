@@ -17,7 +17,7 @@ FIGURES = ("trajectory_sheet", "spectra/images", "spectra/latents", "curves", "w
 LAYER_FIGURES = ("layer_steps", "layer_statistics")
 _KINDS = ("tsv", "parquet")
 # keys of an entry that features depend on and trajectories do not
-_OF_FEATURES = ("draws", "seeding", "tokens", "class_tokens")
+_OF_FEATURES = ("draws", "redraw", "seeding", "tokens", "class_tokens")
 
 
 class Dynamics(Stage):

@@ -1,4 +1,4 @@
-"""Findings: what the tables over trainings, atlases, trajectories and shared spaces say, in sentences."""
+"""Findings: what the tables over trainings, atlases, contrasts, trajectories and spaces say, in sentences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Findings(Stage):
     """Rule of rules/findings.smk."""
 
     def inputs(self) -> dict[str, Any]:
-        """Tables over trainings, of atlases and shared spaces, and orders of emergence, where the study has them."""
+        """Tables over trainings, of atlases, contrasts and spaces, and orders of emergence, where a study has them."""
         study, plan = self.study, self.plan
         files: dict[str, Any] = {}
         if study.through_training.recipes:
@@ -22,6 +22,8 @@ class Findings(Stage):
         if study.atlas.models:
             files |= {table: plan.atlas.tables(table) for table in ("scores", "beyond")}
         # random weights show nothing
+        if families := plan.contrasts.tables("tsv", miniatures=False):
+            files["families"] = families
         if orders := plan.dynamics.of_all("order", "tsv", miniatures=False):
             files["orders"] = orders
         spaces = plan.shared_space

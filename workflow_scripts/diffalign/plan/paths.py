@@ -1,7 +1,8 @@
 """Where every file of a study lies: each pattern of a path stands here, once.
 
 Patterns hold Snakemake's wildcards: dataset, condition, model, bundle (a model with its variant), a and b (the sides
-of a pair), metric, configuration and seed (of trajectories), space (of tokens). `fill` puts words in their place.
+of a pair), c and d (of the pair that a contrast subtracts), family (of contrasts), metric, configuration and seed (of
+trajectories), space (of tokens). `fill` puts words in their place.
 """
 
 from __future__ import annotations
@@ -74,6 +75,10 @@ MATRIX_RECIPE = "results/{metric}/{dataset}/{condition}/layers/{a}_vs_{b}.json"
 CALIBRATION = "results/{metric}/{dataset}/{condition}/calibration/{a}_vs_{b}.npz"
 PER_IMAGE = "results/per_image/{dataset}/{condition}/{a}_vs_{b}.parquet"
 PER_IMAGE_RECIPE = "results/per_image/{dataset}/{condition}/{a}_vs_{b}.json"
+CONTRASTS = "results/contrasts/{dataset}/{condition}"
+CONTRAST = f"{CONTRASTS}/{{a}}_vs_{{b}}_minus_{{c}}_vs_{{d}}"
+LAYER_CONTRAST = f"{CONTRASTS}/layers/{{a}}_vs_{{b}}_minus_{{c}}_vs_{{d}}"
+CONTRAST_FAMILY = f"{CONTRASTS}/families/{{family}}"
 SE_SCORE = "results/se_cknna/{dataset}/{a}_vs_{b}.npy"
 SE_RECIPE = "results/se_cknna/{dataset}/{a}_vs_{b}.json"
 DEFAULT_SE_SCORE = "results/se_cknna/{a}_vs_{b}.npy"
@@ -89,6 +94,7 @@ FINDINGS = "results/findings.txt"
 LOSSES_FIGURE = "results/figures/training/{loss}"
 TABLE = "results/tables/{table}"
 PAIR_TABLE = "results/tables/{table}/{dataset}/{condition}/{a}_vs_{b}"
+RANK_STABILITY = "results/tables/rank_stability/{dataset}/{condition}/{a}"
 PAIR_FIGURE = "results/figures/{dataset}/{condition}/{figure}/{a}_vs_{b}"
 METRIC_FIGURE = "results/figures/{dataset}/{condition}/{figure}/{metric}"
 HUMAN_FIGURE = "results/figures/{dataset}/{condition}/human/{analysis}"
@@ -101,7 +107,10 @@ EMERGENCE_FIGURE = "results/figures/dynamics/emergence"
 DIDACTIC_FIGURE = "results/figures/shared_space/didactic/{figure}"
 SPACE_FIGURE = "results/figures/shared_space/spaces/{space}"
 ALIGNED_PAIR_FIGURE = "results/figures/shared_space/pairs/{dataset}/{condition}/{a}_vs_{b}"
+RANK_STABILITY_FIGURE = "results/figures/{dataset}/{condition}/rank_stability/{a}"
 DISAGREEMENTS_FIGURE = "results/figures/{dataset}/{condition}/disagreements/{a}"
+CONTRAST_FIGURE = "results/figures/{dataset}/{condition}/contrasts/families/{family}"
+LAYER_CONTRAST_FIGURE = "results/figures/{dataset}/{condition}/contrasts/layers/{a}_vs_{b}_minus_{c}_vs_{d}"
 SE_FIGURE = "results/figures/{dataset}/se_cknna"
 SE_PAIR_FIGURE = "results/figures/{dataset}/se_cknna/{a}_vs_{b}"
 

@@ -206,4 +206,4 @@ class Samples(Stage):
 
 
 # keys of an entry that features depend on and samples do not
-_OF_FEATURES = ("layers", "draws", "seeding", "tokens", "class_tokens")
+_OF_FEATURES = ("layers", "draws", "redraw", "seeding", "tokens", "class_tokens")

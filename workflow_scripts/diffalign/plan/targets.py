@@ -93,11 +93,15 @@ def _problem(pattern: Words, words: Words, depth: int, study: Study) -> str:
     if match is None:
         is_pair = "{a}_vs_{b}" in pattern[depth] and _suffix(pattern[depth]) == _suffix(words[depth])
         stem = words[depth].removesuffix(_suffix(words[depth]))
+        if is_pair and "{c}" in pattern[depth]:
+            return f"'{stem}' is no contrast: write {names.CONTRAST_FORM}"
         return f"'{stem}' is no pair: write a_vs_b, for example dinov2_vs_sd3_b8" if is_pair else _OTHER_FORM
     try:
         for wildcard, value in match.groupdict().items():
             _check(wildcard, value, pattern, words, study)
-        if {"a", "b"} <= set(match.groupdict()):
+        if "c" in match.groupdict():
+            _check_contrast((match["a"], match["b"], match["c"], match["d"]), pattern, study)
+        elif {"a", "b"} <= set(match.groupdict()):
             _check_pair(match["a"], match["b"], pattern, study)
     except UnknownName as error:
         return str(error)
@@ -134,6 +138,7 @@ def _check(wildcard: str, value: str, pattern: Words, words: Words, study: Study
         "domain": ("domain", ("images", "latents")),
         "configuration": ("configuration", study.dynamics.expanded()),
         "space": ("space", study.shared_space.spaces),
+        "family": ("family of contrasts", study.contrasts.families),
     }
     trained = study.models.get(names.model_word(value)) if pattern[1] == "weights" else None
     if trained is not None and trained.training is not None:
@@ -167,6 +172,13 @@ def _check_pair(a: str, b: str, pattern: Words, study: Study) -> None:
     of_all_layers = _OF_ALL_LAYERS & set(pattern) or pattern[1:3] == ["export", "platonic"]
     if of_all_layers and any(side.layer for side in sides):
         raise UnknownName(f"'{names.print_pair(a, b)}' names a layer; here all layers are meant")
+
+
+def _check_contrast(typed: tuple[str, str, str, str], pattern: Words, study: Study) -> None:
+    """Raise UnknownName where a side of a contrast is unknown, or a left side names a layer where all are meant."""
+    sides = [study.representation(name) for name in typed]
+    if _OF_ALL_LAYERS & set(pattern) and any(side.layer for side in sides[::2]):
+        raise UnknownName(f"'{names.print_contrast(*typed)}' names a layer on the left; here all layers are meant")
 
 
 def _prompt_problem(word: str, study: Study) -> str:

@@ -114,4 +114,4 @@ class Trainings(Stage):
 
 
 # keys of an entry that features depend on and weights do not
-_OF_FEATURES = ("layers", "step", "noise", "draws", "seeding", "tokens", "precision")
+_OF_FEATURES = ("layers", "step", "noise", "draws", "redraw", "seeding", "tokens", "precision")

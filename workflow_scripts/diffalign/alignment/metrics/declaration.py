@@ -232,9 +232,11 @@ class Metric:
     which the standard error follows.
 
     For ``moments`` only: error: standard error of the score of two layers, over images or over groups of them.
+    difference: of two pairs of layers, the standard error of the difference of their scores, and the influence of every
+    image or group on it. One goes with the other.
 
     Raises TypeError for a null of another type, ValueError for an unknown need, for a `NoNull` without a reason and for
-    fields that do not go with the need.
+    fields that do not go with the need or with each other.
     """
 
     function: Callable[..., Any]
@@ -255,6 +257,7 @@ class Metric:
     chance: Callable[[int, int], float] | None = None
     shares: Callable[[Matches], Grid] | None = None
     error: Callable[[Any, Any, Groups | None], float] | None = None
+    difference: Callable[[Any, Any, Groups | None], tuple[float, NDArray[np.float64]]] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.null, Permutations | ClosedForm | NoNull):
@@ -277,8 +280,10 @@ class Metric:
             misplaced.append("null.statistic")
         if self.includes_self and self.minimum_k < 2:
             raise ValueError(f"the metric '{self.label}' includes the image itself, so minimum_k is at least 2")
-        if self.error and self.needs != "moments":
-            misplaced.append("error")
+        if self.needs != "moments":
+            misplaced += [field for field in ("error", "difference") if getattr(self, field)]
+        elif (self.error is None) != (self.difference is None):
+            raise ValueError(f"the metric '{self.label}' declares one of error and difference; declare both or none")
         if misplaced:
             raise ValueError(f"the metric '{self.label}' on {self.needs} cannot declare {', '.join(misplaced)}")
 

@@ -6,6 +6,9 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from diffalign.alignment import moments, nulls
 from diffalign.alignment.groups import Groups
 from diffalign.alignment.metrics.declaration import (
@@ -32,6 +35,14 @@ def _cka_error(a: Any, b: Any, groups: Groups | None) -> float:
 
 def _unbiased_cka_error(a: Any, b: Any, groups: Groups | None) -> float:
     return moments.cka_error(a, b, unbiased=True, groups=groups)
+
+
+def _cka_difference(first: Any, second: Any, groups: Groups | None) -> tuple[float, NDArray[np.float64]]:
+    return moments.cka_difference(first, second, unbiased=False, groups=groups)
+
+
+def _unbiased_cka_difference(first: Any, second: Any, groups: Groups | None) -> tuple[float, NDArray[np.float64]]:
+    return moments.cka_difference(first, second, unbiased=True, groups=groups)
 
 
 def _cka_null(sides: BothSides) -> NullMoments:
@@ -66,6 +77,7 @@ METRICS: dict[str, Metric] = {
         undefined=CONSTANT,
         null=ClosedForm(_cka_null, by_kernels=True),
         error=_cka_error,
+        difference=_cka_difference,
     ),
     "unbiased_cka": Metric(
         moments.unbiased_cka,
@@ -78,6 +90,7 @@ METRICS: dict[str, Metric] = {
         chance=no_chance,
         null=ClosedForm(_unbiased_cka_null, by_kernels=True),
         error=_unbiased_cka_error,
+        difference=_unbiased_cka_difference,
     ),
     "procrustes": Metric(
         moments.procrustes,

@@ -1,0 +1,220 @@
+"""Whether the order of models against one reference depends on k, N, metric, preparation and images."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from diffalign import logs
+from diffalign.alignment.curves import neighbor_counts, nested_subset, subset_sizes
+from diffalign.alignment.metrics import METRICS, Settings, measure_grid
+from diffalign.alignment.preparation import FeatureError
+from diffalign.alignment.rank_stability import DIVISIONS, FEWEST, halves, kept, tau_b
+from diffalign.alignment.settings import ALTERNATIVES, Preparation
+from diffalign.io import recipes, sides, tables
+from diffalign.io.unlisted_sides import Search, UnlistedSide, read_side
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+_IDENTITY = {
+    **dict.fromkeys(("metric", "dataset", "condition", "reference", "layer"), "string"),
+    "models": "int64",
+}
+ORDERS = {
+    **_IDENTITY,
+    **dict.fromkeys(("over", "value"), "string"),
+    **dict.fromkeys(("tau_b", "kept"), "float64"),
+    **dict.fromkeys(("first", "reason"), "string"),
+}
+PAIRS = {
+    **_IDENTITY,
+    **dict.fromkeys(("a", "layer_a", "b", "layer_b"), "string"),
+    **dict.fromkeys(("score_a", "score_b", "kept"), "float64"),
+}
+# values of k
+STEPS = 6
+Scores = Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Models:
+    """The layers of models, in the order of the study, and of their reference. files: layers.json of each."""
+
+    files: Sequence[Path]
+    layers: Sequence[str]
+    reference: Path
+    reference_layer: str
+
+    def read(self, search: Search) -> list[UnlistedSide]:
+        """The reference, and every model on the same images."""
+        first = read_side(self.reference, search, [self.reference_layer])
+        others = (
+            read_side(path, search, [layer], like=first, where=self.reference)
+            for path, layer in zip(self.files, self.layers, strict=True)
+        )
+        return [first, *others]
+
+
+@dataclass(frozen=True)
+class Order:
+    """The scores of all models under one alternative, by metric; or the reason why there are none."""
+
+    over: str
+    value: str
+    scores: Scores
+    reason: str = ""
+
+
+def rank_stability(
+    models: Models,
+    metrics: Sequence[str],
+    settings: Path,
+    where: recipes.Where,
+    search: Search,
+    outputs: Mapping[str, Path],
+) -> None:
+    """Write two tables, as TSV and Parquet. outputs: ``{table}_tsv``, ``{table}_parquet``.
+
+    orders: metric, dataset, condition, reference (bundle), layer, models (their number), over (k, n, metric,
+    preparation, halves), value (of k, N, the other metric, the preparation), tau_b (of the scores under it with those
+    of the study; of halves the mean over halves), kept (the share of pairs of models whose order is the same), first
+    (the model with the largest score), reason (why there is no tau). pairs: two models, their scores and the share of
+    halves of the images in which their order is that of all images. Raises ValueError for fewer than three models,
+    StoreError for other images.
+    """
+    if len(models.files) < FEWEST:
+        raise ValueError(f"an order of {len(models.files)} models says nothing; at least {FEWEST} are needed")
+    setting = recipes.read_settings(settings)
+    read = models.read(search)
+    names = [side.recipe["bundle"] for side in read]
+    base = scores(read, models, metrics, setting)
+    resampled = [
+        scores(read, models, metrics, setting, keep)
+        for keep in logs.progress(halves(read[0].groups, search.seed), 2 * DIVISIONS, "halves")
+    ]
+    found = [*orders(read, models, metrics, setting, search, base)]
+    rows: list[dict[str, Any]] = []
+    pairs: list[dict[str, Any]] = []
+    for metric in metrics:
+        identity = {
+            "metric": metric,
+            **asdict(where),
+            "reference": names[0],
+            "layer": models.reference_layer,
+            "models": len(models.files),
+        }
+        rows += (
+            {**identity, **_compared(base[metric], order, metric, names[1:])}
+            for order in found
+            if order.reason or metric in order.scores
+        )
+        stay = np.array([each[metric] for each in resampled])
+        share = kept(base[metric], stay)
+        taus = [tau_b(base[metric], each) for each in stay]
+        above = list(itertools.combinations(range(len(models.files)), 2))
+        rows.append(
+            {
+                **identity,
+                "over": "halves",
+                "value": str(len(stay)),
+                "tau_b": float(np.mean(taus)),
+                "kept": float(np.mean([share[pair] for pair in above])),
+                "first": _first(base[metric], names[1:]),
+                "reason": "" if np.isfinite(taus).all() else METRICS[metric].undefined or "all scores are the same",
+            }
+        )
+        for i, j in above:
+            side = {"a": names[1 + i], "layer_a": models.layers[i], "b": names[1 + j], "layer_b": models.layers[j]}
+            both = {"score_a": base[metric][i], "score_b": base[metric][j]}
+            pairs.append({**identity, **side, **both, "kept": share[i, j]})
+    for name, content, columns in (("orders", rows, ORDERS), ("pairs", pairs, PAIRS)):
+        tables.write(tables.frame(content, columns), outputs[f"{name}_tsv"], outputs[f"{name}_parquet"])
+
+
+def scores(
+    read: Sequence[UnlistedSide],
+    models: Models,
+    metrics: Sequence[str],
+    setting: Settings,
+    keep: NDArray[np.intp] | None = None,
+) -> dict[str, NDArray[np.float64]]:
+    """The scores (M,) of all models with the reference, of all images or of some."""
+    aliases = [models.reference_layer, *models.layers]
+    # lists of all images serve every k
+    length = min(read[0].search.k, len(read[0].names) - 1) if keep is None else setting.k
+    reference, *layers = (
+        replace(side, search=replace(side.search, k=length)).layer(alias, keep)
+        for side, alias in zip(read, aliases, strict=True)
+    )
+    return {name: grid[:, 0] for name, grid in measure_grid(metrics, layers, [reference], setting).items()}
+
+
+def orders(
+    read: Sequence[UnlistedSide],
+    models: Models,
+    metrics: Sequence[str],
+    setting: Settings,
+    search: Search,
+    base: Scores,
+) -> Iterator[Order]:
+    """Every alternative to the scores of the study."""
+    yield from (Order("metric", name, dict.fromkeys(metrics, base[name])) for name in metrics)
+    of_lists = [name for name in metrics if METRICS[name].uses_k]
+    groups = read[0].groups
+    count = len(groups.codes)
+    if of_lists:
+        for k in neighbor_counts(setting.k, min(search.k, count - 1), STEPS):
+            yield Order("k", str(k), scores(read, models, of_lists, replace(setting, k=k)))
+    for size in subset_sizes(count, setting.k)[:-1]:
+        keep = nested_subset(groups, size, search.seed)
+        yield Order("n", str(len(keep)), scores(read, models, metrics, setting, keep))
+    for name, preparation in logs.progress(ALTERNATIVES.items(), len(ALTERNATIVES), "preparations"):
+        try:
+            other = models.read(replace(search, preparation=preparation, k=setting.k))
+        except FeatureError as error:
+            yield Order("preparation", name, {}, str(error))
+            continue
+        yield Order("preparation", name, scores(other, models, metrics, setting))
+
+
+def _compared(base: NDArray[np.float64], order: Order, metric: str, names: Sequence[str]) -> dict[str, Any]:
+    row: dict[str, Any] = {"over": order.over, "value": order.value, "tau_b": math.nan, "kept": math.nan, "first": ""}
+    if order.reason:
+        return {**row, "reason": order.reason}
+    values = order.scores[metric]
+    tau = tau_b(base, values)
+    share = kept(base, values[None])[np.triu_indices(len(base), 1)]
+    reason = "" if math.isfinite(tau) else METRICS[metric].undefined or "all scores are the same"
+    return {**row, "tau_b": tau, "kept": float(share.mean()), "first": _first(values, names), "reason": reason}
+
+
+def _first(values: NDArray[np.float64], names: Sequence[str]) -> str:
+    """The model with the largest score; empty where one is undefined."""
+    return names[int(values.argmax())] if np.isfinite(values).all() else ""
+
+
+if __name__ == "__main__":
+    with logs.attached(snakemake.log[0], "rank_stability"), threadpool_limits(snakemake.threads):
+        given, params = snakemake.input, snakemake.params
+        rank_stability(
+            Models([Path(path) for path in given.models], params.layers, Path(given.reference), params.layer),
+            params.metrics,
+            Path(given.settings),
+            recipes.Where(snakemake.wildcards.dataset, snakemake.wildcards.condition),
+            Search(
+                Preparation(**params.preparation),
+                params.k_max,
+                params.seed,
+                snakemake.resources.memory_mb,
+                snakemake.threads,
+                sides.manifest_of(given),
+            ),
+            {key: Path(path) for key, path in snakemake.output.items()},
+        )
