@@ -1,6 +1,5 @@
 # Inputs: neighbour lists of two representations; features and images where needed.
-# Outputs, on request, of single pairs: tables per image, galleries, curves over k and N, other preparations and
-# nulls.
+# Outputs, on request, of single pairs: tables per image, galleries, curves over k and N, other preparations.
 
 
 rule per_image:
@@ -143,30 +142,3 @@ rule sensitivity_table:
         code=PLAN.code("sensitivity_table.py"),
     script:
         "../workflow_scripts/sensitivity_table.py"
-
-
-rule nulls_table:
-    input:
-        unpack(PLAN.alignment.all_metrics),
-        unpack(PLAN.stimuli.labels),
-        settings=paths.ALIGNMENT_SETTINGS,
-        calibration=paths.CALIBRATION_SETTINGS,
-    output:
-        tsv=f"{paths.fill(paths.PAIR_TABLE, table='nulls')}.tsv",
-        parquet=f"{paths.fill(paths.PAIR_TABLE, table='nulls')}.parquet",
-    log:
-        paths.log("nulls_table", "dataset", "condition", "a", "b"),
-    conda:
-        "../envs/models.yaml"
-    threads: 8
-    resources:
-        memory_mb=STUDY.compute.memory_mb,
-        mem_mb=PLAN.alignment.memory(4000 + STUDY.compute.memory_mb),
-        runtime=240,
-    params:
-        layer_a=PLAN.alignment.layer_a,
-        layer_b=PLAN.alignment.layer_b,
-        metrics=METRICS,
-        code=PLAN.code("nulls_table.py"),
-    script:
-        "../workflow_scripts/nulls_table.py"

@@ -152,6 +152,7 @@ def test_figures_and_records_are_there(digits_study: Workflow) -> None:
         *(f"{FIGURES}/atlas/{metric}/digits.sit" for metric in ("cknna", "unbiased_cka")),
         *(f"results/figures/training/{loss}" for loss in ("classification", "reconstruction", "flow_matching")),
         f"{FIGURES}/samples/digits.repa",
+        f"{FIGURES}/ladder/digits.vit_final_vs_digits.sit_b5",
     ]
     for stem in figures:
         with Image.open(work / f"{stem}.png") as image:

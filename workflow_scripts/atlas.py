@@ -6,27 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from diffalign import logs
 from diffalign.alignment import partial, series
-from diffalign.alignment.preparation import unit_rows
 from diffalign.alignment.settings import Preparation
-from diffalign.io import recipes, tables
-from diffalign.io.headers import StoreError, check_same_names
-from diffalign.io.manifest import read_manifest
+from diffalign.io import control_sides, recipes, tables
+from diffalign.io.control_sides import UNTRAINED, ControlSide
 from diffalign.io.series_tables import IDENTITY, MEASURED, choose, rows, write_recipe
 from diffalign.io.unlisted_sides import Search, UnlistedSide, read_side
 from diffalign.noise import log_snr
-from diffalign.offenders import first_five
-from diffalign.randomness import keyed
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-TRAINED, UNTRAINED, LABELS = "trained", "untrained", "labels"
+TRAINED = "trained"
 SCORES = {
     **dict.fromkeys(("model", "source"), "string"),
     **dict.fromkeys(("level", "log_snr"), "float64"),
@@ -43,9 +37,6 @@ BEYOND = {
     **dict.fromkeys(("share", "share_low", "share_high", "cka", "cka_low", "cka_high"), "float64"),
     **dict.fromkeys(("controls", "n"), "int64"),
 }
-# of the noise that tells apart images of one class, which would else be neighbours in order of name
-_APART = 1e-2
-_APART_WIDTH = 16
 
 
 @dataclass(frozen=True)
@@ -155,44 +146,19 @@ def warn(measured: Sequence[dict[str, Any]], alpha: float) -> None:
         logs.log.warning("%s, %s: %s: noise is shared, or the null is wrong", source, metric, told)
 
 
-@dataclass(frozen=True, eq=False)
-class _Own:
-    """A control that has no levels: as a side of its own, and its columns (N, C) as they are given."""
-
-    side: UnlistedSide
-    columns: Sequence[NDArray[np.floating]]
-
-
-def _read_control(control: Control, inputs: Inputs, reference: UnlistedSide, search: Search) -> _Own | None:
+def _read_control(control: Control, inputs: Inputs, reference: UnlistedSide, search: Search) -> ControlSide | None:
     """A control; None for the twin, which has levels."""
     if control.name == UNTRAINED:
         return None
     if control.features is not None:
-        side = read_side(control.features, search, control.layers, like=reference, where=inputs.reference[0])
-        return _Own(side, list(side.rows.values()))
-    images = read_manifest(inputs.manifest)
-    check_same_names(reference.names, [image.name for image in images], inputs.reference[0], inputs.manifest)
-    bare = [image.name for image in images if image.label_index < 0]
-    if bare:
-        raise StoreError(f"{inputs.manifest}: {len(bare)} images have no label, first: {first_five(bare)}")
-    labels = [image.label for image in images]
-    alone = {LABELS: class_rows(labels, reference.names, search.seed)}
-    recipe = {"bundle": LABELS, "weights": None, "autoencoder_weights": None}
-    return _Own(UnlistedSide(reference.names, alone, recipe, {LABELS: LABELS}, search), [partial.one_hot(labels)])
-
-
-def class_rows(labels: Sequence[str], names: Sequence[str], seed: int) -> NDArray[np.float32]:
-    """Unit rows (N, classes + 16) that say the class of an image and nothing else. Little noise, keyed by (seed, name),
-    makes the neighbours of an image random ones of its class.
-    """
-    apart = np.stack([keyed(seed, "labels", name).standard_normal(_APART_WIDTH) for name in names])
-    return unit_rows(np.concatenate([partial.one_hot(labels), _APART * apart], axis=1), names)
+        return control_sides.of_model(control.features, control.layers, reference, inputs.reference[0], search)
+    return control_sides.of_labels(inputs.manifest, reference, inputs.reference[0], search)
 
 
 def _shares(
     sides: Mapping[str, UnlistedSide],
     reference: UnlistedSide,
-    own: Mapping[str, _Own | None],
+    own: Mapping[str, ControlSide | None],
     components: int,
     level: float,
 ) -> Iterator[dict[str, Any]]:

@@ -125,9 +125,9 @@ def test_equals_seldom_differ_and_the_worse_one_often_does(
     metric: str, studies: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]
 ) -> None:
     values, errors, p, adjusted = studies[metric]
-    # 120 tests at 5 %: the larger of these is passed in one of 1,000 simulations
-    assert (p[:, :2] <= 0.05).mean() <= 0.13
-    assert (adjusted[:, :2].min(axis=1) <= 0.05).mean() <= 0.13
+    # of 60 studies at 5 %, more than 16 % are so in fewer than one simulation of 1,000
+    assert (p[:, :2] <= 0.05).mean() <= 0.16
+    assert (adjusted[:, :2].min(axis=1) <= 0.05).mean() <= 0.16
     assert np.sqrt(np.square(errors[:, :2]).mean()) == pytest.approx(values[:, :2].std(), rel=0.25)
     assert (p[:, 2] <= 0.05).mean() >= 0.6
     assert (adjusted >= p).all()

@@ -164,10 +164,6 @@ def test_the_curves_are_drawn(table: Path, tmp_path: Path) -> None:
             {"calibration_settings": 1, "sensitivity_table": 1},
         ),
         (
-            f"results/tables/nulls/photographs/clean/{PAIR}.parquet",
-            {"calibration_settings": 1, "nulls_table": 1, "factors": 2},
-        ),
-        (
             f"results/tables/power/photographs/clean/{PAIR}.tsv",
             {"calibration_settings": 1, "power_table": 1, "neighbors": 0},
         ),

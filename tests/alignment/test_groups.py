@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
-from test_curves import write_settings, write_side
 
 from diffalign.alignment import kernel_permutations, nulls
 from diffalign.alignment.arrays import rows_layer
@@ -19,11 +17,8 @@ from diffalign.alignment.metrics import METRICS, Layer, NeighborScores, Settings
 from diffalign.alignment.moments import moments
 from diffalign.alignment.preparation import unit_rows
 from diffalign.alignment.search.exact import nearest_neighbors
-from diffalign.alignment.settings import Preparation
 from diffalign.io.headers import StoreError
 from diffalign.io.manifest import Image, groups_of, print_manifest
-from diffalign.io.recipes import Where
-from nulls_table import nulls_table
 
 K = 5
 CKA = ("cka", "unbiased_cka")
@@ -276,30 +271,3 @@ def test_a_manifest_says_groups(tmp_path: Path) -> None:
     assert groups_of(path, ["c", "a"]) == ("g1", "g0")
     with pytest.raises(StoreError, match="lacks 1 of 2 images, first: z"):
         groups_of(path, ["a", "z"])
-
-
-def test_a_table_of_nulls(tmp_path: Path) -> None:
-    features = views(np.random.default_rng(8), 4, 64)
-    names = [f"n{i:02d}" for i in range(64)]
-    zipped = zip("ab", features, strict=True)
-    pair = [write_side(tmp_path / side, side, {"b0": x}, Preparation()) for side, x in zipped]
-    settings, manifest = write_settings(tmp_path), write_manifest(tmp_path / "m.tsv", names, 4)
-    outputs = tmp_path / "t.tsv", tmp_path / "t.parquet"
-    where, metrics = Where("theirs", "clean"), ["mutual_knn", "unbiased_cka", "ridge"]
-    nulls_table((pair[0], pair[1]), ("b0", "b0"), settings, manifest, where, metrics, outputs, 100)
-    frame = pd.read_parquet(outputs[1]).set_index(["null", "metric"])
-    assert list(dict.fromkeys(frame.index.get_level_values(0))) == [
-        "images",
-        "groups",
-        "within groups",
-        "within labels",
-    ]
-    assert "ridge" not in frame.index.get_level_values(1)
-    assert (frame["groups"] == 16).all()
-    assert frame.loc[("groups", "mutual_knn"), "exchanged"] == 16
-    assert frame.loc[("images", "unbiased_cka"), "method"] == "moments"
-    assert frame.loc[("groups", "unbiased_cka"), "method"] == "permutations"
-    mean = frame["null_mean"].xs("mutual_knn", level="metric")
-    assert mean["images"] < mean["groups"] < mean["within groups"]
-    nulls_table((pair[0], pair[1]), ("b0", "b0"), settings, None, where, metrics, outputs, 100)
-    assert set(pd.read_parquet(outputs[1])["null"]) == {"images"}

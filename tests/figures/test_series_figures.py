@@ -12,8 +12,9 @@ import pytest
 from test_figures import check_pictures, legible  # noqa: F401  (a fixture)
 from test_unlisted_sides import search, write_bundle, write_settings
 
-from atlas import Control, Inputs, Level, atlas, class_rows, warn
+from atlas import Control, Inputs, Level, atlas, warn
 from atlas_figure import atlas_figure
+from diffalign.io.control_sides import class_rows
 from diffalign.io.headers import StoreError
 from diffalign.io.manifest import Image, write_manifest
 from diffalign.io.recipes import Where

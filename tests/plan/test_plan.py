@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT, catalogue, merge, read_yaml
 from test_study import load
 
+from diffalign.config.mistakes import ConfigError
 from diffalign.models import all_families
 from diffalign.plan import Plan, paths
 from diffalign.plan.stage import memory
@@ -77,3 +78,45 @@ def load_config(config: dict[str, Any]) -> Any:
     from diffalign.config import study
 
     return study.load(config, catalogue(), all_families(), METRICS)
+
+
+def test_a_ladder_reads_the_rungs_that_a_pair_and_a_data_set_have() -> None:
+    theirs: dict[str, Any] = {
+        "family": "precomputed",
+        "features": {"path": "{dataset}/{layer}.npy", "layout": "array"},
+        "layers": {"h0": "0"},
+        "default_layer": "h0",
+    }
+    made = plan({"datasets": {"theirs": {"kind": "precomputed"}}, "models": {"mine": theirs, "other": theirs}})
+
+    def asked(a: str, b: str, dataset: str = "imagenet") -> tuple[dict[str, Any], dict[str, Any]]:
+        wildcards: Any = SimpleNamespace(a=a, b=b, dataset=dataset, condition="clean")
+        return made.ladder.inputs(wildcards), made.ladder.controls(wildcards)
+
+    files, controls = asked("dinov2_b5", "sd3-t0.2_b8")
+    assert controls == {"labels": None, "untrained": None, "pixels_p8": "p8", "colors_c4": "c4"}
+    folder = "results/features/imagenet/clean"
+    assert files["untrained_a"] == f"{folder}/dinov2-untrained/layers.json"
+    assert files["untrained_b"] == f"{folder}/sd3-t0.2-untrained/layers.json"
+    # pure noise of its own, also for noise that is shared
+    assert files["noise_b"] == f"{folder}/sd3-t1/layers.json"
+    assert asked("dinov2", "sd3-t0.2-commonnoise")[0]["noise_b"] == files["noise_b"]
+    assert "noise_a" not in files
+    assert files["controls"] == [f"{folder}/{name}/layers.json" for name in ("pixels", "colors")]
+    assert files["manifest"] == "results/images/imagenet/clean/manifest.tsv"
+    # a twin and pure noise are no rungs of themselves
+    twins, _ = asked("dinov2-untrained", "sd3-t1")
+    assert {"untrained_a", "noise_b"} & set(twins) == set()
+    bare, none = asked("mine", "other", "theirs")
+    assert none == {}
+    assert set(bare) == {"a", "b", "controls"}
+
+
+def test_ladders_are_part_of_the_study_that_names_pairs() -> None:
+    assert plan().ladder.targets() == []
+    named = plan({"ladder": {"pairs": ["dinov2_b5_vs_sd3_b8"]}}).ladder.targets()
+    assert named == ["results/figures/photographs/clean/ladder/dinov2_b5_vs_sd3_b8.png"]
+    with pytest.raises(ConfigError, match=r"ladder\.pairs\[0\]: .*sd33"):
+        plan({"ladder": {"pairs": ["dinov2_vs_sd33"]}})
+    with pytest.raises(ConfigError, match=r"ladder\.controls\[0\]: .*pixles"):
+        plan({"ladder": {"pairs": ["dinov2_vs_sd3"], "controls": ["pixles"]}})

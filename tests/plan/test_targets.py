@@ -60,7 +60,7 @@ EVERY_RULE = (ROOT / "config.yaml", ROOT / "profiles" / "demo" / "study.yaml", M
         ("results/tables/alignmnt.tsv", "unknown table 'alignmnt'; did you mean 'alignment'?"),
         ("results/tables/curvs/photographs/clean/dinov2_vs_sd3.tsv", "unknown table 'curvs'; did you mean 'curves'?"),
         ("results/tables/curves/photographs/clean/dinov2_vs_sd3_b99.tsv", "sd3 has no layer 'b99'"),
-        ("results/tables/null/photographs/clean/dinov2_vs_sd3.tsv", "unknown table 'null'; did you mean 'nulls'?"),
+        ("results/tables/lader/photographs/clean/dinov2_vs_sd3.tsv", "unknown table 'lader'; did you mean 'ladder'?"),
         ("results/tables/sensitivity/photographs/claen/dinov2_vs_sd3.tsv", "unknown condition 'claen'"),
         (
             "results/per_imag/photographs/clean/dinov2_vs_sd3.parquet",

@@ -22,7 +22,9 @@ from diffalign.config import (
     contrasts,
     datasets,
     dynamics,
+    held_out,
     human,
+    ladder,
     model_checks,
     pairs,
     samples,
@@ -38,6 +40,7 @@ from diffalign.config.datasets import DatasetEntry, Things
 from diffalign.config.dynamics import DynamicsSection
 from diffalign.config.fields import ConditionName, Distinct, ModelName, NonEmpty, Section, Seed, Word
 from diffalign.config.human import HumanSection
+from diffalign.config.ladder import LadderSection
 from diffalign.config.mistakes import ConfigError, is_text, plain_values, read
 from diffalign.config.models import ModelEntry
 from diffalign.config.pairs import DefaultsSection, StudySection
@@ -101,6 +104,9 @@ class Configuration(Top):
         AtlasSection(), description="Layers over noise levels, beside controls; docs/through-training.md."
     )
     contrasts: ContrastsSection = Field(ContrastsSection(), description="Differences of two scores; docs/contrasts.md.")
+    ladder: LadderSection = Field(
+        LadderSection(), description="Pairs beside rival explanations, and what is left given them; docs/ladder.md."
+    )
     human: HumanSection = Field(HumanSection(), description="Models and people; docs/human.md.")
     samples: SamplesSection = Field(
         SamplesSection(), description="Samples of class-conditional models and their quality; docs/samples.md."
@@ -129,6 +135,7 @@ class Sections:
     through_training: ThroughTrainingSection | None
     atlas: AtlasSection | None
     contrasts: ContrastsSection | None
+    ladder: LadderSection | None
     human: HumanSection | None
     samples: SamplesSection | None
     dynamics: DynamicsSection | None
@@ -168,6 +175,7 @@ class Study:
     through_training: ThroughTrainingSection
     atlas: AtlasSection
     contrasts: ContrastsSection
+    ladder: LadderSection
     human: HumanSection
     samples: SamplesSection
     dynamics: DynamicsSection
@@ -287,6 +295,7 @@ def _read_sections(
         section("through_training", ThroughTrainingSection),
         section("atlas", AtlasSection),
         section("contrasts", ContrastsSection),
+        section("ladder", LadderSection),
         section("human", HumanSection),
         section("samples", SamplesSection),
         section("dynamics", DynamicsSection),
@@ -376,6 +385,8 @@ def _reference_mistakes(
             yield from atlas.check(sections.atlas, vocabularies, declared)
         if sections.contrasts is not None:
             yield from contrasts.check(sections.contrasts, vocabularies, declared)
+        if sections.ladder is not None:
+            yield from ladder.check(sections.ladder, vocabularies, declared)
         if sections.human is not None:
             yield from human.check(sections.human, sections.datasets, vocabularies, declared)
         if sections.samples is not None:
@@ -385,7 +396,7 @@ def _reference_mistakes(
         space = sections.shared_space
         if space is not None:
             yield from shared_space.check(space, sets, sections.models, families, vocabularies, declared)
-        yield from _seen_images(sections)
+        yield from held_out.check(sections)
     if sections.se_cknna is not None and CLEAN in sections.se_cknna.conditions:
         yield "se_cknna.conditions: 'clean' stands beside the mean and is no part of it; leave it out"
 
@@ -398,6 +409,7 @@ def _measures_else(sections: Sections) -> bool:
         ("atlas", "models"),
         ("contrasts", "families"),
         ("contrasts", "layers"),
+        ("ladder", "pairs"),
         ("samples", "models"),
         ("dynamics", "configurations"),
         ("shared_space", "spaces"),
@@ -405,31 +417,6 @@ def _measures_else(sections: Sections) -> bool:
     )
     found = [(getattr(sections, section), key) for section, key in named]
     return any(section is None or getattr(section, key) for section, key in found)
-
-
-def _seen_images(sections: Sections) -> Iterator[str]:
-    """Models that a section measures, or measures by, on images of their own training."""
-    default = sections.defaults.dataset if sections.defaults else None
-    trainings, atlases, drawn = sections.through_training, sections.atlas, sections.samples
-    measured: list[tuple[str, Any, Sequence[str], Sequence[str | None]]] = []
-    if trainings is not None:
-        typed = [name for listed in trainings.recipes.values() for name in listed]
-        measured.append(("through_training", trainings, typed, [trainings.reference]))
-    if atlases is not None:
-        measured.append(("atlas", atlases, atlases.models, [atlases.reference]))
-    if (compared := sections.contrasts) is not None:
-        measured.append(("contrasts", compared, compared.typed, []))
-    if drawn is not None:
-        measured.append(("samples", drawn, drawn.models, [drawn.classifier, drawn.features]))
-    for name, made in sections.dynamics.configurations.items() if sections.dynamics is not None else ():
-        # what begins with images measures them
-        if made.start != "noise":
-            measured.append((f"dynamics.configurations.{name}", made, made.models, []))
-    for place, section, models, readers in measured:
-        dataset = section.dataset or default
-        if models and dataset is not None:
-            used = [*models, *(name for name in readers if name is not None)]
-            yield from training.check_held_out(place, used, dataset, sections.models, sections.datasets)
 
 
 def _names_of(section: Any) -> list[str]:
@@ -448,7 +435,7 @@ def _word_mistakes(sections: Sections, declared: Sequence[str], metrics: Collect
         ("study.datasets[{}]", "dataset", study.datasets if study else [], declared),
         *(
             (f"{key}.dataset", "dataset", [section.dataset], declared)
-            for key in ("through_training", "atlas", "contrasts")
+            for key in ("through_training", "atlas", "contrasts", "ladder")
             if (section := getattr(sections, key)) is not None and section.dataset is not None
         ),
         ("study.conditions[{}]", "condition", study.conditions if study else [], conditions),
@@ -486,6 +473,7 @@ def _study(configuration: Configuration) -> Study:
         through_training=configuration.through_training,
         atlas=configuration.atlas,
         contrasts=configuration.contrasts,
+        ladder=configuration.ladder,
         human=configuration.human,
         samples=configuration.samples,
         dynamics=configuration.dynamics,

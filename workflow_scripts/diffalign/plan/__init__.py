@@ -20,6 +20,7 @@ from diffalign.plan.features import Features
 from diffalign.plan.figures import Figures
 from diffalign.plan.findings import Findings
 from diffalign.plan.human import Human
+from diffalign.plan.ladder import Ladder
 from diffalign.plan.language import Language
 from diffalign.plan.latents import Latents
 from diffalign.plan.layouts import Layouts
@@ -61,6 +62,7 @@ class Plan:
         self.through_training = ThroughTraining(self)
         self.atlas = Atlas(self)
         self.contrasts = Contrasts(self)
+        self.ladder = Ladder(self)
         self.human = Human(self)
         self.layouts = Layouts(self)
         self.variance = Variance(self)
@@ -68,7 +70,8 @@ class Plan:
     def everything(self) -> list[str]:
         """The tables, figures and scores of the study."""
         trained = (self.training, self.samples, self.through_training, self.atlas, self.dynamics, self.findings)
-        stages = (*trained, self.shared_space, self.figures, self.language, self.se_cknna, self.contrasts, self.human)
+        pairs = (self.shared_space, self.figures, self.language, self.se_cknna, self.contrasts, self.ladder)
+        stages = (*trained, *pairs, self.human)
         return [path for stage in stages for path in stage.targets()]
 
     def digest(self, *scripts: str, family: str | None = None) -> str:

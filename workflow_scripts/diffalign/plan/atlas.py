@@ -27,7 +27,7 @@ class Atlas(Stage):
         section = self.study.atlas
         if section.reference is None:
             raise ValueError("an atlas compares a model with a layer: set atlas.reference")
-        trained = [self._at(wildcards.a, level) for level in section.passes]
+        trained = [self.at(wildcards.a, level) for level in section.passes]
 
         def features(name: str) -> str:
             return self.plan.features.place(paths.FEATURE_MANIFEST, wildcards.dataset, wildcards.condition, name)
@@ -40,7 +40,7 @@ class Atlas(Stage):
             "manifest": self.image_file(paths.MANIFEST, wildcards),
         }
 
-    def _at(self, typed: str, level: float) -> str:
+    def at(self, typed: str, level: float) -> str:
         """The bundle of a model at a noise level. Pure noise is always the model's own, or it would be no control."""
         representation, model = self.study.representation(typed), self.study.model_of(typed)
         if representation.noise is None:
