@@ -12,11 +12,12 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow_scripts"))
@@ -26,7 +27,7 @@ from diffalign.alignment.calibration import calibrate, standard_errors
 from diffalign.alignment.groups import Groups
 from diffalign.alignment.intervals import jackknife
 from diffalign.alignment.metrics import Layer, Settings, measure_grid
-from diffalign.alignment.power import LIMIT_PARTS, limits, quantile_of, smallest_score
+from diffalign.alignment.power import LIMIT_PARTS, Curve, limits, quantile_of, smallest_score
 from diffalign.alignment.preparation import unit_rows
 from diffalign.alignment.search.exact import nearest_neighbors
 from diffalign.alignment.variance import over_draws
@@ -52,7 +53,7 @@ def pair(random: np.random.Generator, count: int, strength: float) -> tuple[Feat
     return (strength * shared + rest * a).astype(np.float32), (strength * shared + rest * b).astype(np.float32)
 
 
-def scores(metrics: tuple[str, ...], a: Features, b: Features, k: int) -> dict[str, float]:
+def scores(metrics: Sequence[str], a: Features, b: Features, k: int) -> dict[str, float]:
     """The scores of two sides."""
     grids = measure_grid(metrics, [layer(a, k)], [layer(b, k)], Settings(k))
     return {name: float(grid[0, 0]) for name, grid in grids.items()}
@@ -95,7 +96,7 @@ def draws(repetitions: int, count: int, k: int, many: int) -> None:
 
 def power(repetitions: int, count: int, k: int) -> None:
     """How often scores and differences of the predicted size are found."""
-    strengths = (0.15, 0.25, 0.35, 0.45, 0.55, 0.65)
+    strengths = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.65)
     mean: dict[str, list[float]] = {name: [] for name in SHOWN}
     found: dict[str, list[float]] = {name: [] for name in SHOWN}
     predicted: dict[str, list[float]] = {name: [] for name in SHOWN}
@@ -129,20 +130,23 @@ def power(repetitions: int, count: int, k: int) -> None:
     )
     for name in SHOWN:
         smallest = np.array(predicted[name])
-        at = np.interp(smallest.mean(), mean[name], found[name])
+        # rates are between strengths as a normal distribution has them
+        reached = norm.ppf(np.clip(found[name], 0.5 / repetitions, 1 - 0.5 / repetitions))
+        at = norm.cdf(np.interp(smallest.mean(), mean[name], reached))
         gap, error = np.array(differences[name]).T
         reach = (quantile_of(1 - ALPHA / 2, None) + quantile_of(POWER, None)) * error
         rate = np.mean(np.abs(gap + reach) > quantile_of(1 - ALPHA / 2, None) * error)
         print(f"{name:15} {smallest.mean():.4f} ({smallest.std(ddof=1):.4f}){at:28.3f}{rate:30.3f}")
 
 
-def aitken(curve: Callable[[NDArray[np.intp], int], dict[str, float]], groups: Groups, k: int) -> tuple[float, float]:
+def aitken(curve: Curve, groups: Groups, k: int) -> tuple[float, float]:
     """The interval of a limit of N alone from scores of 1, 2 and 4 parts: geometric steps to the limit."""
     dealt = {d: groups.dealt(d, 0, "limit") for d in (1, 2, 4)}
 
     def combined(keep: NDArray[np.intp]) -> NDArray[np.float64]:
         one, two, four = (
-            np.mean([curve(keep[dealt[d][keep] == part], k)["mutual_knn"] for part in range(d)]) for d in (1, 2, 4)
+            np.mean([curve(["mutual_knn"], keep[dealt[d][keep] == part], k)["mutual_knn"] for part in range(d)])
+            for d in (1, 2, 4)
         )
         return np.array([one - (two - one) ** 2 / ((four - two) - (two - one))])
 
@@ -163,8 +167,10 @@ def extrapolation(repetitions: int, count: int, k: int, very_many: int) -> None:
         a, b = pair(random, count, 0.8)
         groups = Groups.of([str(i) for i in range(count)])
 
-        def curve(keep: NDArray[np.intp], at: int, a: Features = a, b: Features = b) -> dict[str, float]:
-            return scores(LIMITED, a[keep], b[keep], at)
+        def curve(
+            names: Sequence[str], keep: NDArray[np.intp], at: int, a: Features = a, b: Features = b
+        ) -> dict[str, float]:
+            return scores(names, a[keep], b[keep], at)
 
         sides = [layer(a, k)], [layer(b, k)]
         now, errors = measure_grid(LIMITED, *sides, Settings(k)), standard_errors(LIMITED, *sides, Settings(k))
@@ -173,7 +179,7 @@ def extrapolation(repetitions: int, count: int, k: int, very_many: int) -> None:
             held[name] += limit.low <= truth[name] <= limit.high
             widths[name].append(limit.high - limit.low)
             naive[name] += abs(float(now[name][0, 0]) - truth[name]) <= 1.96 * float(errors[name][0, 0])
-        low, high = aitken(lambda keep, at, a=a, b=b: scores(("mutual_knn",), a[keep], b[keep], at), groups, k)
+        low, high = aitken(curve, groups, k)
         fixed += low <= at_fixed_k <= high
     print(f"\nlimits: {repetitions} sets of {count} images, k = {k}; the truth is that of {very_many}")
     print("metric          truth    coverage of those not refused   refused   width   coverage of the score as it is")

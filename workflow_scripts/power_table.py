@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from diffalign import logs
 from diffalign.alignment import power
 from diffalign.alignment.calibration import calibrate
-from diffalign.alignment.metrics import METRICS, measure_grid
+from diffalign.alignment.metrics import measure_grid
 from diffalign.alignment.settings import Preparation
 from diffalign.alignment.single import interval
 from diffalign.io import recipes, sides, tables
@@ -72,17 +72,15 @@ def power_table(
         memory=search.memory_mb * 2**20,
     )
 
-    def curve(keep: NDArray[np.intp], k: int) -> dict[str, float]:
+    def curve(names: Sequence[str], keep: NDArray[np.intp], k: int) -> dict[str, float]:
         """Scores of some images, with lists among themselves."""
         some = [
             replace(side, search=replace(side.search, k=k)).layer(alias, keep)
             for side, alias in zip(pair, layers, strict=True)
         ]
-        found = measure_grid(defined, some[:1], some[1:], replace(setting, k=k))
+        found = measure_grid(names, some[:1], some[1:], replace(setting, k=k))
         return {name: float(grid[0, 0]) for name, grid in found.items()}
 
-    # a curve is measured of what has a limit alone
-    defined = [name for name in metrics if METRICS[name].uses_k or name in power.BY_KERNELS]
     limits = power.limits(metrics, curve, groups, setting.k, drawing.seed)
     rows: list[dict[str, Any]] = []
     for metric in metrics:

@@ -1,6 +1,7 @@
 """What a study of this size can show, and the limits of scores as N grows."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def alone(count: int) -> Groups:
 def test_a_limit_is_the_end_of_the_law_and_no_other() -> None:
     values = np.random.default_rng(0).standard_normal(400)
 
-    def curve(keep: NDArray[np.intp], k: int) -> dict[str, float]:
+    def curve(names: Sequence[str], keep: NDArray[np.intp], k: int) -> dict[str, float]:
         mean = 0.3 + 0.05 * values[keep].mean()
         return {"cka": mean + 20 / len(keep), "mutual_knn": mean - 10 / len(keep), "cknna": mean + 200 / len(keep) ** 2}
 
@@ -89,7 +90,7 @@ def test_a_limit_is_the_end_of_the_law_and_no_other() -> None:
     ("count", "k", "reason"), [(40, 10, "are too few for 5 parts of 10 each"), (400, 7, "k = 7 has no two divisors")]
 )
 def test_a_limit_is_refused_where_it_is_not_identified(count: int, k: int, reason: str) -> None:
-    found = limits(["mutual_knn"], lambda keep, at: {"mutual_knn": 0.1}, alone(count), k, 0)
+    found = limits(["mutual_knn"], lambda names, keep, at: {"mutual_knn": 0.1}, alone(count), k, 0)
     assert reason in found["mutual_knn"].reason
 
 

@@ -21,8 +21,8 @@ FEWEST_TIMES_K = 5
 BY_KERNELS = ("cka", "unbiased_cka")
 N_ALONE, RATIO = "N", "N and k, k/N fixed"
 
-# positions of images (M,), k -> metric -> score
-Curve = Callable[[NDArray[np.intp], int], dict[str, float]]
+# metrics, positions of images (M,), k -> metric -> score
+Curve = Callable[[Sequence[str], NDArray[np.intp], int], dict[str, float]]
 
 
 def quantile_of(probability: float, freedom: int | None) -> float:
@@ -111,7 +111,7 @@ def limits(metrics: Sequence[str], curve: Curve, groups: Groups, k: int, seed: i
     tests this law: where it departs significantly from the line there is no limit. Errors are those of a jackknife that
     leaves out one of ten parts, of whole groups, and measures all three points again. At fixed k, metrics on lists
     look at ever closer neighbours as N grows, by a rate that depends on the geometry: that limit is not estimated.
-    curve: the scores of some images at some k.
+    curve: scores of some images at some k.
     """
     found: dict[str, Limit] = {}
     for of_lists in (False, True):
@@ -143,7 +143,7 @@ def _limits(names: Sequence[str], curve: Curve, groups: Groups, k: int, seed: in
         """Scores (names, 3) of the images that are kept."""
         columns = []
         for d in parts:
-            each = [curve(keep[dealt[d][keep] == part], k // d if of_lists else k) for part in range(d)]
+            each = [curve(names, keep[dealt[d][keep] == part], k // d if of_lists else k) for part in range(d)]
             columns.append([np.mean([scores[name] for scores in each]) for name in names])
         return np.array(columns).T
 
