@@ -129,6 +129,7 @@ def test_findings_are_sentences_of_the_tables(digits_study: Workflow) -> None:
     text = (digits_study.directory / "results/findings.txt").read_text()
     assert text.splitlines() == found["sentence"].tolist()
     assert set(found["topic"]) >= {"training", "recipes", "atlas", "floor", "controls", "dynamics", "shared space"}
+    assert "contrasts" in set(found["topic"])
     for each in found.to_dict("records"):
         assert f"{each['value']:.2g}" in each["sentence"] or f"{each['value']:.3f}" in each["sentence"]
         if not math.isnan(each["low"]):
@@ -139,6 +140,19 @@ def test_findings_are_sentences_of_the_tables(digits_study: Workflow) -> None:
         (found["topic"] == "training") & (found["measure"] == "cknna") & found["sentence"].str.startswith("SiT:")
     ]["value"]
     assert said == gain
+
+
+def test_what_training_changes_at_one_layer_is_a_contrast(digits_study: Workflow) -> None:
+    rows = table(digits_study, f"{TABLES}/contrasts.tsv")
+    assert rows["family"].tolist() == ["training", "training"]
+    assert rows["metric"].tolist() == ["cknna", "unbiased_cka"]
+    assert set(zip(rows["a"], rows["layer_a"], strict=True)) == {("digits.sit@300-t0.3", "b3")}
+    assert set(zip(rows["c"], rows["layer_c"], strict=True)) == {("digits.sit@0-t0.3", "b3")}
+    assert (rows["error"] > 0).all()
+    # a family of one is corrected for nothing
+    assert rows["p_adjusted"].tolist() == rows["p"].tolist()
+    with Image.open(digits_study.directory / f"{FIGURES}/contrasts/families/training.png") as image:
+        assert min(image.size) > 300
 
 
 def test_figures_and_records_are_there(digits_study: Workflow) -> None:

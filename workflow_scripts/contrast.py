@@ -30,6 +30,8 @@ COLUMNS = {
     "miniature": "bool",
 }
 ALPHA = 0.05
+# the fewest groups, or images, with which errors of differences were simulated: docs/contrasts.md
+_FEWEST_GROUPS, _FEWEST_IMAGES = 7, 30
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,12 @@ def contrast(
     setting, drawing = recipes.read_settings(settings[0]), recipes.read_drawing(settings[1])
     read = dict(zip(files, sides.read_all(list(files.values()), drawing.seed, manifest), strict=True))
     any_side = next(iter(read.values()))
+    count, images = any_side.groups.count, len(any_side.names)
+    if images < _FEWEST_IMAGES or count < _FEWEST_GROUPS:
+        logs.log.warning(
+            "%d images in %d groups: p and bands are only known to hold with %d images and %d groups at least",
+            *(images, count, _FEWEST_IMAGES, _FEWEST_GROUPS),
+        )
     place = {" ".join(side): side for each in compared for side in each.sides}
 
     def layer(key: str) -> Layer:
@@ -79,7 +87,7 @@ def contrast(
             setting,
             any_side.groups,
             drawing.seed,
-            lambda each, count: logs.progress(each, count, "contrasts"),
+            lambda each, number: logs.progress(each, number, "contrasts"),
         )
         for metric, of_metric in found.items():
             tested = simultaneous.tested(
@@ -95,8 +103,8 @@ def contrast(
                     **asdict(where),
                     **dict(zip("abcd", (bundle for bundle, _ in each.sides), strict=True)),
                     **{f"layer_{side}": alias for side, (_, alias) in zip("abcd", each.sides, strict=True)},
-                    "n": len(any_side.names),
-                    "groups": any_side.groups.count,
+                    "n": images,
+                    "groups": count,
                     "k": setting.k,
                     "score_ab": of_metric.scores[i, 0],
                     "score_cd": of_metric.scores[i, 1],

@@ -57,7 +57,7 @@ def contrasts_figure(path: Path, outputs: Sequence[Path], miniature: bool) -> No
     style.legend_below(
         figure,
         {
-            "95 % interval": Line2D([], [], color=color, linewidth=_INTERVAL),
+            "95 % interval": Line2D([], [], color=color, linewidth=_INTERVAL, alpha=0.5),
             "band over the family": Line2D([], [], color=color, linewidth=_BAND),
             "band excludes 0": Line2D([], [], color=color, marker="o", linestyle="none"),
             "not shown to differ": Line2D([], [], color=color, marker="o", markerfacecolor="white", linestyle="none"),
@@ -73,7 +73,9 @@ def _draw(axes: Axes, rows: pd.DataFrame) -> None:
     color = style.COLORS[0]
     for i, row in rows.iterrows():
         if np.isnan(row["error"]):
-            axes.text(0, int(str(i)), "undefined", ha="center", va="center", fontsize=style.SMALL, color=style.WORDS)
+            word = "undefined" if np.isnan(row["difference"]) else "no error"
+            place = {"ha": "center", "va": "center", "fontsize": style.SMALL, "color": style.WORDS}
+            axes.text(0, int(str(i)), word, backgroundcolor="white", **place)
             continue
         at = [int(str(i))] * 2
         axes.plot([row["band_low"], row["band_high"]], at, color=color, linewidth=_BAND)
@@ -86,7 +88,7 @@ def _draw(axes: Axes, rows: pd.DataFrame) -> None:
 
 def _title(metric: str, rows: pd.DataFrame) -> str:
     count = int(rows["differs"].fillna(value=False).sum())
-    return f"{METRICS[metric].label}: {count} of {len(rows)} differ"
+    return f"{METRICS[metric].label}: {count} of {rows['differs'].notna().sum()} differ"
 
 
 def _label(row: pd.Series) -> str:

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 def contrasts_table(parts: Sequence[Path], outputs: tuple[Path, Path]) -> None:
     """Write the rows of all tables of `contrast`, in the order of the study, as TSV and Parquet. p_adjusted and bands
-    stay those of each family. Raises StoreError where a table is none of these.
+    stay those of each family. Raises ValueError for no tables, StoreError where a table is none of these.
     """
+    if not parts:
+        raise ValueError("the study names no contrasts: set contrasts.families or contrasts.layers")
     read = [tables.read(path, ["family", "contrast", "metric", "p_adjusted"]) for path in parts]
     tables.write(pd.concat(read, ignore_index=True), *outputs)
 

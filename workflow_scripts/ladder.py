@@ -15,7 +15,7 @@ from diffalign.alignment import partial, series
 from diffalign.alignment.calibration import calibrate
 from diffalign.alignment.groups import Exchanges, Groups
 from diffalign.alignment.intervals import around
-from diffalign.alignment.metrics import Grid, measure_grid
+from diffalign.alignment.metrics import Settings, measure_grid
 from diffalign.alignment.settings import Preparation
 from diffalign.io import control_sides, recipes, tables
 from diffalign.io.control_sides import LABELS, UNTRAINED
@@ -139,7 +139,7 @@ class _Pair:
         a: UnlistedSide,
         b: UnlistedSide,
         asked: Asked,
-        setting: Any,
+        setting: Settings,
         drawing: recipes.Drawing,
         where: recipes.Where,
     ) -> None:
@@ -157,8 +157,8 @@ class _Pair:
             "groups": self.groups.count,
             "k": setting.k,
         }
-        self.layers = [[layer.held() for layer in side.of()] for side in (a, b)]
-        self.scores = measure_grid(asked.metrics, *self.layers, setting, self.memory)
+        self.layers = ([layer.held() for layer in a.of()], [layer.held() for layer in b.of()])
+        self.scores = measure_grid(asked.metrics, self.layers[0], self.layers[1], setting, self.memory)
         # metric -> mean of the null of single images, above which shares are taken; NaN for scores that are not above
         self.chance: dict[str, float] = {}
 
@@ -309,8 +309,8 @@ class _Pair:
     def _calibrated(self, exchanges: Exchanges) -> dict[str, dict[str, Any]]:
         """The null of every metric that has one, with its method and the reason where there is no p."""
         how = (self.drawing.permutations, self.drawing.alpha, self.drawing.seed)
-        scores: dict[str, Grid] = self.scores
-        found = calibrate(scores, *self.layers, self.setting, *how, exchanges=exchanges, memory=self.memory)
+        a, b = self.layers
+        found = calibrate(self.scores, a, b, self.setting, *how, exchanges=exchanges, memory=self.memory)
         return {
             name: {
                 **{column: float(getattr(null, key)[0, 0]) for key, column in _CELLS.items()},

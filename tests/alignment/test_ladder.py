@@ -23,7 +23,7 @@ from diffalign.io.unlisted_sides import Search, searched
 from ladder import Asked, Inputs, ladder
 from ladder_figure import ladder_figure
 
-COUNT, K, DRAWS = 160, 8, 39
+COUNT, K, DRAWS = 160, 8, 19
 NAMES = [f"n{i:03d}" for i in range(COUNT)]
 LABELS = [str(i % 8) for i in range(COUNT)]
 METRICS = ["mutual_knn", "cknna"]

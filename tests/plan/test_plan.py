@@ -107,6 +107,9 @@ def test_a_ladder_reads_the_rungs_that_a_pair_and_a_data_set_have() -> None:
     # a twin and pure noise are no rungs of themselves
     twins, _ = asked("dinov2-untrained", "sd3-t1")
     assert {"untrained_a", "noise_b"} & set(twins) == set()
+    without = plan({"ladder": {"controls": ["labels"]}})
+    pair: Any = SimpleNamespace(a="dinov2_b5", b="sd3-t0.2_b8", dataset="imagenet", condition="clean")
+    assert {key for key in without.ladder.inputs(pair) if "untrained" in key} == set()
     bare, none = asked("mine", "other", "theirs")
     assert none == {}
     assert set(bare) == {"a", "b", "controls"}

@@ -106,11 +106,11 @@ def conditional(
             found = measure_grid(metrics, pair[:1], pair[1:], settings)
             nulls[side, draw] = [found[name][0, 0] for name in metrics]
     refused = exchanges.refusal(alpha)
-    return {name: of_both(float(observed[name][0, 0]), nulls[:, :, i], refused) for i, name in enumerate(metrics)}
+    return {name: against(float(observed[name][0, 0]), nulls[:, :, i], refused) for i, name in enumerate(metrics)}
 
 
-def of_both(score: float, null: NDArray[np.float64], refused: str | None = None) -> Conditional:
-    """A score beside the nulls (2, K) of each side that moves. refused: why there is no p."""
+def against(score: float, null: NDArray[np.float64], refused: str | None = None) -> Conditional:
+    """A score beside the nulls (S, K) of each of S sides that move. refused: why there is no p."""
     # a null without a value, such as CKNNA without a shared edge, shows no alignment
     finite = [side[np.isfinite(side)] for side in null]
     if math.isnan(score) or not all(map(len, finite)):

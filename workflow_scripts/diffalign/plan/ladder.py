@@ -29,7 +29,10 @@ class Ladder(Stage):
 
         sides = {"a": wildcards.a, "b": wildcards.b}
         files: dict[str, Any] = {side: features(name) for side, name in sides.items()}
-        for kind, other in (("untrained", self._twin), ("noise", self._pure_noise)):
+        others = {"noise": self._pure_noise}
+        if UNTRAINED in self.study.ladder.controls:
+            others["untrained"] = self._twin
+        for kind, other in others.items():
             found = {side: other(name) for side, name in sides.items()}
             files |= {f"{kind}_{side}": features(bundle) for side, bundle in found.items() if bundle is not None}
         files["controls"] = [features(name) for name, layer in self.controls(wildcards).items() if layer is not None]
