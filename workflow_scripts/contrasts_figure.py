@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -74,7 +74,7 @@ def _draw(axes: Axes, rows: pd.DataFrame) -> None:
     for i, row in rows.iterrows():
         if np.isnan(row["error"]):
             word = "undefined" if np.isnan(row["difference"]) else "no error"
-            place = {"ha": "center", "va": "center", "fontsize": style.SMALL, "color": style.WORDS}
+            place: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": style.SMALL, "color": style.WORDS}
             axes.text(0, int(str(i)), word, backgroundcolor="white", **place)
             continue
         at = [int(str(i))] * 2

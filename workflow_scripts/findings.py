@@ -301,7 +301,7 @@ def _of_families(families: Sequence[Path]) -> Iterator[Finding]:
             known = rows[rows["error"] > 0]
             if known.empty:
                 continue
-            clearest = known.loc[(known["difference"].abs() / known["error"]).idxmax()]
+            clearest = known.iloc[int(np.argmax((known["difference"].abs() / known["error"]).to_numpy()))]
             over = counted(clearest["n"], "image")
             if clearest["groups"] != clearest["n"]:
                 over = f"{counted(clearest['groups'], 'group')} of {over}"

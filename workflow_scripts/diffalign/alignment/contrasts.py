@@ -166,7 +166,7 @@ class _Measured:
 
         def rest(keep: NDArray[np.intp]) -> NDArray[np.float64]:
             sides = [[side.restricted(keep, self.settings.k)] for side in (a, b)]
-            return measure_grid([metric], sides[0], sides[1], self.settings)[metric][0, 0]
+            return np.asarray(measure_grid([metric], sides[0], sides[1], self.settings)[metric][0, 0])
 
         try:
             return replicates(self.parts, rest)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from diffalign import names
+from diffalign.alignment.metrics import METRICS
 from diffalign.io.sides import reads
 from diffalign.names import UnknownName
 from diffalign.plan import paths
@@ -66,14 +67,16 @@ class Contrasts(Stage):
                 placed = [(self.study.bundle(name), self.study.layer(name)) for name in sides]
                 if placed[:2] == placed[2:]:
                     raise UnknownName(f"'{names.print_contrast(*sides)}': both pairs are the same")
-            dataset, condition = wildcards.dataset, wildcards.condition
+            dataset, condition, metrics = wildcards.dataset, wildcards.condition, self.plan.alignment.metrics
             return {
                 **{
                     part: [
                         self.plan.features.place(PARTS_OF_SIDES[part], dataset, condition, bundle)
                         for bundle in self._bundles(contrasts)
                     ]
-                    for part in reads(self.plan.alignment.metrics)
+                    for part in reads(metrics)
+                    # those of moments serve nulls alone
+                    if part != "factors" or any(METRICS[name].needs == "factors" for name in metrics)
                 },
                 **self.plan.stimuli.groups(dataset, condition),
             }
