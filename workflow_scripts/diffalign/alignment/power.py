@@ -43,7 +43,8 @@ def smallest_score(
 
     It is the s for which s = threshold + q sd(s), q the quantile of `power`. The variance of a score is taken to run
     from that of the null, at its mean, linearly to that of the score that was measured: a weak alignment has about the
-    spread of none. In simulations a power of .8 was .64 to .73. null: its mean, standard deviation and threshold. error: of the score.
+    spread of none. In simulations a power of .8 was .64 to .73. null: its mean, standard deviation and threshold.
+    error: of the score.
     """
     mean, sd, threshold = null
     if not all(map(math.isfinite, (score, error, mean, sd, threshold))):
