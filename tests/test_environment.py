@@ -113,6 +113,7 @@ def test_an_environment_has_what_its_scripts_import(environment: str, scripts: t
 
     packages = {
         "PIL": "pillow",
+        "pywt": "pywavelets",
         "skimage": "scikit-image",
         "sklearn": "scikit-learn",
         "yaml": "pyyaml",
