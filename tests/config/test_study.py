@@ -70,8 +70,8 @@ def test_the_demo_is_the_digits_study_and_miniatures_that_change_only_weights_da
         assert set(entry.get("input", {})) <= {"size"}
     # the digits study has models and images of its own, and changes none that others use
     digits = read_yaml(ROOT / "profiles" / "digits" / "study.yaml")
-    own = {"datasets", "models", "samples", "through_training", "atlas", "ladder", "dynamics", "shared_space"}
-    assert set(digits) == own
+    sections = {"samples", "through_training", "atlas", "contrasts", "ladder", "dynamics", "shared_space"}
+    assert set(digits) == {"datasets", "models"} | sections
     assert not set(digits["models"]) & set(catalogue())
     assert not set(digits["datasets"]) & set(read_yaml(ROOT / "config.yaml")["datasets"])
 
