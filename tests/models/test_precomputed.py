@@ -117,10 +117,9 @@ def test_recipes_say_where_features_came_from(imported: Workflow) -> None:
     for path in (MATRIX, SCORE):
         jsonschema.validate(json.loads((work / path).with_suffix(".json").read_text()), schema)
     recipe = json.loads((work / SCORE).with_suffix(".json").read_text())
-    assert [recipe[side]["layers"] for side in "ab"] == [
-        [{"layer": "b0", "module": "block_0"}],
-        [{"layer": "b1", "module": "1"}],
-    ]
+    (layer_a,), (layer_b,) = (recipe[side]["layers"] for side in "ab")
+    assert (layer_a["layer"], layer_a["module"]) == ("b0", "block_0")
+    assert (layer_b["layer"], layer_b["module"]) == ("b1", "1")
     assert recipe["a"]["source"]["b1"] == {
         "path": "feats/theirs/left_block_1_clean.pt",
         "part": None,
