@@ -113,7 +113,8 @@ def test_figures_are_pictures(finished: Workflow) -> None:
         assert len(pngs) == 6
         for path in pngs:
             with Image.open(path) as image:
-                assert min(image.size) > 400
+                # a null far from its score is a line of numbers
+                assert min(image.size) > 300
                 assert np.asarray(image.convert("L")).std() > 10
             assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
 

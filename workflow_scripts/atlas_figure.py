@@ -123,6 +123,8 @@ def _profile(axes: Axes, table: pd.DataFrame, levels: list[float], metric: str) 
             va="top",
             fontsize=style.SMALL,
             color=style.QUIET,
+            # lines of controls pass below the words
+            bbox={"facecolor": style.GRID, "edgecolor": "none", "pad": 0.5},
         )
     noise_axis.dress(axes, levels, 3.6)
     axes.set_ylim(top=axes.get_ylim()[1] * 1.15)

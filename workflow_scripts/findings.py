@@ -307,8 +307,8 @@ def _of_families(families: Sequence[Path]) -> Iterator[Finding]:
                 over = f"{counted(clearest['groups'], 'group')} of {over}"
             differ, low, high = int(known["differs"].sum()), clearest["band_low"], clearest["band_high"]
             sentence = (
-                f"{family}, {metric}: {differ} of {counted(len(known), 'contrast')} differ from 0 after correction over"
-                f" them; the clearest, {clearest['contrast'].replace('_', ' ')}, is {signed(clearest['difference'])}, "
+                f"{family}, {metric}: {differ} of {len(known)} contrasts differ from 0 after correction over "
+                f"them; the clearest, {clearest['contrast'].replace('_', ' ')}, is {signed(clearest['difference'])}, "
                 f"band {interval(low, high)} over {over}."
             )
             yield Finding("contrasts", str(metric), clearest["difference"], low, high, over, sentence)

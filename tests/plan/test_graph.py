@@ -279,7 +279,8 @@ def edit(workflow: Workflow, module: str, old: str, new: str) -> None:
 
 
 def test_a_changed_constant_of_a_metric_reruns_scores_and_what_hangs_on_them(copied: Workflow) -> None:
-    edit(copied, "alignment/metrics/on_lists.py", "return shared.per_pair() /", "return 1.0 * shared.per_pair() /")
+    scored = "shared.per_pair(shared.credit) / (shared.count * shared.k)"
+    edit(copied, "alignment/metrics/on_lists.py", scored, f"1.0 * {scored}")
     jobs = copied.plan().jobs()
     # rows an image and galleries are made from lists alone
     of_lists = ("per_image", "gallery_figure")
@@ -462,7 +463,8 @@ def test_how_the_work_is_done_reruns_nothing(finished: Workflow) -> None:
 
 def test_a_default_layer_changes_what_a_name_means_and_no_feature(finished: Workflow) -> None:
     jobs = plan(finished, {"models": {"dinov2": {"default_layer": "b3"}}})
-    assert jobs == OF_THE_SCORE | {"depth_curves_figure": 3, "alignment_table": 1, "pairs_table": 1, "all": 1}
+    figures = {"depth_curves_figure": 3, "model_maps_figure": 1}
+    assert jobs == OF_THE_SCORE | figures | {"alignment_table": 1, "pairs_table": 1, "all": 1}
 
 
 # --- conditions -----------------------------------------------------------------------------------------------------
