@@ -8,9 +8,9 @@ import pytest
 from conftest import write_neighbors
 from matplotlib import pyplot as plt
 from PIL import Image
-from test_score_contrasts import views
 from test_curves import write_settings
 from test_groups import write_manifest
+from test_score_contrasts import views
 
 from contrast import Named, contrast
 from contrasts_figure import contrasts_figure
