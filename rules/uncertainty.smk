@@ -79,13 +79,13 @@ rule power_table:
         mem_mb=PLAN.alignment.memory(4000 + STUDY.compute.memory_mb),
         runtime=480,
     params:
+        **dict(STUDY.alignment.power),
         layer_a=PLAN.alignment.layer_a,
         layer_b=PLAN.alignment.layer_b,
         metrics=METRICS,
         k=STUDY.alignment.k,
         preparation=vars(STUDY.alignment.preparation),
         seed=STUDY.seed,
-        **dict(STUDY.alignment.power),
         code=PLAN.code("power_table.py"),
     script:
         "../workflow_scripts/power_table.py"
