@@ -157,7 +157,7 @@ def run_ours(given: argparse.Namespace) -> dict[str, Any]:
 
 def write_study(folder: Path, count: int, depths: dict[str, int], widths: dict[str, int]) -> None:
     """Write the feature files of both sides, in the format of an extraction, and the settings."""
-    from diffalign.io.feature_files import Features, write_features
+    from diffalign.io.feature_files import LAYERS, Features, write_features
     from diffalign.provenance import file_sha256
 
     names = tuple(f"{i:07d}" for i in range(count))
@@ -166,10 +166,10 @@ def write_study(folder: Path, count: int, depths: dict[str, int], widths: dict[s
         for i in range(depth):
             path = folder / side / f"b{i}.pt"
             path.parent.mkdir(parents=True, exist_ok=True)
-            recipe = {"bundle": side, "layer": f"b{i}", "module": f"blocks.{i}"}
+            recipe = {"bundle": side, "model": {"name": side}, "layer": f"b{i}", "module": f"blocks.{i}"}
             write_features(path, Features(layer(side, i, count, widths[side]), names, recipe))
             made[f"b{i}"] = {"sha256": file_sha256(path)}
-        (folder / side / "layers.json").write_text(json.dumps({"layers": made}))
+        LAYERS.write_json(folder / side / "layers.json", layers=made)
     (folder / "alignment.json").write_text(json.dumps({"k": K, "eps": EPS, "rbf_sigma": 1}))
 
 
@@ -218,6 +218,9 @@ def in_process(mode: str, given: argparse.Namespace, **options: Any) -> dict[str
     environment = {**os.environ, "OMP_NUM_THREADS": str(given.threads)}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
     if done.returncode:
+        if mode in ("ours", "stage"):
+            raise RuntimeError(f"{' '.join(command)} failed with status {done.returncode}")
+        # a reference needs more memory than ours
         return {"value": float("nan"), "seconds": float("nan"), "gb": float("nan")}
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
