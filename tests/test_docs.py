@@ -1,6 +1,7 @@
 """What the documentation shows is what happens."""
 
 import copy
+import io
 import re
 import shlex
 import shutil
@@ -130,3 +131,13 @@ def test_the_example_of_the_readme_measures() -> None:
 def test_every_metric_is_explained() -> None:
     text = (ROOT / "docs" / "metrics.md").read_text()
     assert [name for name in METRICS if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "report").glob("*.rst")), ids=lambda path: path.stem)
+def test_a_caption_is_valid_markup(path: Path) -> None:
+    from docutils.core import publish_string
+
+    text = re.sub(r"\{%.*?%\}|\{\{.*?\}\}", "word", path.read_text())
+    warnings = io.StringIO()
+    publish_string(text, settings_overrides={"warning_stream": warnings, "report_level": 2})
+    assert not warnings.getvalue()
