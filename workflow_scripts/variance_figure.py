@@ -15,7 +15,7 @@ from diffalign.io import tables
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-_COLUMNS = ("metric", "source", "side", "score", "n", "sd", "low", "high", "minimum", "maximum", "part_of")
+_COLUMNS = ("metric", "images", "source", "side", "score", "n", "sd", "low", "high", "minimum", "maximum", "part_of")
 _LOOKS = {"images": 0, "noise": 1, "training": 2, "preparation": 3}
 # inches a row of a panel
 _ROW = 0.16
@@ -49,7 +49,9 @@ def variance_figure(table: Path, outputs: Sequence[Path], miniature: bool) -> No
 
 
 def _source(row: Mapping[Any, Any]) -> str:
-    """The source and its side."""
+    """The source and its side; groups where images have some."""
+    if row["source"] == "images" and row["n"] != row["images"]:
+        return "groups of images"
     return str(row["source"]) if row["side"] == "both" else f"{row['source']} of {row['side']}"
 
 
