@@ -10,7 +10,6 @@ from threadpoolctl import threadpool_limits
 
 from diffalign import logs
 from diffalign.alignment import partial, series
-from diffalign.alignment.settings import Preparation
 from diffalign.io import control_sides, recipes, tables
 from diffalign.io.control_sides import UNTRAINED, ControlSide
 from diffalign.io.series_tables import IDENTITY, MEASURED, choose, rows, write_recipe
@@ -224,13 +223,6 @@ if __name__ == "__main__":
             params.components,
             (Path(given["settings"]), Path(given["calibration"])),
             recipes.Where(where["dataset"], where["condition"]),
-            Search(
-                Preparation(**params.preparation),
-                params.k,
-                params.seed,
-                snakemake.resources.memory_mb,
-                snakemake.threads,
-                Path(given["manifest"]),
-            ),
+            Search.of_job(snakemake, params.k),
             {key: Path(path) for key, path in snakemake.output.items()},
         )

@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 from diffalign import logs
 from diffalign.alignment import simultaneous
 from diffalign.alignment.contrasts import Contrast, differences
+from diffalign.alignment.intervals import LEVEL
 from diffalign.alignment.metrics import METRICS, Layer
 from diffalign.io import recipes, sides, tables
 from diffalign.io.score_recipes import is_miniature, leak
@@ -29,7 +30,6 @@ COLUMNS = {
     **dict.fromkeys(("method", "reason", "leak"), "string"),
     "miniature": "bool",
 }
-ALPHA = 0.05
 # the fewest groups, or images, with which errors of differences were simulated: docs/contrasts.md
 _FEWEST_GROUPS, _FEWEST_IMAGES = 7, 30
 
@@ -112,7 +112,7 @@ def contrast(
                     "error": of_metric.errors[i],
                     **{column: getattr(tested, column)[i] for column in TESTED},
                     "contrasts": tested.family,
-                    "differs": bool(tested.p_adjusted[i] <= ALPHA) if known else None,
+                    "differs": bool(tested.p_adjusted[i] <= 1 - LEVEL) if known else None,
                     "method": of_metric.method,
                     "reason": None if known else of_metric.refused or METRICS[metric].undefined,
                     "leak": _leaks(of_sides),

@@ -15,9 +15,9 @@ from diffalign.alignment import partial, series
 from diffalign.alignment.calibration import calibrate
 from diffalign.alignment.groups import Exchanges, Groups
 from diffalign.alignment.intervals import around
-from diffalign.alignment.metrics import Settings, measure_grid
+from diffalign.alignment.metrics import METRICS, Settings, measure_grid
 from diffalign.alignment.settings import Preparation
-from diffalign.io import control_sides, recipes, tables
+from diffalign.io import control_sides, recipes, sides, tables
 from diffalign.io.control_sides import LABELS, UNTRAINED
 from diffalign.io.manifest import labels_of
 from diffalign.io.score_recipes import is_miniature, leak
@@ -220,7 +220,7 @@ class _Pair:
         """The rows of one set of controls. labels: of the images, where they are among the controls."""
         leaks = self._given_of(self.sides["a"], self.sides["b"])
         exchanges = self.groups.exchanges if labels is None else self.groups.exchanges_within(labels)
-        wanted = [name for name in self.asked.metrics if name in nulls.LINEAR or name in nulls.on_lists([name])]
+        wanted = [name for name in self.asked.metrics if name in nulls.LINEAR or METRICS[name].uses_k]
         reason, span = "", None
         try:
             span = partial.controls(list(columns), list(names))
@@ -368,7 +368,6 @@ if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "ladder"), threadpool_limits(snakemake.threads):
         given, params = dict(snakemake.input.items()), snakemake.params
         features = iter(given.get("controls", []))
-        manifest = given.get("manifest")
         ladder(
             Inputs(
                 (Path(given["a"]), params.layer_a),
@@ -381,18 +380,11 @@ if __name__ == "__main__":
                     kind: {side: Path(path) for side in "ab" if (path := given.get(f"{kind}_{side}"))}
                     for kind in ("untrained", "noise")
                 },
-                manifest=None if manifest is None else Path(manifest),
+                manifest=sides.manifest_of(given),
             ),
             Asked(params.metrics, params.components, params.permutations),
             (Path(given["settings"]), Path(given["calibration"])),
             recipes.Where(snakemake.wildcards.dataset, snakemake.wildcards.condition),
-            Search(
-                Preparation(**params.preparation),
-                params.k,
-                params.seed,
-                snakemake.resources.memory_mb,
-                snakemake.threads,
-                None if manifest is None else Path(manifest),
-            ),
+            Search.of_job(snakemake, params.k),
             (Path(snakemake.output.tsv), Path(snakemake.output.parquet)),
         )

@@ -14,9 +14,8 @@ from diffalign import logs
 from diffalign.alignment import power
 from diffalign.alignment.calibration import calibrate
 from diffalign.alignment.metrics import measure_grid
-from diffalign.alignment.settings import Preparation
 from diffalign.alignment.single import interval
-from diffalign.io import recipes, sides, tables
+from diffalign.io import recipes, tables
 from diffalign.io.unlisted_sides import Search, read_side
 
 if TYPE_CHECKING:
@@ -141,13 +140,6 @@ if __name__ == "__main__":
             recipes.Where(snakemake.wildcards.dataset, snakemake.wildcards.condition),
             params.metrics,
             (params.power, params.difference, params.correlation),
-            Search(
-                Preparation(**params.preparation),
-                params.k,
-                params.seed,
-                snakemake.resources.memory_mb,
-                snakemake.threads,
-                sides.manifest_of(given),
-            ),
+            Search.of_job(snakemake, params.k),
             (Path(snakemake.output.tsv), Path(snakemake.output.parquet)),
         )

@@ -16,8 +16,8 @@ from diffalign.alignment.curves import neighbor_counts, nested_subset, subset_si
 from diffalign.alignment.metrics import METRICS, Settings, measure_grid
 from diffalign.alignment.preparation import FeatureError
 from diffalign.alignment.rank_stability import DIVISIONS, FEWEST, halves, kept, tau_b
-from diffalign.alignment.settings import ALTERNATIVES, Preparation
-from diffalign.io import recipes, sides, tables
+from diffalign.alignment.settings import ALTERNATIVES
+from diffalign.io import recipes, tables
 from diffalign.io.unlisted_sides import Search, UnlistedSide, read_side
 
 if TYPE_CHECKING:
@@ -208,13 +208,6 @@ if __name__ == "__main__":
             params.metrics,
             Path(given.settings),
             recipes.Where(snakemake.wildcards.dataset, snakemake.wildcards.condition),
-            Search(
-                Preparation(**params.preparation),
-                params.k_max,
-                params.seed,
-                snakemake.resources.memory_mb,
-                snakemake.threads,
-                sides.manifest_of(given),
-            ),
+            Search.of_job(snakemake, params.k_max),
             {key: Path(path) for key, path in snakemake.output.items()},
         )

@@ -9,8 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from diffalign import logs
 from diffalign.alignment import series
-from diffalign.alignment.settings import Preparation
-from diffalign.io import recipes, sides, tables
+from diffalign.io import recipes, tables
 from diffalign.io.series_tables import IDENTITY, MEASURED, choose, rows, write_recipe
 from diffalign.io.unlisted_sides import Search, read_side
 
@@ -78,13 +77,6 @@ if __name__ == "__main__":
             params.metrics,
             (Path(given.settings), Path(given.calibration)),
             recipes.Where(params.dataset, params.condition),
-            Search(
-                Preparation(**params.preparation),
-                params.k,
-                params.seed,
-                snakemake.resources.memory_mb,
-                snakemake.threads,
-                sides.manifest_of(given),
-            ),
+            Search.of_job(snakemake, params.k),
             {key: Path(path) for key, path in snakemake.output.items()},
         )

@@ -12,10 +12,9 @@ from threadpoolctl import threadpool_limits
 from diffalign import logs
 from diffalign.alignment import variance
 from diffalign.alignment.metrics import METRICS, Layer, Settings, measure_grid
-from diffalign.alignment.settings import Preparation
 from diffalign.alignment.single import interval
 from diffalign.alignment.variance import Spread
-from diffalign.io import recipes, sides, tables
+from diffalign.io import recipes, tables
 from diffalign.io.score_recipes import shared_noise
 from diffalign.io.unlisted_sides import Search, UnlistedSide, read_side
 
@@ -269,13 +268,6 @@ if __name__ == "__main__":
             Path(given.settings),
             recipes.Where(snakemake.wildcards.dataset, snakemake.wildcards.condition),
             params.metrics,
-            Search(
-                Preparation(**params.preparation),
-                params.k,
-                params.seed,
-                snakemake.resources.memory_mb,
-                snakemake.threads,
-                sides.manifest_of(given),
-            ),
+            Search.of_job(snakemake, params.k),
             (Path(snakemake.output.tsv), Path(snakemake.output.parquet)),
         )

@@ -78,7 +78,8 @@ def _two_sided(t: NDArray[np.float64], freedom: int | None) -> NDArray[np.float6
 def _maxima(correlation: NDArray[np.float64], freedom: int | None, seed: int) -> NDArray[np.float64]:
     """Draws of the largest |t|, ascending: (DRAWS,)."""
     eigenvalues, vectors = np.linalg.eigh(correlation)
-    root = vectors * np.sqrt(np.maximum(eigenvalues, 0))
+    # the symmetric root: signs of eigenvectors are for the linear algebra library to choose
+    root = (vectors * np.sqrt(np.maximum(eigenvalues, 0))) @ vectors.T
     generator = keyed(seed, "simultaneous", "normal")
     scales = np.ones(DRAWS)
     if freedom is not None:

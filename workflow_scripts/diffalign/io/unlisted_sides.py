@@ -24,6 +24,7 @@ from diffalign.io import feature_files
 from diffalign.io.headers import StoreError, check_same_names
 from diffalign.io.manifest import groups_of
 from diffalign.io.prepared_features import clamp_bounds, noted_spread
+from diffalign.io.sides import manifest_of
 from diffalign.names import unknown
 
 
@@ -43,6 +44,13 @@ class Search:
     def groups(self, names: Sequence[str]) -> tuple[str, ...]:
         """The group of every image. Raises StoreError for images that the manifest lacks."""
         return tuple(names) if self.manifest is None else groups_of(self.manifest, names)
+
+    @classmethod
+    def of_job(cls, job: Any, k: int) -> Search:
+        """What a job of Snakemake says of it: ``preparation`` and ``seed`` among its parameters, and its manifest."""
+        preparation = Preparation(**job.params.preparation)
+        manifest = manifest_of(job.input)
+        return cls(preparation, k, job.params.seed, job.resources.memory_mb, job.threads, manifest)
 
 
 @dataclass(frozen=True, eq=False)
