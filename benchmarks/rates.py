@@ -108,7 +108,7 @@ def main() -> None:
             for name in MEASURED:
                 rate = np.mean([p[name] <= ALPHA for p, _ in found])
                 score, error = np.array([measured[name] for _, measured in found]).T
-                bounds, truth = around(score, error, None), score.mean()
+                bounds, truth = around(score, error, count - 1), score.mean()
                 words += f"{rate:9.3f}, {np.mean((bounds.low <= truth) & (truth <= bounds.high)):.3f}"
             print(f"{kind:10}{count:6}{words}  ({time.perf_counter() - started:.0f} s)", flush=True)
 

@@ -38,7 +38,14 @@ def correlation(rho: float, p: float, low: float, high: float) -> dict[str, Any]
 def score(source: str, level: float, layer: str, second_half: float, **changes: Any) -> dict[str, Any]:
     """A row of an atlas, with the columns that findings read."""
     known = {"model": "digits.sit", "metric": "unbiased_cka", "second_half_error": 0.01, "n": 1000}
-    more = {"n_second_half": 500, "chosen": False, "maximum_p": 0.005, "second_half_p": 0.005, "leak": None}
+    more = {
+        "n_second_half": 500,
+        "groups_second_half": 500,
+        "chosen": False,
+        "maximum_p": 0.005,
+        "second_half_p": 0.005,
+        "leak": None,
+    }
     return {**known, **more, "source": source, "level": level, "layer": layer, "second_half": second_half, **changes}
 
 

@@ -232,9 +232,13 @@ def _of_atlas(scores: pd.DataFrame, metric: str, of_maximum: _Corrected, of_floo
     twin = scores[
         (scores["source"] == "untrained") & (scores["level"] == best["level"]) & (scores["layer"] == best["layer"])
     ].iloc[0]
-    bounds = around(np.array(best["second_half"]), np.array(best["second_half_error"]))
+    bounds = around(
+        np.array(best["second_half"]), np.array(best["second_half_error"]), int(best["groups_second_half"]) - 1
+    )
     low, high = float(bounds.low), float(bounds.high)
     images = f"{best['n_second_half']} images"
+    if best["groups_second_half"] < best["n_second_half"]:
+        images += f" in {best['groups_second_half']} groups"
     exceeds = "exceeds" if of_maximum.q <= _ALPHA else "is not shown to exceed"
     chance = "" if math.isnan(of_maximum.q) else f"; it {exceeds} chance ({of_maximum})"
     yield Finding(

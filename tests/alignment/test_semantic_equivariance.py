@@ -21,7 +21,7 @@ from diffalign.alignment import intervals, measure
 from diffalign.alignment import semantic_equivariance as semantic
 from diffalign.alignment.arrays import array_layer
 from diffalign.alignment.dyadic import Covariances
-from diffalign.alignment.metrics import Layer, NeighborScores, Settings
+from diffalign.alignment.metrics import METRICS, Layer, NeighborScores, Settings
 from diffalign.alignment.preparation import unit_rows
 from diffalign.alignment.search.exact import nearest_neighbors
 from diffalign.alignment.settings import Preparation
@@ -141,8 +141,8 @@ def test_influences_give_the_errors_in_closed_form(metric: str, seed: int, k: in
     a, b = (side[:1] for side in lists_of(seed, 40, k))
     scorer = NeighborScores([metric], a, b, k)
     edges = scorer.influence(metric)
-    one = np.ones((1, 1))
-    assert math.sqrt(Covariances([edges]).of(one)[0, 0]) == pytest.approx(scorer.errors()[metric][0, 0], rel=1e-9)
+    variance = Covariances([edges], competing=METRICS[metric].competing).of(np.ones((1, 1)))[0, 0]
+    assert math.sqrt(variance) == pytest.approx(scorer.errors()[metric][0, 0], rel=1e-9)
     # a score does not change when all edges count twice
     assert edges.sum() == pytest.approx(0, abs=1e-9)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.alignment.dyadic import Parts, own_shares
+from diffalign.alignment.dyadic import Parts, at_least, own_shares
 from diffalign.alignment.graphs import EdgeIndex, KnnGraphs, chunks
 from diffalign.alignment.groups import Groups
 
@@ -30,8 +30,9 @@ def errors(a: KnnGraphs, b: KnnGraphs, scores: Mapping[str, Parts], groups: Grou
 
     Edges are dependent where they have images of a common group: e_gh is the sum of e_ij over edges between the groups
     g and h, and the variance Σ_g (Σ_h e_gh)² - Σ_{g<h} e_gh². Edges within a group are one pair (g, g) and count once;
-    pairs of edges between the same two groups would be counted twice (Aronow, Samii and Assenova 2015). Where every
-    image is a group it is the variance over images. Intervals take quantiles of Student's t with G - 1 degrees.
+    pairs of edges between the same two groups would be counted twice (Aronow, Samii and Assenova 2015). It is at least
+    Σ_{g<=h} e_gh² but for competing edges (`dyadic.at_least`). Where every image is a group it is the variance over
+    images.
     """
     by_name = {name: np.empty((a.layers, b.layers)) for name in scores}
     for name, parts in scores.items():
@@ -51,7 +52,7 @@ def errors(a: KnnGraphs, b: KnnGraphs, scores: Mapping[str, Parts], groups: Grou
                     np.concatenate([keys[members], of_a.keys, of_b.keys]),
                     np.concatenate([w[members], half * of_a.values, half * of_b.values]),
                 )
-                by_name[name][part.start + i, j] = np.sqrt(_variance(everything, groups.count))
+                by_name[name][part.start + i, j] = np.sqrt(_variance(everything, groups.count, parts.competing))
     return by_name
 
 
@@ -71,12 +72,11 @@ def _summed(keys: NDArray[np.int64], values: NDArray[np.float64]) -> _Blocks:
     return _Blocks(distinct, np.asarray(np.bincount(where, values, minlength=len(distinct)), np.float64))
 
 
-def _variance(blocks: _Blocks, count: int) -> float:
+def _variance(blocks: _Blocks, count: int, competing: bool) -> float:
     low, high = np.divmod(blocks.keys, count)
     between = low != high
     at_group = np.bincount(low, blocks.values, minlength=count)
     at_group += np.bincount(high[between], blocks.values[between], minlength=count)
     twice = float(np.square(blocks.values[between]).sum())
-    variance = float(at_group @ at_group) - twice
-    # with few groups the difference can be negative: keep the terms of single blocks alone
-    return variance if variance > 0 else float(np.square(blocks.values).sum())
+    single = np.square(blocks.values).sum()
+    return float(at_least(np.asarray(at_group @ at_group - twice), np.asarray(single), competing))

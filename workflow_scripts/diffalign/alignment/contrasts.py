@@ -104,7 +104,7 @@ def differences(
     seed: deals whole groups into the 20 parts of the jackknife, the same for all pairs. progress: wraps the iteration.
 
     Errors of a difference, from the difference of both influences: of metrics on lists by the dyadic variance of edges
-    (`dyadic.Covariances`), which is taken to be at least that of independent edges; of linear CKA by
+    (`dyadic.Covariances`); of linear CKA by
     `moments.cka_difference`; of others by a delete-a-group jackknife in which both scores lack the same images
     (`intervals.replicates`). Where both pairs are one, or one the other way round and the metric is symmetric, the
     difference is 0 and its error 0.
@@ -146,7 +146,7 @@ class _Measured:
 
     def freedom(self, metric: str) -> int:
         """Degrees of freedom of the error: parts, or groups, of which each image may be one, less one."""
-        return int(self.parts.max()) if method_of(metric) == "jackknife" else self.groups.count - 1
+        return int(self.parts.max()) if method_of(metric) == "jackknife" else self.groups.freedom
 
     def of_pair(self, pair: Pair) -> _OfPair:
         """What contrasts need of one pair."""
@@ -187,10 +187,8 @@ class _Measured:
         if pairs[0] == pairs[1]:
             return _OfContrast((scores[0], scores[0]), 0.0, np.zeros(units))
         if method == "dyadic":
-            together = Covariances([one.edges[metric] - other.edges[metric]], self.clusters)
-            # few images can leave a variance that is far too small, as they can leave it negative
-            variances = [each(np.eye(1))[0, 0] for each in (together.of, together.of_edges)]
-            error, influence = float(np.sqrt(max(variances))), together.at_unit[0]
+            together = Covariances([one.edges[metric] - other.edges[metric]], self.clusters, METRICS[metric].competing)
+            error, influence = float(np.sqrt(together.of(np.eye(1))[0, 0])), together.at_unit[0]
         elif method == "jackknife":
             apart = one.without[metric] - other.without[metric]
             influence = np.sqrt((units - 1) / units) * (apart - apart.mean())

@@ -26,12 +26,13 @@ class Parts:
 
     shares: w of the matches of a pair. backward: edges of A are reversed. scaled: α and β are the shares of each layer
     matched with itself, and `scale` (L_A, L_B) divides w; otherwise they are in proportion to the credit of an edge.
-    See `errors`.
+    competing: edges of one image share one contribution. See `errors`.
     """
 
     shares: Shares
     backward: bool
     scaled: bool
+    competing: bool
     scale: Grid
 
 
@@ -43,7 +44,9 @@ def errors(a: KnnGraphs, b: KnnGraphs, scores: Mapping[str, Parts]) -> dict[str,
     Edges with a common image are dependent, all others independent. The variance is the sum of e_ij e_kl over dependent
     pairs of edges, each counted once: Σ_i (Σ_j e_ij + e_ji)² - ½ Σ_ij (e_ij + e_ji)² (dyadic cluster-robust variance:
     Fafchamps and Gubert 2007; Aronow, Samii and Assenova 2015). A jackknife lacks the second term, which is as large as
-    the rest where few edges are shared.
+    the rest where few edges are shared. Few images can leave a difference that is far too small or negative, so it is
+    at least the second term, the variance of edges that are dependent between the same two images alone. Competing
+    edges are not independent even then; the second term only takes the place of a difference that is not positive.
     """
     if not scores:
         return {}
@@ -64,7 +67,7 @@ def errors(a: KnnGraphs, b: KnnGraphs, scores: Mapping[str, Parts]) -> dict[str,
                 (m.per_pair(own_a.values[m.edges_a] * own_b.values[m.edges_b]) for m in (forward, turned)),
                 start=np.zeros(by_name[name][part].size),
             )
-            by_name[name][part] = np.sqrt(_variance(shared, w, own_a, own_b, both))
+            by_name[name][part] = np.sqrt(_variance(shared, w, own_a, own_b, both, parts.competing))
     return by_name
 
 
@@ -108,7 +111,9 @@ def own_shares(side: KnnGraphs, shares: Shares | None) -> Own:
     return Own(values, both_ways, np.stack(at_image))
 
 
-def _variance(shared: Matches, w: NDArray[np.float64], a: Own, b: Own, both: NDArray[np.float64]) -> Grid:
+def _variance(
+    shared: Matches, w: NDArray[np.float64], a: Own, b: Own, both: NDArray[np.float64], competing: bool
+) -> Grid:
     """Variance of the scores of all pairs of layers. both: Σ α_ij (β_ij + β_ji)."""
     n, size = shared.count, shared.shape[0] * shared.shape[1]
     half = -shared.per_pair(w) / 2
@@ -131,9 +136,15 @@ def _variance(shared: Matches, w: NDArray[np.float64], a: Own, b: Own, both: NDA
         + 2 * half * shared.per_pair(w * (a.both_ways[shared.edges_a] + b.both_ways[shared.edges_b]))
         + half**2 * (a.squares[by_a] + b.squares[by_b] + 2 * both)
     )
-    variance = images - dyads
-    # with few images the difference can be negative: keep the term of the edges alone
-    return np.asarray(np.where(variance > 0, variance, np.maximum(dyads, 0)).reshape(shared.shape))
+    # rounding can leave the second term below 0 where all edges are shared
+    return np.maximum(at_least(images - dyads, dyads, competing), 0).reshape(shared.shape)
+
+
+def at_least(variance: NDArray[np.float64], of_edges: NDArray[np.float64], competing: bool) -> NDArray[np.float64]:
+    """Variances, which are at least those of edges that are dependent between the same two images or groups alone; of
+    competing edges, only where they are not positive. See `errors`.
+    """
+    return np.where(variance > 0, variance, of_edges) if competing else np.maximum(variance, of_edges)
 
 
 def influence(a: KnnGraphs, b: KnnGraphs, parts: Parts, eps: float = 0.0) -> sparse.csr_array:
@@ -173,11 +184,13 @@ class Covariances:
     """Covariances of scores of the same images, from the influences (N, N) of all edges on each score.
 
     groups: of images that are not independent; edges between two groups are then summed first, and those within a group
-    count once, as in `clustered.errors`. at_unit: (C, N) or (C, G), influence on each score of the edges at each image,
-    or at each group.
+    count once, as in `clustered.errors`. competing: as in `Parts`. at_unit: (C, N) or (C, G), influence on each score
+    of the edges at each image, or at each group.
     """
 
-    def __init__(self, influences: Sequence[sparse.csr_array], groups: Groups | None = None) -> None:
+    def __init__(
+        self, influences: Sequence[sparse.csr_array], groups: Groups | None = None, competing: bool = False
+    ) -> None:
         both_ways, within = [], []
         for edges in influences:
             blocks = edges if groups is None else _by_group(edges, groups)
@@ -188,6 +201,7 @@ class Covariances:
         pairs = np.array([[float((x * y).sum()) / 2 for y in both_ways] for x in both_ways])
         inside = np.array(within) @ np.array(within).T
         self.at_unit = at_image
+        self._competing = competing
         # the diagonal of both ways is twice that within
         self._dyads = pairs - inside
         self._images = at_image @ at_image.T - (pairs - 2 * inside)
@@ -195,14 +209,13 @@ class Covariances:
     def of(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Covariances (M, M) of M weighted sums of the C scores, with weights (M, C).
 
-        Where few images leave a variance negative, the term of the edges alone is kept.
+        Variances are at least those that `at_least` says; correlations stay. Where few images leave no covariance, all
+        are those of edges that are dependent between the same two images or groups alone.
         """
         covariance: NDArray[np.float64] = weights @ self._images @ weights.T
+        of_edges: NDArray[np.float64] = weights @ self._dyads @ weights.T
         if np.linalg.eigvalsh(covariance).min() <= 0:
-            covariance = self.of_edges(weights)
-        return covariance
-
-    def of_edges(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The same if no two edges were dependent but those between the same two images or groups."""
-        covariance: NDArray[np.float64] = weights @ self._dyads @ weights.T
-        return covariance
+            return of_edges
+        variances = covariance.diagonal()
+        widened = np.sqrt(at_least(variances, of_edges.diagonal(), self._competing) / variances)
+        return covariance * widened[:, None] * widened

@@ -108,9 +108,9 @@ class Groups:
         return self.count == len(self.codes)
 
     @property
-    def freedom(self) -> int | None:
-        """Degrees of freedom of errors: G - 1; None, for a normal distribution, where every image is a group."""
-        return None if self.alone else self.count - 1
+    def freedom(self) -> int:
+        """Degrees of freedom of errors over groups, of which each image may be one: G - 1."""
+        return self.count - 1
 
     def at(self, keep: Order) -> Groups:
         """The groups of some of the images (M,)."""

@@ -88,14 +88,18 @@ def of_mean(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], Interval]
     return mean, around(mean, values.std(axis=0, ddof=1) / np.sqrt(count), count - 1)
 
 
-def around(scores: NDArray[np.float64], error: NDArray[np.float64], freedom: int | None = None) -> Interval:
-    """Scores ± quantile x error. freedom: degrees of Student's distribution; None for the normal distribution."""
-    reach = quantile(freedom) * error
+def around(
+    scores: NDArray[np.float64], error: NDArray[np.float64], freedom: int | NDArray[np.int64] | None = None
+) -> Interval:
+    """Scores ± quantile x error. freedom: degrees of Student's distribution, of all scores or of each; None for the
+    normal distribution.
+    """
+    reach = np.vectorize(quantile, otypes=[np.float64])(freedom) * error
     return Interval(scores - reach, scores + reach, error)
 
 
 def quantile(freedom: int | None) -> float:
-    """Half the width of a 95 % interval in standard errors. freedom: as of `around`."""
+    """Half the width of a 95 % interval in standard errors. freedom: degrees, as of `around`."""
     from scipy.stats import norm, t
 
     return float(norm.ppf(BOUNDS[1]) if freedom is None else t.ppf(BOUNDS[1], freedom))

@@ -132,7 +132,9 @@ def cka_error(a: Moments, b: Moments, unbiased: bool, groups: Groups | None = No
 
     The sum of squared influences counts the second-order variance, 2 Σ_ij h_ij² over pairs of images, twice, so it is
     subtracted once. It is also a lower bound of the variance. It is computed for jointly normal entries of the centred
-    kernels: 2 / (n(n-3)) for independent features, as under permutations, times (1 - CKA²)² for aligned ones.
+    kernels: 2 / (n(n-3)) for independent features, as under permutations, times (1 - CKA²)² for aligned ones. The
+    error is then multiplied by (N-1)/(N-4): by so much a jackknife of a U-statistic of four images, as HSIC is one,
+    exceeds it (Arvesen 1969).
 
     groups: of images that are not independent; the influences of a group are summed before they are squared. The
     second-order part of groups depends on what they share and stays in: where little is aligned, errors are too large
@@ -143,15 +145,14 @@ def cka_error(a: Moments, b: Moments, unbiased: bool, groups: Groups | None = No
         return math.nan
     n = a.count
     least = 2 / (n * (n - 3)) * _second_order(found.score, found.off_diagonal, *found.scales)
-    return _error(found.values if groups is None else groups.sums(found.values), least, groups is not None)
+    return _error(found.values if groups is None else groups.sums(found.values), least, n, groups is not None)
 
 
 def cka_difference(
     first: tuple[Moments, Moments], second: tuple[Moments, Moments], unbiased: bool, groups: Groups | None = None
 ) -> tuple[float, NDArray[np.float64]]:
     """Standard error of the difference of two linear CKA of the same images, and the influence of every image on it,
-    or of every group: (N,) or (G,). The error is that of `cka_error`, of the difference of influences, times
-    (N-1)/(N-4): by so much a jackknife of a U-statistic of four images, as HSIC is one, exceeds it (Arvesen 1969).
+    or of every group: (N,) or (G,). The error is that of `cka_error`, of the difference of influences.
 
     The second-order part is E (xᵀ A x)² = tr(AC)² + 2 tr(ACAC) with x the entries of the four normalised kernels,
     jointly normal with second moments C, and A that of the difference of both h of `cka_error`. NaN where the HSIC of
@@ -173,12 +174,13 @@ def cka_difference(
     least = 2 / (n * (n - 3)) * float(np.trace(both) ** 2 + 2 * np.trace(both @ both))
     values = one.values - other.values
     values = values if groups is None else groups.sums(values)
-    return _error(values, least, groups is not None) * (n - 1) / max(n - 4, 1), values
+    return _error(values, least, n, groups is not None), values
 
 
-def _error(influence: NDArray[np.float64], least: float, of_groups: bool) -> float:
-    """Standard error from influences and the second-order variance, which is the least there can be."""
-    return math.sqrt(max(float(influence @ influence) - (0 if of_groups else least), least))
+def _error(influence: NDArray[np.float64], least: float, count: int, of_groups: bool) -> float:
+    """Standard error from influences of N images and the second-order variance, which is the least there can be."""
+    first_order = math.sqrt(max(float(influence @ influence) - (0 if of_groups else least), least))
+    return first_order * (count - 1) / max(count - 4, 1)
 
 
 def _off_diagonal(a: Moments, b: Moments) -> float:

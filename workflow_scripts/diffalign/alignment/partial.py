@@ -200,7 +200,7 @@ def beyond(a: NDArray[np.floating], b: NDArray[np.floating], given: Controls, gr
     values, above, second = _statistics(
         [(x, y, given), (x, x, given), (y, y, given), (plain.residuals(a), plain.residuals(b), plain)], groups
     )
-    z2 = quantile(None if groups is None else groups.freedom) ** 2
+    z2 = quantile(given.count - 1 if groups is None else groups.freedom) ** 2
     left, own_a, own_b, everything = values.tolist()
     cka, share = UNDEFINED, UNDEFINED
     if own_a > 0 and own_b > 0:

@@ -78,7 +78,7 @@ class _Scores:
 
     def __init__(self, pairs: Mapping[str, Pair], settings: Settings, groups: Groups | None) -> None:
         self.names = list(pairs)
-        self.freedom = None if groups is None else groups.freedom
+        self.freedom = (groups.count if groups else next(iter(pairs.values()))[0].count) - 1
         self.eps = settings.eps
         self.scorers = [
             NeighborScores([METRIC], first_lists([a], settings.k), first_lists([b], settings.k), settings.k)
@@ -88,7 +88,7 @@ class _Scores:
         self._covariances: Covariances | None = None
         if np.isfinite(self.values).all():
             influences = [scorer.influence(METRIC, settings.eps) for scorer in self.scorers]
-            self._covariances = Covariances(influences, None if self.freedom is None else groups)
+            self._covariances = Covariances(influences, None if groups is None or groups.alone else groups)
 
     def under(self, order: NDArray[np.intp] | None) -> NDArray[np.float64]:
         """All scores (C,), with the images of the second layers relabelled."""
@@ -176,7 +176,7 @@ def _less(estimate: Estimate, null_mean: float) -> Estimate:
     return Estimate(estimate.value - null_mean, estimate.error, estimate.low - null_mean, estimate.high - null_mean)
 
 
-def _relative(mean: Estimate, clean: Estimate, covariance: NDArray[np.float64] | None, freedom: int | None) -> Estimate:
+def _relative(mean: Estimate, clean: Estimate, covariance: NDArray[np.float64] | None, freedom: int) -> Estimate:
     """Mean / clean - 1, with Fieller's interval. covariance: of both; None where a score is undefined. freedom: as of
     `intervals.of_ratio`.
     """

@@ -37,12 +37,13 @@ def value_name(metric: str, calibrated: bool) -> str:
 
 
 def second_half(table: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Values (M,) on the half of the images that did not choose, with 95 % intervals over these images.
+    """Values (M,) on the half of the images that did not choose, with 95 % intervals over these images,
+    or groups of them.
 
     Calibrated where the metric has a null: the bounds of the score are scaled as the score is, and end at 0 as well.
     """
     scores, errors = (table[column].to_numpy(dtype=np.float64) for column in ("second_half", "second_half_error"))
-    interval = around(scores, errors)
+    interval = around(scores, errors, table["groups_second_half"].to_numpy(dtype=np.int64) - 1)
     if not is_calibrated(table):
         return scores, interval.low, interval.high
     threshold = table["second_half_threshold"].to_numpy(dtype=np.float64)

@@ -38,6 +38,7 @@ MEASURED = {
         ("second_half", *(f"second_half_{key}" for key in ("error", "p", "threshold", "calibrated"))), "float64"
     ),
     "n_second_half": "int64",
+    "groups_second_half": "int64",
     "leak": "string",
     "miniature": "bool",
 }
@@ -61,6 +62,7 @@ def rows(
         of = side.groups
         first, second = of.halves(drawn.seed)
         (of_all,), (of_second,) = (reference.of(keep) for keep in (None, second))
+        counted, counted_second = of.count, of.at(second).count
         on_all = series.against(metrics, side.of(), of_all, settings, drawn, memory, of)
         on_second = series.against(metrics, side.of(second), of_second, settings, drawn, memory, of.at(second))
     else:
@@ -68,6 +70,7 @@ def rows(
         first, second = both.halves(drawn.seed)
         on_all = grouped.against(metrics, both, None, settings, drawn, memory)
         on_second = grouped.against(metrics, both, second, settings, drawn, memory)
+        counted, counted_second = len(set(groups)), len({groups[image] for image in second})
     on_first = measure_grid(metrics, side.of(first), reference.of(first), settings, memory)
     for metric in metrics:
         for depth, layer in enumerate(side.layers):
@@ -81,7 +84,7 @@ def rows(
                 "reference": reference.recipe["bundle"],
                 "reference_layer": reference.layers[0],
                 "n": len(side.names),
-                "groups": side.groups.count if groups is None else len(set(groups)),
+                "groups": counted,
                 "k": settings.k,
                 **on_all[metric].row(depth),
                 "maximum_p": on_all[metric].maximum_p,
@@ -89,6 +92,7 @@ def rows(
                 "second_half": half["score"],
                 **{f"second_half_{key}": half[key] for key in ("error", "p", "threshold", "calibrated")},
                 "n_second_half": len(second),
+                "groups_second_half": counted_second,
                 "leak": leak(side.recipe, reference.recipe),
                 # random weights of the bundle, of its reference or of an autoencoder that they read
                 "miniature": is_miniature({"a": side.recipe, "b": reference.recipe}),

@@ -229,7 +229,8 @@ class Metric:
     the edges of A. includes_self: an image counts among its own k neighbours. minimum_k: smallest k with a score.
     ordered: the score depends on the order of a list, so it is the mean over random orders of equally similar
     neighbours; others give them a credit (`KnnGraphs`). shares: contribution of each shared edge to the score, from
-    which the standard error follows.
+    which the standard error follows. competing: edges of one image share one contribution, so that a variance is not at
+    least that of independent edges.
 
     For ``moments`` only: error: standard error of the score of two layers, over images or over groups of them.
     difference: of two pairs of layers, the standard error of the difference of their scores, and the influence of every
@@ -256,6 +257,7 @@ class Metric:
     ordered: bool = False
     chance: Callable[[int, int], float] | None = None
     shares: Callable[[Matches], Grid] | None = None
+    competing: bool = False
     error: Callable[[Any, Any, Groups | None], float] | None = None
     difference: Callable[[Any, Any, Groups | None], tuple[float, NDArray[np.float64]]] | None = None
 
@@ -273,6 +275,7 @@ class Metric:
             "backward": self.backward,
             "includes_self": self.includes_self,
             "ordered": self.ordered,
+            "competing": self.competing,
             "null.exact": permutations.exact,
         }
         misplaced = [] if self.uses_k else [field for field, value in for_lists.items() if value]

@@ -145,7 +145,7 @@ class NeighborScores:
         metric = METRICS[name]
         if metric.shares is None:
             raise ValueError(f"{name} declares no shares of edges")
-        return dyadic.Parts(metric.shares, metric.backward, metric.scaled, self._scales[name])
+        return dyadic.Parts(metric.shares, metric.backward, metric.scaled, metric.competing, self._scales[name])
 
     def _measured(
         self, names: Sequence[str], kind: _Kind, backward: bool, permutation: NDArray[np.intp] | None

@@ -209,6 +209,7 @@ METRICS: dict[str, Metric] = {
         identical=False,
         null=Permutations(),
         shares=cycle_shares,
+        competing=True,
     ),
     "mutual_knn": Metric(
         mutual_knn,
