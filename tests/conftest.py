@@ -152,11 +152,16 @@ class Workflow:
         return done
 
 
+def _unfinished(folder: str, names: list[str]) -> list[str]:
+    """Compiled code that another process is writing; what is compiled serves copies, too."""
+    return [name for name in names if folder.endswith("__pycache__") and not name.endswith((".pyc", ".nbi", ".nbc"))]
+
+
 def copy_tree(to: Path) -> Path:
     for name in TREE:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, to / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+            shutil.copytree(source, to / name, ignore=_unfinished)
         else:
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, to / name)

@@ -1,15 +1,29 @@
-"""Calls of Snakemake in forks of a process that has imported it: its imports take seconds, and tests call it often."""
+"""Calls of Snakemake in forks of a process that has imported it: its imports take seconds, and tests call it often.
+
+Its jobs are forks as well (`forked_jobs.py`).
+"""
 
 import multiprocessing
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
+
+from forked_jobs import JobServer
 
 _ROOT = Path(__file__).resolve().parent.parent
 # what every call imports; nothing of this project, since tests change copies of it
-_PRELOADED = ["snakemake.cli", "snakemake.workflow", "snakemake.scheduling.job_scheduler", "pandas", "pydantic", "yaml"]
+_PRELOADED = [
+    "snakemake.cli",
+    "snakemake.workflow",
+    "snakemake.scheduling.job_scheduler",
+    "snakemake.script",
+    "pandas",
+    "pydantic",
+    "yaml",
+]
 
 
 def call(arguments: Sequence[str], folder: Path) -> tuple[int, str]:
@@ -18,13 +32,23 @@ def call(arguments: Sequence[str], folder: Path) -> tuple[int, str]:
     context.set_forkserver_preload(_PRELOADED)
     with TemporaryDirectory() as printed:
         streams = [Path(printed) / name for name in ("stdout", "stderr")]
-        process = context.Process(target=_main, args=(list(arguments), folder, streams, dict(os.environ)))
+        process = context.Process(
+            target=_main, args=(list(arguments), folder, streams, dict(os.environ), _server().python)
+        )
         process.start()
         process.join()
         return int(process.exitcode or 0), "".join(path.read_text(errors="replace") for path in streams)
 
 
-def _main(arguments: list[str], folder: Path, streams: Sequence[Path], environment: Mapping[str, str]) -> None:
+@cache
+def _server() -> JobServer:
+    """The server of the jobs of this process, which is started once."""
+    return JobServer(Path(mkdtemp(prefix="jobs")))
+
+
+def _main(
+    arguments: list[str], folder: Path, streams: Sequence[Path], environment: Mapping[str, str], python: str
+) -> None:
     """Become a process of Snakemake: its folder, its environment, its streams, and no path of the tests."""
     os.environ.clear()
     os.environ.update(environment)
@@ -37,5 +61,10 @@ def _main(arguments: list[str], folder: Path, streams: Sequence[Path], environme
     sys.path[:] = [path for path in sys.path if not path.startswith(ours)]
     sys.argv = ["snakemake", *arguments]
     from snakemake.cli import main
+    from snakemake.script import PythonScript
 
+    def execute_script(script: PythonScript, fname: str, edit: bool = False) -> None:
+        script._execute_cmd("{python} {fname:q}", python=python, fname=fname)
+
+    PythonScript.execute_script = execute_script
     main(arguments)
