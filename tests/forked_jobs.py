@@ -30,16 +30,21 @@ _PRELOADED = (
 
 
 class JobServer:
-    """A server of forked jobs, which ends with this process."""
+    """A server of forked jobs, which ends with this process if it is not closed before."""
 
     def __init__(self, folder: Path) -> None:
         self.address = folder / "jobs"
         command = [sys.executable, __file__, str(self.address)]
-        # its pipes stay open as long as this process lives
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         if self._process.stdout.readline() != b"ready\n":
             raise RuntimeError("the server of jobs did not start; its own message stands above")
+
+    def close(self) -> None:
+        """End the server and the jobs that run."""
+        with self._process as process:
+            assert process.stdin is not None
+            process.stdin.close()
 
     @property
     def python(self) -> str:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,10 @@ sys.exit(int(what))
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> JobServer:
-    return JobServer(tmp_path_factory.mktemp("server"))
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobServer]:
+    server = JobServer(tmp_path_factory.mktemp("server"))
+    yield server
+    server.close()
 
 
 def started(server: JobServer, folder: Path, what: str) -> subprocess.Popen[str]:
