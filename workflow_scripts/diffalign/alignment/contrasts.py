@@ -187,7 +187,7 @@ class _Measured:
         if pairs[0] == pairs[1]:
             return _OfContrast((scores[0], scores[0]), 0.0, np.zeros(units))
         if method == "dyadic":
-            together = Covariances([one.edges[metric] - other.edges[metric]], self.clusters, METRICS[metric].competing)
+            together = Covariances([one.edges[metric] - other.edges[metric]], self.clusters)
             error, influence = float(np.sqrt(together.of(np.eye(1))[0, 0])), together.at_unit[0]
         elif method == "jackknife":
             apart = one.without[metric] - other.without[metric]

@@ -184,13 +184,11 @@ class Covariances:
     """Covariances of scores of the same images, from the influences (N, N) of all edges on each score.
 
     groups: of images that are not independent; edges between two groups are then summed first, and those within a group
-    count once, as in `clustered.errors`. competing: as in `Parts`. at_unit: (C, N) or (C, G), influence on each score
-    of the edges at each image, or at each group.
+    count once, as in `clustered.errors`. at_unit: (C, N) or (C, G), influence on each score of the edges at each image,
+    or at each group.
     """
 
-    def __init__(
-        self, influences: Sequence[sparse.csr_array], groups: Groups | None = None, competing: bool = False
-    ) -> None:
+    def __init__(self, influences: Sequence[sparse.csr_array], groups: Groups | None = None) -> None:
         both_ways, within = [], []
         for edges in influences:
             blocks = edges if groups is None else _by_group(edges, groups)
@@ -201,7 +199,6 @@ class Covariances:
         pairs = np.array([[float((x * y).sum()) / 2 for y in both_ways] for x in both_ways])
         inside = np.array(within) @ np.array(within).T
         self.at_unit = at_image
-        self._competing = competing
         # the diagonal of both ways is twice that within
         self._dyads = pairs - inside
         self._images = at_image @ at_image.T - (pairs - 2 * inside)
@@ -209,13 +206,14 @@ class Covariances:
     def of(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Covariances (M, M) of M weighted sums of the C scores, with weights (M, C).
 
-        Variances are at least those that `at_least` says; correlations stay. Where few images leave no covariance, all
-        are those of edges that are dependent between the same two images or groups alone.
+        Variances are at least those of edges that are dependent between the same two images or groups alone, of
+        competing edges, too (`at_least`): with few images, differences of such scores would be significant too often.
+        Correlations stay. Where few images leave no covariance, all are those of such edges.
         """
         covariance: NDArray[np.float64] = weights @ self._images @ weights.T
         of_edges: NDArray[np.float64] = weights @ self._dyads @ weights.T
         if np.linalg.eigvalsh(covariance).min() <= 0:
             return of_edges
         variances = covariance.diagonal()
-        widened = np.sqrt(at_least(variances, of_edges.diagonal(), self._competing) / variances)
+        widened = np.sqrt(at_least(variances, of_edges.diagonal(), competing=False) / variances)
         return covariance * widened[:, None] * widened
