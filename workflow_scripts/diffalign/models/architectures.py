@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any, TypeVar, get_type_hints
 
 from torch import nn
@@ -26,13 +26,16 @@ _EXPECTED = {
 def read_fields(kind: type[A], entry: Mapping[str, Any], place: str, also: Sequence[str] = ()) -> A:
     """An instance of the dataclass `kind` from the keys of an entry.
 
-    kind: its fields are bool, int, float or tuple[int, ...]. also: keys that are known and left out. Raises
-    CheckpointError that names the place and every key that is unknown, missing, or of another type.
+    kind: its fields are bool, int, float or tuple[int, ...]; those with a default may be left out. also: keys that are
+    known and left out. Raises CheckpointError that names the place and every key that is unknown, missing, or of
+    another type.
     """
     types = get_type_hints(kind)
-    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    declared = fields(kind)  # type: ignore[arg-type]
+    known = [field.name for field in declared]
+    needed = [field.name for field in declared if field.default is MISSING]
     mistakes = [f"unknown key '{key}'{nearest(key, known)}" for key in entry if key not in (*known, *also)]
-    mistakes += [f"missing key '{key}'" for key in known if key not in entry]
+    mistakes += [f"missing key '{key}'" for key in needed if key not in entry]
     mistakes += [
         f"{key}: expected {_EXPECTED[types[key]]}, got {entry[key]!r}"
         for key in known
@@ -40,7 +43,7 @@ def read_fields(kind: type[A], entry: Mapping[str, Any], place: str, also: Seque
     ]
     if mistakes:
         raise CheckpointError(f"{place}: {'; '.join(mistakes)}")
-    values = {key: entry[key] for key in known}
+    values = {key: entry[key] for key in known if key in entry}
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
