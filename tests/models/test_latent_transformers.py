@@ -39,6 +39,12 @@ KINDS = {
 NORMALISED = [f"{name}_qk_norm" for name in KINDS]
 
 
+# entries whose latents are those of VFM-VAE, and the golden that has their full size
+ON_VFMVAE = {"reg.vfmvae": "reg_qk_norm", "lightningdit.vfmvae": "lightningdit_qk_norm"}
+# the word of an autoencoder's miniature that says how many channels its latents have
+CHANNELS = {"diffusers_vae": "latent_channels", "vavae": "z_channels", "vfmvae": "z_dimension"}
+
+
 def family(name: str) -> str:
     return name.removesuffix("_qk_norm")
 
@@ -226,26 +232,39 @@ def test_a_checkpoint_of_another_family_is_named(name: str, other: str, tmp_path
         models.load_denoiser(model_of(name), checkpoint(other, tmp_path), CPU)
 
 
-@pytest.mark.parametrize("name", list(KINDS))
+@pytest.mark.parametrize("name", [*KINDS, *ON_VFMVAE])
 def test_miniatures_are_thin_and_as_deep_as_the_published_models(name: str, tmp_path: Path) -> None:
     model = STUDY.models[name]
-    models.find_family(name).make_miniature(model.miniature, tmp_path, 0)
+    models.find_family(model.family).make_miniature(model.miniature, tmp_path, 0)
     net: Any = models.load_denoiser(model, tmp_path, CPU).module
     assert (len(net.blocks), net.architecture.hidden_size, net.architecture.num_classes) == (28, 48, 1000)
+    found = models.load_denoiser(model, tmp_path, CPU)
+    encoder = STUDY.models[str(model.latents)]
+    assert found.latent_channels == encoder.miniature[CHANNELS[encoder.family]]
     names = {path for path, _ in net.named_modules()}
     assert set(model.layers.values()) <= names
     (tmp_path / "again").mkdir()
-    models.find_family(name).make_miniature(model.miniature, tmp_path / "again", 0)
+    models.find_family(model.family).make_miniature(model.miniature, tmp_path / "again", 0)
     again = load_file(tmp_path / "again" / "model.safetensors")
     assert all(torch.equal(tensor, again[key]) for key, tensor in net.state_dict().items())
 
 
-@pytest.mark.parametrize("name", list(KINDS))
-def test_the_catalogue_describes_the_published_models(name: str) -> None:
-    config, _ = published(name)
-    entry = resolve(catalogue(), {}, None, [])[name]["architecture"]
+@pytest.mark.parametrize(
+    ("name", "published_as", "changes"),
+    [
+        *((name, name, {}) for name in KINDS),
+        *((name, published_as, {}) for name, published_as in ON_VFMVAE.items()),
+        # what an entry of a training with normalised queries and keys says
+        ("sit", "sit_qk_norm", {"qk_norm": True}),
+        ("repa", "repa_qk_norm", {"qk_norm": True}),
+    ],
+)
+def test_the_catalogue_describes_the_published_models(name: str, published_as: str, changes: dict[str, Any]) -> None:
+    config, _ = published(published_as)
+    entry = resolve(catalogue(), {}, None, [])[name]["architecture"] | changes
+    kind = family(published_as)
     widths = [key for key in ("z_dims", "projector_dim", "cls_token_dim") if key in entry]
-    architecture: Any = read_architecture(KINDS[name], entry, name, widths)
+    architecture: Any = read_architecture(KINDS[kind], entry, name, widths)
     make: dict[str, Any] = {
         "sit": lambda: SiT(architecture),
         "repa": lambda: REPA(architecture, *(entry[key] for key in widths)),
@@ -253,7 +272,7 @@ def test_the_catalogue_describes_the_published_models(name: str) -> None:
         "lightningdit": lambda: LightningDiT(architecture),
     }
     with torch.device("meta"):
-        net = make[name]()
+        net = make[kind]()
     assert {key: list(tensor.shape) for key, tensor in net.state_dict().items()} == config["official_full_size"]["keys"]
     assert len([alias for alias in STUDY.models[name].layers if alias.startswith("b")]) == entry["depth"]
     if "encoder_depth" in entry:

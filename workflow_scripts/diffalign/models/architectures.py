@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, get_type_hints
 
 from torch import nn
 
 from diffalign.io.checkpoint_errors import CheckpointError
-from diffalign.io.state_dicts import StateDict
+from diffalign.io.layouts.lightningdit import STATISTICS
+from diffalign.io.state_dicts import StateDict, checkpoint_file, read_state_dict
 from diffalign.names import nearest
 from diffalign.specs import Model
 
@@ -53,6 +55,16 @@ def _fits(value: Any, expected: Any) -> bool:
     # YAML has 2 for 2.0
     kinds = (int, float) if expected is float else (expected,)
     return type(value) in kinds and (expected is bool or value > 0)
+
+
+def read_weights(model: Model, folder: Path) -> StateDict:
+    """The state dict of the one checkpoint in `folder`, beside which statistics of latents may lie.
+
+    Raises CheckpointError.
+    """
+    given = model.weights.given_statistics
+    own = () if given is None else (PurePosixPath(given).name,)
+    return read_state_dict(checkpoint_file(folder, beside=(*STATISTICS, *own)))
 
 
 def fill(model: Model, net: nn.Module, state: StateDict) -> None:
