@@ -1,7 +1,7 @@
-# Inputs: the hub, a local folder or file, an installed package, latents of a data set, or nothing (miniatures, models
-# without weights).
+# Inputs: the hub, an address, a local folder or file, an installed package, latents of a data set, or nothing
+# (miniatures, models without weights).
 # Outputs: a folder with the checkpoint of every model, and weights.json with its source (commit, sha256 of all files);
-# for untrained twins, the configuration or random weights.
+# the statistics of latents that lie beside some; for untrained twins, the configuration or random weights.
 
 
 rule weights:
@@ -11,14 +11,38 @@ rule weights:
     log:
         paths.log("weights", "model"),
     wildcard_constraints:
-        model=PLAN.weights.models_from("hub", "folder", "file", "package", "none"),
+        model=PLAN.weights.models_from("hub", "folder", "file", "url", "package", "none"),
     conda:
         "../envs/models.yaml"
     params:
         model=PLAN.weights.spec,
         files=PLAN.weights.own_files,
+        downloads=paths.DOWNLOADS,
     script:
         "../workflow_scripts/weights.py"
+
+
+rule given_statistics:
+    input:
+        weights=paths.CHECKPOINT,
+        record=paths.CHECKPOINT_RECORD,
+    output:
+        paths.GIVEN_STATISTICS,
+    log:
+        paths.log("given_statistics", "model"),
+    wildcard_constraints:
+        model=PLAN.weights.with_statistics,
+    conda:
+        "../envs/models.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=10,
+    params:
+        asked=PLAN.weights.statistics_spec,
+        code=PLAN.code("given_statistics.py"),
+    script:
+        "../workflow_scripts/given_statistics.py"
 
 
 rule miniature_weights:

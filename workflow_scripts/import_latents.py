@@ -46,7 +46,7 @@ def import_latents(
     for shard, part in zip(shards, store.split(rows, len(shards)), strict=True):
         latents = torch.stack([folder.read(row.name) for row in logs.progress(part, len(part), shard.name)])
         store.check_finite(latents, [row.name for row in part])
-        if fixed is not None and not _fits(fixed, latents):
+        if fixed is not None and not store.normalises(fixed[0], latents.shape[1:]):
             raise StoreError(
                 f"{path}: the mean and std that normalise latents are {tuple(fixed[0].shape)}, the latents "
                 f"{tuple(latents.shape[1:])}; set models.{model.name}.latent_statistics: measured"
@@ -75,12 +75,6 @@ def _fixed(folder: Folder, model: Model) -> tuple[torch.Tensor, torch.Tensor]:
             f"set models.{model.name}.latent_statistics: measured"
         )
     return folder.statistics
-
-
-def _fits(statistics: tuple[torch.Tensor, torch.Tensor], latents: torch.Tensor) -> bool:
-    """Whether mean and std have the shape of these latents, per channel or per position."""
-    (_, *shape), (_, *inner) = statistics[0].shape, latents.shape
-    return shape in ([inner[0], 1, 1], inner)
 
 
 if __name__ == "__main__":

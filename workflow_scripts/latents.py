@@ -15,6 +15,7 @@ from diffalign.extraction.taps import Taps
 from diffalign.io import latents as store
 from diffalign.io.atomic import replacing
 from diffalign.io.checkpoints import verify
+from diffalign.io.layouts.lightningdit import statistics_of
 from diffalign.io.manifest import read_manifest
 from diffalign.specs import Compute, Model
 
@@ -49,6 +50,7 @@ def latents(
     spec = model.input.under_scale() if condition.is_scaled else model.input
     check_sides(model.name, loaded, {row.name: scaled_side(spec.size, row.scale) for row in rows})
     moments = store.RunningMoments()
+    fixed = _fixed(weights, loaded.latent_statistics, model) if model.latent_statistics == "fixed" else None
     with torch.inference_mode(), Taps(loaded.module, layer, lambda output: output) as taps:
         for path, part in zip(shards, store.split(rows, len(shards)), strict=True):
             files = inputs.ImageFiles(
@@ -59,13 +61,15 @@ def latents(
             for batch in logs.progress(batches, len(batches), f"latents {path.name}"):
                 encoded = taps.run(lambda batch=batch: loaded.forward(batch))["latent"].float().cpu()  # type: ignore[misc]
                 store.check_finite(encoded, batch["names"])
+                if fixed is not None:
+                    store.check_statistics(fixed[0], encoded.shape[1:], _whose(weights, model))
                 moments.add(encoded)
                 parts.append(encoded)
                 names.extend(batch["names"])
             by_name = {row.name: row for row in part}
             store.write_shard(path, [by_name[name] for name in names], parts)
-    if model.latent_statistics == "fixed":
-        mean, std = _fixed(loaded.latent_statistics, model)
+    if fixed is not None:
+        mean, std = fixed
     elif clean_statistics is None:
         mean, std = moments.result()
     else:
@@ -74,7 +78,18 @@ def latents(
         torch.save({"mean": mean, "std": std}, file)
 
 
-def _fixed(statistics: tuple[torch.Tensor, torch.Tensor] | None, model: Model) -> tuple[torch.Tensor, torch.Tensor]:
+def _whose(weights: Path, model: Model) -> str:
+    """Where the fixed statistics stand, for messages."""
+    given = model.weights.given_statistics
+    return f"the checkpoint of models.{model.name}" if given is None else str(weights / given)
+
+
+def _fixed(
+    weights: Path, statistics: tuple[torch.Tensor, torch.Tensor] | None, model: Model
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and std of the file that the entry names, or those that the checkpoint defines."""
+    if model.weights.given_statistics is not None:
+        return statistics_of(weights / model.weights.given_statistics)
     if statistics is None:
         raise ValueError(
             f"{model.name}: the checkpoint defines no mean and std of latents; "

@@ -412,7 +412,7 @@ def test_real_minilm_chooses_the_odd_one_as_it_is_known_to(said: str, published:
     from weights import weights
 
     model = STUDY.models["minilm"]
-    weights("minilm", model.weights, tmp_path / "checkpoint", tmp_path / "weights.json")
+    weights("minilm", model.weights, tmp_path / "checkpoint", tmp_path / "weights.json", tmp_path / "downloads")
     found = text_features(models.load_language(model, tmp_path / "checkpoint", CPU), model.layers, texts[said], 64)
     position = {name: row for row, name in enumerate(found.names)}
     rows = [position[name] for name in order]

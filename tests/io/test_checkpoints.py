@@ -91,7 +91,7 @@ def download(tmp_path: Path, endpoint: str, hub_id: str, revision: str | None = 
         "import sys; sys.path.insert(0, 'workflow_scripts'); from pathlib import Path; import weights;"
         "from diffalign.specs import Weights;"
         f"weights.weights('mine', Weights('hub', {hub_id!r}, {revision!r}, ('config.json', '*.safetensors')),"
-        f" Path({str(tmp_path / 'checkpoint')!r}), Path({str(tmp_path / 'weights.json')!r}))"
+        f" Path({str(tmp_path / 'checkpoint')!r}), Path({str(tmp_path / 'weights.json')!r}), Path())"
     )
     environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": offline, "PATH": ""}
     return subprocess.run(
@@ -198,8 +198,8 @@ def test_one_local_file_is_linked_recorded_and_verified(tmp_path: Path) -> None:
     source = tmp_path / "last.pt"
     source.write_bytes(b"weights")
     folder, record = tmp_path / "checkpoint", tmp_path / "weights.json"
-    weights("mine", Weights("file", path=str(source)), folder, record)
-    weights("mine", Weights("file", path=str(source)), folder, record)
+    weights("mine", Weights("file", path=str(source)), folder, record, tmp_path)
+    weights("mine", Weights("file", path=str(source)), folder, record, tmp_path)
     assert (folder / "last.pt").resolve() == source
     content = checkpoints.verify(record, folder)
     assert content["source"] == "file"
@@ -208,7 +208,7 @@ def test_one_local_file_is_linked_recorded_and_verified(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"last\.pt: has changed since"):
         checkpoints.verify(record, folder)
     with pytest.raises(FileNotFoundError, match=r"models\.mine\.weights\.path: no such file: .*none\.pt"):
-        weights("mine", Weights("file", path=str(tmp_path / "none.pt")), folder, record)
+        weights("mine", Weights("file", path=str(tmp_path / "none.pt")), folder, record, tmp_path)
 
 
 def test_a_checkpoint_is_hashed_once_and_again_when_a_file_changes(

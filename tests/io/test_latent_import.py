@@ -236,7 +236,7 @@ def _code(folder: Path) -> None:
         (_other_shape, r"batch001.safetensors: latents are \[4, 2, 2\], but \[4, 3, 3\] in latents_rank00_batch000"),
         (_no_latents, r"batch001.safetensors: needs 'latents' \(n, C, H, W\); it has images"),
         (_bad_statistics, r"latents_stats.pt: mean \(1, 4, 1, 1\) and std \(1, 4, 1, 1\) do not normalise latents"),
-        (_code, r"latents_stats.pt: expected {'mean', 'std'}, two tensors: Weights only load failed"),
+        (_code, r"latents_stats.pt: cannot be read as tensors, 'mean' and 'std' of latents"),
     ],
 )
 def test_a_broken_lightningdit_folder_is_named(damage: Callable[[Path], None], message: str, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ class Bench:
     def weights(self, model: Model) -> tuple[Path, Path]:
         folder, record = self.root / model.name / "checkpoint", self.root / model.name / "weights.json"
         if not all_families()[model.family].has_weights:
-            link_weights(model.name, model.weights, folder, record)
+            link_weights(model.name, model.weights, folder, record, self.root)
         elif not record.exists():
             miniature_weights(model.family, model.miniature, 0, folder, record)
         return folder, record

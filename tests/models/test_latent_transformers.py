@@ -35,17 +35,31 @@ KINDS = {
 }
 
 
+# the same with normalised queries and keys
+NORMALISED = [f"{name}_qk_norm" for name in KINDS]
+
+
+# entries whose latents are those of VFM-VAE, and the golden that has their full size
+ON_VFMVAE = {"reg.vfmvae": "reg_qk_norm", "lightningdit.vfmvae": "lightningdit_qk_norm"}
+# the word of an autoencoder's miniature that says how many channels its latents have
+CHANNELS = {"diffusers_vae": "latent_channels", "vavae": "z_channels", "vfmvae": "z_dimension"}
+
+
+def family(name: str) -> str:
+    return name.removesuffix("_qk_norm")
+
+
 def published(name: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     return json.loads(golden(f"{name}.json").read_text()), load_file(golden(f"{name}.safetensors"))
 
 
 def model_of(name: str, **entry: Any) -> Model:
     config, _ = published(name)
-    keys = KINDS[name].__dataclass_fields__
+    keys = KINDS[family(name)].__dataclass_fields__
     architecture = {key: value for key, value in config["config"].items() if key in keys}
     layers = {"embed": "embedder", "b0": "blocks.0"}
     given = {"latents": "vae", "noise": "t0.5", "path": "linear", "architecture": architecture, **entry}
-    return Model(name, name, Weights("file"), layers, "b0", **given)
+    return Model(name, family(name), Weights("file"), layers, "b0", **given)
 
 
 def checkpoint(name: str, folder: Path, nesting: str = "ema") -> Path:
@@ -55,7 +69,7 @@ def checkpoint(name: str, folder: Path, nesting: str = "ema") -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", list(KINDS))
+@pytest.mark.parametrize("name", [*KINDS, *NORMALISED])
 def test_every_stage_equals_the_published_one(name: str, tmp_path: Path) -> None:
     config, tensors = published(name)
     outputs = {key.removeprefix("output."): tensor for key, tensor in tensors.items() if key.startswith("output.")}
@@ -67,20 +81,20 @@ def test_every_stage_equals_the_published_one(name: str, tmp_path: Path) -> None
     if "final_layer" in outputs:
         paths["final_layer"] = "final_layer"
     given = [tensors[f"input.{key}"] for key in ("latent", "t", "label")]
-    if name == "reg":
+    if family(name) == "reg":
         given.append(tensors["input.cls_token"])
     kept: dict[str, Any] = {}
     for stage, path in paths.items():
         net.get_submodule(path).register_forward_hook(lambda m, i, output, stage=stage: kept.update({stage: output}))
     with torch.inference_mode():
         predicted = net(*given)
-    kept |= {"sample": predicted[0], "cls": predicted[1]} if name == "reg" else {"sample": predicted}
+    kept |= {"sample": predicted[0], "cls": predicted[1]} if family(name) == "reg" else {"sample": predicted}
     assert set(outputs) == set(kept) - {"embedder"}
     for stage, expected in outputs.items():
         found = kept[stage][0] if isinstance(kept[stage], tuple) else kept[stage]
         assert found.shape == expected.shape
         assert (found - expected).abs().max() <= 1e-5, stage
-    leading = 1 if name == "reg" else 0
+    leading = 1 if family(name) == "reg" else 0
     assert torch.equal(kept["embedder"][:, leading:], kept["x_embedder"] + net.pos_embed[:, leading:])
 
 
@@ -179,6 +193,8 @@ def test_positions_of_other_latents_are_interpolated(name: str, tmp_path: Path) 
         ({"depth": 0}, "depth: expected a positive whole number, got 0"),
         ({"depth": 3.0}, "depth: expected a positive whole number, got 3.0"),
         ({"learn_sigma": 1}, "learn_sigma: expected true or false, got 1"),
+        ({"qk_norm": "yes"}, "qk_norm: expected true or false, got 'yes'"),
+        ({"use_qknorm": True}, "unknown key 'use_qknorm'; did you mean 'qk_norm'"),
         ({"num_heads": 5}, "hidden_size 48 is no multiple of num_heads"),
         ({"patch_size": 3}, "input_size 8 is no multiple of patch_size"),
     ],
@@ -198,6 +214,8 @@ def test_an_architecture_is_checked(changes: dict[str, Any], said: str, tmp_path
         ("sit", {"learn_sigma": False}, r"2 shapes \(final_layer\.linear\.weight is \(32, 48\), not \(16, 48\)"),
         ("repa", {"num_classes": 1000}, r"1 shapes \(y_embedder"),
         ("lightningdit", {"wo_shift": True}, r"6 shapes \(blocks\.0\.adaLN_modulation"),
+        ("sit", {"qk_norm": True}, r"12 missing \(blocks\.0\.attn\.k_norm\.bias"),
+        ("reg_qk_norm", {"qk_norm": False}, r"12 unexpected \(blocks\.0\.attn\.k_norm\.bias"),
     ],
 )
 def test_a_wrong_architecture_is_told_from_the_checkpoint(
@@ -214,26 +232,39 @@ def test_a_checkpoint_of_another_family_is_named(name: str, other: str, tmp_path
         models.load_denoiser(model_of(name), checkpoint(other, tmp_path), CPU)
 
 
-@pytest.mark.parametrize("name", list(KINDS))
+@pytest.mark.parametrize("name", [*KINDS, *ON_VFMVAE])
 def test_miniatures_are_thin_and_as_deep_as_the_published_models(name: str, tmp_path: Path) -> None:
     model = STUDY.models[name]
-    models.find_family(name).make_miniature(model.miniature, tmp_path, 0)
+    models.find_family(model.family).make_miniature(model.miniature, tmp_path, 0)
     net: Any = models.load_denoiser(model, tmp_path, CPU).module
     assert (len(net.blocks), net.architecture.hidden_size, net.architecture.num_classes) == (28, 48, 1000)
+    found = models.load_denoiser(model, tmp_path, CPU)
+    encoder = STUDY.models[str(model.latents)]
+    assert found.latent_channels == encoder.miniature[CHANNELS[encoder.family]]
     names = {path for path, _ in net.named_modules()}
     assert set(model.layers.values()) <= names
     (tmp_path / "again").mkdir()
-    models.find_family(name).make_miniature(model.miniature, tmp_path / "again", 0)
+    models.find_family(model.family).make_miniature(model.miniature, tmp_path / "again", 0)
     again = load_file(tmp_path / "again" / "model.safetensors")
     assert all(torch.equal(tensor, again[key]) for key, tensor in net.state_dict().items())
 
 
-@pytest.mark.parametrize("name", list(KINDS))
-def test_the_catalogue_describes_the_published_models(name: str) -> None:
-    config, _ = published(name)
-    entry = resolve(catalogue(), {}, None, [])[name]["architecture"]
+@pytest.mark.parametrize(
+    ("name", "published_as", "changes"),
+    [
+        *((name, name, {}) for name in KINDS),
+        *((name, published_as, {}) for name, published_as in ON_VFMVAE.items()),
+        # what an entry of a training with normalised queries and keys says
+        ("sit", "sit_qk_norm", {"qk_norm": True}),
+        ("repa", "repa_qk_norm", {"qk_norm": True}),
+    ],
+)
+def test_the_catalogue_describes_the_published_models(name: str, published_as: str, changes: dict[str, Any]) -> None:
+    config, _ = published(published_as)
+    entry = resolve(catalogue(), {}, None, [])[name]["architecture"] | changes
+    kind = family(published_as)
     widths = [key for key in ("z_dims", "projector_dim", "cls_token_dim") if key in entry]
-    architecture: Any = read_architecture(KINDS[name], entry, name, widths)
+    architecture: Any = read_architecture(KINDS[kind], entry, name, widths)
     make: dict[str, Any] = {
         "sit": lambda: SiT(architecture),
         "repa": lambda: REPA(architecture, *(entry[key] for key in widths)),
@@ -241,7 +272,7 @@ def test_the_catalogue_describes_the_published_models(name: str) -> None:
         "lightningdit": lambda: LightningDiT(architecture),
     }
     with torch.device("meta"):
-        net = make[name]()
+        net = make[kind]()
     assert {key: list(tensor.shape) for key, tensor in net.state_dict().items()} == config["official_full_size"]["keys"]
     assert len([alias for alias in STUDY.models[name].layers if alias.startswith("b")]) == entry["depth"]
     if "encoder_depth" in entry:

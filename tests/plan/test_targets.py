@@ -101,7 +101,7 @@ EVERY_RULE = (ROOT / "config.yaml", ROOT / "profiles" / "demo" / "study.yaml", M
         ),
         (
             "results/samples/photographs/sd3.safetensors",
-            "unknown checkpoint of a model of classes 'sd3'; allowed: sit, repa, reg, lightningdit, dit",
+            "unknown checkpoint of a model of classes 'sd3'; allowed: sit, repa, reg, reg.vfmvae, lightningdit, light",
         ),
         ("results/samples/photographs/sit@300.safetensors", "sit has one checkpoint and no steps"),
         ("results/figures/photographs/clean/samples/dinov2.png", "unknown model of classes 'dinov2'; allowed: sit"),
@@ -145,6 +145,7 @@ DYNAMICS = (
     *("dynamics_curves_figure", "layer_steps_figure", "layer_statistics_figure"),
 )
 WORDS_OF = {
+    "given_statistics": {"model": "lightningdit.vfmvae"},
     "latents": {"model": "sdvae"},
     "import_latents": {"model": "sd3vae"},
     "named_texts": {"dataset": "words"},

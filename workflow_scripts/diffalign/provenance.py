@@ -5,13 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 
 def file_sha256(path: Path) -> str:
     """Hexadecimal sha256 of a file, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_of(url: str) -> str:
+    """The name of the file that an address names; '' for none."""
+    return PurePosixPath(urlsplit(url).path).name
 
 
 def folder_digest(folder: Path) -> str | None:

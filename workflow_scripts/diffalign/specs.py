@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from diffalign import names
 from diffalign.names import Representation, Vocabulary
+from diffalign.provenance import file_of
 from diffalign.randomness import NoiseKey
 
 
@@ -160,11 +160,11 @@ class ImageInput:
 
 @dataclass(frozen=True)
 class Weights:
-    """Where a checkpoint comes from: ``hub``, ``folder``, ``file``, ``package``, ``training``, ``latents`` or
+    """Where a checkpoint comes from: ``hub``, ``folder``, ``file``, ``url``, ``package``, ``training``, ``latents`` or
     ``miniature``; ``none`` where nothing is learned, ``precomputed`` where features are files.
 
     steps: step -> folder or file, for several checkpoints of a user's own training. dataset: whose latents are
-    measured; None for the default one.
+    measured; None for the default one. url, sha256: of a download. statistics: the file of mean and std of latents.
     """
 
     source: str
@@ -176,12 +176,20 @@ class Weights:
     package: str | None = None
     steps: Mapping[int, str] = field(default_factory=dict)
     dataset: str | None = None
+    url: str | None = None
+    sha256: str | None = None
+    statistics: str | None = None
+
+    @property
+    def given_statistics(self) -> str | None:
+        """The place of the statistics of latents in the folder of the checkpoint; None where it has no such file."""
+        named = self.statistics if self.source in STATISTICS_FROM else None
+        return Path(named).name if named is not None and self.source == "file" else named
 
     def at(self, step: int) -> Weights:
         """The checkpoint of one step of a user's own training."""
-        if self.source == "folder":
-            return replace(self, folder=self.steps[step])
-        return replace(self, path=self.steps[step])
+        at = self.steps[step]
+        return replace(self, folder=at) if self.source == "folder" else replace(self, path=at)
 
 
 @dataclass(frozen=True)
@@ -235,7 +243,7 @@ class FeatureFiles:
     @property
     def file(self) -> str | None:
         """The name of the file that is downloaded."""
-        return None if self.url is None else PurePosixPath(urlsplit(self.url).path).name
+        return None if self.url is None else file_of(self.url)
 
 
 @dataclass(frozen=True)
@@ -255,6 +263,8 @@ class LatentFiles:
         return filled(self.path), None if self.names is None else filled(self.names)
 
 
+# sources of weights beside which a file of statistics may lie
+STATISTICS_FROM = ("hub", "folder", "file")
 # words in braces that a path of feature files may hold
 PLACEHOLDERS = ("dataset", "condition", "layer")
 # conditionings of a class-conditional model: no class, or that of the image
@@ -273,10 +283,8 @@ LANDMARKS = ("farthest", "kmeans", "random")
 TARGETS = ("index", "permuted_index", "labels", "random")
 RESAMPLING = ("nearest", "area", "bilinear")
 _OF_LATENTS = ("latent_statistics", "latents_from")
-_NOT_IN_RECIPES = (
-    *("default_layer", "noise", "conditionings", "embeddings"),
-    *("batch_size", *_OF_LATENTS, "device_map", "series"),
-)
+_OF_NAMES = ("default_layer", "noise", "conditionings", "embeddings")
+_NOT_IN_RECIPES = (*_OF_NAMES, "batch_size", *_OF_LATENTS, "device_map", "series")
 
 
 @dataclass(frozen=True)

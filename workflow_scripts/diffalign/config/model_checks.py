@@ -10,7 +10,8 @@ from diffalign import names
 from diffalign.config.models import FeatureFilesEntry, ModelEntry, WeightsEntry
 from diffalign.config.step_files import StepError, mistake_in
 from diffalign.names import UnknownName
-from diffalign.specs import LABEL_CONDITIONINGS, PLACEHOLDERS, TEXTS_OF_IMAGES, FeatureFiles
+from diffalign.provenance import file_of
+from diffalign.specs import LABEL_CONDITIONINGS, PLACEHOLDERS, STATISTICS_FROM, TEXTS_OF_IMAGES
 
 if TYPE_CHECKING:
     from diffalign.models import Family
@@ -66,6 +67,7 @@ def _weights_mistakes(place: str, entry: ModelEntry) -> Iterator[str]:
         "hub": ("hub", "a repository id such as owner/name"),
         "folder": ("folder", "a path"),
         "file": ("path", "a checkpoint's file"),
+        "url": ("url", "an address such as https://host/path/last.pt"),
         "package": ("package", "the name that Python imports it by"),
     }
     key, what = needs.get(weights.source, ("source", ""))
@@ -73,8 +75,31 @@ def _weights_mistakes(place: str, entry: ModelEntry) -> Iterator[str]:
         yield f"{place}.weights: from '{weights.source}' needs the key '{key}', {what}"
     if weights.steps:
         yield from _step_mistakes(place, weights)
+    if weights.source == "url" and weights.url and not file_of(weights.url):
+        yield f"{place}.weights.url: '{weights.url}' names no file"
+    if weights.sha256 is not None and weights.url is None:
+        yield f"{place}.weights.sha256: is of a download, and there is no url"
+    # a miniature stands in the place of what an entry says
+    if weights.statistics is not None and weights.source != "miniature":
+        yield from _statistics_mistakes(place, entry, weights)
     if weights.source == "miniature" and not entry.miniature:
         yield f"{place}.weights: from 'miniature' needs the key 'miniature' of the model, its widths"
+
+
+def _statistics_mistakes(place: str, entry: ModelEntry, weights: WeightsEntry) -> Iterator[str]:
+    """A file of statistics that no latents are normalised by, or that several checkpoints would have each its own."""
+    key = f"{place}.weights.statistics"
+    if weights.source not in STATISTICS_FROM:
+        allowed = ", ".join(STATISTICS_FROM)
+        yield f"{key}: no file lies beside weights from '{weights.source}'; from one of {allowed} it does"
+    elif weights.source == "folder" and weights.steps:
+        yield f"{key}: folders of several steps would have one each; name one file for all with from: file"
+    elif entry.latents is None and "latent" not in entry.layers:
+        yield f"{key}: means nothing for a model that neither reads latents nor gives any"
+    elif entry.latents is None and entry.latents_from is not None:
+        yield f"{key}: means nothing beside latents_from, whose folder has its own"
+    elif entry.latents is None and entry.latent_statistics == "measured":
+        yield f"{key}: means nothing under latent_statistics: measured"
 
 
 def _dataset_mistakes(place: str, weights: WeightsEntry | None, datasets: Collection[str]) -> Iterator[str]:
@@ -217,7 +242,7 @@ def _feature_mistakes(place: str, features: FeatureFilesEntry | None) -> Iterato
         yield f"{place}.features: needs one of 'path' and 'url'"
     if features.sha256 is not None and features.url is None:
         yield f"{place}.features.sha256: is of a download, and there is no url"
-    if features.url is not None and not FeatureFiles(url=features.url).file:
+    if features.url is not None and not file_of(features.url):
         yield f"{place}.features.url: '{features.url}' names no file"
     if features.bits_per_byte and features.layout != "platonic":
         yield f"{place}.features.bits_per_byte: only files of layout platonic have it, not of '{features.layout}'"

@@ -34,11 +34,12 @@ Address = Annotated[str, Matching("https?://.*", "is no address; write https://h
 class WeightsEntry(Section):
     """The checkpoint of a model."""
 
-    source: Literal["hub", "folder", "file", "package", "training", "latents", "miniature", "none"] = Field(
+    source: Literal["hub", "folder", "file", "url", "package", "training", "latents", "miniature", "none"] = Field(
         alias="from",
         description=(
             "hub: a Hugging Face repository, downloaded once. folder: a local folder in the same layout. file: one "
-            "local checkpoint (.pt, .pth, .ckpt, .safetensors), as training scripts write it. package: a folder that "
+            "local checkpoint (.pt, .pth, .ckpt, .safetensors), as training scripts write it. url: one such file, "
+            "downloaded once into resources/downloads. package: a folder that "
             "an installed Python package carries. training: trained here, as the key training of the model says. "
             "latents: of family gaussian, the mean and the power spectrum of the latents of a data set, measured here. "
             "miniature: a narrow model of the same architecture and depth with random weights, for trying things out. "
@@ -73,6 +74,23 @@ class WeightsEntry(Section):
     )
 
     dataset: Text | None = Field(None, description="Key of datasets, for weights from latents. null: defaults.dataset.")
+    url: Address | None = Field(None, description="The address of one checkpoint.")
+    sha256: Sha256 | None = Field(
+        None,
+        description=(
+            "Of the download, which is refused where it differs. null records that of the first download, beside the "
+            "file, and refuses another one later."
+        ),
+    )
+    statistics: Text | None = Field(
+        None,
+        description=(
+            "The file with the mean and std of latents that a diffusion model was trained on (latents_stats.pt of "
+            "LightningDiT and VFM-VAE, normalization_stats.pt of RAE): from hub and folder one of their files, from "
+            "file the path of another local one. It normalises the latents that the model reads, in the place of what "
+            "latent_statistics of the autoencoder says. Of an autoencoder, what latent_statistics: fixed means."
+        ),
+    )
 
     @property
     def stepped(self) -> str:

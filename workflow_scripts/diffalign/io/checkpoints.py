@@ -167,13 +167,16 @@ def package_folder(model: str, package: str, folder: str | None) -> tuple[Path, 
     return where, metadata.version(distributions[0]) if distributions else "unknown"
 
 
-def link_file(source: Path, folder: Path, what: str) -> None:
-    """Link one file into `folder`, which is emptied. Raises FileNotFoundError, which says `what` was asked for, where
-    it is missing.
+def link_file(source: Path, folder: Path, what: str, empties: bool = True) -> None:
+    """Link one file into `folder`, which is emptied unless it is to lie beside others.
+
+    Raises FileNotFoundError, which says `what` was asked for, where it is missing, and FileExistsError where a file of
+    this name lies there.
     """
     if not source.is_file():
         raise FileNotFoundError(f"{what}: no such file: {source}")
-    make_empty(folder)
+    if empties:
+        make_empty(folder)
     (folder / source.name).symlink_to(source.resolve())
 
 

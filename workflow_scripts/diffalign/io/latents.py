@@ -100,6 +100,21 @@ def write_shard(path: Path, rows: Sequence[Image], parts: Sequence[Tensor]) -> N
         save_file(tensors, temporary)
 
 
+def normalises(mean: Tensor, shape: Sequence[int]) -> bool:
+    """Whether a mean, and so a std, (1, C, …) is of latents of `shape` (C, H, W): of their channels, alike for all
+    positions or of the same ones.
+    """
+    return list(mean.shape[1:]) in ([shape[0], 1, 1], list(shape))
+
+
+def check_statistics(mean: Tensor, shape: Sequence[int], whose: str) -> None:
+    """Raise StoreError, which says `whose` it is, where a mean does not normalise latents of `shape` (C, H, W)."""
+    if not normalises(mean, shape):
+        raise StoreError(
+            f"{whose}: mean and std of the shape {tuple(mean.shape)} do not normalise latents of {tuple(shape)}"
+        )
+
+
 def read_statistics(path: Path) -> tuple[Tensor, Tensor]:
     """Mean and std, (1, C, 1, 1) each, of ``latents_stats.pt``."""
     stats = torch.load(path, map_location="cpu", weights_only=True)
@@ -136,10 +151,9 @@ class Latents(Mapping[str, Tensor]):
                 for key in keys:
                     names_there = decode_names(file.get_tensor(key.replace("latents", "names")))
                     shape = file.get_slice(key).get_shape()
-                    if len(names_there) != shape[0] or shape[1] != len(self._mean):
-                        raise StoreError(
-                            f"{path}: {key} {shape} for {len(names_there)} names and {len(self._mean)} channels"
-                        )
+                    if len(names_there) != shape[0]:
+                        raise StoreError(f"{path}: {key} {shape} for {len(names_there)} names")
+                    check_statistics(self._mean[None], shape[1:], str(statistics))
                     names.extend(names_there)
                     self._where.update((name, (number, key, row)) for row, name in enumerate(names_there))
                     self.sides |= dict.fromkeys(names_there, shape[-1])

@@ -69,7 +69,10 @@ def checkpoint_file(folder: Path, beside: Sequence[str] = ()) -> Path:
     weights = [path for path in files if path.name not in beside]
     if len(weights) != 1:
         what = first_five([path.relative_to(folder).as_posix() for path in weights]) or "none"
-        raise CheckpointError(f"{folder}: expected one file {', '.join(SUFFIXES)}, found {what}")
+        raise CheckpointError(
+            f"{folder}: expected one file {', '.join(SUFFIXES)}, found {what}; "
+            "of several, name one in 'files' of the model's weights"
+        )
     return weights[0]
 
 

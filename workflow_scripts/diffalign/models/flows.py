@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from diffalign.io.state_dicts import StateDict, checkpoint_file, read_state_dict
-from diffalign.models.architectures import fill
+from diffalign.io.state_dicts import StateDict
+from diffalign.models.architectures import fill, read_weights
 from diffalign.models.networks.latent_transformers import (
     A,
     LatentTransformer,
@@ -36,11 +36,6 @@ def flow_level(model: Model, towards_data: bool, noise: str) -> NoiseLevel:
         raise ValueError(f"{model.name}: family '{model.family}' has no img2img strength '{noise}'; write t0.2")
     alpha, sigma, tau = on_path(str(model.path), float(noise[1:]))
     return NoiseLevel(alpha, sigma, 1 - tau if towards_data else tau)
-
-
-def read_weights(folder: Path) -> StateDict:
-    """The state dict of the one checkpoint in `folder`. Raises CheckpointError."""
-    return read_state_dict(checkpoint_file(folder))
 
 
 def flow_denoiser(
@@ -104,7 +99,7 @@ def load_flow(
     Raises CheckpointError for an architecture that does not exist or that the checkpoint does not fit.
     """
     net = network(read_architecture(architecture, model.built, model.name))
-    state = read_weights(folder)
+    state = read_weights(model, folder)
     fill(model, net, state)
     return flow_denoiser(model, net, state, device, towards_data)
 

@@ -77,7 +77,7 @@ class Dynamics(Stage):
         return {
             "format": 1,
             "model": entry,
-            "autoencoder": autoencoder.encoder(),
+            "autoencoder": self.plan.latents.encoder(model),
             "configuration": {
                 "name": wildcards.configuration,
                 "start": made.entry.start,
@@ -106,7 +106,7 @@ class Dynamics(Stage):
         if not self.has_images(dataset):
             raise ValueError(f"the data set '{dataset}' has no images, so it gives no statistics of latents")
         autoencoder = str(model.latents)
-        latents = self.plan.latents.of(autoencoder, dataset, CLEAN)
+        latents = self.plan.latents.of(model, dataset, CLEAN)
         decoder = self.plan.weights.of(self.study.models[autoencoder])
         where = {"dataset": dataset, "condition": CLEAN}
         return {
@@ -208,9 +208,12 @@ class Dynamics(Stage):
         return self.study.checkpoint(wildcards.model).batch_size or self.study.compute.batch_size
 
     def _gaussian(self, name: str, configuration: str) -> str | None:
-        """The checkpoint of the reference line of a model: a Gaussian denoiser of the same latents, if there is one."""
+        """The checkpoint of the reference line of a model: a Gaussian denoiser of the same latents, if there is one.
+
+        Where the model's own statistics normalise latents, there is none.
+        """
         model = self.study.checkpoint(name)
-        if self._is_closed(model):
+        if self._is_closed(model) or model.weights.given_statistics:
             return None
         for text in self._expanded[configuration].entry.models:
             other = self.study.model_of(text)

@@ -78,7 +78,7 @@ class Features(Stage):
             "model": model.recipe(),
             "noise": representation.noise,
             "conditioning": representation.conditioning,
-            "autoencoder": self.study.models[model.latents].encoder() if model.latents else None,
+            "autoencoder": self.plan.latents.encoder(model) if model.latents else None,
             "code": self.plan.digest(script, family=model.family),
         }
 
@@ -139,7 +139,8 @@ class Features(Stage):
             files: dict[str, Any] = self.plan.weights.files(wildcards.bundle)
             if model.latents is None:
                 return {**files, "images": self.image_file(paths.PICTURES, wildcards)}
-            files |= self.plan.latents.inputs(model.latents, wildcards)
+            reader = self.study.model_of(wildcards.bundle)
+            files |= self.plan.latents.of(reader, wildcards.dataset, wildcards.condition)
             if self.plan.families[model.family].conditioned_on == "prompts":
                 files["prompts"] = self.plan.latents.prompts(wildcards)
             if model.class_tokens is not None:

@@ -11,6 +11,7 @@ from diffalign.conditions import CLEAN
 from diffalign.plan import paths
 from diffalign.plan.stage import Stage, Wildcards, any_or_none
 from diffalign.provenance import files_digest
+from diffalign.specs import Model
 
 
 class Latents(Stage):
@@ -49,20 +50,27 @@ class Latents(Stage):
         where = {"dataset": wildcards.dataset, "condition": CLEAN, "model": wildcards.model}
         return {"clean_statistics": paths.fill(paths.LATENT_STATISTICS, **where)}
 
-    def inputs(self, autoencoder: str, wildcards: Wildcards) -> dict[str, Any]:
-        """The latents that a diffusion model reads: shards, statistics, and the record of where they come from."""
-        return self.of(autoencoder, wildcards.dataset, wildcards.condition)
+    def of(self, reader: Model, dataset: str, condition: str) -> dict[str, Any]:
+        """The latents that a diffusion model reads: shards, statistics, and the record of where they come from.
 
-    def of(self, autoencoder: str, dataset: str, condition: str) -> dict[str, Any]:
-        """The same of a data set and condition by name; of an autoencoder with several checkpoints, of its last."""
-        model = self.study.models[autoencoder]
+        Of an autoencoder with several checkpoints they are of its last. Statistics are the model's own where its
+        weights name them, also for its untrained twin.
+        """
+        model = self.study.models[str(reader.latents)]
         where = {"dataset": dataset, "condition": condition, "model": model.checkpoint}
         imported = paths.fill(paths.LATENTS_RECORD, **where)
+        own = paths.fill(paths.GIVEN_STATISTICS, model=reader.checkpoint) if reader.weights.given_statistics else None
         return {
             "latents": [paths.fill(shard, **where) for shard in self.shards],
-            "statistics": paths.fill(paths.LATENT_STATISTICS, **where),
+            "statistics": own or paths.fill(paths.LATENT_STATISTICS, **where),
             "autoencoder_record": imported if model.latents_from else self.plan.weights.of(model)["record"],
         }
+
+    def encoder(self, reader: Model) -> dict[str, Any]:
+        """The recipe of these latents, which says whose statistics normalise them."""
+        entry = self.study.models[str(reader.latents)].encoder()
+        own = {"latent_statistics": f"weights.statistics of {reader.name}"} if reader.weights.given_statistics else {}
+        return {**entry, **own}
 
     @property
     def prompted_models(self) -> str:

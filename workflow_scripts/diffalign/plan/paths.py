@@ -12,6 +12,8 @@ import re
 WEIGHTS = "resources/weights/{model}"
 CHECKPOINT = f"{WEIGHTS}/checkpoint"
 CHECKPOINT_RECORD = f"{WEIGHTS}/weights.json"
+GIVEN_STATISTICS = f"{WEIGHTS}/latents_stats.pt"
+DOWNLOADS = "resources/downloads"
 UNTRAINED_CHECKPOINT = "resources/weights/{model}-untrained/checkpoint"
 UNTRAINED_RECORD = "resources/weights/{model}-untrained/weights.json"
 TRAINING = "results/training/{model}"

@@ -78,7 +78,7 @@ class Samples(Stage):
         return {
             "format": 1,
             "model": {**entry, "layers": {}},
-            "autoencoder": autoencoder.encoder(),
+            "autoencoder": self.plan.latents.encoder(model),
             "sampler": {"method": setting.sampler, "steps": setting.steps, "guidance": setting.guidance},
             "per_class": setting.per_class,
             "seeds": list(setting.seeds),
@@ -96,7 +96,7 @@ class Samples(Stage):
             if not self.has_images(wildcards.dataset):
                 raise ValueError(f"the data set '{wildcards.dataset}' has no images, so no samples stand beside it")
             autoencoder = str(models[0].latents)
-            latents = self.plan.latents.of(autoencoder, wildcards.dataset, CLEAN)
+            latents = self.plan.latents.of(models[0], wildcards.dataset, CLEAN)
             decoder = self.plan.weights.of(self.study.models[autoencoder])
             files = [self.plan.weights.of(model) for model in models]
             return {

@@ -61,7 +61,7 @@ class Trainings(Stage):
             if model.latents is None:
                 files["images"] = paths.fill(paths.PICTURES, **where)
             else:
-                files |= self.plan.latents.of(model.latents, training.dataset, CLEAN)
+                files |= self.plan.latents.of(model, training.dataset, CLEAN)
             if training.teacher is not None:
                 files["teacher"] = paths.fill(paths.TOKENS, **where, bundle=self.study.bundle(training.teacher))
             return files

@@ -42,7 +42,7 @@ class Weights(Stage):
         return {
             "dataset": paths.fill(paths.DATASET_RECORD, **where),
             "manifest": paths.fill(paths.MANIFEST, **where),
-            **self.plan.latents.of(str(model.latents), dataset, CLEAN),
+            **self.plan.latents.of(model, dataset, CLEAN),
         }
 
     def own_files(self, wildcards: Wildcards) -> str | None:
@@ -50,7 +50,21 @@ class Weights(Stage):
         weights = self.study.checkpoint(wildcards.model).weights
         if weights.source == "folder":
             return folder_digest(Path(str(weights.folder)).expanduser())
-        return files_digest([Path(str(weights.path)).expanduser()]) if weights.source == "file" else None
+        if weights.source != "file":
+            return None
+        return files_digest(Path(each).expanduser() for each in (weights.path, weights.statistics) if each is not None)
+
+    @property
+    def with_statistics(self) -> str:
+        """Pattern of the checkpoints of diffusion models beside which the statistics of their latents lie."""
+        models = [m for m in self.study.models.values() if m.latents is not None and m.weights.given_statistics]
+        return any_or_none(name for model in models for name in model.checkpoints)
+
+    def statistics_spec(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Which file these statistics are, and the channels that they must have; None for any."""
+        model = self.study.checkpoint(wildcards.model)
+        channels = model.built.get("in_channels")
+        return {"name": model.name, "statistics": model.weights.given_statistics, "channels": channels}
 
     def untrained_spec(self, wildcards: Wildcards) -> dict[str, Any] | None:
         """What an untrained twin is written from where checkpoints hold no configuration; None where they do."""

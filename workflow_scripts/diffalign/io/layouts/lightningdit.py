@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from diffalign.offenders import first_five
 
 # what RAE adds to a variance before its root
 RAE_EPS = 1e-5
-# files with the mean of latents, and what else they hold
-STATISTICS = {"latents_stats.pt": "std", "normalization_stats.pt": "var"}
+# files with the mean and std of latents, or their mean and variance
+STATISTICS = ("latents_stats.pt", "normalization_stats.pt")
 
 
 def open_folder(path: Path, given: Sequence[str] | None, draw: Draw) -> Folder:
@@ -96,19 +96,35 @@ def statistics_in(path: Path) -> tuple[tuple[Tensor, Tensor] | None, tuple[Path,
 
     Raises StoreError where it holds something else.
     """
-    for name, key in STATISTICS.items():
+    for name in STATISTICS:
         if (path / name).is_file():
-            return _read_statistics(path / name, key), (path / name,)
+            return statistics_of(path / name), (path / name,)
     return None, ()
 
 
-def _read_statistics(file: Path, key: str) -> tuple[Tensor, Tensor]:
+def statistics_of(file: Path) -> tuple[Tensor, Tensor]:
+    """Mean and std of latents, (1, C, 1, 1) or (1, C, H, W) float32, of a file with `mean` and `std` (LightningDiT,
+    VFM-VAE) or `mean` and `var` (RAE), of these shapes or (C,) or (C, H, W).
+
+    Nothing is unpickled but tensors and plain containers. Raises FileNotFoundError, and StoreError for anything else.
+    """
     try:
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
-        mean, spread = content["mean"].float(), content[key].float()
+    except FileNotFoundError:
+        raise
     except Exception as error:
-        raise StoreError(f"{file}: expected {{'mean', '{key}'}}, two tensors: {error}") from error
+        raise StoreError(
+            f"{file}: cannot be read as tensors, 'mean' and 'std' of latents ({type(error).__name__})"
+        ) from error
+    there = content if isinstance(content, Mapping) else {}
+    key = next((key for key in ("std", "var") if isinstance(there.get(key), Tensor)), None)
+    if key is None or not isinstance(there.get("mean"), Tensor):
+        what = first_five([str(word) for word in there]) if there else type(content).__name__
+        raise StoreError(f"{file}: expected the tensors 'mean' and 'std', or 'mean' and 'var'; it has {what}")
+    mean, spread = there["mean"].float(), there[key].float()
     std = torch.sqrt(spread + RAE_EPS) if key == "var" else spread
+    if mean.ndim == 1:
+        mean, std = mean[:, None, None], std[..., None, None]
     if mean.ndim == 3:
         mean, std = mean[None], std[None]
     if mean.shape != std.shape or mean.ndim != 4 or not (mean.isfinite().all() and (std > 0).all()):

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
     """Load the checkpoint; patch tokens are averaged, all tokens of projectors. Raises CheckpointError."""
-    from diffalign.models.architectures import fill
-    from diffalign.models.flows import flow_denoiser, read_weights
+    from diffalign.models.architectures import fill, read_weights
+    from diffalign.models.flows import flow_denoiser
     from diffalign.models.networks.latent_transformers import read_architecture
     from diffalign.models.networks.reg import REG, WIDTHS, tokens_of
     from diffalign.models.networks.repa import RepaArchitecture, projector_widths
 
-    state = read_weights(folder)
+    state = read_weights(model, folder)
     projector = state.tensors.get("cls_projectors2.weight")
     if projector is None or projector.ndim != 2:
         raise CheckpointError(f"{state.path}: no matrix cls_projectors2.weight, so this is no checkpoint of REG")

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
     """Load the checkpoint; all tokens are averaged. Raises CheckpointError."""
-    from diffalign.models.architectures import fill
-    from diffalign.models.flows import flow_denoiser, read_weights
+    from diffalign.models.architectures import fill, read_weights
+    from diffalign.models.flows import flow_denoiser
     from diffalign.models.networks.latent_transformers import read_architecture
     from diffalign.models.networks.repa import REPA, WIDTHS, RepaArchitecture, projector_widths
 
-    state = read_weights(folder)
+    state = read_weights(model, folder)
     net = REPA(read_architecture(RepaArchitecture, model.built, model.name, WIDTHS), *projector_widths(state))
     fill(model, net, state)
     return flow_denoiser(model, net, state, device, towards_data=False)

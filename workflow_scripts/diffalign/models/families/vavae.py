@@ -29,9 +29,8 @@ def load(model: Model, folder: Path, device: torch.device, decoder: bool = False
     """
     import torch
 
-    from diffalign.io.layouts.lightningdit import STATISTICS, statistics_in
-    from diffalign.io.state_dicts import checkpoint_file, read_state_dict
-    from diffalign.models.architectures import fill, read_fields
+    from diffalign.io.layouts.lightningdit import statistics_in
+    from diffalign.models.architectures import fill, read_fields, read_weights
     from diffalign.models.networks.posterior import Posterior
     from diffalign.models.networks.vavae import Architecture, VaVae
 
@@ -40,7 +39,7 @@ def load(model: Model, folder: Path, device: torch.device, decoder: bool = False
         raise ValueError(f"{model.name}: family vavae needs 'input'")
     shape = read_fields(Architecture, model.built, f"models.{model.name}.architecture")
     net = VaVae(shape, Posterior(model), decoder)
-    state = read_state_dict(checkpoint_file(folder, beside=tuple(STATISTICS)))
+    state = read_weights(model, folder)
     fill(model, net, state.without(_TRAINING if decoder else (*_DECODER, *_TRAINING)))
     net.eval().to(device)
 

@@ -34,16 +34,15 @@ def load(model: Model, folder: Path, device: torch.device) -> Loaded:
     """
     import transformers
 
-    from diffalign.io.layouts.lightningdit import STATISTICS, statistics_in
-    from diffalign.io.state_dicts import checkpoint_file, read_state_dict
-    from diffalign.models.architectures import fill, read_fields
+    from diffalign.io.layouts.lightningdit import statistics_in
+    from diffalign.models.architectures import fill, read_fields, read_weights
     from diffalign.models.networks.posterior import Posterior
     from diffalign.models.networks.vfmvae import Architecture, VfmVae, checked
 
     place = f"models.{model.name}.architecture"
     shape = checked(read_fields(Architecture, model.built, place), place)
     net = VfmVae(shape, Posterior(model))
-    state = read_state_dict(checkpoint_file(folder, beside=tuple(STATISTICS)))
+    state = read_weights(model, folder)
     fill(model, net, _one_level(state.without(_NOT_THE_ENCODER)))
     net.eval().to(device)
 

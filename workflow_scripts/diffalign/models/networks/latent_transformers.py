@@ -210,7 +210,8 @@ class FinalLayer(nn.Module):
 class LatentTransformer(nn.Module):
     """SiT, and the frame of what descends from it.
 
-    leading: tokens before those of patches, with rows of their own in the table of positions.
+    leading: tokens before those of patches, with rows of their own in the table of positions. qk_norm: whether queries
+    and keys go through layer norms with weights, as in Attention of timm.
     """
 
     def __init__(
@@ -220,6 +221,7 @@ class LatentTransformer(nn.Module):
         leading: int = 0,
         block: Callable[[], Block] | None = None,
         final: Callable[[int, int], FinalLayer] = FinalLayer,
+        qk_norm: bool = False,
     ) -> None:
         super().__init__()
         a, width = architecture, architecture.hidden_size
@@ -232,7 +234,7 @@ class LatentTransformer(nn.Module):
         with torch.no_grad():
             self.pos_embed[0, leading:].copy_(sine_positions(a.grid, width))
         self.embedder = nn.Identity()
-        made = block or (lambda: Block(width, a.num_heads))
+        made = block or (lambda: Block(width, a.num_heads, qk_norm=nn.LayerNorm if qk_norm else None))
         self.blocks = nn.ModuleList(made() for _ in range(a.depth))
         self.final_layer = final(width, a.patch_size**2 * out_channels)
 

@@ -17,9 +17,10 @@ WIDTHS = ("z_dims", "projector_dim")
 
 @dataclass(frozen=True)
 class RepaArchitecture(Architecture):
-    """encoder_depth: blocks before the projectors."""
+    """encoder_depth: blocks before the projectors. qk_norm: whether queries and keys are normalised."""
 
     encoder_depth: int
+    qk_norm: bool = False
 
 
 class REPA(LatentTransformer):
@@ -36,7 +37,7 @@ class REPA(LatentTransformer):
         leading: int = 0,
         final: Callable[[int, int], FinalLayer] = FinalLayer,
     ) -> None:
-        super().__init__(architecture, architecture.in_channels, leading, final=final)
+        super().__init__(architecture, architecture.in_channels, leading, final=final, qk_norm=architecture.qk_norm)
         self.encoder_depth = architecture.encoder_depth
         self.projectors = nn.ModuleList(projector(architecture.hidden_size, projector_dim, z_dim) for z_dim in z_dims)
 

@@ -11,16 +11,20 @@ from diffalign.models.networks.latent_transformers import Architecture, LatentTr
 
 @dataclass(frozen=True)
 class SiTArchitecture(Architecture):
-    """learn_sigma: whether the model also predicts a variance, in as many channels again."""
+    """learn_sigma: whether the model also predicts a variance, in as many channels again. qk_norm: whether queries and
+    keys are normalised.
+    """
 
     learn_sigma: bool
+    qk_norm: bool = False
 
 
 class SiT(LatentTransformer):
     """All stages are tokens (B, T, D)."""
 
     def __init__(self, architecture: SiTArchitecture) -> None:
-        super().__init__(architecture, architecture.in_channels * (2 if architecture.learn_sigma else 1))
+        channels = architecture.in_channels * (2 if architecture.learn_sigma else 1)
+        super().__init__(architecture, channels, qk_norm=architecture.qk_norm)
 
     def forward(self, latents: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         """The velocity (B, C, H, W), without the variance."""
