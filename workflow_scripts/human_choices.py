@@ -8,7 +8,7 @@ import numpy as np
 
 from diffalign import logs
 from diffalign.human.ceilings import ceilings
-from diffalign.human.triplets import distinct, read_triplets
+from diffalign.human.triplets import distinct, read_triplets, stacked
 from diffalign.io.human_files import ordered, write_people
 from diffalign.specs import SourceFile, TripletFile
 from diffalign.stimuli.kinds.things import read_concepts, verified
@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 
 def human_choices(concepts: SourceFile, triplets: TripletFile, dimensions: SourceFile | None, path: Path) -> None:
     """Read, check and write choices and dimensions. Raises StoreError and TripletError, which name the file."""
-    sources: dict[str, SourceFile | TripletFile | None]
-    sources = {"concepts": concepts, "triplets": triplets, "dimensions": dimensions}
+    digests = [verified(Path(file.path), file.sha256) for file in triplets.files]
     facts: dict[str, Any] = {
-        what: {**asdict(source), "sha256": verified(Path(source.path), source.sha256)}
-        for what, source in sources.items()
-        if source is not None
+        "concepts": {**asdict(concepts), "sha256": verified(Path(concepts.path), concepts.sha256)},
+        "triplets": {**asdict(triplets), "sha256": digests[0] if isinstance(triplets.path, str) else digests},
     }
+    if dimensions is not None:
+        facts["dimensions"] = {**asdict(dimensions), "sha256": verified(Path(dimensions.path), dimensions.sha256)}
     listed = read_concepts(Path(concepts.path))
-    chosen = read_triplets(Path(triplets.path), len(listed), triplets.first, triplets.odd)
+    parts = [read_triplets(Path(file.path), len(listed), triplets.first, triplets.odd) for file in triplets.files]
+    chosen = stacked(parts)
     ceiling = ceilings(chosen)
     facts["choices"] = {
         "choices": len(chosen),

@@ -13,7 +13,7 @@ from diffalign.alignment.metrics import METRICS
 from diffalign.config import study
 from diffalign.config.study import ConfigError
 from diffalign.models import all_families
-from diffalign.specs import FeatureFiles, Model
+from diffalign.specs import FeatureFiles, Model, SourceFile
 
 
 def load(overlay: dict[str, Any] | None = None) -> study.Study:
@@ -166,6 +166,20 @@ def test_cross_references_are_checked_all_at_once() -> None:
 )
 def test_contradictions_in_a_model(entry: dict[str, Any], message: str) -> None:
     assert message in mistakes({"models": entry})
+
+
+def test_choices_may_lie_in_several_files() -> None:
+    def given(**entry: Any) -> dict[str, Any]:
+        return {"datasets": {"things": {"triplets": {"mine": {"first": 0, "odd": "last", **entry}}}}}
+
+    place = "datasets.things.triplets.mine"
+    assert f"{place}.path: [] is not of type 'string' or 'array'" in mistakes(given(path=[]))
+    assert f"{place}.sha256: gives 1 for 2 files of path" in mistakes(given(path=["a.npy", "b.npy"], sha256="0" * 64))
+    assert f"{place}.sha256: gives 2 for 1 files of path" in mistakes(given(path="a.npy", sha256=["0" * 64] * 2))
+    triplets = load(given(path=["a.npy", "b.npy"], sha256=["0" * 64, "1" * 64])).things["things"].triplets
+    assert triplets["mine"].files == (SourceFile("a.npy", "0" * 64), SourceFile("b.npy", "1" * 64))
+    assert [file.path for file in triplets["all"].files] == ["data/things/train_90.npy", "data/things/test_10.npy"]
+    assert triplets["train"].files == (SourceFile("data/things/train_90.npy"),)
 
 
 def precomputed(**changes: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from diffalign.human.odd_one_out import (
     per_category,
     per_object,
 )
-from diffalign.human.triplets import TripletError, Triplets, distinct, read_triplets
+from diffalign.human.triplets import TripletError, Triplets, distinct, read_triplets, stacked
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +213,31 @@ def test_mistaken_triplets_are_refused(tmp_path: Path, text: str, first: int, od
     path.write_text(text)
     with pytest.raises(TripletError, match=message):
         read_triplets(path, 3, first, odd)
+
+
+def test_files_are_stacked_in_their_order() -> None:
+    first, second = random_triplets(40, 10, seed=1), random_triplets(7, 10, seed=2)
+    both = stacked([first, second])
+    assert np.array_equal(both.objects, np.concatenate([first.objects, second.objects]))
+    assert (both.count, both.people, both.where) == (10, None, "triplets, triplets")
+    known = [Triplets(part.objects, 10, np.full(len(part), 5)) for part in (first, second)]
+    people = stacked(known).people
+    assert people is not None
+    assert people.tolist() == [5] * 47
+    assert stacked([first]) is first
+    with pytest.raises(TripletError, match="says who chose and triplets does not"):
+        stacked([known[0], second])
+
+
+def test_files_of_other_objects_are_not_stacked() -> None:
+    whole, few = random_triplets(400, 12), random_triplets(400, 10)
+    with pytest.raises(TripletError, match="choices among 12 objects; triplets: among 10"):
+        stacked([whole, few])
+    narrow = Triplets(few.objects, 12, where="test_10.npy")
+    with pytest.raises(TripletError, match=r"test_10.npy: 400 choices name no object beyond number 9 .* name 11"):
+        stacked([whole, narrow])
+    # a handful of choices need not name all of them
+    assert len(stacked([whole, Triplets(few.objects[:5], 12)])) == 405
 
 
 def test_folds_of_real_objects_hold_few_of_the_triplets(people: Triplets) -> None:

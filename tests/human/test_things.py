@@ -12,14 +12,17 @@ from PIL import Image
 
 from diffalign.human.odd_one_out import odd_one_out
 from diffalign.human.transforms import Transform
-from diffalign.human.triplets import Triplets, read_triplets
+from diffalign.human.triplets import TripletError, Triplets, read_triplets
 from diffalign.io import bundles
 from diffalign.io.feature_files import read_bundle
 from diffalign.io.headers import StoreError
 from diffalign.io.human_files import layer_of, ordered, read_people, write_people
 from diffalign.io.manifest import read_manifest
 from diffalign.io.transform_files import read_transform, write_transform
+from diffalign.provenance import file_sha256
+from diffalign.specs import SourceFile, TripletFile
 from diffalign.stimuli.kinds.things import concept_images, read_concepts, verified
+from human_choices import human_choices
 
 HEADER = "Word\tuniqueID\tDefinition (from WordNet, Google, or Wikipedia)\tTop-down Category (manual selection)\n"
 
@@ -236,6 +239,26 @@ def test_files_that_are_no_concepts_are_refused(tmp_path: Path) -> None:
         verified(tmp_path / "c.tsv", "0" * 64)
     with pytest.raises(StoreError, match="no such file; datasets in config.yaml says"):
         verified(tmp_path / "d.tsv", None)
+
+
+def test_choices_of_several_files_are_one_set(tmp_path: Path) -> None:
+    source = concepts(tmp_path / "c.tsv", "cat", "ant", "bat1")
+    np.save(tmp_path / "train_90.npy", np.array([[0, 1, 2], [2, 1, 0]]))
+    np.save(tmp_path / "test_10.npy", np.array([[1, 2, 0]], np.float64))
+    files = [str(tmp_path / "train_90.npy"), str(tmp_path / "test_10.npy")]
+    digests = [file_sha256(Path(file)) for file in files]
+    human_choices(SourceFile(str(source)), TripletFile(files, 0, "last"), None, tmp_path / "p.npz")
+    people = read_people(tmp_path / "p.npz")
+    named = [[people.names[i] for i in row] for row in people.triplets.objects]
+    assert named == [["cat", "ant", "bat1"], ["bat1", "ant", "cat"], ["ant", "bat1", "cat"]]
+    assert people.facts["triplets"] == {"path": files, "first": 0, "odd": "last", "sha256": digests}
+    with pytest.raises(StoreError, match=r"test_10.npy: has the sha256 \w+, but its entry"):
+        human_choices(
+            SourceFile(str(source)), TripletFile(files, 0, "last", [digests[0], "0" * 64]), None, tmp_path / "q.npz"
+        )
+    np.save(tmp_path / "test_10.npy", np.array([[1, 2, 3]]))
+    with pytest.raises(TripletError, match=r"test_10.npy: 1 of 1 triplets name an object outside of 0 … 2"):
+        human_choices(SourceFile(str(source)), TripletFile(files, 0, "last"), None, tmp_path / "q.npz")
 
 
 def test_people_are_kept_in_order_of_name(tmp_path: Path) -> None:

@@ -115,12 +115,23 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class TripletFile:
-    """A file of choices. first: 0 or 1, the number of the first object. odd: ``last`` or ``column``."""
+    """A file of choices, or several whose choices follow each other. first: 0 or 1, the number of the first object.
+    odd: ``last`` or ``column``. sha256: of each file.
+    """
 
-    path: str
+    path: str | Sequence[str]
     first: int
     odd: str
-    sha256: str | None = None
+    sha256: str | Sequence[str] | None = None
+
+    @property
+    def files(self) -> tuple[SourceFile, ...]:
+        """Every file with the sha256 that it must have, in order."""
+        paths = [self.path] if isinstance(self.path, str) else list(self.path)
+        digests: Sequence[str | None] = [None] * len(paths)
+        if self.sha256 is not None:
+            digests = [self.sha256] if isinstance(self.sha256, str) else list(self.sha256)
+        return tuple(SourceFile(*each) for each in zip(paths, digests, strict=True))
 
 
 @dataclass(frozen=True)

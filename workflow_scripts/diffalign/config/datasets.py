@@ -30,7 +30,12 @@ class SourceEntry(Section):
 class TripletEntry(Section):
     """A file of odd-one-out choices."""
 
-    path: Text = Field(description=".npy, or text without a header.")
+    path: Text | NonEmpty[Text] = Field(
+        description=(
+            ".npy, or text without a header; or a list of such files of the same objects, whose choices follow each "
+            "other in this order: [train_90.npy, test_10.npy], as published."
+        )
+    )
     first: Literal[0, 1] = Field(description="The number of the first concept.")
     odd: Literal["last", "column"] = Field(
         description=(
@@ -38,7 +43,17 @@ class TripletEntry(Section):
             "1, 2 or 3; a fifth is the person."
         )
     )
-    sha256: Sha256 | None = Field(None, description="What the file must have; null takes any.")
+    sha256: Sha256 | NonEmpty[Sha256] | None = Field(
+        None, description="What the file must have, a list for a list of files; null takes any."
+    )
+
+    @property
+    def unequal(self) -> str | None:
+        """What is wrong where path and sha256 are not of the same number of files."""
+        counts = [1 if isinstance(value, str) else len(value) for value in (self.path, self.sha256) if value]
+        if len(counts) < 2 or counts[0] == counts[1]:
+            return None
+        return f"gives {counts[1]} for {counts[0]} files of path"
 
     def record(self) -> TripletFile:
         """What jobs receive."""
@@ -298,6 +313,9 @@ def check(name: str, entry: DatasetEntry) -> Iterator[str]:
     given = entry.model_dump(exclude_unset=True)
     for key in sorted(set(given) - kind.known):
         yield f"{place}.{key}: means nothing for kind '{entry.kind}'"
+    for word, file in entry.triplets.items():
+        if file.unequal:
+            yield f"{place}.triplets.{word}.sha256: {file.unequal}"
     for key in sorted(kind.needs):
         if not given.get(key):
             yield f"{place}: kind '{entry.kind}' needs the key '{key}'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from diffalign.offenders import first_five
 
 ODD = ("last", "column")
+# times that a file names every object on the average, from which one that it never names is no chance
+_SURE = 20
 
 
 class TripletError(ValueError):
@@ -100,6 +103,38 @@ def read_triplets(path: Path, count: int, first: int, odd: str) -> Triplets:
         objects = odd_last(objects, which - 1)
     people = table[:, 4] if table.shape[1] == 5 else None
     return Triplets(np.ascontiguousarray(objects, np.int32), count, people, str(path))
+
+
+def stacked(parts: Sequence[Triplets]) -> Triplets:
+    """The choices of several files, one after the other, as the published code stacks train_90.npy and test_10.npy.
+
+    A number of a person means the same one in all of them. Raises TripletError that names two files where one says who
+    chose and the other does not, and where they are of different counts of objects: other counts N, or one names no
+    object beyond a number that others exceed, although it names objects 20 times as often as there are any.
+    """
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    highest = max(int(part.objects.max()) for part in parts)
+    for part in parts:
+        if part.count != first.count:
+            raise TripletError(f"{first.where}: choices among {first.count} objects; {part.where}: among {part.count}")
+        if (part.people is None) != (first.people is None):
+            silent, told = (part, first) if part.people is None else (first, part)
+            raise TripletError(f"{told.where} says who chose and {silent.where} does not; give files of one kind")
+        own = int(part.objects.max())
+        if own < highest and part.objects.size >= _SURE * part.count:
+            raise TripletError(
+                f"{part.where}: {len(part)} choices name no object beyond number {own} (counted from 0), while others "
+                f"of these files name {highest}; files of one list are of the same objects"
+            )
+    people = [part.people for part in parts if part.people is not None]
+    return Triplets(
+        np.concatenate([part.objects for part in parts]),
+        first.count,
+        np.concatenate(people) if people else None,
+        ", ".join(part.where for part in parts),
+    )
 
 
 def odd_last(objects: NDArray[np.integer], odd: NDArray[np.int64]) -> NDArray[np.integer]:

@@ -40,7 +40,7 @@ class Human(Stage):
         return known[word]
 
     def triplet_source(self, wildcards: Wildcards) -> dict[str, Any]:
-        """The file of choices of a target, as a parameter."""
+        """The files of choices of a target, as a parameter."""
         return asdict(self.triplets(wildcards.dataset, wildcards.triplets))
 
     def dimensions(self, wildcards: Wildcards) -> dict[str, Any] | None:
@@ -51,7 +51,8 @@ class Human(Stage):
     def choice_files(self, wildcards: Wildcards) -> str:
         """Digest of the files of choices, concepts and dimensions, to notice a change."""
         things = self.study.things[wildcards.dataset]
-        sources = (things.concepts, self.triplets(wildcards.dataset, wildcards.triplets), things.dimensions)
+        choices = self.triplets(wildcards.dataset, wildcards.triplets).files
+        sources = (things.concepts, *choices, things.dimensions)
         return files_digest(Path(source.path) for source in sources if source is not None)
 
     def similarities(self, wildcards: Wildcards) -> dict[str, Any]:
