@@ -1,0 +1,30 @@
+"""The profiles of published studies: what each plans."""
+
+from pathlib import Path
+
+from test_graph import snakemake
+
+ENCODERS = ("dinov2", "dinov2_l", "dinov2_g", "siglip2")
+AUTOENCODERS = ("sdvae", "vavae", "vfmvae")
+DIFFUSION = ("sit", "repa", "reg", "lightningdit")
+
+
+def test_vfm_vae_is_planned_with_clean_latents_for_diffusion_models_and_six_conditions_for_others(
+    tmp_path: Path,
+) -> None:
+    files = ("config.yaml", "profiles/vfmvae/study.yaml")
+    planned = snakemake(tmp_path, "--profile", "profiles/local", "--configfile", *files, "-n", "--", "all")
+    assert planned.code == 0, planned.output
+    jobs = planned.jobs()
+    assert {name: jobs[f"extract_{name}"] for name in (*ENCODERS, *AUTOENCODERS)} == dict.fromkeys(
+        (*ENCODERS, *AUTOENCODERS), 6
+    )
+    # diffusion models see noisy latents of clean images, REG the class token, too
+    assert {name: jobs[f"extract_{name}"] for name in (*DIFFUSION, "dinov2_cls")} == dict.fromkeys(
+        (*DIFFUSION, "dinov2_cls"), 1
+    )
+    assert (jobs["images"], jobs["transformed_images"], jobs["latents"], jobs["weights"]) == (1, 5, 2, 12)
+    # every autoencoder and diffusion model beside every encoder, by one metric
+    assert jobs["align_layers"] == len(ENCODERS) * (len(AUTOENCODERS) + len(DIFFUSION))
+    assert jobs["se_cknna"] == len(ENCODERS) * len(AUTOENCODERS)
+    assert "results/se_cknna/imagenet/dinov2.g_vs_vfmvae.npy" in planned.outputs()
