@@ -84,6 +84,7 @@ EVERY_RULE = (ROOT / "config.yaml", ROOT / "profiles" / "demo" / "study.yaml", M
         ("results/export/platonik/photographs/clean/sd3.pt", "unknown layout 'platonik'; did you mean 'platonic'?"),
         ("results/export/vfmvae/photographs/clean/sd3_b99.pt", "sd3 has no layer 'b99'"),
         ("results/export/vfmvae/photographs/claen/sd3-t0.5_b9.pt", "unknown condition 'claen'"),
+        ("results/export/vfmvae/photographs/clean/sd3_b8/recipe.json", "'sd3_b8' names a layer; here all layers are"),
         ("results/export/thingsvision/photographs/clean/dinov22/features.npy", "unknown model 'dinov22'"),
         ("results/export/platonic/photographs/clean/sd3_b8.pt", "'sd3_b8' names a layer; here all layers are meant"),
         ("results/export/platonic/photographs/clean/dinov2_vs_sd4/cknna_k10.npy", "unknown model 'sd4'"),
