@@ -221,8 +221,8 @@ class Training:
 class FeatureFiles:
     """Where features that were made elsewhere lie; ``{dataset}``, ``{condition}`` and ``{layer}`` stand in paths.
 
-    url, sha256: of a file that is downloaded, in the place of a path. bits_per_byte: whether it holds the bits per byte
-    of a language model.
+    url, sha256: of files that are downloaded, in the place of a path. bits_per_byte: whether one holds the bits per
+    byte of a language model.
     """
 
     path: str | None = None
@@ -234,8 +234,21 @@ class FeatureFiles:
 
     @property
     def file(self) -> str | None:
-        """The name of the file that is downloaded."""
-        return None if self.url is None else PurePosixPath(urlsplit(self.url).path).name
+        """The name of the file that is downloaded: the end of its address from the first placeholder on, in which
+        folders become words, since files of all layers and conditions of a model share a folder.
+        """
+        if self.url is None:
+            return None
+        parts = PurePosixPath(urlsplit(self.url).path).parts
+        varies = [i for i, part in enumerate(parts) if "{" in part]
+        return "_".join(parts[varies[0] :] if varies else parts[-1:]).strip("/")
+
+
+def filled(text: str, dataset: str, condition: str, layer: str) -> str:
+    """A path or address of feature files with its PLACEHOLDERS filled in. layer: the module path."""
+    for key, value in zip(PLACEHOLDERS, (dataset, condition, layer), strict=True):
+        text = text.replace("{" + key + "}", value)
+    return text
 
 
 @dataclass(frozen=True)

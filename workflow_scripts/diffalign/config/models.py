@@ -159,7 +159,8 @@ class FeatureFilesEntry(Section):
     url: Address | None = Field(
         None,
         description=(
-            "The address of one file with all layers, downloaded into resources/features/{model} by a local job."
+            "The address of a file with all layers, or with {dataset}, {condition} and {layer} of one for each, as in "
+            "path; downloaded into resources/features/{model} by local jobs."
         ),
     )
     sha256: Sha256 | None = Field(
