@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch.hub import download_url_to_file
-
 from diffalign import logs
+from diffalign.io.downloads import download
 from diffalign.io.headers import FileKind
-from diffalign.provenance import file_sha256
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -20,18 +18,7 @@ def fetch_features(url: str, sha256: str | None, path: Path, record: Path) -> No
 
     Raises ValueError, and leaves no file, where the download fails or the sha256 is not the expected one.
     """
-    logs.log.info("%s: downloading", url)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        download_url_to_file(url, str(path), progress=False)
-    except OSError as error:
-        raise ValueError(
-            f"{url}: cannot be downloaded ({error}); download it elsewhere and name it as the model's features.path"
-        ) from error
-    digest = file_sha256(path)
-    if sha256 is not None and digest != sha256:
-        path.unlink()
-        raise ValueError(f"{url}: has the sha256 {digest}; expected {sha256} (features.sha256)")
+    digest = download(url, sha256, path, "the model's features.path")
     KIND.write_json(record, url=url, sha256=digest, bytes=path.stat().st_size)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from test_graph import snakemake
 
+PROFILE = ("--profile", "profiles/local", "--configfile", "config.yaml")
 ENCODERS = ("dinov2", "dinov2_l", "dinov2_g", "siglip2")
 AUTOENCODERS = ("sdvae", "vavae", "vfmvae")
 DIFFUSION = ("sit", "repa", "reg", "lightningdit")
@@ -12,8 +13,7 @@ DIFFUSION = ("sit", "repa", "reg", "lightningdit")
 def test_vfm_vae_is_planned_with_clean_latents_for_diffusion_models_and_six_conditions_for_others(
     tmp_path: Path,
 ) -> None:
-    files = ("config.yaml", "profiles/vfmvae/study.yaml")
-    planned = snakemake(tmp_path, "--profile", "profiles/local", "--configfile", *files, "-n", "--", "all")
+    planned = snakemake(tmp_path, *PROFILE, "profiles/vfmvae/study.yaml", "-n", "--", "all")
     assert planned.code == 0, planned.output
     jobs = planned.jobs()
     assert {name: jobs[f"extract_{name}"] for name in (*ENCODERS, *AUTOENCODERS)} == dict.fromkeys(
@@ -28,3 +28,15 @@ def test_vfm_vae_is_planned_with_clean_latents_for_diffusion_models_and_six_cond
     assert jobs["align_layers"] == len(ENCODERS) * (len(AUTOENCODERS) + len(DIFFUSION))
     assert jobs["se_cknna"] == len(ENCODERS) * len(AUTOENCODERS)
     assert "results/se_cknna/imagenet/dinov2.g_vs_vfmvae.npy" in planned.outputs()
+
+
+def test_published_features_of_vfm_vae_need_no_model_and_images_only_where_they_are_shown(tmp_path: Path) -> None:
+    overlay = (*PROFILE, "profiles/vfmvae/published.yaml", "-n", "--")
+    planned = snakemake(tmp_path, *overlay, "all", "results/images/transformed/noise_0.050/manifest.tsv")
+    assert planned.code == 0, planned.output
+    jobs = planned.jobs()
+    models = [f"import_{name}_published" for name in (*ENCODERS, *AUTOENCODERS)]
+    assert {name: jobs[name] for name in models} == dict.fromkeys(models, 6)
+    assert (jobs["se_cknna"], jobs["align_layers"]) == (12, 12)
+    assert not {"weights", "latents"} & set(jobs)
+    assert (jobs["archive"], jobs["images"], jobs["transformed_images"]) == (1, 1, 1)

@@ -149,6 +149,7 @@ WORDS_OF = {
     "latents": {"model": "sdvae"},
     "import_latents": {"model": "sd3vae"},
     "named_texts": {"dataset": "words"},
+    "archive": {"dataset": "packed"},
     "training_recipe": {"model": "own.sit"},
     **{key: {"model": "sit"} for key in ("samples_recipe", "samples", "sample_quality", "sample_sheet_figure")},
     "odd_one_out": {"dataset": "things"},

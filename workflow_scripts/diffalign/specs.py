@@ -62,7 +62,7 @@ class Split:
 
 
 # keys of a data set that recipes leave out where they are not given
-_OPTIONAL = ("collection", "split", "groups")
+_OPTIONAL = ("collection", "split", "groups", "archive")
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ class Dataset:
     split: Mapping[str, Any] | None = None
     parts: str | None = None
     groups: str | None = None
+    archive: Mapping[str, Any] | None = None
 
     def recipe(self) -> dict[str, Any]:
         """Every key that images depend on, as plain JSON; a collection, split and groups only where there are some."""

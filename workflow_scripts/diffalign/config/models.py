@@ -8,6 +8,7 @@ from pydantic import Field
 
 from diffalign import names
 from diffalign.config.fields import (
+    Address,
     Count,
     Distinct,
     FromList,
@@ -28,7 +29,6 @@ from diffalign.specs import FeatureFiles, ImageInput, LatentFiles, Model, Weight
 PerChannel = Annotated[tuple[Number, ...], Field(min_length=3, max_length=3), FromList]
 PositivePerChannel = Annotated[tuple[Positive, ...], Field(min_length=3, max_length=3), FromList]
 EmbeddingWord = Annotated[str, Matching("[a-z][a-z0-9]*", "is no word of a name: only a-z and 0-9")]
-Address = Annotated[str, Matching("https?://.*", "is no address; write https://host/path/file.pt")]
 
 
 class WeightsEntry(Section):
