@@ -1,7 +1,12 @@
-"""The profiles of published studies: what each plans."""
+"""The profiles of published studies: what each plans, and what it computes of files in the published layout."""
 
 from pathlib import Path
 
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, Workflow
+from test_compare import clamped, massive, published_cknna
 from test_graph import snakemake
 
 PROFILE = ("--profile", "profiles/local", "--configfile", "config.yaml")
@@ -40,3 +45,19 @@ def test_published_features_of_vfm_vae_need_no_model_and_images_only_where_they_
     assert (jobs["se_cknna"], jobs["align_layers"]) == (12, 12)
     assert not {"weights", "latents"} & set(jobs)
     assert (jobs["archive"], jobs["images"], jobs["transformed_images"]) == (1, 1, 1)
+
+
+def test_the_score_of_published_files_is_what_the_script_prints(tmp_path: Path) -> None:
+    workflow = Workflow(ROOT, tmp_path / "work", ("profiles/vfmvae/published.yaml",))
+    folder = workflow.directory / "data/vfm-vae/alignment_analysis/features"
+    folder.mkdir(parents=True)
+    sides, names = massive(), [f"n0144_{i:03d}" for i in range(200)]
+    for side, prefix in zip(sides, ("dinov2_giant", "vfm_vae_40m"), strict=True):
+        content = {"features": torch.from_numpy(side), "names": names}
+        torch.save(content, folder / f"{prefix}_noise_0.050.pt")
+    target = "results/cknna/transformed/noise_0.050/dinov2.g.published_vs_vfmvae.published.npy"
+    done = workflow.run(target)
+    assert done.code == 0, done.output
+    both = [clamped(x, float(np.sort(np.abs(x).ravel())[int(0.95 * x.size)])) for x in sides]
+    printed = published_cknna(*both, 10, 1e-6)
+    assert float(np.load(workflow.directory / target)) == pytest.approx(printed, abs=1e-5)
