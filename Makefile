@@ -74,9 +74,11 @@ lock: $(VENV)/.installed
 	  --no-header --no-annotate pyproject.toml --output-file requirements.lock
 	$(BIN)/python envs/derive.py
 
-# after a change of a key of the configuration: its JSON schema and docs/config.md
+# after a change of a key of the configuration, or of a profile of a published study: the JSON schema, docs/config.md and
+# the tables of docs/reproduce.md
 reference: $(VENV)/.installed
 	$(BIN)/python schemas/derive.py
+	$(BIN)/python schemas/derive_parity.py
 
 # an image model, an autoencoder, a diffusion model and a language model, one node each; without trained models, which
 # have a rule each and would hide the rest

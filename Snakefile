@@ -47,6 +47,7 @@ localrules:
     weights,
     untrained_configuration,
     hub_table,
+    archive,
     fetch_features,
 
 

@@ -105,6 +105,23 @@ rule export_vfmvae:
         "../workflow_scripts/export_features.py"
 
 
+# all layers of a diffusion model, or the default layer of another, in files with the published names
+use rule export_vfmvae as export_vfmvae_files with:
+    input:
+        unpack(PLAN.stimuli.manifest),
+        features=PLAN.layouts.published_layers,
+    output:
+        features=directory(f"{paths.fill(paths.EXPORT, layout='vfmvae')}/features"),
+        recipe=f"{paths.fill(paths.EXPORT, layout='vfmvae')}/recipe.json",
+    log:
+        paths.log("export_vfmvae_files", "dataset", "condition", "a"),
+    wildcard_constraints:
+        a=TYPED,
+    params:
+        layout="vfmvae_files",
+        code=PLAN.code("export_features.py"),
+
+
 use rule export_vfmvae as export_thingsvision with:
     output:
         features=f"{paths.fill(paths.EXPORT, layout='thingsvision')}/features.npy",

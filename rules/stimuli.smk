@@ -19,6 +19,23 @@ rule hub_table:
         "../workflow_scripts/hub_table.py"
 
 
+rule archive:
+    output:
+        folder=directory(paths.UNPACKED),
+        record=paths.UNPACKED_RECORD,
+    log:
+        paths.log("archive", "dataset"),
+    wildcard_constraints:
+        dataset=PLAN.stimuli.in_archives,
+    conda:
+        "../envs/models.yaml"
+    params:
+        source=PLAN.stimuli.archive,
+        files=PLAN.stimuli.archive_file,
+    script:
+        "../workflow_scripts/archive.py"
+
+
 rule images:
     input:
         unpack(PLAN.stimuli.downloaded_table),
@@ -99,6 +116,7 @@ rule named_texts:
 
 rule transformed_images:
     input:
+        unpack(PLAN.stimuli.unpacked),
         clean=paths.fill(paths.PICTURES, condition=CLEAN),
         manifest=paths.fill(paths.MANIFEST, condition=CLEAN),
         spec=paths.fill(paths.DATASET_RECORD, condition=CLEAN),

@@ -1,6 +1,7 @@
 """Two feature files in, a score out: what is printed, and what is said where there is none."""
 
 import json
+import math
 import shlex
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from dense_metrics import related
+from dense_metrics import dense_lists, dense_unbiased_hsic, related
 from test_docs import PAGES
 
 from compare import parser
@@ -50,10 +51,8 @@ def test_the_score_is_that_of_rows_joined_on_names(files: Path) -> None:
 
 
 def test_json_holds_what_the_score_depends_on(files: Path) -> None:
-    # the options of VFM-VAE's script: clamped at 0.95, 1e-6 in the denominator
-    done = compare(
-        files, "a.pt", "stack.npz", "--layer-b=-1", "--k=5", "--clamp=0.95", "--eps=1e-6", "--json", "--layout-a=vfmvae"
-    )
+    options = ("--layer-b=-1", "--k=5", "--clamp=0.95", "--eps=1e-6", "--json", "--layout-a=vfmvae")
+    done = compare(files, "a.pt", "stack.npz", *options)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     expected = measure("cknna", A, B, k=5, eps=1e-6, preparation=Preparation(0.95)).value
@@ -69,6 +68,77 @@ def test_json_holds_what_the_score_depends_on(files: Path) -> None:
     }
     assert result["a"]["sha256"] == {"a.pt": file_sha256(files / "a.pt")}
     assert result["b"]["layer"] == "-1"
+    assert result["parity"] is None
+
+
+def massive() -> tuple[np.ndarray, np.ndarray]:
+    """Features of 200 images that share eight directions; the first dimension of A is 44 times as large as others."""
+    random = np.random.default_rng(24)
+    common = random.standard_normal((200, 8))
+    a, b = (common @ random.standard_normal((8, 32)) + 0.4 * random.standard_normal((200, 32)) for _ in "ab")
+    a[:, 0] *= 44
+    return a.astype(np.float32), b.astype(np.float32)
+
+
+def published_cknna(a: np.ndarray, b: np.ndarray, k: int, eps: float) -> float:
+    """CKNNA as platonic-rep and VFM-VAE define it, of clamped features: unbiased HSIC of kernels under masks of common
+    neighbours, and eps in the denominator.
+    """
+    sides = []
+    for features in (a, b):
+        rows = features.astype(np.float64)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        mask = np.zeros((len(rows), len(rows)))
+        np.put_along_axis(mask, dense_lists(rows, k), 1, axis=1)
+        sides.append((mask, rows @ rows.T))
+    hsic = [
+        dense_unbiased_hsic(mask * other * kernel, mask * other * second)
+        for (mask, kernel), (other, second) in ((sides[0], sides[1]), (sides[0], sides[0]), (sides[1], sides[1]))
+    ]
+    return hsic[0] / (math.sqrt(hsic[1] * hsic[2]) + eps)
+
+
+def clamped(features: np.ndarray, bound: float) -> np.ndarray:
+    return features.clip(-bound, bound)
+
+
+def test_parity_is_what_the_script_of_vfm_vae_prints(tmp_path: Path) -> None:
+    a, b = massive()
+    names = [f"n{i:03d}" for i in range(len(a))]
+    for side, features in (("a", a), ("b", b)):
+        torch.save({"features": torch.from_numpy(features), "names": names}, tmp_path / f"{side}.pt")
+    # remove_outliers(exact=True) with q = 0.95
+    both = [clamped(x, float(np.sort(np.abs(x).ravel())[int(0.95 * x.size)])) for x in (a, b)]
+    script = published_cknna(*both, 10, 1e-6)
+    done = compare(tmp_path, "a.pt", "b.pt", "--parity", "vfm-vae", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["value"] == pytest.approx(script, abs=1e-5)
+    assert (result["parity"], result["eps"]) == ("vfm-vae", 1e-6)
+    bare = measure("cknna", a, b, k=10).value
+    assert bare == pytest.approx(published_cknna(a, b, 10, 0), abs=1e-5)
+    # the README says both
+    said = (ROOT / "README.md").read_text()
+    assert f"prints {bare:.3f} and".replace("0.", ".") in said
+    assert f"as the script, {script:.3f}".replace("0.", ".") in said
+
+
+def test_parity_with_platonic_rep_clamps_at_the_quantile_of_all_layers(tmp_path: Path) -> None:
+    a, b = massive()
+    stacks = [np.stack([x, 3 * np.roll(x, 1, axis=0)], axis=1) for x in (a, b)]
+    for side, stack in zip("ab", stacks, strict=True):
+        torch.save({"feats": torch.from_numpy(stack), "num_params": 1}, tmp_path / f"{side}.pt")
+    rows = ("--names-a", "rows", "--names-b", "rows", "--layer-a", "0", "--layer-b", "-1")
+    done = compare(tmp_path, "a.pt", "b.pt", *rows, "--parity", "platonic")
+    assert done.returncode == 0, done.stderr
+    # remove_outliers(exact=False): torch.quantile of each image, over its layers, and the mean of all images
+    both = [
+        clamped(stack[:, layer], float(np.quantile(np.abs(stack).reshape(len(stack), -1), 0.95, axis=1).mean()))
+        for stack, layer in zip(stacks, (0, 1), strict=True)
+    ]
+    first, second, *_ = done.stdout.splitlines()
+    assert float(first.split()[1]) == pytest.approx(published_cknna(*both, 10, 1e-6), abs=1e-5)
+    assert "eps = 1e-06, clamp = 0.95 (per_image, of all layers)" in second
 
 
 def test_rows_are_numbered_only_where_that_is_asked_for(files: Path) -> None:
@@ -100,6 +170,9 @@ def test_rows_are_numbered_only_where_that_is_asked_for(files: Path) -> None:
         (["a.pt", "a.pt", "--k", "60"], "--k 60 needs at least 61 rows; the files have 60"),
         (["a.pt", "a.pt", "--k", "x"], "argument --k: invalid int value: 'x'"),
         (["a.pt", "a.pt", "--clamp", "95"], "--clamp 95.0: a quantile is above 0 and at most 1"),
+        (["a.pt", "a.pt", "--parity", "vfmvae"], "argument --parity: invalid choice: 'vfmvae' (choose from"),
+        (["a.pt", "a.pt", "--parity", "platonic", "--eps", "1"], "--eps: is set by --parity platonic; give one of"),
+        (["a.pt", "a.pt", "--parity", "vfm-vae", "--keep-norms"], "--keep-norms: is set by --parity vfm-vae"),
         (["a.pt", "a.pt", "--eps", "nan"], "--eps nan: expected a number of at least 0"),
         (["a.pt", "stack.npz"], "stack.npz: holds 2 layers (0, 1); say which"),
         (["a.pt", "a.pt", "--layout-b", "platonic"], "a.pt: is laid out as 'vfmvae', not as 'platonic'"),
@@ -126,7 +199,7 @@ def test_what_is_wrong_is_said_in_one_line(arguments: list[str], message: str, f
 
 def test_the_examples_of_the_documentation_are_understood() -> None:
     lines = [line for page in PAGES for line in page.read_text().splitlines() if "workflow_scripts/compare.py " in line]
-    assert len(lines) == 4
+    assert len(lines) == 5
     for line in lines:
         words = shlex.split(line, comments=True)
         assert words[:2] == [".venv/bin/python", "workflow_scripts/compare.py"]

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from diffalign import __version__
-from diffalign.alignment.arrays import measure
-from diffalign.alignment.metrics import METRICS
-from diffalign.alignment.preparation import FeatureError, kernel_rows
-from diffalign.alignment.settings import CLAMP_RULES, Preparation
+from diffalign.alignment.arrays import array_layer
+from diffalign.alignment.metrics import METRICS, Layer, Settings, measure_grid, score
+from diffalign.alignment.preparation import FeatureError, clamp_bound
+from diffalign.alignment.settings import CLAMP_RULES, PARITY, PARITY_EPS, Preparation
 from diffalign.io.headers import check_same_names
-from diffalign.io.layouts.feature_tables import LAYOUTS, Table, read_layers
+from diffalign.io.layouts.feature_tables import LAYOUTS, Table, layer_keys, read_layers
 from diffalign.io.layouts.row_names import ROWS
 from diffalign.io.prepared_features import preparation_settings
 from diffalign.names import unknown
@@ -54,7 +54,12 @@ def parser() -> argparse.ArgumentParser:
             f"--names-{side}", metavar="FILE", help=f"of {side.upper()}: one name a line; {ROWS} names rows by number"
         )
         command.add_argument(f"--layout-{side}", metavar="LAYOUT", default="auto", help=f"of {side.upper()}")
-    command.add_argument("--clamp", type=float, metavar="Q", help="clamp at this quantile of |x|; platonic-rep: 0.95")
+    command.add_argument(
+        "--parity",
+        choices=tuple(PARITY),
+        help="prepare features and add eps as a published script does, in the place of the options below",
+    )
+    command.add_argument("--clamp", type=float, metavar="Q", help="clamp at this quantile of |x|; default none")
     command.add_argument(
         "--clamp-rule",
         choices=CLAMP_RULES,
@@ -67,9 +72,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--keep-norms", action="store_true", help="do not divide rows by their norms: CKA and others weigh them"
     )
-    command.add_argument(
-        "--eps", type=float, default=0.0, help="in the denominators of CKNNA and CKA; platonic-rep: 1e-6; default 0"
-    )
+    command.add_argument("--eps", type=float, default=0.0, help="in the denominators of CKNNA and CKA; default 0")
     command.add_argument("--json", action="store_true", help="print JSON, the recipe of the score")
     return command
 
@@ -89,24 +92,14 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     least = options.k + 1 if METRICS[options.metric].uses_k else 4
     if count < max(least, 4):
         raise ValueError(f"--k {options.k} needs at least {max(least, 4)} rows; the files have {count}")
-    normalize = None if options.keep_norms else "l2"
-    preparation = Preparation(options.clamp, options.clamp_rule, "layer", options.center, options.whiten, normalize)
-    for table, path in ((a, options.a), (b, options.b)):
-        try:
-            # early, so that the message names the file
-            kernel_rows(table.values[0], table.names, preparation)
-        except FeatureError as error:
-            raise FeatureError(f"{path}: {error}") from error
-    measured = measure(
-        options.metric,
-        a.values[0],
-        b.values[0],
-        k=options.k,
-        eps=options.eps,
-        rbf_sigma=options.rbf_sigma,
-        preparation=preparation,
-        names=a.names,
-    )
+    preparation, eps = _prepared_as(options)
+    layers = [
+        _layer(table, path, layout, options.k, preparation)
+        for table, path, layout in ((a, options.a, options.layout_a), (b, options.b, options.layout_b))
+    ]
+    settings = Settings(options.k, eps, options.rbf_sigma)
+    grid = measure_grid([options.metric], layers[:1], layers[1:], settings)
+    measured = score(options.metric, float(grid[options.metric][0, 0]))
     chance = METRICS[options.metric].chance
     return {
         "diffalign": __version__,
@@ -115,13 +108,41 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         "undefined": measured.undefined,
         "n": count,
         "k": options.k,
-        "eps": options.eps,
+        "eps": eps,
         "rbf_sigma": options.rbf_sigma if METRICS[options.metric].needs == "rbf" else None,
+        "parity": options.parity,
         "preparation": preparation_settings(preparation),
         "chance": None if chance is None else chance(count, options.k),
         "a": _side(a, options.layer_a),
         "b": _side(b, options.layer_b),
     }
+
+
+def _prepared_as(options: argparse.Namespace) -> tuple[Preparation, float]:
+    """What is done to features, and eps. Raises ValueError where an option contradicts ``--parity``."""
+    if options.parity is None:
+        normalize = None if options.keep_norms else "l2"
+        preparation = Preparation(options.clamp, options.clamp_rule, "layer", options.center, options.whiten, normalize)
+        return preparation, options.eps
+    for option in ("clamp", "clamp_rule", "whiten", "center", "keep_norms", "eps"):
+        if getattr(options, option) != parser().get_default(option):
+            flag = f"--{option.replace('_', '-')}"
+            raise ValueError(f"{flag}: is set by --parity {options.parity}; give one of the two")
+    return PARITY[options.parity], PARITY_EPS
+
+
+def _layer(table: Table, path: Path, layout: str, k: int, preparation: Preparation) -> Layer:
+    """The layer of a table, prepared. Raises FeatureError that names the file."""
+    bound = None
+    if preparation.clamp is not None and preparation.clamp_over == "model":
+        # layers of one width form one tensor, whose quantile is that of all of them
+        every = read_layers(path, layer_keys(path, layout), layout, ROWS).values
+        pooled = every if len({values.shape[1] for values in every}) == 1 else table.values
+        bound = clamp_bound(pooled, preparation.clamp, preparation.clamp_rule)
+    try:
+        return array_layer(table.values[0], table.names, k, preparation, bound=bound)
+    except FeatureError as error:
+        raise FeatureError(f"{path}: {error}") from error
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
@@ -151,7 +172,8 @@ def printed(result: dict[str, Any]) -> str:
     value = f"undefined: {result['undefined']}" if result["value"] is None else f"{result['value']:.6f}"
     chance = "" if result["chance"] is None else f", chance {result['chance']:.6f}"
     preparation = result["preparation"]
-    clamp = "none" if preparation["clamp"] is None else f"{preparation['clamp']:g} ({preparation['clamp_rule']})"
+    over = ", of all layers" if preparation["clamp_over"] == "model" else ""
+    clamp = "none" if preparation["clamp"] is None else f"{preparation['clamp']:g} ({preparation['clamp_rule']}{over})"
     settings = {
         "N": result["n"],
         "k": result["k"] if METRICS[result["metric"]].uses_k else None,

@@ -13,7 +13,7 @@ from diffalign.io.manifest import read_manifest
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-EXPORTS = ("vfmvae", "platonic", "thingsvision")
+EXPORTS = ("vfmvae", "vfmvae_files", "platonic", "thingsvision")
 
 
 def export_features(
@@ -24,19 +24,23 @@ def export_features(
     path: Path,
     names: Path | None,
     recipe: Path,
+    prefix: str = "",
 ) -> None:
-    """Write feature files of this workflow as one file of another layout.
+    """Write feature files of this workflow as one file of another layout, or as a folder of several.
 
-    layout: one of EXPORTS. features: one file, or for ``platonic`` one a layer in order of depth. manifest: of the
-    images, for their rotations and scales; None where there are none. names: the names file of a layout whose files
-    have no names. Raises StoreError for files that cannot be trusted, and ValueError
-    for an unknown layout.
+    layout: one of EXPORTS. features: one file, or for ``platonic`` and ``vfmvae_files`` one a layer in order of depth.
+    manifest: of the images, for their rotations and scales; None where there are none. path: the file, of
+    ``vfmvae_files`` the folder, whose files are named by prefix, layer and noise level or condition. names: the names
+    file of a layout whose files have no names. Raises StoreError for files that cannot be trusted, and ValueError for
+    an unknown layout.
     """
     layers = [feature_files.read_features(source) for source in features]
-    if layout == "vfmvae":
+    if layout in ("vfmvae", "vfmvae_files"):
         rows = [] if manifest is None else read_manifest(manifest)
         transforms = {row.name: {"rotation": row.rotation, "scale": row.scale} for row in rows}
-        vfmvae.write_features(path, layers[0], condition, transforms or None)
+        for layer in layers:
+            file = path if layout == "vfmvae" else path / vfmvae.file_name(prefix, layer, condition)
+            vfmvae.write_features(file, layer, condition, transforms or None)
     elif layout == "thingsvision" and names is not None:
         thingsvision.write_features(path, names, layers[0])
     elif layout == "platonic" and names is not None:
@@ -63,4 +67,5 @@ if __name__ == "__main__":
             Path(made["features"]),
             Path(made["names"]) if "names" in made else None,
             Path(made["recipe"]),
+            snakemake.wildcards.a,
         )

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffalign import logs
-from diffalign.io.downloads import RECORD, DownloadError, download
+from diffalign.io.downloads import RECORD, download
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -15,10 +15,7 @@ def fetch_features(url: str, sha256: str | None, path: Path, record: Path) -> No
 
     Raises DownloadError, and leaves no file, where the download fails or the sha256 is not the expected one.
     """
-    try:
-        digest = download(url, path, sha256, "features.sha256")
-    except DownloadError as error:
-        raise DownloadError(f"{error}; download it elsewhere and name it as the model's features.path") from error
+    digest = download(url, path, sha256, "features.sha256", "the model's features.path")
     RECORD.write_json(record, url=url, sha256=digest, bytes=path.stat().st_size)
 
 

@@ -29,7 +29,7 @@ def import_features(
 ) -> None:
     """Read the files of every layer; write one feature file per layer, rows in order of name, and their manifest.
 
-    features: alias -> file to write. downloaded: file with all layers of a model with a url instead of paths. Raises
+    features: alias -> file to write. downloaded: folder of the files of a model with a url instead of paths. Raises
     FileNotFoundError or StoreError, which name the file and the first five offenders, before anything is written.
     """
     content = json.loads(recipe.read_text(encoding="utf-8"))
@@ -77,5 +77,5 @@ if __name__ == "__main__":
             snakemake.wildcards.condition,
             dict(zip(snakemake.params.layers, map(Path, snakemake.output.features), strict=True)),
             Path(snakemake.output.manifest),
-            Path(snakemake.input.features) if "features" in snakemake.input.keys() else None,  # noqa: SIM118
+            Path(snakemake.input.features[0]).parent if "features" in snakemake.input.keys() else None,  # noqa: SIM118
         )

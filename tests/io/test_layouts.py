@@ -1,5 +1,6 @@
 """Files of other projects: what is read, what is refused and with which words, what is written."""
 
+import json
 import os
 import pickle
 import re
@@ -22,6 +23,7 @@ from diffalign.io.headers import StoreError
 from diffalign.io.latents import encode_names
 from diffalign.io.layouts import latent_folders, platonic, row_names, thingsvision, vfmvae
 from diffalign.io.layouts.feature_tables import LAYOUTS, Table, read_layers
+from export_features import export_features
 
 VALUES = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
 STACK = np.random.default_rng(1).standard_normal((6, 2, 3)).astype(np.float32)
@@ -376,22 +378,73 @@ def test_vfmvae_comes_back(tmp_path: Path) -> None:
     assert said == [{"rotation": 90, "scale": 0.5, "mode": "equivariance"}] * len(IN_ORDER.names)
 
 
+def of(family: str, layer: str, **more: Any) -> Features:
+    return Features(IN_ORDER.values, IN_ORDER.names, {"model": {"family": family}, "layer": layer, **more})
+
+
+# the keys after features and names of each published script
+SIT = ["num_images", "sorted", "sorted_by", "timestep", "feature_name", "feature_dim"]
+REG = ["num_images", "sorted", "sorted_by", "original_indices", "timestep", "feature_name", "feature_dim"]
+LIGHTNINGDIT = ["feature_name", "timestep", "num_images"]
+
+
 @pytest.mark.parametrize(
-    ("layer", "published"), [("b8", "block_8"), ("embed", "embedder"), ("final", "final_layer"), ("proj0", "proj0")]
+    ("family", "layer", "name", "keys"),
+    [
+        ("sit", "b8", "block_8", SIT),
+        ("sit", "embed", "embedder", SIT),
+        ("sit", "final", "final_layer", SIT),
+        ("repa", "proj0", "projection_0", SIT),
+        ("reg", "proj1", "projector_1", REG),
+        ("lightningdit", "b0", "block_0", LIGHTNINGDIT),
+        ("diffusers_unet", "mid", "mid", SIT),
+    ],
 )
-def test_diffusion_features_have_the_published_keys(layer: str, published: str, tmp_path: Path) -> None:
-    features = Features(IN_ORDER.values, IN_ORDER.names, {"layer": layer, "noise_level": {"t": 0.5}})
-    vfmvae.write_features(tmp_path / "x.pt", features, "clean")
-    check(read_layers(tmp_path / "x.pt"), "vfmvae")
-    content = torch.load(tmp_path / "x.pt", weights_only=True)
-    assert {key: value for key, value in content.items() if key not in ("features", "names")} == {
-        "num_images": 6,
-        "sorted": True,
-        "sorted_by": "name",
-        "timestep": 0.5,
-        "feature_name": published,
-        "feature_dim": 3,
-    }
+def test_diffusion_features_have_the_published_keys_and_names(
+    family: str, layer: str, name: str, keys: list[str], tmp_path: Path
+) -> None:
+    features = of(family, layer, noise_level={"t": 0.5})
+    path = tmp_path / vfmvae.file_name("x", features, "clean")
+    assert path.name == f"x_{name}_t0.500.pt"
+    vfmvae.write_features(path, features, "clean")
+    check(read_layers(path), "vfmvae")
+    content = torch.load(path, weights_only=True)
+    assert list(content) == ["features", "names", *keys]
+    said = {"num_images": 6, "sorted": True, "sorted_by": "name", "original_indices": [0, 1, 2, 3, 4, 5]}
+    said |= {"timestep": 0.5, "feature_name": name, "feature_dim": 3}
+    assert {key: content[key] for key in keys} == {key: said[key] for key in keys}
+
+
+def test_latents_of_sd_vae_have_the_published_keys(tmp_path: Path) -> None:
+    def written(features: Features, condition: str) -> dict[str, Any]:
+        path = tmp_path / vfmvae.file_name("sd_vae", features, condition)
+        assert path.name == f"sd_vae_{condition}.pt"
+        vfmvae.write_features(path, features, condition)
+        check(read_layers(path), "vfmvae")
+        return dict(torch.load(path, weights_only=True))
+
+    clean = written(of("diffusers_vae", "latent"), "clean")
+    more = {"apply_scaling": False, "num_images": 6, "sorted": True}
+    assert list(clean) == ["features", "names", "transformations", *more]
+    assert {key: clean[key] for key in more} == more
+    noisy = written(of("diffusers_vae", "latent"), "noise_0.050")
+    assert list(noisy) == [*clean, "noise_level"]
+    assert noisy["noise_level"] == 0.05
+    assert list(written(of("vfmvae", "latent"), "clean")) == ["features", "names", "transformations"]
+    # no script writes other layers of an autoencoder
+    assert list(written(of("diffusers_vae", "mid"), "clean")) == ["features", "names", "transformations"]
+
+
+def test_layers_are_exported_under_their_published_names(tmp_path: Path) -> None:
+    sources = [tmp_path / f"{layer}.pt" for layer in ("embed", "b0", "proj0", "final")]
+    for path in sources:
+        facts = {"module": path.stem, "noise_level": {"t": 0.5}}
+        feature_files.write_features(path, of("repa", path.stem, **facts))
+    folder, recipe = tmp_path / "features", tmp_path / "recipe.json"
+    export_features("vfmvae_files", "clean", sources, None, folder, None, recipe, "repa")
+    published = ("block_0", "embedder", "final_layer", "projection_0")
+    assert sorted(path.name for path in folder.iterdir()) == [f"repa_{name}_t0.500.pt" for name in published]
+    assert [each["layer"] for each in json.loads(recipe.read_text())["layers"]] == ["embed", "b0", "proj0", "final"]
 
 
 def test_thingsvision_comes_back(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from dense_metrics import dense_cknna, unit
 from test_figures import check_pictures
 
 from diffalign.io import language_files
+from diffalign.io.feature_files import read_features
 from diffalign.io.headers import StoreError
 from diffalign.io.layouts import platonic
 from fetch_features import fetch_features
@@ -126,6 +127,59 @@ def test_a_published_study_without_a_model(published: Path, address: str, tmp_pa
     assert told.loc[("vit.published", "maximum"), "series"] == 3
     again = workflow.plan(figure, alignment, overlay=overlay)
     assert again.jobs() == {}, again.output
+
+
+def of_layers(url: str) -> dict[str, Any]:
+    """A study of one model of VFM-VAE's layout, a file a layer and condition."""
+    features = {"url": url, "layout": "vfmvae"}
+    layers = {"embed": "embedder", "b{0..1}": "block_{}"}
+    entry = {"family": "precomputed", "features": features, "layers": layers, "default_layer": "b1"}
+    overlay = study("http://127.0.0.1")
+    return {
+        **overlay,
+        "conditions": ["clean"],
+        "models": {**overlay["models"], "sit.published": entry},
+        "se_cknna": {"conditions": ["noise_0.050"], "pairs": []},
+    }
+
+
+def test_every_layer_and_condition_may_have_an_address_of_its_own(
+    published: Path, address: str, tmp_path: Path
+) -> None:
+    (published / "noise_0.050").mkdir()
+    values = {name: np.random.default_rng(i).standard_normal((9, 4)) for i, name in enumerate(("embedder", "block_0"))}
+    for name, rows in values.items():
+        content = {"features": torch.from_numpy(rows).float(), "names": [f"n{i}" for i in range(9)]}
+        torch.save(content, published / "noise_0.050" / f"sit_{name}_t0.500.pt")
+    workflow = Workflow(ROOT, tmp_path / "work")
+    overlay = of_layers(f"{address}/{{condition}}/sit_{{layer}}_t0.500.pt")
+    overlay["models"]["sit.published"] |= {"take": ["embed", "b0"], "default_layer": "b0"}
+    target = "results/features/theirs/noise_0.050/sit.published/layers.json"
+    done = workflow.run(target, overlay=overlay)
+    assert done.code == 0, done.output
+    assert done.jobs() == {"fetch_features": 2, "recipe": 1, "import_sit_published": 1}
+    downloads = workflow.directory / "resources" / "features" / "sit.published"
+    record = json.loads((downloads / "noise_0.050_sit_block_0_t0.500.pt.json").read_text())
+    assert record["url"] == f"{address}/noise_0.050/sit_block_0_t0.500.pt"
+    for alias, name in (("embed", "embedder"), ("b0", "block_0")):
+        read = read_features((workflow.directory / target).with_name(f"{alias}.pt"))
+        np.testing.assert_array_equal(read.values, values[name].astype(np.float32))
+
+
+def test_addresses_that_cannot_be_filled_in_are_refused(tmp_path: Path) -> None:
+    workflow = Workflow(ROOT, tmp_path / "work")
+    overlay = of_layers("https://x.org/{conditoin}/{layer}.pt")
+    several = {"url": "https://x.org/{layer}.pt", "sha256": "0" * 64}
+    for name, changes in (("vit", several), ("mae", {"url": "https://x.org/f.pt?of={layer}"})):
+        overlay["models"][f"{name}.published"]["features"] |= changes
+    refused = workflow.run(options=["-n"], overlay=overlay)
+    assert refused.code != 0
+    for message in (
+        "models.sit.published.features.url: unknown placeholder 'conditoin'; did you mean 'condition'?",
+        "models.vit.published.features.sha256: is of one file, and the url is of several",
+        "models.mae.published.features.url: placeholders stand in the path of an address, not in 'https://x.org/f.pt?of=",
+    ):
+        assert message in refused.output, refused.output
 
 
 def test_a_download_with_another_sha256_is_refused_and_removed(address: str, tmp_path: Path) -> None:

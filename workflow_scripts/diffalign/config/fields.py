@@ -123,6 +123,7 @@ NonNegative = Annotated[float, Field(ge=0), FromExponent]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
+Address = Annotated[str, Matching("https?://.*", "is no address; write https://host/path/file.pt")]
 Sha256 = Annotated[str, Matching(r"[0-9a-f]{64}", "is no sha256 of 64 hexadecimal digits")]
 Word = Annotated[str, Matching(r"[a-z0-9][a-z0-9_.]*", "may hold only a-z, 0-9, '_' and '.'")]
 ModelName = Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from diffalign import names
 from diffalign.config.models import FeatureFilesEntry, ModelEntry, WeightsEntry
@@ -244,6 +245,11 @@ def _feature_mistakes(place: str, features: FeatureFilesEntry | None) -> Iterato
         yield f"{place}.features.sha256: is of a download, and there is no url"
     if features.url is not None and not file_of(features.url):
         yield f"{place}.features.url: '{features.url}' names no file"
+    if "{" in (features.url or ""):
+        if features.sha256 is not None:
+            yield f"{place}.features.sha256: is of one file, and the url is of several"
+        if "{" in urlsplit(str(features.url))._replace(path="").geturl():
+            yield f"{place}.features.url: placeholders stand in the path of an address, not in '{features.url}'"
     if features.bits_per_byte and features.layout != "platonic":
         yield f"{place}.features.bits_per_byte: only files of layout platonic have it, not of '{features.layout}'"
 
@@ -254,7 +260,7 @@ def _variant_mistakes(place: str, entry: ModelEntry) -> Iterator[str]:
         ("features", entry.features, PLACEHOLDERS),
         ("latents_from", entry.latents_from, PLACEHOLDERS[:2]),
     ):
-        for part in ("path", "names"):
+        for part in ("path", "names", "url"):
             for word in re.findall(r"\{([^{}]*)\}", getattr(source, part, None) or ""):
                 if word not in allowed:
                     yield f"{place}.{key}.{part}: {names.unknown('placeholder', word, allowed)}"

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from diffalign import names
 from diffalign.config.fields import (
+    Address,
     Count,
     Distinct,
     FromList,
@@ -28,7 +29,6 @@ from diffalign.specs import FeatureFiles, ImageInput, LatentFiles, Model, Weight
 PerChannel = Annotated[tuple[Number, ...], Field(min_length=3, max_length=3), FromList]
 PositivePerChannel = Annotated[tuple[Positive, ...], Field(min_length=3, max_length=3), FromList]
 EmbeddingWord = Annotated[str, Matching("[a-z][a-z0-9]*", "is no word of a name: only a-z and 0-9")]
-Address = Annotated[str, Matching("https?://.*", "is no address; write https://host/path/file.pt")]
 
 
 class WeightsEntry(Section):
@@ -177,7 +177,8 @@ class FeatureFilesEntry(Section):
     url: Address | None = Field(
         None,
         description=(
-            "The address of one file with all layers, downloaded into resources/features/{model} by a local job."
+            "The address of a file with all layers, or with {dataset}, {condition} and {layer} of one for each, as in "
+            "path; downloaded into resources/features/{model} by local jobs."
         ),
     )
     sha256: Sha256 | None = Field(

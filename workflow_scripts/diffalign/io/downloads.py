@@ -23,16 +23,18 @@ class DownloadError(ValueError):
     """A file that cannot be downloaded, or that is not the expected one."""
 
 
-def download(url: str, path: Path, sha256: str | None, whose: str) -> str:
+def download(url: str, path: Path, sha256: str | None, whose: str, instead: str | None = None) -> str:
     """Download a file and return its sha256.
 
-    sha256: what it must be; None for any. whose: where the expected one stands, for messages. Raises DownloadError, and
-    leaves no file, for an address of another scheme than http and https, where the download fails or is cut off, where
-    the address gives a page in place of a file, or where the sha256 is another one.
+    sha256: what it must be; None for any. For messages, whose: where the expected one stands, instead: the key of a
+    local file that may take the place of the address. Raises DownloadError, and leaves no file, for
+    an address of another scheme than http and https, where the download fails or is cut off, where the address gives a
+    page in place of a file, or where the sha256 is another one.
     """
     if not url.startswith(("https://", "http://")):
         raise DownloadError(f"{url}: is no address; write https://host/path/file")
     log.info("%s: downloading", url)
+    otherwise = "" if instead is None else f"; download it elsewhere and name it as {instead}"
     hashed, count = hashlib.sha256(), 0
     with replacing(path) as temporary:
         try:
@@ -47,11 +49,11 @@ def download(url: str, path: Path, sha256: str | None, whose: str) -> str:
                     hashed.update(block)
                     count += len(block)
         except (OSError, HTTPException) as error:
-            raise DownloadError(f"{url}: cannot be downloaded ({error})") from error
+            raise DownloadError(f"{url}: cannot be downloaded ({error}){otherwise}") from error
         if kind == "text/html":
-            raise DownloadError(f"{url}: cannot be downloaded (the answer is a page, not a file)")
+            raise DownloadError(f"{url}: cannot be downloaded (the answer is a page, not a file){otherwise}")
         if announced is not None and count != int(announced):
-            raise DownloadError(f"{url}: cannot be downloaded (cut off after {count} of {announced} bytes)")
+            raise DownloadError(f"{url}: cannot be downloaded (cut off after {count} of {announced} bytes){otherwise}")
         if sha256 is not None and hashed.hexdigest() != sha256:
             raise DownloadError(f"{url}: has the sha256 {hashed.hexdigest()}; expected {sha256} ({whose})")
     return hashed.hexdigest()

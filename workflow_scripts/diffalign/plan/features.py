@@ -12,7 +12,7 @@ from diffalign.models.families import precomputed
 from diffalign.plan import paths
 from diffalign.plan.stage import UNKNOWN_COUNT, UNKNOWN_WIDTH, Stage, Wildcards, any_or_none, memory
 from diffalign.provenance import files_digest
-from diffalign.specs import Model
+from diffalign.specs import Model, filled
 
 
 class Features(Stage):
@@ -97,7 +97,7 @@ class Features(Stage):
 
     @property
     def downloaded(self) -> str:
-        """Pattern of the precomputed models whose file is downloaded."""
+        """Pattern of the precomputed models whose files are downloaded."""
         return any_or_none(
             name for name, model in self.precomputed_models.items() if model.features and model.features.url
         )
@@ -105,27 +105,45 @@ class Features(Stage):
     @property
     def downloads(self) -> str:
         """Pattern of the names of files that are downloaded."""
-        files = (model.features.file for model in self.precomputed_models.values() if model.features)
-        return any_or_none({file for file in files if file is not None})
+        models = self.precomputed_models.values()
+        return any_or_none({file for model in models for file in self._addresses(model)})
 
-    def download(self, name: str) -> dict[str, str]:
-        """The file of features of a precomputed model that is downloaded, as a named input; nothing for others."""
-        features = self.study.models[name].features
-        file = None if features is None else features.file
-        return {} if file is None else {"features": paths.fill(paths.DOWNLOADED_FEATURES, model=name, file=file)}
+    def _addresses(self, model: Model, dataset: str | None = None, condition: str | None = None) -> dict[str, str]:
+        """File -> address of what is downloaded of a model, in order of layers; of one data set and condition or of
+        all.
+        """
+        features = model.features
+        if features is None or features.url is None or features.file is None:
+            return {}
+        words = [
+            (each, another, module)
+            for each in ([dataset] if dataset else self.study.datasets)
+            for another in ([condition] if condition else self.study.conditions)
+            for module in model.layers.values()
+        ]
+        return {filled(features.file, *word): filled(features.url, *word) for word in words}
 
-    def url(self, wildcards: Wildcards) -> str | None:
+    def download(self, name: str) -> dict[str, Callable[[Wildcards], list[str]]]:
+        """The files of features of a precomputed model that are downloaded, as a named input; nothing for others."""
+        model = self.study.models[name]
+
+        def files(wildcards: Wildcards) -> list[str]:
+            of_target = self._addresses(model, wildcards.dataset, wildcards.condition)
+            return [paths.fill(paths.DOWNLOADED_FEATURES, model=name, file=file) for file in of_target]
+
+        return {"features": files} if model.features and model.features.url else {}
+
+    def url(self, wildcards: Wildcards) -> str:
         """Where a file of features is downloaded from."""
-        features = self.study.models[wildcards.model].features
-        return None if features is None else features.url
+        return self._addresses(self.study.models[wildcards.model])[wildcards.file]
 
     def url_sha256(self, wildcards: Wildcards) -> str | None:
         """The sha256 that a download must have; None for any."""
         features = self.study.models[wildcards.model].features
         return None if features is None else features.sha256
 
-    def import_inputs(self, name: str) -> dict[str, str]:
-        """What the import of precomputed features reads: the download, or a note of the state of the files."""
+    def import_inputs(self, name: str) -> dict[str, Any]:
+        """What the import of precomputed features reads: downloads, or a note of the state of the files."""
         sources = {"sources": paths.fill(paths.FEATURE_SOURCES, model=name)}
         return {**(self.download(name) or sources), "recipe": paths.RECIPE}
 
@@ -241,8 +259,9 @@ def width(architecture: Mapping[str, Any]) -> int:
     return next((int(value) for value in known if isinstance(value, int)), UNKNOWN_WIDTH)
 
 
-def published_file(model: Model, wildcards: Wildcards, download: Mapping[str, str]) -> str:
+def published_file(model: Model, wildcards: Wildcards) -> str:
     """The one file that a precomputed model's features, and its losses, are read from."""
-    file = download.get("features")
-    sources = precomputed.sources(model, wildcards.dataset, wildcards.condition, Path(file) if file else None)
+    folder = Path(paths.fill(paths.DOWNLOADED_FEATURES, model=model.name, file="x")).parent
+    downloaded = folder if model.features and model.features.url else None
+    sources = precomputed.sources(model, wildcards.dataset, wildcards.condition, downloaded)
     return str(next(iter(sources.values())).path)

@@ -72,8 +72,7 @@ class Language(Stage):
 
     def import_file(self, wildcards: Wildcards) -> str:
         """The file that a precomputed model's losses are read from."""
-        model = self.study.model_of(wildcards.means)
-        return published_file(model, wildcards, self.plan.features.download(model.name))
+        return published_file(self.study.model_of(wildcards.means), wildcards)
 
     def import_digest(self, wildcards: Wildcards) -> str | None:
         """Digest of this file, to notice a change; a download is an input."""

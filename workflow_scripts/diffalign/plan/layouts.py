@@ -20,6 +20,11 @@ class Layouts(Stage):
         folder = self.plan.features.place(paths.FEATURES, wildcards.dataset, wildcards.condition, wildcards.a)
         return [f"{folder}/{self.study.layer(wildcards.a)}.pt"]
 
+    def published_layers(self, wildcards: Wildcards) -> list[str]:
+        """What VFM-VAE's scripts write of a model: all layers of one with a noise level, one of another."""
+        has_noise = self.study.model_of(wildcards.a).noise is not None
+        return self.all_layers(wildcards) if has_noise else self.one_layer(wildcards)
+
     @property
     def conditions(self) -> list[str]:
         """The conditions that have a folder in the layout of VFM-VAE, in which rotations and scales are a list."""

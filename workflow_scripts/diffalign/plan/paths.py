@@ -24,6 +24,8 @@ LOSSES_OF_TRAINING = f"{TRAINING}/losses"
 TRAINING_STATE = "results/checkpoints/training/{model}"
 DOWNLOADED_TABLE = "resources/datasets/{dataset}/table"
 DOWNLOADED_TABLE_RECORD = "resources/datasets/{dataset}/table.json"
+UNPACKED = "resources/datasets/{dataset}/archive"
+UNPACKED_RECORD = "resources/datasets/{dataset}/archive.json"
 DOWNLOADED_FEATURES = "resources/features/{model}/{file}"
 DOWNLOADED_FEATURES_RECORD = "resources/features/{model}/{file}.json"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from diffalign.conditions import CLEAN
 from diffalign.plan import paths
 from diffalign.plan.stage import Stage, Wildcards, any_or_none
 from diffalign.provenance import files_digest, folder_digest
-from diffalign.specs import without_defaults
+from diffalign.specs import Dataset, without_defaults
 from diffalign.stimuli import kinds
 from diffalign.stimuli.kinds import faces
 
@@ -55,11 +55,18 @@ class Stimuli(Stage):
 
     def dataset(self, wildcards: Wildcards) -> dict[str, Any]:
         """The data set of a target, as a parameter."""
-        return without_defaults(self.study.datasets[wildcards.dataset].of_images())
+        return without_defaults(self._located(wildcards.dataset).of_images())
 
     def dataset_with_parts(self, wildcards: Wildcards) -> dict[str, Any]:
         """The data set of a target and where masks of its parts lie, as a parameter."""
-        return without_defaults(self.study.datasets[wildcards.dataset])
+        return without_defaults(self._located(wildcards.dataset))
+
+    def _located(self, name: str) -> Dataset:
+        """A data set whose path is where images lie, of one with an archive below the unpacked folder."""
+        dataset = self.study.datasets[name]
+        if dataset.archive is None:
+            return dataset
+        return replace(dataset, path=f"{paths.fill(paths.UNPACKED, dataset=name)}/{dataset.path}")
 
     def part_files(self, wildcards: Wildcards) -> str | None:
         """Digest of the masks of a data set, a user's own or those that come with the kind, to notice a change."""
@@ -84,8 +91,33 @@ class Stimuli(Stage):
         """Where a table is downloaded from."""
         return self.study.datasets[wildcards.dataset].hub
 
+    @property
+    def in_archives(self) -> str:
+        """Pattern of the data sets whose images are unpacked."""
+        return any_or_none(name for name, dataset in self.study.datasets.items() if dataset.archive)
+
+    def archive(self, wildcards: Wildcards) -> Any:
+        """The archive of a data set."""
+        return self.study.datasets[wildcards.dataset].archive
+
+    def archive_file(self, wildcards: Wildcards) -> str | None:
+        """Digest of a local archive, to notice a change."""
+        path = self.archive(wildcards)["path"]
+        return None if path is None else files_digest([Path(path).expanduser()])
+
+    def unpacked(self, wildcards: Wildcards) -> dict[str, str]:
+        """The unpacked archive of a data set; nothing for others."""
+        if not self.study.datasets[wildcards.dataset].archive:
+            return {}
+        return {
+            "download": paths.fill(paths.UNPACKED, dataset=wildcards.dataset),
+            "record": paths.fill(paths.UNPACKED_RECORD, dataset=wildcards.dataset),
+        }
+
     def downloaded_table(self, wildcards: Wildcards) -> dict[str, str]:
-        """The tables of a data set of the hub; nothing for others."""
+        """The tables of a data set of the hub, or an unpacked archive; nothing for others."""
+        if self.study.datasets[wildcards.dataset].archive:
+            return self.unpacked(wildcards)
         if not self.study.datasets[wildcards.dataset].hub:
             return {}
         return {
@@ -95,20 +127,22 @@ class Stimuli(Stage):
 
     def own_files(self, wildcards: Wildcards) -> str | None:
         """Digest of a user's own files of a data set, to notice a change."""
-        path = self.study.datasets[wildcards.dataset].path
-        if path is None:
+        dataset = self.study.datasets[wildcards.dataset]
+        path = dataset.path
+        if path is None or dataset.archive:
             return None
         return files_digest([Path(path)]) if Path(path).is_file() else folder_digest(Path(path))
 
     def published_images(self, wildcards: Wildcards) -> str | None:
         """The folder of a data set whose transformed images exist already; None for others."""
-        dataset = self.study.datasets[wildcards.dataset]
+        dataset = self._located(wildcards.dataset)
         return dataset.path if dataset.kind == "transformed" else None
 
     def published_files(self, wildcards: Wildcards) -> str | None:
         """Digest of these images, to notice a change."""
         folder = self.published_images(wildcards)
-        return None if folder is None else folder_digest(Path(folder))
+        archived = self.study.datasets[wildcards.dataset].archive
+        return None if folder is None or archived else folder_digest(Path(folder))
 
     def manifest(self, wildcards: Wildcards) -> dict[str, str]:
         """The manifest of the images of a target; nothing for a data set without images."""

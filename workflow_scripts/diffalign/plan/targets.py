@@ -162,14 +162,20 @@ def _check(wildcard: str, value: str, pattern: Words, words: Words, study: Study
             names.resolve_layer(stem, model.layers, model.name)
     if wildcard == "a" and "b}" not in "/".join(pattern):
         representation = study.representation(value)
-        if pattern[1:3] == ["export", "platonic"] and representation.layer:
+        if _exports_all_layers(pattern) and representation.layer:
             raise UnknownName(f"'{value}' names a layer; here all layers are meant")
+
+
+def _exports_all_layers(pattern: Words) -> bool:
+    """Whether a layout of another project has all layers of a model: platonic-rep's, and VFM-VAE's as a folder."""
+    vfmvae = pattern[1:3] == ["export", "vfmvae"] and "{a}" in pattern
+    return vfmvae or pattern[1:3] == ["export", "platonic"]
 
 
 def _check_pair(a: str, b: str, pattern: Words, study: Study) -> None:
     """Raise UnknownName where a side of a pair is unknown, or names a layer where all layers are meant."""
     sides = [study.representation(name) for name in (a, b)]
-    of_all_layers = _OF_ALL_LAYERS & set(pattern) or pattern[1:3] == ["export", "platonic"]
+    of_all_layers = _OF_ALL_LAYERS & set(pattern) or _exports_all_layers(pattern)
     if of_all_layers and any(side.layer for side in sides):
         raise UnknownName(f"'{names.print_pair(a, b)}' names a layer; here all layers are meant")
 

@@ -82,6 +82,11 @@ def read_layers(
     )
 
 
+def layer_keys(path: Path, layout: str = "auto") -> tuple[str, ...]:
+    """What `read_layers` takes for each layer of a feature file, in the order of the file. Raises as it does."""
+    return tuple(_content(path, layout).parts)
+
+
 def _content(path: Path, layout: str) -> Content:
     if path.is_dir():
         path = path / thingsvision.FEATURES

@@ -13,7 +13,7 @@ from diffalign.io.headers import check_same_names
 from diffalign.io.layouts.feature_tables import Table, read_layers
 from diffalign.io.layouts.row_names import ROWS, names_beside
 from diffalign.models.registry import Family
-from diffalign.specs import FeatureFiles, Model
+from diffalign.specs import FeatureFiles, Model, filled
 
 
 @dataclass(frozen=True)
@@ -36,26 +36,21 @@ class Precomputed:
     tables: Mapping[str, Table]
 
 
-def sources(model: Model, dataset: str, condition: str, downloaded: Path | None = None) -> dict[str, Source]:
-    """Alias -> where that layer lies; downloaded: the file of a model whose features have a url. Nothing is looked at.
+def sources(model: Model, dataset: str, condition: str, folder: Path | None = None) -> dict[str, Source]:
+    """Alias -> where that layer lies; folder: of the downloads of a model whose features have a url. Nothing is looked
+    at.
 
     Raises ValueError where neither says where they are.
     """
     files = _files(model)
-    path = files.path if downloaded is None else str(downloaded)
+    path = files.path if folder is None or files.file is None else f"{folder}/{files.file}"
     if path is None:
         raise ValueError(f"{model.name}: {files.url} has not been downloaded")
-
-    def filled(text: str, module: str) -> str:
-        for key, value in (("dataset", dataset), ("condition", condition), ("layer", module)):
-            text = text.replace("{" + key + "}", value)
-        return text
-
     return {
         alias: Source(
-            Path(filled(path, module)).expanduser(),
+            Path(filled(path, dataset, condition, module)).expanduser(),
             None if "{layer}" in path else module,
-            None if files.names is None else filled(files.names, module),
+            None if files.names is None else filled(files.names, dataset, condition, module),
         )
         for alias, module in model.layers.items()
     }

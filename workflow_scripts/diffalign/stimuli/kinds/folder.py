@@ -30,7 +30,7 @@ def part_masks(dataset: Dataset, images: Sequence[Image]) -> PartMasks:
 
 KIND = DatasetKind(
     rows,
-    frozenset({"path", "square", "sample", "split", "labels", "groups", "parts"}),
+    frozenset({"path", "archive", "square", "sample", "split", "labels", "groups", "parts"}),
     needs=frozenset({"path"}),
     part_masks=part_masks,
 )

@@ -16,4 +16,6 @@ def rows(dataset: Dataset, supplied: Supplied) -> Listing:
     return of_files(synset_folders(root), root, partial(square, dataset))
 
 
-KIND = DatasetKind(rows, frozenset({"path", "square", "sample", "split", "groups"}), needs=frozenset({"path"}))
+KIND = DatasetKind(
+    rows, frozenset({"path", "archive", "square", "sample", "split", "groups"}), needs=frozenset({"path"})
+)

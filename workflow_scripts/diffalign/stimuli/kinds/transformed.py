@@ -30,7 +30,7 @@ def rows(dataset: Dataset, supplied: Supplied) -> Listing:
 
 KIND = DatasetKind(
     rows,
-    frozenset({"path", "sample", "split", "labels", "groups"}),
+    frozenset({"path", "archive", "sample", "split", "labels", "groups"}),
     needs=frozenset({"path"}),
     has_transformed=True,
 )

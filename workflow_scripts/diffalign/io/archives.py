@@ -1,0 +1,92 @@
+"""Archives (.zip, .tar, .tar.gz …) as folders of plain files."""
+
+from __future__ import annotations
+
+import lzma
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from diffalign.offenders import first_five
+
+
+class ArchiveError(ValueError):
+    """An archive cannot be unpacked. The message names it and the first five offenders."""
+
+
+def unpack(archive: Path, folder: Path) -> int:
+    """Write all files of an archive below an empty folder, and return how many there are.
+
+    Its names and kinds of entries are looked at before anything is written. Raises ArchiveError for a file that is no
+    archive, for names that leave the folder or stand twice, and for links and devices; FileNotFoundError for a file
+    that is absent.
+    """
+    if not archive.is_file():
+        raise FileNotFoundError(f"{archive}: no such archive")
+    try:
+        if zipfile.is_zipfile(archive):
+            return _unpack_zip(archive, folder)
+        if tarfile.is_tarfile(archive):
+            return _unpack_tar(archive, folder)
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
+        raise ArchiveError(f"{archive}: cannot be unpacked ({error})") from error
+    raise ArchiveError(f"{archive}: is no .zip and no .tar")
+
+
+def _unpack_zip(archive: Path, folder: Path) -> int:
+    with zipfile.ZipFile(archive) as file:
+        entries = [entry for entry in file.infolist() if not entry.is_dir()]
+        others = [
+            entry.filename for entry in entries if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG)
+        ]
+        _check(archive, [entry.filename for entry in entries], others)
+        for entry in entries:
+            with file.open(entry) as source, _created(folder, entry.filename).open("wb") as target:
+                shutil.copyfileobj(source, target)
+    return len(entries)
+
+
+def _unpack_tar(archive: Path, folder: Path) -> int:
+    with tarfile.open(archive) as file:
+        entries = [entry for entry in file.getmembers() if not entry.isdir()]
+        others = [entry.name for entry in entries if not entry.isreg()]
+        _check(archive, [entry.name for entry in entries], others)
+        for entry in entries:
+            source = file.extractfile(entry)
+            assert source is not None  # a regular file
+            with source, _created(folder, entry.name).open("wb") as target:
+                shutil.copyfileobj(source, target)
+    return len(entries)
+
+
+def _check(archive: Path, names: Sequence[str], others: Sequence[str]) -> None:
+    """Raise ArchiveError for names that leave the folder or stand twice, and for what is no plain file."""
+    leaving = [name for name in names if _leaves(name)]
+    places = [PurePosixPath(name) for name in names]
+    twice = (
+        sorted({str(place) for place in places if places.count(place) > 1}) if len(set(places)) < len(places) else []
+    )
+    for offenders, problem in (
+        (leaving, "have paths that leave its folder"),
+        (others, "are no plain files but links or devices"),
+        (twice, "stand twice"),
+    ):
+        if offenders:
+            raise ArchiveError(f"{archive}: {len(offenders)} entries {problem}, first: {first_five(offenders)}")
+
+
+def _leaves(name: str) -> bool:
+    windows = PureWindowsPath(name)
+    absolute = name.startswith("/") or bool(windows.drive or windows.root)
+    return absolute or ".." in windows.parts or not PurePosixPath(name).parts
+
+
+def _created(folder: Path, name: str) -> Path:
+    """The place of a file, whose folder exists."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
