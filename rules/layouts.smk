@@ -120,7 +120,7 @@ use rule export_vfmvae as export_thingsvision with:
 # all layers of a model in one file
 use rule export_vfmvae as export_platonic with:
     input:
-        features=PLAN.layouts.all_layers,
+        unpack(PLAN.layouts.platonic_features),
     output:
         features=f"{paths.fill(paths.EXPORT, layout='platonic')}.pt",
         names=f"{paths.fill(paths.EXPORT, layout='platonic')}.txt",
@@ -136,13 +136,12 @@ use rule export_vfmvae as export_platonic with:
 
 rule export_platonic_alignment:
     input:
-        matrices=[paths.MATRIX],
-        recipes=[paths.MATRIX_RECIPE],
+        unpack(PLAN.layouts.scores_of_pair),
     output:
-        alignment=paths.fill(paths.EXPORT_PAIR, k=STUDY.alignment.k) + ".npy",
-        recipe=paths.fill(paths.EXPORT_PAIR, k=STUDY.alignment.k) + ".json",
+        alignment=f"{paths.EXPORT_PAIR}.npy",
+        recipe=f"{paths.EXPORT_PAIR}.json",
     log:
-        paths.log("export_platonic_alignment", "metric", "dataset", "condition", "a", "b"),
+        paths.log("export_platonic_alignment", "scores", "dataset", "condition", "a", "b"),
     wildcard_constraints:
         a=TYPED,
         b=TYPED,
@@ -161,12 +160,12 @@ rule export_platonic_alignment:
 # all pairs between the two sides of the study in one file
 use rule export_platonic_alignment as export_platonic_set with:
     input:
-        unpack(PLAN.alignment.of_two_sides),
+        unpack(PLAN.layouts.scores_of_set),
     output:
-        alignment=paths.fill(paths.EXPORT_SET, k=STUDY.alignment.k) + ".npy",
-        recipe=paths.fill(paths.EXPORT_SET, k=STUDY.alignment.k) + ".json",
+        alignment=f"{paths.EXPORT_SET}.npy",
+        recipe=f"{paths.EXPORT_SET}.json",
     log:
-        paths.log("export_platonic_set", "metric", "dataset", "condition"),
+        paths.log("export_platonic_set", "scores", "dataset", "condition"),
 
 
 # clean and noisy images, rotations and scales in VFM-VAE's layout
