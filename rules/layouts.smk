@@ -1,5 +1,6 @@
-# Inputs: precomputed feature files (models of family precomputed); features and matrices of the study.
-# Outputs: feature files in place of an extraction; on request, results in the layouts of other projects.
+# Inputs: precomputed feature files (models of family precomputed); features and matrices of the study; scores of others.
+# Outputs: feature files in place of an extraction; scores of others in a table; on request, results in the layouts of
+# other projects.
 
 
 rule fetch_features:
@@ -81,6 +82,28 @@ for name, model in PLAN.features.precomputed_models.items():
                 code=PLAN.code("import_bits_per_byte.py"),
             script:
                 "../workflow_scripts/import_bits_per_byte.py"
+
+
+rule published_scores_table:
+    input:
+        **PLAN.exchange.inputs(),
+    output:
+        **table("published_scores", "published scores"),
+    log:
+        paths.log("published_scores_table"),
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=30,
+    params:
+        files=PLAN.exchange.files(),
+        digests=PLAN.exchange.digests(),
+        k=STUDY.alignment.k,
+        code=PLAN.code("published_scores_table.py"),
+    script:
+        "../workflow_scripts/published_scores_table.py"
 
 
 rule export_vfmvae:

@@ -49,9 +49,7 @@ class Layouts(Stage):
     def scores_of_set(self, wildcards: Wildcards) -> dict[str, list[str]]:
         """The matrices of the study that an exported file of scores is made from, and their recipes."""
         place = (wildcards.dataset, wildcards.condition)
-        return self._without_calibrations(
-            self.plan.alignment.of_two_sides(self.scores[wildcards.scores], *place)
-        )
+        return self._without_calibrations(self.plan.alignment.of_two_sides(self.scores[wildcards.scores], *place))
 
     def _without_calibrations(self, matrices: list[str]) -> dict[str, list[str]]:
         files = self.plan.alignment.with_recipes(matrices)

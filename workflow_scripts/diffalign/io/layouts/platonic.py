@@ -128,7 +128,8 @@ def write_alignment(path: Path, grid: Sequence[Sequence[NDArray[np.float64]]]) -
 def read_alignment(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Scores (X, Y) and indices (X, Y, 2) of an alignment file of platonic-rep, the layers in the order (y, x).
 
-    Only NumPy arrays of numbers and a dictionary are unpickled. Raises StoreError for anything else.
+    A pair without a score above 0 may have NaN in the place of its layers. Only NumPy arrays of numbers and a
+    dictionary are unpickled. Raises StoreError for anything else, and for scores that are NaN or infinite.
     """
     try:
         with path.open("rb") as file:
@@ -149,4 +150,17 @@ def read_alignment(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]
         raise StoreError(f"{path}: scores and indices are not arrays of numbers")
     if scores.ndim != 2 or indices.shape != (*scores.shape, 2):
         raise StoreError(f"{path}: scores {scores.shape} and indices {indices.shape}; expected (X, Y) and (X, Y, 2)")
-    return scores.astype(np.float64), indices.astype(np.float64)
+    scores, indices = scores.astype(np.float64), indices.astype(np.float64)
+    if not np.isfinite(scores).all():
+        raise StoreError(f"{path}: the score at {_first(~np.isfinite(scores))} is NaN or infinite")
+    whole = (indices >= 0) & (indices == np.floor(indices)) & np.isfinite(indices)
+    wrong = ~(whole | (np.isnan(indices) & (scores <= 0)[..., None])).all(axis=2)
+    if wrong.any():
+        raise StoreError(f"{path}: the layers at {_first(wrong)} are no whole numbers of at least 0")
+    return scores, indices
+
+
+def _first(wrong: NDArray[np.bool_]) -> tuple[int, int]:
+    """Row and column of the first cell that is True."""
+    row, column = np.argwhere(wrong)[0]
+    return int(row), int(column)
