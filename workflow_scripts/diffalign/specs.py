@@ -5,6 +5,7 @@ Scripts and modules of models import these in place of the configuration, so tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -141,7 +142,8 @@ class SimilarityFile:
 class ImageInput:
     """The input of a model: side in pixels, resampling, and the per-channel mean and std of pixels in [0, 1].
 
-    scaled: resampling under conditions that scale inputs; docs/config.md.
+    scaled: resampling under conditions that scale inputs; docs/config.md. crop: share of the side of a resized image
+    that its centre, the input, has.
     """
 
     size: int
@@ -150,6 +152,12 @@ class ImageInput:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     scaled: str = "same"
+    crop: float = 1.0
+
+    @property
+    def resized(self) -> int:
+        """Side in pixels that an image is resized to before its centre is taken, rounded down as in timm."""
+        return math.floor(self.size / self.crop)
 
     def under_scale(self) -> ImageInput:
         """The same input with the resampling of conditions that scale it."""

@@ -10,6 +10,7 @@ from diffalign import names
 from diffalign.config.fields import (
     Count,
     Distinct,
+    FromExponent,
     FromList,
     Listed,
     Matching,
@@ -98,6 +99,13 @@ class InputEntry(Section):
     antialias: bool = Field(True, description="Whether resizing to fewer pixels averages over them.")
     mean: PerChannel = Field((0.0, 0.0, 0.0), description="Subtracted from pixels in [0, 1], one number a channel.")
     std: PositivePerChannel = Field((1.0, 1.0, 1.0), description="Divides the difference.")
+    crop: Annotated[float, Field(gt=0, le=1), FromExponent] = Field(
+        1.0,
+        description=(
+            "Share of the side that is kept: images are resized to size / crop pixels, rounded down, and their centre "
+            "of size pixels is the input, as crop_pct of timm (0.9 for many of its models). 1 keeps all."
+        ),
+    )
     scaled: Literal["same", "bilinear", "bilinear_aliased"] = Field(
         "same",
         description=(
@@ -370,6 +378,11 @@ class ModelEntry(Section):
         if given.get("weights") is not None or "features" in given or given.get("family") == "precomputed":
             return ()
         return () if "weights" in given else ("weights",)
+
+    @property
+    def sees_centre(self) -> bool:
+        """Whether its input is the centre of an image, so that its tokens lie at other places than those of others."""
+        return self.input is not None and self.input.crop < 1
 
     def record(self, name: str, seed: int) -> Model:
         """What jobs receive, of several checkpoints the last. seed: of the study.
