@@ -280,10 +280,13 @@ ALIGNMENTS = ("padded", "rbf", "half_shared", "procrustes", "cca", "ridge", "rel
 LANDMARKS = ("farthest", "kmeans", "random")
 TARGETS = ("index", "permuted_index", "labels", "random")
 RESAMPLING = ("nearest", "area", "bilinear")
+# of a parameter, by precision or quantisation
+_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.0, "4bit": 0.5}
 _OF_LATENTS = ("latent_statistics", "latents_from")
 _NOT_IN_RECIPES = (
     *("default_layer", "noise", "conditionings", "embeddings"),
     *("batch_size", *_OF_LATENTS, "device_map", "series"),
+    *("parameters", "memory_mb", "gpus", "runtime"),
 )
 
 
@@ -295,6 +298,8 @@ class Model:
     choose. training: how it is trained here. step, draws, redraw, untrained and last are set by a name: which of
     several checkpoints, how many draws of noise features are the mean of, which single draw they are of, whether the
     architecture has the weights that it begins with, and whether features are the last token in place of the mean.
+    parameters: their number. memory_mb, gpus, runtime (minutes): what its extraction asks for; None where the plan says
+    it.
     """
 
     name: str
@@ -335,6 +340,20 @@ class Model:
     step: int | None = None
     reads: tuple[str, ...] = ()
     trained_towards: tuple[str, ...] = ()
+    parameters: float | None = None
+    memory_mb: int | None = None
+    gpus: int | None = None
+    runtime: int | None = None
+
+    @property
+    def weights_mb(self) -> float:
+        """Megabytes of its weights as they are held, by its number of parameters; 0 where that is not known, and for a
+        miniature.
+        """
+        if self.parameters is None or self.weights.source == "miniature":
+            return 0.0
+        held = _BYTES[self.precision if self.quantization is None else self.quantization]
+        return self.parameters * held / 2**20
 
     @property
     def steps(self) -> tuple[int, ...]:

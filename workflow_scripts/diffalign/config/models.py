@@ -362,9 +362,27 @@ class ModelEntry(Section):
         None,
         description=(
             "For language models too large for one GPU, how transformers spreads them over all of a job, and over the "
-            "host, in place of compute.device; needs the package accelerate."
+            "host, in place of compute.device; needs the package accelerate, an optional extra of this project."
         ),
     )
+    parameters: Positive | None = Field(
+        None,
+        description=(
+            "Number of parameters, as 65.2e+9: extraction asks for the memory of the weights in their precision beside "
+            "that of features. null: not known, and nothing is added."
+        ),
+    )
+    memory_mb: Count | None = Field(
+        None,
+        description=(
+            "Megabytes of memory of the host that its extraction asks for, on every attempt; null takes what the plan "
+            "expects."
+        ),
+    )
+    gpus: Count | None = Field(
+        None, description="GPUs that its extraction asks for, over which device_map spreads it; null takes 1."
+    )
+    runtime: Count | None = Field(None, description="Minutes that its extraction asks for; null takes 720.")
     features: FeatureFilesEntry | None = Field(
         None, description="For family precomputed, the files of features that were made elsewhere; docs/layouts.md."
     )
@@ -417,4 +435,5 @@ _AS_GIVEN = (
     *("latents", "conditionings", "embeddings", "posterior", "latent_statistics", "seeding", "batch_size", "precision"),
     *("series", "architecture", "path", "latent_multiplier", "class_tokens", "tokens", "interpolate_positions"),
     *("context", "exclude_bos", "quantization", "device_map", "reads", "trained_towards"),
+    *("parameters", "memory_mb", "gpus", "runtime"),
 )
