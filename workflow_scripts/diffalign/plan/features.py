@@ -228,8 +228,8 @@ class Features(Stage):
         return megabytes
 
     def extraction_memory(self, base: int, model: Model, copies: float = 1) -> Callable[[Any, int], int]:
-        """Memory in MB of an extraction: what the entry says, or its features, `copies` times, and its weights, which no
-        attempt raises.
+        """Memory in MB of an extraction: what the entry says, or its features, `copies` times, and its weights. Only
+        that of features grows with every attempt.
         """
         return _with_weights(self.memory(base, model, copies), lambda _: model)
 
