@@ -24,6 +24,7 @@ wildcard_constraints:
     metric=names.any_of(METRICS),
     configuration=PLAN.dynamics.configurations,
     space=PLAN.shared_space.spaces,
+    scores=names.any_of(PLAN.layouts.scores),
     model=CHECKPOINT,
     bundle=TYPED,
     a=NAME,

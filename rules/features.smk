@@ -38,13 +38,13 @@ for name, model in PLAN.features.image_models.items():
             "../envs/models.yaml"
         threads: 4
         resources:
-            gpu=1,
+            gpu=PLAN.features.gpus(model),
             device=STUDY.compute.device,
             batch_size=PLAN.features.batch_size(model),
             workers=STUDY.compute.workers,
             compile=int(STUDY.compute.compile),
-            mem_mb=PLAN.features.memory(16000, model),
-            runtime=720,
+            mem_mb=PLAN.features.extraction_memory(16000, model),
+            runtime=PLAN.features.runtime(model),
         params:
             layers=list(model.layers),
         script:
@@ -111,13 +111,13 @@ rule unpooled:
         "../envs/models.yaml"
     threads: 4
     resources:
-        gpu=1,
+        gpu=PLAN.features.unpooled_gpus,
         device=STUDY.compute.device,
         batch_size=PLAN.features.unpooled_batch_size,
         workers=STUDY.compute.workers,
         compile=int(STUDY.compute.compile),
-        mem_mb=memory(24000),
-        runtime=720,
+        mem_mb=PLAN.features.unpooled_memory(24000),
+        runtime=PLAN.features.unpooled_runtime,
     params:
         layers=PLAN.features.unpooled_layers,
     script:

@@ -49,13 +49,13 @@ for name, model in PLAN.features.language_models.items():
             "../envs/models.yaml"
         threads: 4
         resources:
-            gpu=1,
+            gpu=PLAN.features.gpus(model),
             device=STUDY.compute.device,
             device_map=model.device_map or "",
             batch_size=PLAN.features.batch_size(model),
             # mean-pooled and last-token features
-            mem_mb=PLAN.features.memory(16000, model, copies=2),
-            runtime=720,
+            mem_mb=PLAN.features.extraction_memory(16000, model, copies=2),
+            runtime=PLAN.features.runtime(model),
         params:
             layers=list(model.layers),
         script:

@@ -1,5 +1,6 @@
-# Inputs: precomputed feature files (models of family precomputed); features and matrices of the study.
-# Outputs: feature files in place of an extraction; on request, results in the layouts of other projects.
+# Inputs: precomputed feature files (models of family precomputed); features and matrices of the study; scores of others.
+# Outputs: feature files in place of an extraction; scores of others in a table; on request, results in the layouts of
+# other projects.
 
 
 rule fetch_features:
@@ -83,6 +84,28 @@ for name, model in PLAN.features.precomputed_models.items():
                 "../workflow_scripts/import_bits_per_byte.py"
 
 
+rule published_scores_table:
+    input:
+        **PLAN.exchange.inputs(),
+    output:
+        **table("published_scores", "published scores"),
+    log:
+        paths.log("published_scores_table"),
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=30,
+    params:
+        files=PLAN.exchange.files(),
+        digests=PLAN.exchange.digests(),
+        k=STUDY.alignment.k,
+        code=PLAN.code("published_scores_table.py"),
+    script:
+        "../workflow_scripts/published_scores_table.py"
+
+
 rule export_vfmvae:
     input:
         unpack(PLAN.stimuli.manifest),
@@ -137,7 +160,7 @@ use rule export_vfmvae as export_thingsvision with:
 # all layers of a model in one file
 use rule export_vfmvae as export_platonic with:
     input:
-        features=PLAN.layouts.all_layers,
+        unpack(PLAN.layouts.platonic_features),
     output:
         features=f"{paths.fill(paths.EXPORT, layout='platonic')}.pt",
         names=f"{paths.fill(paths.EXPORT, layout='platonic')}.txt",
@@ -153,13 +176,12 @@ use rule export_vfmvae as export_platonic with:
 
 rule export_platonic_alignment:
     input:
-        matrices=[paths.MATRIX],
-        recipes=[paths.MATRIX_RECIPE],
+        unpack(PLAN.layouts.scores_of_pair),
     output:
-        alignment=paths.fill(paths.EXPORT_PAIR, k=STUDY.alignment.k) + ".npy",
-        recipe=paths.fill(paths.EXPORT_PAIR, k=STUDY.alignment.k) + ".json",
+        alignment=f"{paths.EXPORT_PAIR}.npy",
+        recipe=f"{paths.EXPORT_PAIR}.json",
     log:
-        paths.log("export_platonic_alignment", "metric", "dataset", "condition", "a", "b"),
+        paths.log("export_platonic_alignment", "scores", "dataset", "condition", "a", "b"),
     wildcard_constraints:
         a=TYPED,
         b=TYPED,
@@ -178,12 +200,12 @@ rule export_platonic_alignment:
 # all pairs between the two sides of the study in one file
 use rule export_platonic_alignment as export_platonic_set with:
     input:
-        unpack(PLAN.alignment.of_two_sides),
+        unpack(PLAN.layouts.scores_of_set),
     output:
-        alignment=paths.fill(paths.EXPORT_SET, k=STUDY.alignment.k) + ".npy",
-        recipe=paths.fill(paths.EXPORT_SET, k=STUDY.alignment.k) + ".json",
+        alignment=f"{paths.EXPORT_SET}.npy",
+        recipe=f"{paths.EXPORT_SET}.json",
     log:
-        paths.log("export_platonic_set", "metric", "dataset", "condition"),
+        paths.log("export_platonic_set", "scores", "dataset", "condition"),
 
 
 # clean and noisy images, rotations and scales in VFM-VAE's layout

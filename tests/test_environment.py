@@ -68,6 +68,7 @@ def imported(files: list[Path]) -> set[str]:
                 "alignment_table",
                 "pairs_table",
                 "export_alignment",
+                "published_scores_table",
                 "per_image",
                 "gallery_figure",
                 "curves_figure",

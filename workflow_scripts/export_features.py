@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffalign import logs
-from diffalign.io import feature_files
+from diffalign.io import feature_files, language_files
 from diffalign.io.atomic import write_json
 from diffalign.io.layouts import platonic, thingsvision, vfmvae
 from diffalign.io.manifest import read_manifest
@@ -25,14 +25,17 @@ def export_features(
     names: Path | None,
     recipe: Path,
     prefix: str = "",
+    losses: Path | None = None,
+    tokens: Path | None = None,
 ) -> None:
     """Write feature files of this workflow as one file of another layout, or as a folder of several.
 
     layout: one of EXPORTS. features: one file, or for ``platonic`` and ``vfmvae_files`` one a layer in order of depth.
     manifest: of the images, for their rotations and scales; None where there are none. path: the file, of
     ``vfmvae_files`` the folder, whose files are named by prefix, layer and noise level or condition. names: the names
-    file of a layout whose files have no names. Raises StoreError for files that cannot be trusted, and ValueError for
-    an unknown layout.
+    file of a layout whose files have no names. losses, tokens: of a language model, how well it predicts its texts, and
+    the table of each of them; of a model that was not run here there is no table. Raises StoreError for files that
+    cannot be trusted, and ValueError for an unknown layout.
     """
     layers = [feature_files.read_features(source) for source in features]
     if layout in ("vfmvae", "vfmvae_files"):
@@ -44,10 +47,17 @@ def export_features(
     elif layout == "thingsvision" and names is not None:
         thingsvision.write_features(path, names, layers[0])
     elif layout == "platonic" and names is not None:
-        platonic.write_features(path, names, layers)
+        platonic.write_features(path, names, layers, None if losses is None else predictions(losses, tokens))
     else:
         raise ValueError(f"features are not exported as '{layout}'; known: {', '.join(EXPORTS)}")
     write_json(recipe, made_from(layers))
+
+
+def predictions(losses: Path, tokens: Path | None) -> platonic.Predictions:
+    """What files of losses say of a language model."""
+    told = language_files.read_quality(losses)
+    read = None if tokens is None else language_files.read_tokens(tokens)
+    return platonic.Predictions(int(told["parameters"]), told["loss"], told["bits_per_byte"], read)
 
 
 def made_from(layers: Sequence[feature_files.Features]) -> dict[str, Any]:
@@ -68,4 +78,6 @@ if __name__ == "__main__":
             Path(made["names"]) if "names" in made else None,
             Path(made["recipe"]),
             snakemake.wildcards.a,
+            Path(given["losses"]) if "losses" in given else None,
+            Path(given["tokens"]) if "tokens" in given else None,
         )

@@ -39,16 +39,17 @@ def extract_texts(
     writes: Outputs | Part,
     compute: Compute,
     device_map: str | None = None,
+    gpus: int = 1,
 ) -> None:
     """Run the model once over all texts, or those of a part of the images, and write what it gives.
 
-    device_map: how transformers spreads the model over devices, in place of compute.device. Raises ValueError as
-    `text_features`, before anything is written.
+    device_map: how transformers spreads the model over devices, in place of compute.device. gpus: how many it is spread
+    over. Raises ValueError as `text_features`, before anything is written.
     """
     content = json.loads(recipe.read_text(encoding="utf-8"))
     model = replace(Model.from_recipe(content["model"]), device_map=device_map)
     written = language_files.read_texts(texts)
-    on = choose_device(compute.device)
+    on = choose_device(compute.device, gpus)
     checkpoint = verify(record, weights)
     loaded = models.load_language(model, weights, on)
     names = sorted(written.texts)
@@ -106,4 +107,5 @@ if __name__ == "__main__":
             else outputs_of(made, layers),
             Compute(resources.device, resources.batch_size, 0),
             resources.device_map or None,
+            resources.gpu,
         )

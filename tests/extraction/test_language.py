@@ -16,7 +16,6 @@ import transformers
 from conftest import things
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from test_graph import snakemake
 from test_study import load, mistakes
 
 from diffalign import models
@@ -419,23 +418,3 @@ def test_real_minilm_chooses_the_odd_one_as_it_is_known_to(said: str, published:
     choices = read_triplets(things("test_triplets.csv"), len(order), first=1, odd="column")
     accuracy = [odd_one_out(values[rows], choices).credit().mean() for values in found.mean.values()]
     assert accuracy == pytest.approx(published, abs=0.002)
-
-
-def test_the_published_set_is_planned(tmp_path: Path) -> None:
-    alignment = "results/export/platonic/wit1024/clean/mutual_knn_k10.npy"
-    planned = snakemake(
-        tmp_path, "-n", "--configfile", "config.yaml", "profiles/platonic/study.yaml", "--", "all", alignment
-    )
-    jobs = planned.jobs()
-    assert (jobs["bits_per_byte_table"], jobs["bits_per_byte_figure"], jobs["export_platonic_set"]) == (1, 2, 1)
-    assert jobs["align_layers"] == 12 * 17
-    assert sum(count for job, count in jobs.items() if job.startswith("extract_")) == 29
-    assert (jobs["weights"], jobs["hub_table"], jobs["texts"], jobs["images"]) == (29, 1, 1, 1)
-
-
-def test_the_published_features_are_planned(tmp_path: Path) -> None:
-    planned = snakemake(tmp_path, "-n", "--configfile", "config.yaml", "profiles/platonic/published.yaml")
-    jobs = planned.jobs()
-    assert (jobs["fetch_features"], jobs["align_layers"], jobs["bits_per_byte_table"]) == (26, 12 * 14, 1)
-    assert sum(count for job, count in jobs.items() if job.startswith("import_bits_per_byte")) == 12
-    assert not any(job.startswith(("extract", "images", "texts", "hub")) for job in jobs)

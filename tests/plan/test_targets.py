@@ -90,11 +90,11 @@ EVERY_RULE = (ROOT / "config.yaml", ROOT / "profiles" / "demo" / "study.yaml", M
         ("results/export/platonic/photographs/clean/dinov2_vs_sd4/cknna_k10.npy", "unknown model 'sd4'"),
         (
             "results/export/platonic/photographs/clean/dinov2_vs_sd3/cknaa_k10.npy",
-            "unknown metric 'cknaa'; did you mean",
+            "unknown file of scores 'cknaa_k10'; did you mean 'cknna_k10'?",
         ),
         (
             "results/export/platonic/photographs/clean/dinov2_vs_sd3/cknna_k7.npy",
-            "are results/export/platonic/{dataset}/{condition}/{a}_vs_{b}/{metric}_k10.npy",
+            "unknown file of scores 'cknna_k7'; did you mean 'cknna_k10'?",
         ),
         (
             "results/export/vfmvae/sd3.pt",
@@ -121,6 +121,7 @@ WORDS = {
     "dataset": "photographs",
     "condition": "clean",
     "metric": "cknna",
+    "scores": "cknna_k10",
     "model": "sd3",
     "bundle": "sd3-t0.5",
     "means": "minilm",

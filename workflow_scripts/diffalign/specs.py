@@ -5,6 +5,7 @@ Scripts and modules of models import these in place of the configuration, so tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -153,7 +154,8 @@ class SimilarityFile:
 class ImageInput:
     """The input of a model: side in pixels, resampling, and the per-channel mean and std of pixels in [0, 1].
 
-    scaled: resampling under conditions that scale inputs; docs/config.md.
+    scaled: resampling under conditions that scale inputs; docs/config.md. crop: share of the side of a resized image
+    that its centre, the input, has.
     """
 
     size: int
@@ -162,6 +164,12 @@ class ImageInput:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     scaled: str = "same"
+    crop: float = 1.0
+
+    @property
+    def resized(self) -> int:
+        """Side in pixels that an image is resized to before its centre is taken, rounded down as in timm."""
+        return math.floor(self.size / self.crop)
 
     def under_scale(self) -> ImageInput:
         """The same input with the resampling of conditions that scale it."""
@@ -307,9 +315,15 @@ ALIGNMENTS = ("padded", "rbf", "half_shared", "procrustes", "cca", "ridge", "rel
 LANDMARKS = ("farthest", "kmeans", "random")
 TARGETS = ("index", "permuted_index", "labels", "random")
 RESAMPLING = ("nearest", "area", "bilinear")
+# of a parameter, by precision or quantisation
+_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.0, "4bit": 0.5}
 _OF_LATENTS = ("latent_statistics", "latents_from")
 _OF_NAMES = ("default_layer", "noise", "conditionings", "embeddings")
-_NOT_IN_RECIPES = (*_OF_NAMES, "batch_size", *_OF_LATENTS, "device_map", "series")
+_NOT_IN_RECIPES = (
+    *_OF_NAMES,
+    *("batch_size", *_OF_LATENTS, "device_map", "series"),
+    *("parameters", "memory_mb", "gpus", "runtime"),
+)
 
 
 @dataclass(frozen=True)
@@ -320,6 +334,8 @@ class Model:
     choose. training: how it is trained here. step, draws, redraw, untrained and last are set by a name: which of
     several checkpoints, how many draws of noise features are the mean of, which single draw they are of, whether the
     architecture has the weights that it begins with, and whether features are the last token in place of the mean.
+    parameters: their number. memory_mb, gpus, runtime (minutes): what its extraction asks for; None where the plan says
+    it.
     """
 
     name: str
@@ -360,6 +376,20 @@ class Model:
     step: int | None = None
     reads: tuple[str, ...] = ()
     trained_towards: tuple[str, ...] = ()
+    parameters: float | None = None
+    memory_mb: int | None = None
+    gpus: int | None = None
+    runtime: int | None = None
+
+    @property
+    def weights_mb(self) -> float:
+        """Megabytes of its weights as they are held, by its number of parameters; 0 where that is not known, and for a
+        miniature.
+        """
+        if self.parameters is None or self.weights.source == "miniature":
+            return 0.0
+        held = _BYTES[self.precision if self.quantization is None else self.quantization]
+        return self.parameters * held / 2**20
 
     @property
     def steps(self) -> tuple[int, ...]:

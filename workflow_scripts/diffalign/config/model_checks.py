@@ -190,6 +190,10 @@ def _input_mistakes(
     for key in needed:
         if not getattr(entry, key) and key not in refused:
             yield f"{place}: family '{entry.family}' reads {kind.reads} and needs the key '{key}'"
+    if entry.gpus is not None and entry.gpus > 1 and entry.device_map is None:
+        yield f"{place}.gpus: {entry.gpus} GPUs are used only where device_map spreads the model over them"
+    if entry.sees_centre and "latent" in entry.layers:
+        yield f"{place}.input.crop: latents are of whole images; leave the key out for an autoencoder"
     for key in idle:
         if key in entry.model_fields_set and getattr(entry, key):
             yield f"{place}.{key}: means nothing for this model of family '{entry.family}', which reads {kind.reads}"

@@ -11,6 +11,7 @@ from diffalign.config.fields import (
     Address,
     Count,
     Distinct,
+    FromExponent,
     FromList,
     Listed,
     Matching,
@@ -116,6 +117,13 @@ class InputEntry(Section):
     antialias: bool = Field(True, description="Whether resizing to fewer pixels averages over them.")
     mean: PerChannel = Field((0.0, 0.0, 0.0), description="Subtracted from pixels in [0, 1], one number a channel.")
     std: PositivePerChannel = Field((1.0, 1.0, 1.0), description="Divides the difference.")
+    crop: Annotated[float, Field(gt=0, le=1), FromExponent] = Field(
+        1.0,
+        description=(
+            "Share of the side that is kept: images are resized to size / crop pixels, rounded down, and their centre "
+            "of size pixels is the input, as crop_pct of timm (0.9 for many of its models). 1 keeps all."
+        ),
+    )
     scaled: Literal["same", "bilinear", "bilinear_aliased"] = Field(
         "same",
         description=(
@@ -373,9 +381,27 @@ class ModelEntry(Section):
         None,
         description=(
             "For language models too large for one GPU, how transformers spreads them over all of a job, and over the "
-            "host, in place of compute.device; needs the package accelerate."
+            "host, in place of compute.device; needs the package accelerate, an optional extra of this project."
         ),
     )
+    parameters: Positive | None = Field(
+        None,
+        description=(
+            "Number of parameters, as 65.2e+9: extraction asks for the memory of the weights in their precision beside "
+            "that of features. null: not known, and nothing is added."
+        ),
+    )
+    memory_mb: Count | None = Field(
+        None,
+        description=(
+            "Megabytes of memory of the host that its extraction asks for, on every attempt; null takes what the plan "
+            "expects."
+        ),
+    )
+    gpus: Count | None = Field(
+        None, description="GPUs that its extraction asks for, over which device_map spreads it; null takes 1."
+    )
+    runtime: Count | None = Field(None, description="Minutes that its extraction asks for; null takes 720.")
     features: FeatureFilesEntry | None = Field(
         None, description="For family precomputed, the files of features that were made elsewhere; docs/layouts.md."
     )
@@ -389,6 +415,11 @@ class ModelEntry(Section):
         if given.get("weights") is not None or "features" in given or given.get("family") == "precomputed":
             return ()
         return () if "weights" in given else ("weights",)
+
+    @property
+    def sees_centre(self) -> bool:
+        """Whether its input is the centre of an image, so that its tokens lie at other places than those of others."""
+        return self.input is not None and self.input.crop < 1
 
     def record(self, name: str, seed: int) -> Model:
         """What jobs receive, of several checkpoints the last. seed: of the study.
@@ -423,4 +454,5 @@ _AS_GIVEN = (
     *("latents", "conditionings", "embeddings", "posterior", "latent_statistics", "seeding", "batch_size", "precision"),
     *("series", "architecture", "path", "latent_multiplier", "class_tokens", "tokens", "interpolate_positions"),
     *("context", "exclude_bos", "quantization", "device_map", "reads", "trained_towards"),
+    *("parameters", "memory_mb", "gpus", "runtime"),
 )

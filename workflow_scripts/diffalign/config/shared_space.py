@@ -187,3 +187,5 @@ def _layer_mistakes(
         yield f"{place}: '{text}' names no layer; write {text}_{{layer}}"
     if representation.text or families[entries[model].family].reads not in ("pixels", "latents"):
         yield f"{place}: '{text}' has no tokens of images; models that run here on images have"
+    elif entries[model].sees_centre:
+        yield f"{place}: the tokens of '{text}' are of the centre of images (input.crop), so they meet no others"

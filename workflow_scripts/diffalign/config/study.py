@@ -22,6 +22,7 @@ from diffalign.config import (
     contrasts,
     datasets,
     dynamics,
+    exchange,
     held_out,
     human,
     ladder,
@@ -38,6 +39,7 @@ from diffalign.config.catalogue import Entry, resolve
 from diffalign.config.contrasts import ContrastsSection
 from diffalign.config.datasets import DatasetEntry, Things
 from diffalign.config.dynamics import DynamicsSection
+from diffalign.config.exchange import ExchangeSection
 from diffalign.config.fields import ConditionName, Distinct, ModelName, NonEmpty, Section, Seed, Word
 from diffalign.config.human import HumanSection
 from diffalign.config.ladder import LadderSection
@@ -117,6 +119,7 @@ class Configuration(Top):
     shared_space: SharedSpaceSection = Field(
         SharedSpaceSection(), description="One space for layers of several models; docs/shared-space.md."
     )
+    exchange: ExchangeSection = Field(ExchangeSection(), description="Scores of others; docs/layouts.md.")
     latents: LatentsSection = Field(LatentsSection(), description="Files of latents.")
     extraction: ExtractionSection = Field(ExtractionSection(), description="Jobs of extractions.")
     compute: ComputeSection = Field(ComputeSection(), description="How the work is done; no result depends on it.")
@@ -140,6 +143,7 @@ class Sections:
     samples: SamplesSection | None
     dynamics: DynamicsSection | None
     shared_space: SharedSpaceSection | None
+    exchange: ExchangeSection | None
     latents: LatentsSection | None
     extraction: ExtractionSection | None
     compute: ComputeSection | None
@@ -180,6 +184,7 @@ class Study:
     samples: SamplesSection
     dynamics: DynamicsSection
     shared_space: SharedSpaceSection
+    exchange: ExchangeSection
     compared: tuple[str, ...]
     latent_shards: int
     extraction_parts: int
@@ -300,6 +305,7 @@ def _read_sections(
         section("samples", SamplesSection),
         section("dynamics", DynamicsSection),
         section("shared_space", SharedSpaceSection),
+        section("exchange", ExchangeSection),
         section("latents", LatentsSection),
         section("extraction", ExtractionSection),
         section("compute", ComputeSection),
@@ -447,6 +453,8 @@ def _word_mistakes(sections: Sections, declared: Sequence[str], metrics: Collect
                 yield f"{place.format(i)}: {names.unknown(what, word, allowed)}"
     if sections.alignment is not None:
         yield from alignment.check(sections.alignment)
+    if sections.exchange is not None:
+        yield from exchange.check(sections.exchange, study, metrics)
 
 
 def _study(configuration: Configuration) -> Study:
@@ -478,6 +486,7 @@ def _study(configuration: Configuration) -> Study:
         samples=configuration.samples,
         dynamics=configuration.dynamics,
         shared_space=configuration.shared_space,
+        exchange=configuration.exchange,
         compared=configuration.human.compared([*study.models, *study.against]),
         latent_shards=configuration.latents.shards,
         extraction_parts=configuration.extraction.parts,

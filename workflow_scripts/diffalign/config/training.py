@@ -170,3 +170,5 @@ def check_teacher(
         yield f"{place}.training.teacher: '{training.teacher}' names no layer; write {training.teacher}_{{layer}}"
     if families[entries[teacher.model].family].reads != "pixels":
         yield f"{place}.training.teacher: '{teacher.model}' reads no pixels; a teacher gives tokens of clean images"
+    elif entries[teacher.model].sees_centre:
+        yield f"{place}.training.teacher: the tokens of '{teacher.model}' are of the centre of images (input.crop)"

@@ -24,7 +24,8 @@ Item = dict[str, Any]
 
 
 def pixels(image: NDArray[np.uint8], spec: ImageInput) -> Tensor:
-    """An (H, W, 3) uint8 image as the (3, S, S) float32 input of a model: resized in [0, 1], then (x - mean) / std.
+    """An (H, W, 3) uint8 image as the (3, S, S) float32 input of a model: resized in [0, 1], cropped to its centre as
+    ``spec.crop`` says, then (x - mean) / std.
 
     S is ``spec.size``.
     """
@@ -33,15 +34,17 @@ def pixels(image: NDArray[np.uint8], spec: ImageInput) -> Tensor:
 
 
 def resized(images: Tensor, spec: ImageInput) -> Tensor:
-    """(B, 3, H, W) in [0, 1] as (B, 3, S, S) in [0, 1]; an image of the right size is left alone."""
-    if images.shape[-2:] == (spec.size, spec.size):
-        return images
-    return _interpolated(images, spec).clamp(0, 1)
+    """(B, 3, H, W) in [0, 1] as (B, 3, S, S) in [0, 1]; an image of the side ``spec.resized`` is not resampled."""
+    if images.shape[-2:] != (spec.resized, spec.resized):
+        images = _interpolated(images, spec).clamp(0, 1)
+    # half of an odd rest is rounded as in torchvision's CenterCrop
+    start = round((spec.resized - spec.size) / 2)
+    return images[..., start : start + spec.size, start : start + spec.size]
 
 
 def _interpolated(images: Tensor, spec: ImageInput) -> Tensor:
     return torch.nn.functional.interpolate(
-        images, (spec.size, spec.size), mode=spec.interpolation, antialias=spec.antialias, align_corners=False
+        images, (spec.resized, spec.resized), mode=spec.interpolation, antialias=spec.antialias, align_corners=False
     )
 
 
@@ -50,7 +53,7 @@ def noise_gain(side: int, spec: ImageInput) -> float:
 
     Measured on three planes of noise alone, before values are clamped. It is 1 where nothing is resized.
     """
-    if side == spec.size:
+    if side == spec.resized:
         return 1.0
     drawn = torch.from_numpy(keyed(0, "gain", str(side)).standard_normal((1, 3, side, side), dtype=np.float32))
     return float(_interpolated(drawn, spec).std() / drawn.std())

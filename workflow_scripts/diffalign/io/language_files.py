@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from diffalign.io import bundles
 from diffalign.io.atomic import write_text
-from diffalign.io.headers import FileKind
+from diffalign.io.headers import FileKind, StoreError
 from diffalign.names import LAST
 
 TEXTS = FileKind("a file of texts", 1)
@@ -142,6 +142,15 @@ def write_published_quality(path: Path, bundle: str, measured: Mapping[str, floa
 def read_quality(path: Path) -> dict[str, Any]:
     """Read a file of losses, of `write` or `write_published_quality`. Raises StoreError for another format."""
     return QUALITY.read_json(path)
+
+
+def read_tokens(path: Path) -> dict[str, int]:
+    """Name -> number of tokens that were read of its text, from a table that `write` wrote. Raises StoreError."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return {row["name"]: int(row["read"]) for row in csv.DictReader(file, delimiter="\t")}
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{path}: is no table of losses with the columns name and read ({error})") from error
 
 
 def print_measures(names: Sequence[str], measures: NDArray[np.float64]) -> str:

@@ -16,6 +16,7 @@ from diffalign.plan.alignment import Alignment
 from diffalign.plan.atlas import Atlas
 from diffalign.plan.contrasts import Contrasts
 from diffalign.plan.dynamics import Dynamics
+from diffalign.plan.exchange import Exchange
 from diffalign.plan.features import Features
 from diffalign.plan.figures import Figures
 from diffalign.plan.findings import Findings
@@ -65,13 +66,14 @@ class Plan:
         self.ladder = Ladder(self)
         self.human = Human(self)
         self.layouts = Layouts(self)
+        self.exchange = Exchange(self)
         self.variance = Variance(self)
 
     def everything(self) -> list[str]:
         """The tables, figures and scores of the study."""
         trained = (self.training, self.samples, self.through_training, self.atlas, self.dynamics, self.findings)
         pairs = (self.shared_space, self.figures, self.language, self.se_cknna, self.contrasts, self.ladder)
-        stages = (*trained, *pairs, self.human)
+        stages = (*trained, *pairs, self.human, self.exchange)
         return [path for stage in stages for path in stage.targets()]
 
     def digest(self, *scripts: str, family: str | None = None) -> str:

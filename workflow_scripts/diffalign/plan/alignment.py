@@ -141,7 +141,7 @@ class Alignment(Stage):
         places = ((wildcards.dataset, wildcards.condition, a, b) for a, b in self.study.pairs)
         return self.with_recipes([path for place in places for path in self.matrices([wildcards.metric], *place)])
 
-    def of_two_sides(self, wildcards: Wildcards) -> dict[str, list[str]]:
+    def of_two_sides(self, metric: str, dataset: str, condition: str) -> list[str]:
         """The matrices of one metric of every model of one side of the study with every one of the other.
 
         Raises ValueError where the study has no two sides.
@@ -153,9 +153,7 @@ class Alignment(Stage):
                 "a file of scores X x Y has every model of one side with every one of the other: set study.against, "
                 "and study.pairs to all"
             )
-        place = (wildcards.dataset, wildcards.condition)
-        matrices = [path for a in first for b in second for path in self.matrices([wildcards.metric], *place, a, b)]
-        return {key: files for key, files in self.with_recipes(matrices).items() if key != "calibrations"}
+        return [path for a in first for b in second for path in self.matrices([metric], dataset, condition, a, b)]
 
     def all_matrices(self) -> dict[str, list[str]]:
         """Every matrix of the study, with recipes and calibrations."""

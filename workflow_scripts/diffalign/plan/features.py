@@ -14,6 +14,9 @@ from diffalign.plan.stage import UNKNOWN_COUNT, UNKNOWN_WIDTH, Stage, Wildcards,
 from diffalign.provenance import files_digest
 from diffalign.specs import Model, filled
 
+# of an extraction
+EXTRACTION_MINUTES = 720
+
 
 class Features(Stage):
     """Rules of rules/features.smk, and where all others find the features of a bundle."""
@@ -243,6 +246,32 @@ class Features(Stage):
 
         return megabytes
 
+    def extraction_memory(self, base: int, model: Model, copies: float = 1) -> Callable[[Any, int], int]:
+        """Memory in MB of an extraction: what the entry says, or its features, `copies` times, and its weights. Only
+        that of features grows with every attempt.
+        """
+        return _with_weights(self.memory(base, model, copies), lambda _: model)
+
+    def unpooled_memory(self, base: int) -> Callable[[Any, int], int]:
+        """Memory in MB of the extraction of all tokens of a target, likewise."""
+        return _with_weights(memory(base), lambda wildcards: self.study.model_of(wildcards.bundle))
+
+    def unpooled_gpus(self, wildcards: Wildcards) -> int:
+        """GPUs that the extraction of all tokens of a target asks for."""
+        return self.gpus(self.study.model_of(wildcards.bundle))
+
+    def unpooled_runtime(self, wildcards: Wildcards) -> int:
+        """Minutes that it asks for."""
+        return self.runtime(self.study.model_of(wildcards.bundle))
+
+    def gpus(self, model: Model) -> int:
+        """GPUs that an extraction asks for."""
+        return model.gpus or 1
+
+    def runtime(self, model: Model) -> int:
+        """Minutes that an extraction asks for."""
+        return model.runtime or EXTRACTION_MINUTES
+
     def _of_layer(self, wildcards: Wildcards) -> float:
         model = self.study.model_of(dict(wildcards.items()).get("bundle", next(iter(self.study.models))))
         return self.megabytes(wildcards.dataset, model) / len(model.layers)
@@ -251,6 +280,14 @@ class Features(Stage):
         """MB of the features of all layers: images x layers x width x 4 bytes, by what the configuration tells."""
         count = self.study.datasets[dataset].sample or UNKNOWN_COUNT
         return count * len(model.layers) * width(model.built) * 4 / 2**20
+
+
+def _with_weights(features: Callable[[Any, int], int], model_of: Callable[[Any], Model]) -> Callable[[Any, int], int]:
+    def megabytes(wildcards: Any, attempt: int) -> int:
+        model = model_of(wildcards)
+        return model.memory_mb or round(features(wildcards, attempt) + model.weights_mb)
+
+    return megabytes
 
 
 def width(architecture: Mapping[str, Any]) -> int:

@@ -63,12 +63,14 @@ class Language(Stage):
         model = self.study.model_of(name)
         return model.features.bits_per_byte if model.features else self.plan.features.is_language(model)
 
-    def loss_file(self, dataset: str, condition: str, name: str) -> str:
-        """Path of the loss file of a language model. ``-last`` bundles share the file of the mean-pooled bundle."""
+    def loss_file(self, dataset: str, condition: str, name: str, pattern: str = paths.LOSSES) -> str:
+        """Path of the loss file of a language model, or of its table of texts. ``-last`` bundles share the file of the
+        mean-pooled bundle.
+        """
         representation = self.study.representation(name)
         options = tuple(option for option in representation.options if option != names.LAST)
         means = replace(representation, options=options).bundle(self.study.vocabularies[representation.model])
-        return self.plan.features.place(paths.LOSSES, dataset, condition, name, means=means)
+        return self.plan.features.place(pattern, dataset, condition, name, means=means)
 
     def import_file(self, wildcards: Wildcards) -> str:
         """The file that a precomputed model's losses are read from."""

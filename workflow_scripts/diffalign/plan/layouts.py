@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Any
+
 from diffalign.conditions import CLEAN
+from diffalign.io.layouts import platonic
 from diffalign.plan import paths
 from diffalign.plan.stage import Stage, Wildcards
 
@@ -24,6 +28,37 @@ class Layouts(Stage):
         """What VFM-VAE's scripts write of a model: all layers of one with a noise level, one of another."""
         has_noise = self.study.model_of(wildcards.a).noise is not None
         return self.all_layers(wildcards) if has_noise else self.one_layer(wildcards)
+
+    def platonic_features(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Every layer of a typed name, and of a language model how well it predicts its texts."""
+        files: dict[str, Any] = {"features": self.all_layers(wildcards)}
+        place = (wildcards.dataset, wildcards.condition, wildcards.a)
+        if self.plan.language.predicts_texts(wildcards.a):
+            files["losses"] = self.plan.language.loss_file(*place)
+            # what others made says nothing of single texts
+            if self.study.model_of(wildcards.a).features is None:
+                files["tokens"] = self.plan.language.loss_file(*place, paths.LOSS_TABLE)
+        return files
+
+    @cached_property
+    def scores(self) -> dict[str, str]:
+        """The published name of a file of scores -> the metric of the study that it is of."""
+        setting = self.study.alignment
+        return {platonic.alignment_name(metric, setting.k): metric for metric in setting.metrics}
+
+    def scores_of_pair(self, wildcards: Wildcards) -> dict[str, list[str]]:
+        """The matrix of a pair that an exported file of scores is made from, and its recipe."""
+        place = (wildcards.dataset, wildcards.condition, wildcards.a, wildcards.b)
+        return self._without_calibrations(self.plan.alignment.matrices([self.scores[wildcards.scores]], *place))
+
+    def scores_of_set(self, wildcards: Wildcards) -> dict[str, list[str]]:
+        """The matrices of the study that an exported file of scores is made from, and their recipes."""
+        place = (wildcards.dataset, wildcards.condition)
+        return self._without_calibrations(self.plan.alignment.of_two_sides(self.scores[wildcards.scores], *place))
+
+    def _without_calibrations(self, matrices: list[str]) -> dict[str, list[str]]:
+        files = self.plan.alignment.with_recipes(matrices)
+        return {key: files[key] for key in ("matrices", "recipes")}
 
     @property
     def conditions(self) -> list[str]:

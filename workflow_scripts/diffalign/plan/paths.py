@@ -2,7 +2,7 @@
 
 Patterns hold Snakemake's wildcards: dataset, condition, model, bundle (a model with its variant), a and b (the sides
 of a pair), c and d (of the pair that a contrast subtracts), family (of contrasts), metric, configuration and seed (of
-trajectories), space (of tokens). `fill` puts words in their place.
+trajectories), space (of tokens), scores (a file of platonic-rep). `fill` puts words in their place.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ SE_FIGURE = "results/figures/{dataset}/se_cknna"
 SE_PAIR_FIGURE = "results/figures/{dataset}/se_cknna/{a}_vs_{b}"
 
 EXPORT = "results/export/{layout}/{dataset}/{condition}/{a}"
-EXPORT_PAIR = "results/export/platonic/{dataset}/{condition}/{a}_vs_{b}/{metric}_k{k}"
-EXPORT_SET = "results/export/platonic/{dataset}/{condition}/{metric}_k{k}"
+EXPORT_PAIR = "results/export/platonic/{dataset}/{condition}/{a}_vs_{b}/{scores}"
+EXPORT_SET = "results/export/platonic/{dataset}/{condition}/{scores}"
 EXPORT_IMAGES = "results/export/transformed_images/{dataset}"
 
 

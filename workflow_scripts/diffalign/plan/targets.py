@@ -10,6 +10,7 @@ from functools import cache
 from diffalign import names
 from diffalign.conditions import is_condition
 from diffalign.config.study import Study
+from diffalign.io.layouts import platonic
 from diffalign.names import UnknownName
 from diffalign.plan import paths
 from diffalign.plan.stage import Wildcards
@@ -125,11 +126,11 @@ def _check(wildcard: str, value: str, pattern: Words, words: Words, study: Study
         raise UnknownName(
             f"the condition '{value}' is not among conditions ({', '.join(study.conditions)}); add it there"
         )
-    things = study.things.get(words[2]) if len(words) > 2 else None
+    things, metrics = study.things.get(words[2]) if len(words) > 2 else None, study.alignment.metrics
     known: dict[str, tuple[str, Collection[str]]] = {
         "dataset": ("dataset", study.datasets),
         "condition": ("condition", study.conditions),
-        "metric": ("metric or stage" if pattern[1] == "{metric}" else "metric", study.alignment.metrics),
+        "metric": ("metric or stage" if pattern[1] == "{metric}" else "metric", metrics),
         "model": _models(pattern, study),
         "combined": ("combination", study.human.combined),
         "triplets": ("triplets", things.triplets if things else ()),
@@ -139,6 +140,7 @@ def _check(wildcard: str, value: str, pattern: Words, words: Words, study: Study
         "configuration": ("configuration", study.dynamics.expanded()),
         "space": ("space", study.shared_space.spaces),
         "family": ("family of contrasts", study.contrasts.families),
+        "scores": ("file of scores", [platonic.alignment_name(name, study.alignment.k) for name in metrics]),
     }
     trained = study.models.get(names.model_word(value)) if pattern[1] == "weights" else None
     if trained is not None and trained.training is not None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,9 @@ from diffalign.io.headers import StoreError, check_same_names
 from diffalign.io.layouts.content import TensorFile, readable, write_tensors
 from diffalign.io.layouts.row_names import write_names
 from diffalign.io.pickled_arrays import unpickled
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FILE = TensorFile(frozenset({"feats"}), "feats")
 
@@ -42,9 +47,29 @@ def read_quality(path: Path) -> dict[str, float]:
     return {name: float(value) for name, value in measured.items()}
 
 
-def write_features(path: Path, names_path: Path, layers: Sequence[Features]) -> None:
-    """Write layers, in order of depth, as platonic-rep does: ``feats`` (N, L, D), or a list of (N, D) where widths
-    differ. Its layout has no names, so they go to `names_path`. Raises StoreError where layers are of other images.
+@dataclass(frozen=True)
+class Predictions:
+    """What platonic-rep writes of a language model beside its features.
+
+    parameters: of the model. loss, bits_per_byte: means over texts, in nats a token and bits; None where the model
+    predicts no text. tokens: of each text, by name of its image; None where that is not known.
+    """
+
+    parameters: int
+    loss: float | None
+    bits_per_byte: float | None
+    tokens: Mapping[str, int] | None = None
+
+
+def write_features(
+    path: Path, names_path: Path, layers: Sequence[Features], predictions: Predictions | None = None
+) -> None:
+    """Write layers, in order of depth, as platonic-rep's extract_features.py does: ``feats`` (N, L, D), or a list of
+    (N, D) where widths differ. Its layout has no names, so they go to `names_path`.
+
+    predictions: of a language model, for the keys ``num_params``; ``mask`` (N, T) int64, 1 where a token is, with
+    padding on the left to the longest text; ``loss`` and ``bpb``, tensors of one float32. What is not known has no key.
+    Raises StoreError where layers are of other images, or a text has no number of tokens.
     """
     import torch
 
@@ -52,8 +77,31 @@ def write_features(path: Path, names_path: Path, layers: Sequence[Features]) -> 
         check_same_names(layers[0].names, layer.names, path, path)
     tensors = [torch.from_numpy(layer.values) for layer in layers]
     same = len({tensor.shape[1] for tensor in tensors}) == 1
-    write_tensors(path, {"feats": torch.stack(tensors, dim=1) if same else tensors})
+    content: dict[str, Any] = {"feats": torch.stack(tensors, dim=1) if same else tensors}
+    if predictions is not None:
+        content["num_params"] = predictions.parameters
+        if predictions.tokens is not None:
+            check_same_names(layers[0].names, sorted(predictions.tokens), path, path)
+            content["mask"] = _mask([predictions.tokens[name] for name in layers[0].names])
+        told = {"loss": predictions.loss, "bpb": predictions.bits_per_byte}
+        content |= {key: torch.tensor(value) for key, value in told.items() if value is not None}
+    write_tensors(path, content)
     write_names(names_path, layers[0].names)
+
+
+def _mask(lengths: Sequence[int]) -> Tensor:
+    """The attention mask (N, T) int64 of texts of these numbers of tokens, padded on the left."""
+    import torch
+
+    longest = max(lengths)
+    return (torch.arange(longest) >= longest - torch.tensor(lengths)[:, None]).long()
+
+
+def alignment_name(metric: str, k: int) -> str:
+    """What platonic-rep calls the file of a metric, without its suffix (utils.to_alignment_filename): k stands in the
+    name of every metric in which it reads ``knn``, CKNNA among them.
+    """
+    return f"{metric}_k{k}" if "knn" in metric else metric
 
 
 def write_alignment(path: Path, grid: Sequence[Sequence[NDArray[np.float64]]]) -> None:
@@ -80,7 +128,8 @@ def write_alignment(path: Path, grid: Sequence[Sequence[NDArray[np.float64]]]) -
 def read_alignment(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Scores (X, Y) and indices (X, Y, 2) of an alignment file of platonic-rep, the layers in the order (y, x).
 
-    Only NumPy arrays of numbers and a dictionary are unpickled. Raises StoreError for anything else.
+    A pair without a score above 0 may have NaN in the place of its layers. Only NumPy arrays of numbers and a
+    dictionary are unpickled. Raises StoreError for anything else, and for scores that are NaN or infinite.
     """
     try:
         with path.open("rb") as file:
@@ -101,4 +150,17 @@ def read_alignment(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]
         raise StoreError(f"{path}: scores and indices are not arrays of numbers")
     if scores.ndim != 2 or indices.shape != (*scores.shape, 2):
         raise StoreError(f"{path}: scores {scores.shape} and indices {indices.shape}; expected (X, Y) and (X, Y, 2)")
-    return scores.astype(np.float64), indices.astype(np.float64)
+    scores, indices = scores.astype(np.float64), indices.astype(np.float64)
+    if not np.isfinite(scores).all():
+        raise StoreError(f"{path}: the score at {_first(~np.isfinite(scores))} is NaN or infinite")
+    whole = (indices >= 0) & (indices == np.floor(indices)) & np.isfinite(indices)
+    wrong = ~(whole | (np.isnan(indices) & (scores <= 0)[..., None])).all(axis=2)
+    if wrong.any():
+        raise StoreError(f"{path}: the layers at {_first(wrong)} are no whole numbers of at least 0")
+    return scores, indices
+
+
+def _first(wrong: NDArray[np.bool_]) -> tuple[int, int]:
+    """Row and column of the first cell that is True."""
+    row, column = np.argwhere(wrong)[0]
+    return int(row), int(column)

@@ -177,7 +177,9 @@ def _quantization(bits: str, dtype: torch.dtype) -> Any:
 
 def _need(package: str, what: str) -> None:
     if importlib.util.find_spec(package) is None:
-        raise CheckpointError(f"{what} needs the package {package}, which is not installed: pip install {package}")
+        raise CheckpointError(
+            f"{what} needs the package {package}, which is not installed with this project: pip install {package}"
+        )
 
 
 def _parameters(net: Any) -> int:
