@@ -27,6 +27,9 @@ def weights(model: str, spec: Weights, folder: Path, record: Path, downloads: Pa
         origin = _from_url(model, spec, folder, downloads)
     else:
         origin = _LINK[spec.source](model, spec, folder)
+    given = spec.given_statistics
+    if given is not None and not (folder / given).is_file():
+        raise FileNotFoundError(f"models.{model}.weights.statistics: the checkpoint has no file {given}")
     origin = {"source": spec.source, **origin}
     describe(record, folder, origin, may_be_empty=spec.source == "none")
 

@@ -138,6 +138,11 @@ def test_a_file_of_a_folder_is_taken_with_the_files_that_are_named(tmp_path: Pat
     assert torch.equal(store.read_statistics(tmp_path / "made.pt")[1], STD)
     with pytest.raises(FileNotFoundError, match=r"models\.mine\.weights\.folder: .* has no file reg/gone\.pt"):
         linked(tmp_path, Weights("folder", folder=str(source), files=("reg/b.pt",), statistics="reg/gone.pt"))
+    with pytest.raises(
+        FileNotFoundError, match=r"models\.mine\.weights\.statistics: the checkpoint has no file gone\.pt"
+    ):
+        linked(tmp_path, Weights("folder", folder=str(source), statistics="gone.pt"))
+    folder, _ = linked(tmp_path, spec)
     torch.save({"a": torch.zeros(1)}, folder / "reg" / "c.pt")
     with pytest.raises(CheckpointError, match=r"found reg/b.pt, reg/c.pt; of several, name one in 'files'"):
         read_weights(model, folder)
