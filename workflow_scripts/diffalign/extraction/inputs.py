@@ -40,8 +40,11 @@ def resized(images: Tensor, spec: ImageInput) -> Tensor:
 
 
 def _interpolated(images: Tensor, spec: ImageInput) -> Tensor:
+    side = (spec.size, spec.size)
+    if spec.interpolation == "nearest":
+        return torch.nn.functional.interpolate(images, side, mode="nearest")
     return torch.nn.functional.interpolate(
-        images, (spec.size, spec.size), mode=spec.interpolation, antialias=spec.antialias, align_corners=False
+        images, side, mode=spec.interpolation, antialias=spec.antialias, align_corners=False
     )
 
 
