@@ -17,6 +17,7 @@ from diffalign.alignment.variance import Spread
 from diffalign.io import recipes, tables
 from diffalign.io.score_recipes import shared_noise
 from diffalign.io.unlisted_sides import Search, UnlistedSide, read_side
+from diffalign.randomness import SHARED_BY_ALL
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -151,7 +152,7 @@ def noise(
     is not.
     """
     models = [side.recipe["model"] for side in pair]
-    part_of = ["" if model.get("seeding", "name") == "constant" else IMAGES for model in models]
+    part_of = ["" if model.get("seeding", "name") in SHARED_BY_ALL else IMAGES for model in models]
     shared = shared_noise(pair[0].recipe, pair[1].recipe)
     if shared is not None:
         missing = [_undrawn(model) for model, again in zip(models, redrawn, strict=True) if not again]

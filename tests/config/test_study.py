@@ -157,6 +157,13 @@ def test_cross_references_are_checked_all_at_once() -> None:
         ({"sd3": {"noise": "0.5"}}, "models.sd3.noise: '0.5' is no noise level"),
         ({"siglip2": {"input": None}}, "family 'transformers_vision' reads pixels and needs the key 'input'"),
         ({"dinov2": {"noise": "t0.5"}}, "models.dinov2.noise: means nothing for this model"),
+        ({"sd3": {"seeding": "published"}}, "models.sd3.seeding: 'published' draws the sample of the posterior before"),
+        (
+            {"sd3vae": {"seeding": "published", "seed": 7}},
+            "models.sd3vae.seed: 7 is not the seed of the published rule",
+        ),
+        ({"sd3vae": {"input": {"interpolation": "nearest"}}}, "models.sd3vae.input.antialias: interpolation 'nearest'"),
+        ({"sit": {"strength_steps": 20}}, "models.sit.strength_steps: means nothing for family 'sit'"),
         ({"dinov2": {"posterior": "sample"}}, "models.dinov2.posterior: means nothing for this model"),
         ({"dinov2": {"latents": "sd3vae"}}, "models.dinov2.latents: means nothing for this model"),
         ({"sd3": {"input": {"size": 64}}}, "models.sd3.input: means nothing for this model"),

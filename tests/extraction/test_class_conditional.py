@@ -21,7 +21,7 @@ from diffalign.io.headers import StoreError
 from diffalign.io.latents import write_shard
 from diffalign.io.manifest import Image, print_manifest
 from diffalign.noise import NoiseLevel
-from diffalign.randomness import SEEDINGS, NoiseKey, normal
+from diffalign.randomness import SEEDINGS, SHARED_BY_ALL, NoiseKey, normal
 from diffalign.specs import Compute, Model
 from diffalign.stimuli.labels import LabelError, class_labels
 from extract import LatentInputs, Whole, extract
@@ -121,7 +121,7 @@ def test_class_tokens_are_noised_with_the_same_t(seeding: str) -> None:
     drawn = torch.from_numpy(normal((24,), key, "a", "class_token"))
     assert torch.allclose(first["class_tokens"], 0.75 * 2 + 0.25 * drawn)
     assert (int(first["labels"]), int(second["labels"])) == (3, 4)
-    assert torch.equal(first["class_tokens"], second["class_tokens"]) == (seeding == "constant")
+    assert torch.equal(first["class_tokens"], second["class_tokens"]) == (seeding in SHARED_BY_ALL)
     # no part of the noise of the latents
     assert not torch.allclose(first["latents"].flatten()[:24] - 0.75, 0.25 * drawn)
 

@@ -169,6 +169,18 @@ def test_published_strengths_are_the_steps_of_each_scheduler(
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_strength_is_of_the_steps_that_are_asked_for(name: str, scheduler_folders: dict[str, Path]) -> None:
+    folder = scheduler_folders[name]
+    scheduler = schedules.scheduler_of(folder)
+    scheduler.set_timesteps(20)
+    # diffusers: steps - int(steps * strength)
+    assert schedules.noise_level(folder, "s25", 20).timestep == float(scheduler.timesteps[15])
+    assert schedules.noise_level(folder, "t0.5", 20) == schedules.noise_level(folder, "t0.5")
+    with pytest.raises(CheckpointError, match="s1 is less than one of 20 steps"):
+        schedules.noise_level(folder, "s1", 20)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
 @pytest.mark.parametrize("strength", [5, 60, 100])
 def test_latents_at_a_strength_are_what_the_scheduler_makes(
     name: str, strength: int, scheduler_folders: dict[str, Path]
@@ -217,13 +229,19 @@ def test_further_draws_are_others_and_the_first_is_the_one_there_was() -> None:
         return normal((4, 8), NoiseKey(seeding, 42, "m"), name, "noise", index)
 
     assert np.array_equal(draw(0), normal((4, 8), NoiseKey("name", 42, "m"), "a", "noise"))
-    drawn = [draw(index, seeding) for seeding in SEEDINGS for index in range(3)]
+    drawn = [draw(index, seeding) for seeding in SEEDINGS if seeding != "published" for index in range(3)]
     assert all(not np.allclose(a, b) for i, a in enumerate(drawn) for b in drawn[:i])
     assert np.array_equal(draw(1, "constant", "a"), draw(1, "constant", "b"))
     # as published: seeds 42 + 1000 i
     again = torch.Generator().manual_seed(1042)
     torch.randn(4, 8, generator=again)
     assert np.array_equal(draw(1, "constant"), torch.randn(4, 8, generator=again).numpy())
+    # whatever the seed of the study
+    published = NoiseKey("published", 0, "m")
+    assert np.array_equal(normal((4, 8), published, "b", "noise", 1), draw(1, "constant"))
+    first = torch.Generator().manual_seed(42)
+    assert np.array_equal(normal((4, 8), published, "b", "posterior"), torch.randn(4, 8, generator=first).numpy())
+    assert np.array_equal(normal((4, 8), published, "b", "noise"), torch.randn(4, 8, generator=first).numpy())
 
 
 TEXTS = ["", "a photo of a cat", "a cat that sleeps on a wall"]

@@ -113,6 +113,19 @@ def test_a_redraw_is_one_of_the_draws_that_a_mean_is_of() -> None:
     assert not torch.equal(noises[0], noises[3])
 
 
+def test_the_published_rule_is_one_noise_of_seed_42() -> None:
+    vae = {"posterior": "sample", "seeding": "published"}
+    both = load(
+        {"models": {"sdvae": vae, "sit": {"seeding": "published"}, "repa": {"seeding": "constant", "seed": 42}}}
+    )
+    a, b, c = ({"model": both.model_of(typed).recipe()} for typed in ("sit", "repa", "dit-shared"))
+    assert shared_noise(a, b) == "constant"
+    assert shared_noise(a, c) is None
+    # it is no variant of another rule
+    assert "shared" not in both.models["sit"].vocabulary.options
+    assert "commonnoise" not in both.models["sit"].vocabulary.options
+
+
 def test_another_seed_is_another_noise() -> None:
     seeded = load({"models": {"sit": {"seed": 7}}})
     a, b = ({"model": seeded.model_of(typed).recipe()} for typed in ("sit-commonnoise", "repa-commonnoise"))

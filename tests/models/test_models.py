@@ -20,7 +20,7 @@ from diffalign.extraction.taps import Taps
 from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.models import Loaded, all_families, find_family
 from diffalign.noise import NoiseLevel, linear
-from diffalign.specs import Model
+from diffalign.specs import ImageInput, Model
 
 CPU = torch.device("cpu")
 STUDY = load()
@@ -370,6 +370,17 @@ def test_features_depend_neither_on_batch_size_nor_workers_nor_order(
         assert again == names
         for alias, expected in reference.items():
             assert np.abs(values[alias] - expected).max() <= 1e-5, (alias, batch_size, workers)
+
+
+@pytest.mark.parametrize(("side", "size"), [(64, 128), (64, 96), (100, 64)])
+def test_nearest_is_what_pipelines_of_diffusers_do_to_a_tensor(side: int, size: int) -> None:
+    from diffusers.image_processor import VaeImageProcessor
+
+    image = np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype(np.uint8)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    expected = VaeImageProcessor(vae_scale_factor=8).preprocess(tensor, height=size, width=size)
+    found = inputs.pixels(image, ImageInput(size, "nearest", False, (0.5,) * 3, (0.5,) * 3))
+    assert torch.equal(found, expected[0])
 
 
 def test_pixels_are_resized_in_the_unit_range_and_normalised() -> None:

@@ -52,6 +52,15 @@ def test_squares_have_the_size_asked_for(square: str, size: tuple[int, int]) -> 
     assert squares.make_square(picture(*size), 64, square).size == (64, 64)
 
 
+def test_bilinear_squares_are_those_of_torchvision() -> None:
+    from torchvision.transforms import Resize
+
+    image = picture(150, 150)
+    expected = Resize(64)(image)
+    assert squares.make_square(image, 64, "bilinear").tobytes() == expected.tobytes()
+    assert squares.make_square(image, 64, "crop").tobytes() != expected.tobytes()
+
+
 def test_a_square_of_the_right_size_is_left_alone() -> None:
     image = picture(64, 64)
     for square in squares.SQUARES:

@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 
 DRAWS = ("posterior", "noise", "class_token")
 # how the draws of a model are keyed: `normal`
-SEEDINGS = ("name", "common", "constant")
+SEEDINGS = ("name", "common", "constant", "published")
+# rules by which all images and models share their draws
+SHARED_BY_ALL = ("constant", "published")
+# of `published`: what the code of Linhardt et al. 2024 seeds its generator with for every image
+PUBLISHED_SEED = 42
 
 
 def _digest(seed: int, purpose: str, name: str) -> bytes:
@@ -73,25 +77,27 @@ def normal(shape: tuple[int, ...], key: NoiseKey, name: str, draw: str, index: i
 
     key.seeding: ``name`` keys the draw by (seed, draw, model, image name), so that two models see noise of their own.
     ``common`` keys it by (seed, draw, image name), so that all models share it: at t = 1, where it is all they see,
-    their representations agree for this reason alone. ``constant`` is the rule of the published Stable Diffusion
-    features: a torch generator is seeded anew for every image and draws the posterior sample first and the noise
-    second, so that all images and models share both. draw: ``posterior``, ``noise``, or ``class_token`` (noise of the
-    class token; no rule is published, and all images share it under ``constant``). index: number of the draw, for
-    several draws; under ``constant`` the generator is seeded with seed + 1000 index, as published. Raises ValueError
-    for another rule or draw.
+    their representations agree for this reason alone. ``constant``: a torch generator is seeded anew for every image
+    and draws the posterior sample first and the noise second, so that all images and models share both. ``published``
+    is the same with the seed 42 whatever key.seed is, as the code of Linhardt et al. 2024 draws both (there on its GPU,
+    whose generator gives other numbers for the seed than this one, of the CPU). draw: ``posterior``, ``noise``, or
+    ``class_token`` (noise of the class token; no rule is published, and all images share it under the last two). index:
+    number of the draw, for several draws; under the last two the generator is seeded with seed + 1000 index, as
+    published. Raises ValueError for another rule or draw.
     """
     if draw not in DRAWS:
         raise ValueError(f"unknown draw '{draw}'; allowed: {', '.join(DRAWS)}")
     if key.seeding not in SEEDINGS:
         raise ValueError(f"unknown seeding '{key.seeding}'; allowed: {', '.join(SEEDINGS)}")
-    if key.seeding == "constant" and draw != "class_token":
+    seed = PUBLISHED_SEED if key.seeding == "published" else key.seed
+    if key.seeding in SHARED_BY_ALL and draw != "class_token":
         import torch
 
-        generator = torch.Generator().manual_seed(key.seed + 1000 * index)
+        generator = torch.Generator().manual_seed(seed + 1000 * index)
         drawn = torch.randn(shape, generator=generator)
         if draw == "noise":
             drawn = torch.randn(shape, generator=generator)
         return np.asarray(drawn.numpy(), dtype=np.float32)
-    seen = {"name": f"{key.model}\x00{name}", "common": name, "constant": ""}[key.seeding]
+    seen = {"name": f"{key.model}\x00{name}", "common": name}.get(key.seeding, "")
     purpose = draw if index == 0 else f"{draw}\x00{index}"
-    return keyed(key.seed, purpose, seen).standard_normal(shape, dtype=np.float32)
+    return keyed(seed, purpose, seen).standard_normal(shape, dtype=np.float32)

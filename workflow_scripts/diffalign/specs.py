@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from diffalign import names
 from diffalign.names import Representation, Vocabulary
-from diffalign.randomness import NoiseKey
+from diffalign.randomness import SHARED_BY_ALL, NoiseKey
 
 
 def without_defaults(record: Any) -> dict[str, Any]:
@@ -363,6 +363,7 @@ class Model:
     features: FeatureFiles | None = None
     architecture: Mapping[str, Any] = field(default_factory=dict)
     latent_multiplier: float = 1.0
+    strength_steps: int = 100
     class_tokens: str | None = None
     tokens: str = "patches"
     interpolate_positions: bool = False
@@ -416,7 +417,7 @@ class Model:
         conditionings = tuple(word for word in self.conditionings if word != names.TEXT)
         allowed = {
             "cosine": self.path == "linear",
-            "shared": self.latents is not None and self.seeding != "constant",
+            "shared": self.latents is not None and self.seeding not in SHARED_BY_ALL,
             "commonnoise": self.latents is not None and self.seeding == "name",
             "draws": self.latents is not None,
             "redraw": self.latents is not None,

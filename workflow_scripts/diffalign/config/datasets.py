@@ -180,12 +180,12 @@ class DatasetEntry(Section):
             "of things and table with images. Those of kind transformed must have it already."
         ),
     )
-    square: Literal["adm", "crop", "squash"] = Field(
+    square: Literal["adm", "crop", "bilinear", "squash"] = Field(
         "adm",
         description=(
             "How a photograph becomes a square. adm: halve by box filter while twice too large, bicubic to the short "
-            "side, centre crop (as ADM, SiT, REPA). crop: bicubic to the short side in one step, centre crop. squash: "
-            "bicubic to size x size, ignoring the aspect."
+            "side, centre crop (as ADM, SiT, REPA). crop: bicubic to the short side in one step, centre crop. "
+            "bilinear: the same, bilinear (torchvision's Resize). squash: bicubic to size x size, ignoring the aspect."
         ),
     )
     sample: Count | None = Field(

@@ -12,6 +12,7 @@ from diffalign.config.models import FeatureFilesEntry, ModelEntry, WeightsEntry
 from diffalign.config.step_files import StepError, mistake_in
 from diffalign.names import UnknownName
 from diffalign.provenance import file_of
+from diffalign.randomness import PUBLISHED_SEED
 from diffalign.specs import LABEL_CONDITIONINGS, PLACEHOLDERS, STATISTICS_FROM, TEXTS_OF_IMAGES
 
 if TYPE_CHECKING:
@@ -49,6 +50,21 @@ def check(
     yield from _variant_mistakes(place, entry)
     yield from _layer_mistakes(place, name, entry)
     yield from _leak_mistakes(place, name, entry, entries)
+    yield from _seeding_mistakes(place, entry, entries)
+
+
+def _seeding_mistakes(place: str, entry: ModelEntry, entries: Mapping[str, ModelEntry]) -> Iterator[str]:
+    """A published rule of seeding that is followed by half: with another seed, or with another latent."""
+    if entry.seeding != "published":
+        return
+    if entry.seed not in (None, PUBLISHED_SEED):
+        yield f"{place}.seed: {entry.seed} is not the seed of the published rule of seeding, {PUBLISHED_SEED}"
+    autoencoder = entries.get(entry.latents or "")
+    if autoencoder and (autoencoder.posterior, autoencoder.seeding) != ("sample", "published"):
+        yield (
+            f"{place}.seeding: 'published' draws the sample of the posterior before the noise, so "
+            f"models.{entry.latents} needs posterior: sample and seeding: published"
+        )
 
 
 def _leak_mistakes(place: str, name: str, entry: ModelEntry, entries: Mapping[str, ModelEntry]) -> Iterator[str]:
@@ -186,6 +202,8 @@ def _input_mistakes(
     if source == "latents" and not kind.fitted:
         known = ", ".join(name for name, family in families.items() if family.fitted)
         yield f"{place}.weights: from 'latents' is for families that are fitted to latents: {known}"
+    if entry.input is not None and entry.input.interpolation == "nearest" and entry.input.antialias:
+        yield f"{place}.input.antialias: interpolation 'nearest' averages over no pixels; say antialias: false"
     needed, idle = _needed_and_idle(entry, kind)
     for key in needed:
         if not getattr(entry, key) and key not in refused:

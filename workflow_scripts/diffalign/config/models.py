@@ -25,6 +25,7 @@ from diffalign.config.fields import (
 )
 from diffalign.config.step_files import step_files
 from diffalign.config.training import TrainingEntry
+from diffalign.randomness import PUBLISHED_SEED
 from diffalign.specs import FeatureFiles, ImageInput, LatentFiles, Model, Weights
 
 PerChannel = Annotated[tuple[Number, ...], Field(min_length=3, max_length=3), FromList]
@@ -111,8 +112,12 @@ class InputEntry(Section):
     miniature: Annotated[int, Field(ge=8)] | None = Field(
         None, description="The same where weights are a miniature; null keeps size."
     )
-    interpolation: Literal["bilinear", "bicubic"] = Field(
-        "bicubic", description="How an image is resized; one that has the size already is left alone."
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = Field(
+        "bicubic",
+        description=(
+            "How an image is resized; one that has the size already is left alone. nearest is what the pipelines of "
+            "diffusers do to a tensor; it averages over nothing, and needs antialias: false."
+        ),
     )
     antialias: bool = Field(True, description="Whether resizing to fewer pixels averages over them.")
     mean: PerChannel = Field((0.0, 0.0, 0.0), description="Subtracted from pixels in [0, 1], one number a channel.")
@@ -305,12 +310,13 @@ class ModelEntry(Section):
             "names; {dataset} is filled in. Alone (sd1-optim) or, after a noise level, as the prompt (sd1-s20-optim)."
         ),
     )
-    seeding: Literal["name", "common", "constant"] = Field(
+    seeding: Literal["name", "common", "constant", "published"] = Field(
         "name",
         description=(
             "How noise and posterior samples are drawn. name: keyed by (seed, model, image name), so that two models "
             "see noise of their own. common: keyed by (seed, image name), the same for all models. constant: the same "
-            "draw for every image, posterior first and noise second, as the published Stable Diffusion features."
+            "draw for every image, posterior first and noise second. published: the same with the seed 42, as the code "
+            "of Linhardt et al. 2024; the autoencoder in latents must have it, too, with posterior: sample."
         ),
     )
     seed: Seed | None = Field(None, description="A seed of its own; null takes the study's.")
@@ -323,6 +329,13 @@ class ModelEntry(Section):
         ),
     )
     latent_multiplier: Positive = Field(1.0, description="Multiplies normalised latents before noise is added.")
+    strength_steps: Count = Field(
+        100,
+        description=(
+            "For pipelines of diffusers, the img2img steps that a strength such as s20 is of: it means the noise level "
+            "that they begin with. The published features are of 100. Trajectories have steps of their own."
+        ),
+    )
     class_tokens: str | None = Field(
         None,
         description=(
@@ -438,7 +451,7 @@ class ModelEntry(Section):
             if self.input is None
             else ImageInput(**{key: value for key, value in self.input if key != "miniature"}),
             noise=None if self.noise is None else names.canonical_noise(self.noise),
-            seed=seed if self.seed is None else self.seed,
+            seed=PUBLISHED_SEED if self.seeding == "published" else seed if self.seed is None else self.seed,
             latents_from=None if self.latents_from is None else LatentFiles(**dict(self.latents_from)),
             features=None if self.features is None else FeatureFiles(**dict(self.features)),
             # a miniature of a model with an architecture overrides its widths
@@ -452,7 +465,16 @@ class ModelEntry(Section):
 # keys that jobs receive as they are given
 _AS_GIVEN = (
     *("latents", "conditionings", "embeddings", "posterior", "latent_statistics", "seeding", "batch_size", "precision"),
-    *("series", "architecture", "path", "latent_multiplier", "class_tokens", "tokens", "interpolate_positions"),
+    *(
+        "series",
+        "architecture",
+        "path",
+        "latent_multiplier",
+        "strength_steps",
+        "class_tokens",
+        "tokens",
+        "interpolate_positions",
+    ),
     *("context", "exclude_bos", "quantization", "device_map", "reads", "trained_towards"),
     *("parameters", "memory_mb", "gpus", "runtime"),
 )

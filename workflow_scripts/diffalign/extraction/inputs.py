@@ -43,8 +43,11 @@ def resized(images: Tensor, spec: ImageInput) -> Tensor:
 
 
 def _interpolated(images: Tensor, spec: ImageInput) -> Tensor:
+    side = (spec.resized, spec.resized)
+    if spec.interpolation == "nearest":
+        return torch.nn.functional.interpolate(images, side, mode="nearest")
     return torch.nn.functional.interpolate(
-        images, (spec.resized, spec.resized), mode=spec.interpolation, antialias=spec.antialias, align_corners=False
+        images, side, mode=spec.interpolation, antialias=spec.antialias, align_corners=False
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from diffalign import names
 from diffalign.io.headers import FileKind
+from diffalign.randomness import PUBLISHED_SEED
 
 KIND = FileKind("a recipe of a score", 2)
 
@@ -29,19 +30,25 @@ def shared_noise(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
     """How two sides share their noise, by which they agree even where they have nothing else in common.
 
     a, b: recipes of both sides. ``model``: they are one model, at two noise levels for example. ``common``,
-    ``constant``: rules of `diffalign.randomness.normal` that share it between models. None: each has its own, or one of
-    them has none, or they are of other draws.
+    ``constant``: rules of `diffalign.randomness.normal` that share it between models; ``published`` is ``constant``
+    with the seed 42. None: each has its own, or one of them has none, or they are of other draws.
     """
     first, second = a["model"], b["model"]
     if any(model.get("latents") is None for model in (first, second)):
         return None
-    keys = [(model.get("seeding", "name"), model.get("seed", 0)) for model in (first, second)]
+    keys = [_noise_rule(model) for model in (first, second)]
     if keys[0] != keys[1] or not _draws(first) & _draws(second):
         return None
     seeding: str = keys[0][0]
     if seeding == "name":
         return "model" if first["name"] == second["name"] else None
     return seeding
+
+
+def _noise_rule(model: Mapping[str, Any]) -> tuple[str, int]:
+    """The rule and the seed that a model's noise is drawn by."""
+    seeding: str = model.get("seeding", "name")
+    return ("constant", PUBLISHED_SEED) if seeding == "published" else (seeding, model.get("seed", 0))
 
 
 def _draws(model: Mapping[str, Any]) -> set[int]:

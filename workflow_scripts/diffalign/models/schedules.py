@@ -19,7 +19,7 @@ from diffalign.noise import NoiseLevel, linear
 if TYPE_CHECKING:
     from torch import Tensor
 
-# the published img2img features run 100 steps whatever the strength
+# the published img2img features run 100 steps whatever the strength: the default of models.*.strength_steps
 PUBLISHED_STEPS = 100
 # classes of diffusers that a trajectory can be made with: those whose noise level at every call is known here
 STEPPING = (
@@ -133,12 +133,12 @@ def as_output(scheduler: Any, prediction: Prediction, level: NoiseLevel) -> Tens
     return prediction.eps - prediction.x0
 
 
-def noise_level(folder: Path, noise: str) -> NoiseLevel:
+def noise_level(folder: Path, noise: str, steps: int = PUBLISHED_STEPS) -> NoiseLevel:
     """Where a noise level of the grammar lies on the checkpoint's own schedule.
 
     ``t0.5``: α and σ with σ/(α + σ) = t on the linear path or, with α² + σ² = 1, on the variance-preserving one.
-    ``s20``: what 100 img2img steps at strength 20 % begin with, by the scheduler's own spacing and shift.
-    Raises CheckpointError where a strength means nothing without the size of the image.
+    ``s20``: what `steps` img2img steps at strength 20 % begin with, by the scheduler's own spacing and shift.
+    Raises CheckpointError where a strength means nothing without the size of the image, or is less than one step.
     """
     scheduler = scheduler_of(folder)
     if noise[0] == "t":
@@ -147,7 +147,7 @@ def noise_level(folder: Path, noise: str) -> NoiseLevel:
             return variance_preserving(t, scheduler.alphas_cumprod)
         alpha, sigma = linear(t)
         return NoiseLevel(alpha, sigma, sigma * scheduler.config.num_train_timesteps)
-    return _img2img(scheduler, int(noise[1:]), folder)
+    return _img2img(scheduler, int(noise[1:]), steps, folder)
 
 
 def variance_preserving(t: float, alphas_cumprod: ArrayLike) -> NoiseLevel:
@@ -171,14 +171,19 @@ def variance_preserving(t: float, alphas_cumprod: ArrayLike) -> NoiseLevel:
     return NoiseLevel(alpha / norm, sigma / norm, step)
 
 
-def _img2img(scheduler: Any, strength: int, folder: Path) -> NoiseLevel:
+def _img2img(scheduler: Any, strength: int, steps: int, folder: Path) -> NoiseLevel:
     if scheduler.config.get("use_dynamic_shifting"):
         raise CheckpointError(
             f"{folder / 'scheduler'}: shifts its steps by the size of the image, so a strength is no noise level; "
             "write t and a number in [0, 1] instead"
         )
-    scheduler.set_timesteps(PUBLISHED_STEPS)
-    start = PUBLISHED_STEPS - PUBLISHED_STEPS * strength // 100
+    if steps * strength < 100:
+        raise CheckpointError(
+            f"{folder / 'scheduler'}: the strength s{strength} is less than one of {steps} steps; "
+            "raise models.*.strength_steps or the strength"
+        )
+    scheduler.set_timesteps(steps)
+    start = steps - steps * strength // 100
     step = float(scheduler.timesteps[start])
     if is_flow(scheduler):
         sigma = float(scheduler.sigmas[start])

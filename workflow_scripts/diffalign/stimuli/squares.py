@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-SQUARES = ("adm", "crop", "squash")
+SQUARES = ("adm", "crop", "bilinear", "squash")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -52,7 +52,8 @@ def make_square(image: Image.Image, size: int, square: str) -> Image.Image:
 
     square: ``adm`` (box filter by halves while the short side is at least twice the size, bicubic to the size,
     centre crop: the rule of ADM, Dhariwal & Nichol 2021, used by SiT and REPA), ``crop`` (bicubic to the short side at
-    once, centre crop) or ``squash`` (bicubic to size x size).
+    once, centre crop), ``bilinear`` (the same, bilinear: torchvision's Resize of a PIL image, as Linhardt et al. 2024
+    use it) or ``squash`` (bicubic to size x size).
     """
     if square not in SQUARES:
         raise ImageError(f"unknown way to make a square '{square}'; allowed: {', '.join(SQUARES)}")
@@ -62,8 +63,7 @@ def make_square(image: Image.Image, size: int, square: str) -> Image.Image:
         while min(image.size) >= 2 * size:
             image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = size / min(image.size)
-    image = image.resize(
-        (max(size, round(image.width * scale)), max(size, round(image.height * scale))), Image.Resampling.BICUBIC
-    )
+    filtered = Image.Resampling.BILINEAR if square == "bilinear" else Image.Resampling.BICUBIC
+    image = image.resize((max(size, round(image.width * scale)), max(size, round(image.height * scale))), filtered)
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return image.crop((left, top, left + size, top + size))

@@ -78,7 +78,7 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
 
     return Denoiser(
         net,
-        partial(schedules.noise_level, folder),
+        partial(schedules.noise_level, folder, steps=model.strength_steps),
         run.output,
         convert,
         run.image_tokens,
@@ -196,4 +196,5 @@ FAMILY = Family(
     load=load,
     make_miniature=make_miniature,
     embed_prompts=embed_prompts,
+    takes=("strength_steps",),
 )

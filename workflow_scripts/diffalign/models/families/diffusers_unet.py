@@ -54,7 +54,7 @@ def load(model: Model, folder: Path, device: torch.device) -> Denoiser:
 
     return Denoiser(
         net,
-        partial(schedules.noise_level, folder),
+        partial(schedules.noise_level, folder, steps=model.strength_steps),
         run,
         convert,
         first_map,
@@ -121,4 +121,5 @@ FAMILY = Family(
     load=load,
     make_miniature=make_miniature,
     embed_prompts=embed_prompts,
+    takes=("strength_steps",),
 )
