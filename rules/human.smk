@@ -51,7 +51,7 @@ use rule odd_one_out as odd_one_out_combined with:
     input:
         unpack(PLAN.human.combined_inputs),
     output:
-        **PLAN.human.outputs(paths.COMBINED, choices=".npz"),
+        **PLAN.human.outputs(paths.fill(paths.COMBINED, analysis="odd_one_out"), choices=".npz"),
     log:
         paths.log("odd_one_out_combined", "dataset", "condition", "combined"),
     wildcard_constraints:
@@ -182,6 +182,40 @@ rule probe:
         code=PLAN.code("probe.py"),
     script:
         "../workflow_scripts/probe.py"
+
+
+use rule regression as regression_combined with:
+    input:
+        unpack(PLAN.human.combined_inputs),
+    output:
+        **PLAN.human.outputs(paths.fill(paths.COMBINED, analysis="regression"), predictions=".npz"),
+    log:
+        paths.log("regression_combined", "dataset", "condition", "combined"),
+    wildcard_constraints:
+        combined=PLAN.human.combinations,
+    params:
+        settings=PLAN.human.settings(**STUDY.human.regression.plain()),
+        combined=PLAN.human.combination,
+        transform=PLAN.human.transform_file,
+        code=PLAN.code("regression.py"),
+
+
+use rule probe as probe_combined with:
+    input:
+        unpack(PLAN.human.combined_inputs),
+    output:
+        **PLAN.human.outputs(paths.fill(paths.COMBINED, analysis="probe")),
+        transforms=directory(paths.fill(paths.COMBINED, analysis="probe")),
+    log:
+        paths.log("probe_combined", "dataset", "condition", "combined"),
+    wildcard_constraints:
+        combined=PLAN.human.combinations,
+    params:
+        **PLAN.human.settings(plan=STUDY.human.probe.plain()),
+        combined=PLAN.human.combination,
+        transform=PLAN.human.transform_file,
+        checkpoints=paths.COMBINED_CHECKPOINTS,
+        code=PLAN.code("probe.py"),
 
 
 rule regression_figure:

@@ -18,10 +18,9 @@ from diffalign.human.reduction import principal_components
 from diffalign.human.triplets import Triplets
 from diffalign.io import human_files, tables
 from diffalign.io.atomic import write_arrays, write_json
-from diffalign.io.feature_files import Features, read_bundle
+from diffalign.io.combined_layers import layers_asked
+from diffalign.io.feature_files import Features
 from diffalign.io.human_files import People
-from diffalign.io.transform_files import read_transform
-from diffalign.provenance import file_sha256
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -142,29 +141,6 @@ def odd_one_out(
     tables.write(table, outputs.table, outputs.parquet)
 
 
-@dataclass(frozen=True)
-class Combined:
-    """A layer of concatenated features of several layers, optionally transformed.
-
-    of: (layers.json, layer) of each. transform: file of the transform, or None. keys: path of the transform in a .pkl.
-    """
-
-    name: str
-    of: tuple[tuple[Path, str], ...]
-    transform: Path | None
-    keys: tuple[str, ...]
-
-    def read(self, people: People) -> tuple[str, Features]:
-        """Name and features. Raises StoreError for different objects, TransformError for another width."""
-        parts = [human_files.layer_of(read_bundle(path), layer, people) for path, layer in self.of]
-        values: NDArray[np.floating] = np.concatenate([part.values for part in parts], axis=1)
-        recipe: dict[str, Any] = {"bundle": self.name, "of": [part.recipe for part in parts], "transform": None}
-        if self.transform is not None:
-            values = read_transform(self.transform, self.keys).apply(values)
-            recipe["transform"] = {"path": str(self.transform), "sha256": file_sha256(self.transform)}
-        return self.name, Features(np.asarray(values, np.float32), people.names, recipe)
-
-
 def _add_intervals(rows: list[dict[str, Any]], gained: NDArray[np.floating], triplets: Triplets, seed: int) -> str:
     """Add bounds and standard errors over objects, triplets, and people where they are known, to the rows of a table.
 
@@ -188,12 +164,7 @@ if __name__ == "__main__":
         given, output = snakemake.input, snakemake.output
         people = human_files.read_people(Path(given.people))
         asked = snakemake.params.get("combined")
-        if asked is None:
-            layers = human_files.layers_of(Path(given.layers), people)
-        else:
-            of = tuple(zip(map(Path, given.layers), asked["layers"], strict=True))
-            transform = None if asked["transform"] is None else Path(asked["transform"])
-            layers = iter([Combined(snakemake.wildcards.combined, of, transform, tuple(asked["keys"])).read(people)])
+        layers = layers_asked(given.layers, people, snakemake.wildcards.get("combined"), asked)
         odd_one_out(
             layers,
             people,

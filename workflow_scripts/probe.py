@@ -1,6 +1,7 @@
 """Linear probes of every layer of a bundle, trained on human choices and tested on held-out objects."""
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,15 @@ import torch
 from diffalign import logs
 from diffalign.devices import choose_device
 from diffalign.human.dependence import best_of, covariance, known, selection_folds
+from diffalign.human.folds import folds_of
 from diffalign.human.odd_one_out import CHANCE
 from diffalign.human.probe import Plan, Probed, Schedule, grid, probe
 from diffalign.human.triplets import distinct
 from diffalign.io import human_files, tables
 from diffalign.io.atomic import make_empty, write_json
+from diffalign.io.combined_layers import layers_asked
+from diffalign.io.feature_files import Features
+from diffalign.io.human_files import People
 from diffalign.io.training_checkpoints import TrainingCheckpoint
 from diffalign.io.transform_files import write_transform
 
@@ -43,8 +48,8 @@ class Outputs:
 
 
 def probe_layers(
-    layers_json: Path,
-    people_path: Path,
+    layers: Iterable[tuple[str, Features]],
+    people: People,
     plan: Plan,
     distance: str,
     ties: str,
@@ -55,18 +60,18 @@ def probe_layers(
 ) -> None:
     """Probe all layers at once and write accuracies before and after, gains, and the transforms.
 
-    checkpoints: folder from which a killed run resumes; removed at the end. Raises TripletError where a fold has no
-    triplet, StoreError where features and human choices have different objects.
+    layers: names and features, rows in the order of the objects of the human choices. checkpoints: folder from which a
+    killed run resumes; removed at the end. Raises TripletError where a fold has no triplet.
     """
-    people = human_files.read_people(people_path)
-    features = dict(human_files.layers_of(layers_json, people))
+    features = dict(layers)
     on = choose_device(device)
     values = {layer: each.values for layer, each in features.items()}
 
     def checkpoint_file(name: str) -> TrainingCheckpoint:
         return TrainingCheckpoint(checkpoints / name)
 
-    probes = probe(values, people.names, people.triplets, plan, seed, on, distance, ties, checkpoint_file)
+    folds = folds_of(plan.fold_rule, people.names, people.listed, plan.folds, seed)
+    probes = probe(values, people.names, people.triplets, plan, seed, on, distance, ties, checkpoint_file, folds)
     tested = next(iter(probes.values())).tested
     judged = people.triplets.taken(tested)
     credit_of = {
@@ -125,11 +130,13 @@ if __name__ == "__main__":
         torch.set_num_threads(snakemake.threads)
         params, output = snakemake.params, snakemake.output
         asked = dict(params.plan)
-        parts = {key: asked.pop(key) for key in ("folds", "inner", "pca")}
+        parts = {key: asked.pop(key) for key in ("folds", "fold_rule", "inner", "pca")}
         settings = grid(asked.pop("regularisation"), asked.pop("learning_rate"))
+        people = human_files.read_people(Path(snakemake.input.people))
+        combined = snakemake.wildcards.get("combined")
         probe_layers(
-            Path(snakemake.input.layers),
-            Path(snakemake.input.people),
+            layers_asked(snakemake.input.layers, people, combined, params.get("combined")),
+            people,
             Plan(**parts, settings=settings, schedule=Schedule(**asked)),
             params.distance,
             params.ties,

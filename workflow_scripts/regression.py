@@ -1,5 +1,6 @@
 """Human dimensions predicted from every layer of a bundle by cross-validation, and choices predicted from these."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,13 +10,17 @@ from numpy.typing import NDArray
 
 from diffalign import logs
 from diffalign.human.dependence import best_of, covariance, known, selection_folds
+from diffalign.human.folds import folds_of
 from diffalign.human.odd_one_out import CHANCE, odd_one_out
 from diffalign.human.regression import best_on_other_folds, cross_predicted, explained
 from diffalign.human.triplets import Triplets
 from diffalign.io import human_files, tables
 from diffalign.io.atomic import write_arrays, write_json
+from diffalign.io.combined_layers import layers_asked
+from diffalign.io.feature_files import Features
 from diffalign.io.headers import StoreError
-from diffalign.randomness import dealt, keyed
+from diffalign.io.human_files import People
+from diffalign.randomness import keyed
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -36,6 +41,7 @@ class Settings:
     """Settings of predictions; docs/config.md."""
 
     folds: int
+    fold_rule: str
     alphas: tuple[float, ...]
     distance: str
     ties: str
@@ -52,19 +58,21 @@ class Outputs:
     predictions: Path
 
 
-def regression(layers_json: Path, people_path: Path, settings: Settings, memory_mb: int, outputs: Outputs) -> None:
+def regression(
+    layers: Iterable[tuple[str, Features]], people: People, settings: Settings, memory_mb: int, outputs: Outputs
+) -> None:
     """Predict every dimension by every layer; write R², and the odd-one-out accuracy of the predictions.
 
-    Raises StoreError where features and human choices have different objects, or there are no dimensions.
+    layers: names and features, rows in the order of the objects of the human choices. Raises StoreError where there are
+    no dimensions.
     """
-    people = human_files.read_people(people_path)
     if people.dimensions is None:
-        raise StoreError(f"{people_path}: no dimensions; their file is named by datasets.*.dimensions")
-    folds = dealt(people.names, settings.folds, settings.seed, "folds")
+        raise StoreError(f"{people.triplets.where}: no dimensions; their file is named by datasets.*.dimensions")
+    folds = folds_of(settings.fold_rule, people.names, people.listed, settings.folds, settings.seed)
     rows: list[dict[str, Any]] = []
-    predictions, gained, layers, kept, per_fold = [], [], [], [], []
+    predictions, gained, named, kept, per_fold = [], [], [], [], []
     recipe: dict[str, Any] = {}
-    for layer, features in human_files.layers_of(layers_json, people):
+    for layer, features in layers:
         recipe = features.shared
         predicted = cross_predicted(features.values, people.dimensions, folds, settings.alphas)
         r2 = explained(people.dimensions, predicted, keyed(settings.seed, "bootstrap", "objects"))
@@ -80,7 +88,7 @@ def regression(layers_json: Path, people_path: Path, settings: Settings, memory_
         choices = odd_one_out(predicted.values, people.triplets, settings.distance, memory_mb)
         gained.append(choices.credit(settings.ties).astype(np.float32))
         predictions.append(predicted.values.astype(np.float32))
-        layers.append(layer)
+        named.append(layer)
         logs.log.info("%s: median R² %.3f", layer, float(np.median(r2.values)))
     credit_of_layers = np.stack(gained)
     best = best_of(credit_of_layers, people.triplets, selection_folds(people.names, settings.seed))
@@ -90,7 +98,7 @@ def regression(layers_json: Path, people_path: Path, settings: Settings, memory_
         "predictions": np.stack(predictions),
         "names": people.names,
         "folds": folds,
-        "layers": layers,
+        "layers": named,
     }
     write_arrays(outputs.predictions, arrays, compressed=True)
     write_json(
@@ -100,10 +108,10 @@ def regression(layers_json: Path, people_path: Path, settings: Settings, memory_
             "bundle": recipe["bundle"],
             **asdict(settings),
             "chance": CHANCE,
-            "layers": _choices(layers, credit_of_layers, people.triplets, folds),
-            "best": None if best is None else {**asdict(best), "layer": layers[best.layer]},
+            "layers": _choices(named, credit_of_layers, people.triplets, folds),
+            "best": None if best is None else {**asdict(best), "layer": named[best.layer]},
             "best_r2": {
-                "layers": [layers[layer] for layer in chosen.layers],
+                "layers": [named[layer] for layer in chosen.layers],
                 **{key: getattr(spliced, key).tolist() for key in ("values", "low", "high")},
             },
             "people": people.facts,
@@ -136,10 +144,12 @@ def _choices(
 
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "regression"):
-        output = snakemake.output
+        given, output = snakemake.input, snakemake.output
+        people = human_files.read_people(Path(given.people))
+        asked = snakemake.params.get("combined")
         regression(
-            Path(snakemake.input.layers),
-            Path(snakemake.input.people),
+            layers_asked(given.layers, people, snakemake.wildcards.get("combined"), asked),
+            people,
             Settings(**snakemake.params.settings),
             snakemake.resources.memory_mb,
             Outputs(Path(output.table), Path(output.parquet), Path(output.recipe), Path(output.predictions)),

@@ -106,3 +106,10 @@ def test_whole_images_where_places_matter() -> None:
     found = mistakes(overlay)
     assert "models.sdvae.input.crop: latents are of whole images" in found
     assert "shared_space.spaces.x.layers[0]: the tokens of 'dinov2_b3' are of the centre of images" in found
+    # a training of REPA's loss aligns tokens place by place
+    trained = read_yaml(ROOT / "tests/plan/every_rule.yaml")
+    trained = {key: trained[key] for key in ("datasets", "models")}
+    load(trained)
+    trained["models"]["own.vit"]["input"]["crop"] = 0.9
+    found = mistakes(trained)
+    assert "models.own.repa.training.teacher: the tokens of 'own.vit' are of the centre of images (input.crop)" in found

@@ -113,7 +113,9 @@ def test_a_layer_is_chosen_without_the_objects_of_the_triplet() -> None:
 def test_differences_are_paired(tmp_path: Path) -> None:
     triplets = random_triplets(600, 30, people=12)
     names = tuple(f"o{i}" for i in range(30))
-    write_people(tmp_path / "people.npz", People(names, names, triplets, None, (), np.zeros((0, 30), bool), {}))
+    write_people(
+        tmp_path / "people.npz", People(names, names, triplets, None, (), np.zeros((0, 30), bool), {}, np.arange(30))
+    )
     draws = np.random.default_rng(0)
     right = draws.random(600) < 0.5
     codes = {

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from conftest import things
 from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import KFold
 
+from diffalign.human.folds import folds_of
 from diffalign.human.odd_one_out import odd_one_out
 from diffalign.human.regression import ALPHAS, cross_predicted, explained, fit
 from diffalign.human.triplets import read_triplets
@@ -88,3 +90,20 @@ def test_mistakes_are_named() -> None:
     targets[:, 1] = 7
     with pytest.raises(ValueError, match="the same value for all objects"):
         explained(targets, cross_predicted(rows, targets, np.arange(20) % 5), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(("objects", "folds"), [(1854, 3), (1854, 5), (11, 4), (5, 5)])
+def test_published_folds_are_those_of_scikit_learn(objects: int, folds: int) -> None:
+    listed = np.random.default_rng(0).permutation(objects)
+    found = folds_of("published", [str(i) for i in listed], listed, folds, seed=0)
+    for fold, (_, held_out) in enumerate(KFold(folds, shuffle=True, random_state=42).split(np.arange(objects))):
+        assert sorted(listed[found == fold]) == sorted(held_out)
+
+
+def test_folds_by_name_do_not_depend_on_the_list() -> None:
+    names = [f"n{i}" for i in range(20)]
+    assert np.array_equal(folds_of("name", names, np.arange(20)[::-1], 4, 1), dealt(names, 4, 1, "folds"))
+    with pytest.raises(ValueError, match="unknown rule of folds 'order'; allowed: name, published"):
+        folds_of("order", names, np.arange(20), 4, 1)
+    with pytest.raises(ValueError, match="5 folds of 3 objects"):
+        folds_of("published", names[:3], np.arange(3), 5, 1)

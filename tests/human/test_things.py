@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from conftest import Workflow, things
 from PIL import Image
+from sklearn.model_selection import KFold
 
 from diffalign.human.odd_one_out import odd_one_out
 from diffalign.human.transforms import Transform
@@ -166,11 +167,14 @@ def test_layers_are_combined_transformed_and_looked_at(fresh: Workflow, tmp_path
         "first": {"of": ["vice"], "transform": str(tmp_path / "first.npz")},
         "wide": {"of": ["vice_b0", "vice"], "transform": str(tmp_path / "first.npz")},
     }
-    overlay = study(tmp_path, distance="dot", combined=combined)
+    asked = {"max_epochs": 2, "fold_rule": "published"}
+    overlay = study(tmp_path, distance="dot", combined=combined, probe=asked, regression={"fold_rule": "published"})
     folder = "results/odd_one_out/things/clean/combined"
     figure = "results/figures/things/clean/disagreements/vice_b0.png"
-    done = fresh.run(f"{folder}/both.tsv", f"{folder}/first.tsv", figure, overlay=overlay)
+    others = [f"results/{analysis}/things/clean/combined/both.tsv" for analysis in ("regression", "probe")]
+    done = fresh.run(f"{folder}/both.tsv", f"{folder}/first.tsv", figure, *others, overlay=overlay)
     assert done.code == 0, done.output
+    _check_stacked(fresh.directory / "results")
     accuracy = {
         name: pd.read_csv(fresh.directory / folder / f"{name}.tsv", sep="\t").set_index("layer")["accuracy"][name]
         for name in ("both", "first")
@@ -186,6 +190,25 @@ def test_layers_are_combined_transformed_and_looked_at(fresh: Workflow, tmp_path
     refused = fresh.run(f"{folder}/wide.tsv", overlay=overlay)
     assert refused.code != 0
     assert "takes features of 42 dimensions, these have 84" in refused.output
+
+
+def _check_stacked(results: Path) -> None:
+    """Regression and probe of two layers side by side, on the published folds of the list of concepts."""
+    table = pd.read_csv(results / "regression/things/clean/combined/both.tsv", sep="\t")
+    assert (table["layer"].unique().tolist(), table["r2"].min() > 0.999) == (["both"], True)
+    with np.load(results / "regression/things/clean/combined/both.npz") as file:
+        fold_of = dict(zip(file["names"].tolist(), file["folds"].tolist(), strict=True))
+    listed = [concept.name for concept in read_concepts(things("things_concepts.tsv"))]
+    for fold, (_, held_out) in enumerate(KFold(5, shuffle=True, random_state=42).split(listed)):
+        assert {listed[i] for i in held_out} == {name for name, own in fold_of.items() if own == fold}
+    probed = pd.read_csv(results / "probe/things/clean/combined/both.tsv", sep="\t").set_index("layer")
+    assert 90 < probed.loc["both", "distinct_triplets"] < 150
+    transform = read_transform(results / "probe/things/clean/combined/both/both/fold2.npz")
+    assert transform.weights.shape == (84, 84)
+    recipe = json.loads((results / "probe/things/clean/combined/both.json").read_text())
+    assert [part["layer"] for part in recipe["features"]["of"]] == ["b0", "b1"]
+    assert recipe["plan"]["fold_rule"] == "published"
+    assert not list((results / "checkpoints").rglob("*.pt"))
 
 
 @pytest.mark.parametrize(
@@ -271,6 +294,7 @@ def test_people_are_kept_in_order_of_name(tmp_path: Path) -> None:
     assert [people.names[i] for i in people.triplets.objects[0]] == ["cat", "ant", "bat1"]
     assert people.dimensions is not None
     assert people.dimensions.ravel().tolist() == [1, 2, 0]
+    assert people.listed.tolist() == [1, 2, 0]
     assert (people.words, people.categories, people.facts) == (("ant", "bat", "cat"), ("animal", "food"), {"a": 1})
     assert people.members.shape == (2, 3)
     with pytest.raises(StoreError, match="expected one row for each of 3 concepts"):

@@ -33,6 +33,13 @@ def _all_or_names(value: Any, handler: ValidatorFunctionWrapHandler, info: Valid
         raise mistake(f"{value!r} is neither 'all' nor a list of names such as [dinov2, sd3-t0.2]") from None
 
 
+FoldRule = Literal["name", "published"]
+_FOLD_RULE = (
+    "How objects are dealt to folds. name: by (seed, name). published: KFold(shuffle=True, random_state=42) of "
+    "scikit-learn over the list of concepts."
+)
+
+
 class Grid(Section):
     """Every one of some models at every noise level under every conditioning."""
 
@@ -82,7 +89,8 @@ class Reduction(Section):
 class Regression(Section):
     """Ridge regression from features to the dimensions of a data set."""
 
-    folds: Annotated[int, Field(ge=2)] = Field(5, description="Folds over objects, keyed by (seed, name).")
+    folds: Annotated[int, Field(ge=2)] = Field(5, description="Folds over objects.")
+    fold_rule: FoldRule = Field("name", description=_FOLD_RULE)
     alphas: NonEmpty[Positive] = Field(
         (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0, 100000.0),
         description="Penalties; every dimension takes its own, by leave-one-out inside of the other folds.",
@@ -93,6 +101,7 @@ class Probe(Section):
     """A linear map of features that is trained on choices."""
 
     folds: Annotated[int, Field(ge=2)] = Field(3, description="Folds over objects; each is reported on once.")
+    fold_rule: FoldRule = Field("name", description=_FOLD_RULE)
     inner: Annotated[int, Field(ge=2)] = Field(
         4, description="Parts of the other objects; one ends the training and chooses among the grid."
     )
@@ -154,7 +163,7 @@ class HumanSection(Section):
         {},
         description=(
             "By a word of yours, layers whose features are concatenated, or that go through a transform; docs/human.md "
-            "says how their odd-one-out accuracy is asked for."
+            "says how their odd-one-out accuracy, regression and probe are asked for."
         ),
     )
     reduction: Reduction = Field(Reduction(), description="Odd-one-out accuracy of tokens before they are averaged.")

@@ -107,15 +107,23 @@ class Split:
     objects: NDArray[np.bool_]
 
 
-def nested_splits(triplets: Triplets, names: Sequence[str], folds: int, inner: int, seed: int) -> list[Split]:
+def nested_splits(
+    triplets: Triplets,
+    names: Sequence[str],
+    folds: int,
+    inner: int,
+    seed: int,
+    outer: NDArray[np.int64] | None = None,
+) -> list[Split]:
     """Object-disjoint splits, one per fold. Objects are dealt to `folds` by (seed, name); one in `inner` of the objects
     outside of a fold is for early stopping. Triplets with objects of different parts are left out.
 
-    Raises TripletError where a part holds no triplet.
+    outer: the fold (N,) of every object in place of the dealt one. Raises TripletError where a part holds no triplet.
     """
     if len(names) != triplets.count:
         raise ValueError(f"{len(names)} names for {triplets.count} objects")
-    outer = dealt(names, folds, seed, "folds")
+    if outer is None:
+        outer = dealt(names, folds, seed, "folds")
     splits = []
     for fold in range(folds):
         rest = np.flatnonzero(outer != fold)
@@ -381,13 +389,14 @@ class Probed:
 
 @dataclass(frozen=True)
 class Plan:
-    """The plan of a probe. folds: outer folds of objects. inner: one in so many of the other objects is for early
-    stopping. pca: number of components, or None. settings: the grid.
+    """The plan of a probe. folds: outer folds of objects. fold_rule: how objects are dealt to them. inner: one in so
+    many of the other objects is for early stopping. pca: number of components, or None. settings: the grid.
     """
 
     folds: int = 3
     inner: int = 4
     pca: int | None = None
+    fold_rule: str = "name"
     settings: tuple[Setting, ...] = (Setting(),)
     schedule: Schedule = field(default_factory=Schedule)
 
@@ -402,13 +411,15 @@ def probe(
     distance: str = "cosine",
     ties: str = "fair",
     checkpoints: Callable[[str], CheckpointFile] | None = None,
+    outer: NDArray[np.int64] | None = None,
 ) -> dict[str, Probed]:
     """Probe every layer. Layers of equal width are trained together.
 
     layers: layer -> (N, D), rows in order of `names`. distance: of the features before the transform. ties: rule of
-    `Choices.credit`. checkpoints: the checkpoint file of a name, from which a killed training resumes.
+    `Choices.credit`. checkpoints: the checkpoint file of a name, from which a killed training resumes. outer: as of
+    `nested_splits`.
     """
-    splits = nested_splits(triplets, names, plan.folds, plan.inner, seed)
+    splits = nested_splits(triplets, names, plan.folds, plan.inner, seed, outer)
     fits: dict[str, list[list[tuple[Preprocessing, Fitted]]]] = {layer: [] for layer in layers}
     for fold, split in enumerate(splits):
         prepared = {layer: preprocess(rows[split.objects], plan.pca) for layer, rows in layers.items()}

@@ -19,7 +19,7 @@ from diffalign.io.atomic import write_arrays
 from diffalign.io.feature_files import Bundle, Features, read_bundle
 from diffalign.io.headers import FileKind, StoreError, check_same_names, packed_as_text
 
-KIND = FileKind("a file of people's choices", 1)
+KIND = FileKind("a file of people's choices", 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class People:
     """Objects in order of name, and what is known of them.
 
     dimensions: (N, M) float32, or None. categories, members: their names, and which objects each has, (C, N). facts:
-    where all of it comes from, and what people can predict of people.
+    where all of it comes from, and what people can predict of people. listed: place (N,) in the list of concepts.
     """
 
     names: tuple[str, ...]
@@ -37,6 +37,7 @@ class People:
     categories: tuple[str, ...]
     members: NDArray[np.bool_]
     facts: Mapping[str, Any]
+    listed: NDArray[np.int64]
 
 
 def ordered(
@@ -65,6 +66,7 @@ def ordered(
         tuple(categories),
         members.reshape(len(categories), len(concepts)),
         facts,
+        order.astype(np.int64),
     )
 
 
@@ -76,6 +78,7 @@ def write_people(path: Path, people: People) -> None:
         "objects": people.triplets.objects,
         "categories": np.array(people.categories, dtype=str),
         "members": people.members,
+        "listed": people.listed,
         **packed_as_text(KIND.header(facts=people.facts)),
     }
     if people.triplets.people is not None:
@@ -97,6 +100,7 @@ def read_people(path: Path) -> People:
         tuple(arrays["categories"].tolist()),
         arrays["members"],
         header["facts"],
+        arrays["listed"],
     )
 
 

@@ -91,8 +91,10 @@ DEFAULT_SE_RECIPE = "results/se_cknna/{a}_vs_{b}.json"
 CHOICES = "results/human_choices/{dataset}/{triplets}.npz"
 # an analysis of one bundle beside people: odd_one_out, regression, probe, reduction, human_rsa
 ANALYSIS = "results/{analysis}/{dataset}/{condition}/{bundle}"
-COMBINED = "results/odd_one_out/{dataset}/{condition}/combined/{combined}"
+# the same of a combination: odd_one_out, regression, probe
+COMBINED = "results/{analysis}/{dataset}/{condition}/combined/{combined}"
 PROBE_CHECKPOINTS = "results/checkpoints/probe/{dataset}/{condition}/{bundle}"
+COMBINED_CHECKPOINTS = "results/checkpoints/probe/{dataset}/{condition}/combined/{combined}"
 
 FINDINGS = "results/findings.txt"
 LOSSES_FIGURE = "results/figures/training/{loss}"
