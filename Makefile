@@ -11,7 +11,7 @@ RULES := Snakefile rules/*.smk
 export HF_HUB_OFFLINE ?= 1
 export PYTHONNOUSERSITE := 1
 
-.PHONY: demo demo-all test test-narrow lint lock reference rulegraph clean-demo
+.PHONY: demo demo-all data test test-narrow lint lock reference rulegraph clean-demo
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffalign needs Python 3.11 or newer; set PYTHON=…")'
@@ -48,6 +48,10 @@ demo-all: $(VENV)/.installed
 	$(BIN)/snakemake --profile profiles/demo --quiet rules -- all_models
 	@echo
 	@echo "Every model of the catalogue ran, as a miniature, but for other sizes and checkpoints of one: demo/results/cknna"
+
+# files of people that may be downloaded; where the others are to be asked for
+data: $(VENV)/.installed
+	$(BIN)/python workflow_scripts/download_data.py
 
 test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal

@@ -46,7 +46,7 @@ def test_the_shipped_configurations_are_valid(files: list[str]) -> None:
     for file in files:
         merge(config, read_yaml(ROOT / file))
     loaded = study.load(config, catalogue(), all_families(), METRICS)
-    assert len(loaded.pairs) == (3 if "profiles/demo/study.yaml" in files else 6)
+    assert len(loaded.pairs) == (3 if "profiles/demo/study.yaml" in files else 45)
     assert loaded.layer("sd3") == "b8"
     assert loaded.bundle("sd3_b8") == "sd3-t0.5"
 
@@ -55,7 +55,7 @@ def test_the_demo_is_the_digits_study_and_miniatures_that_change_only_weights_da
     demo = [f"profiles/demo/{name}.yaml" for name in ("study", "dynamics", "shared_space")]
     assert of_profile("demo") == ["config.yaml", "profiles/digits/study.yaml", *demo]
     overlay = read_yaml(ROOT / "profiles" / "demo" / "study.yaml")
-    assert set(overlay) == {"defaults", "models", "study", "alignment", "latents", "compute"}
+    assert set(overlay) == {"defaults", "models", "study", "se_cknna", "alignment", "latents", "compute"}
     assert set(read_yaml(ROOT / "profiles" / "demo" / "dynamics.yaml")) == {"dynamics"}
     spaces = read_yaml(ROOT / "profiles" / "demo" / "shared_space.yaml")
     assert set(spaces) == {"datasets", "models", "shared_space"}
@@ -63,6 +63,7 @@ def test_the_demo_is_the_digits_study_and_miniatures_that_change_only_weights_da
         assert set(entry) == {"miniature", "input"}
         assert set(entry["input"]) == {"miniature"}
     assert set(overlay["alignment"]) == {"metrics"}
+    assert overlay["se_cknna"] == {"pairs": []}
     assert set(overlay["study"]) == {"datasets", "models", "pairs"}
     assert set(overlay["models"]) == {"pixels", "colors", "minilm"}
     for entry in overlay["models"].values():

@@ -14,6 +14,11 @@ from diffalign.specs import Dataset, SimilarityFile, SourceFile, Texts, TripletF
 from diffalign.stimuli.kinds import KINDS
 from diffalign.stimuli.kinds.packaged import COLLECTIONS
 
+_URL = Field(
+    None, description="Where `make data` downloads the file; needs its sha256, and does not go with a list of files."
+)
+_ASK = Field(None, description="For a file without url, where to get it, as `make data` says it.")
+
 ColumnNames = str | NonEmpty[str] | None
 
 
@@ -22,6 +27,8 @@ class SourceEntry(Section):
 
     path: Text = Field(description="The file, relative to the working directory, or absolute.")
     sha256: Sha256 | None = Field(None, description="What the file must have; null takes any.")
+    url: Address | None = _URL
+    ask: Text | None = _ASK
 
     def record(self) -> SourceFile:
         """What jobs receive."""
@@ -47,6 +54,8 @@ class TripletEntry(Section):
     sha256: Sha256 | NonEmpty[Sha256] | None = Field(
         None, description="What the file must have, a list for a list of files; null takes any."
     )
+    url: Address | None = _URL
+    ask: Text | None = _ASK
 
     @property
     def unequal(self) -> str | None:
@@ -291,6 +300,14 @@ class DatasetEntry(Section):
         files = {key: path for key, path in self.texts if path is not None}
         return Texts(files, self.class_names)
 
+    def human_files(self) -> Iterator[tuple[str, SourceEntry | TripletEntry]]:
+        """Files of people that may have an address, by their place in the entry."""
+        for key, entry in (("concepts", self.concepts), ("dimensions", self.dimensions)):
+            if entry is not None:
+                yield key, entry
+        for word, file in self.triplets.items():
+            yield f"triplets.{word}", file
+
 
 def share_images(a: DatasetEntry, b: DatasetEntry) -> bool:
     """Whether two data sets are of one source, and no split keeps their images apart.
@@ -337,6 +354,9 @@ def check(name: str, entry: DatasetEntry) -> Iterator[str]:
     for word, file in entry.triplets.items():
         if file.unequal:
             yield f"{place}.triplets.{word}.sha256: {file.unequal}"
+    for key, source in entry.human_files():
+        if source.url is not None and (source.sha256 is None or not isinstance(source.path, str)):
+            yield f"{place}.{key}.url: needs the sha256 of the file, and one path"
     for key in sorted(kind.needs):
         if not given.get(key):
             yield f"{place}: kind '{entry.kind}' needs the key '{key}'"
