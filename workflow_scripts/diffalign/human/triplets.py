@@ -75,7 +75,7 @@ def source_files(entry: TripletFile) -> tuple[SourceFile, ...]:
     """Every file of an entry with the sha256 that it must have, in order."""
     if isinstance(entry.path, str):
         return (SourceFile(entry.path, None if entry.sha256 is None else str(entry.sha256)),)
-    digests = entry.sha256 or [None] * len(entry.path)
+    digests: Sequence[str | None] = entry.sha256 or [None] * len(entry.path)
     return tuple(SourceFile(*each) for each in zip(entry.path, digests, strict=True))
 
 
