@@ -307,7 +307,15 @@ class ModelEntry(Section):
         {},
         description=(
             "Word of a name -> an .npz or .safetensors file of given prompt embeddings, one an image, with their "
-            "names; {dataset} is filled in. Alone (sd1-optim) or, after a noise level, as the prompt (sd1-s20-optim)."
+            "names, or a .npy of a pickled dictionary by image, as published; {dataset} is filled in. Alone "
+            "(sd1-optim) or, after a noise level, as the prompt (sd1-s20-optim)."
+        ),
+    )
+    embeddings_alone: Literal["mean", "concatenated"] = Field(
+        "mean",
+        description=(
+            "What a given embedding of several tokens is by itself (sd1-optim): their mean, or all of them "
+            "concatenated, as published."
         ),
     )
     seeding: Literal["name", "common", "constant", "published"] = Field(
@@ -464,7 +472,17 @@ class ModelEntry(Section):
 
 # keys that jobs receive as they are given
 _AS_GIVEN = (
-    *("latents", "conditionings", "embeddings", "posterior", "latent_statistics", "seeding", "batch_size", "precision"),
+    *(
+        "latents",
+        "conditionings",
+        "embeddings",
+        "embeddings_alone",
+        "posterior",
+        "latent_statistics",
+        "seeding",
+        "batch_size",
+        "precision",
+    ),
     *(
         "series",
         "architecture",
