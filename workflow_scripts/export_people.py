@@ -49,10 +49,13 @@ def export_people(
 
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "export_people"):
+        source, model, text = snakemake.params.published
         export_people(
             Path(snakemake.input.layers),
             Path(snakemake.input.accuracies),
             SourceFile(**snakemake.params.concepts),
-            *snakemake.params.published,
+            source,
+            model,
+            text,
             Path(snakemake.output.alignment).parent,
         )

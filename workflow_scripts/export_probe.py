@@ -39,13 +39,13 @@ def export_probe(
         module = layout.published_module(features.recipe["module"], text)
         last = plan["folds"] - 1
         transform = read_transform(transforms / alias / f"fold{last}.npz")
-        penalty, rate = (probed.loc[alias, key].split(" ") for key in ("regularisation", "learning_rate"))
+        penalty, rate = (str(probed.loc[alias, key]).split(" ") for key in ("regularisation", "learning_rate"))
         words = (source, model, module, plan["folds"], float(penalty[last]), optimizer, float(rate[last]))
         path = folder.joinpath(*map(str, words), "transform.npy")
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.save(file, layout.published_transform(transform, features.values), allow_pickle=False)
-        accuracy = float(probed.loc[alias, "after"])
+        accuracy = float(probed["after"][alias])
         settings: tuple[Any, ...] = (" ".join(penalty), optimizer, " ".join(rate), plan["folds"], bias)
         rows.append((model, accuracy, module, source, *settings))
     text_of = io.StringIO()
@@ -56,11 +56,14 @@ def export_probe(
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "export_probe"):
         given = snakemake.input
+        source, model, text = snakemake.params.published
         export_probe(
             Path(given.layers),
             Path(given.table),
             Path(given.recipe),
             Path(given.transforms),
-            *snakemake.params.published,
+            source,
+            model,
+            text,
             Path(snakemake.output[0]),
         )
