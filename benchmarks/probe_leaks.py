@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow_scripts"))
 
 from diffalign.devices import choose_device
+from diffalign.human.folds import Split, nested_splits
 from diffalign.human.odd_one_out import CHANCE, odd_one_out
-from diffalign.human.probe import Plan, Schedule, Split, grid, nested_splits, preprocess, probe, train
+from diffalign.human.probe import Plan, Schedule, grid, preprocess, probe, train
 from diffalign.human.triplets import Triplets, odd_last
 
 

@@ -83,7 +83,7 @@ rule prompts:
         runtime=60,
     params:
         model=PLAN.latents.prompt_spec,
-        texts=PLAN.stimuli.texts,
+        texts=PLAN.latents.texts,
         files=PLAN.stimuli.text_files,
         code=PLAN.code_with_family("prompts.py"),
     script:
@@ -102,7 +102,7 @@ use rule prompts as prompts_untrained with:
         paths.log("prompts_untrained", "dataset", "model", "conditioning"),
     params:
         model=PLAN.latents.untrained_prompt_spec,
-        texts=PLAN.stimuli.texts,
+        texts=PLAN.latents.texts,
         files=PLAN.stimuli.text_files,
         code=PLAN.code_with_family("prompts.py"),
 
@@ -125,6 +125,7 @@ rule given_prompts:
         runtime=60,
     params:
         source=PLAN.latents.embeddings,
+        alone=PLAN.latents.embeddings_alone,
         files=PLAN.latents.embedding_files,
         code=PLAN.code("given_prompts.py"),
     script:

@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def given_prompts(word: str, source: Path, manifest: Path, path: Path) -> None:
-    """Write the embeddings of the images of the manifest. Raises StoreError that names the file and the images."""
+def given_prompts(word: str, source: Path, alone: str, manifest: Path, path: Path) -> None:
+    """Write the embeddings of the images of the manifest. alone: as of `read_embeddings`. Raises StoreError that names
+    the file and the images.
+    """
     names = [image.name for image in read_manifest(manifest)]
-    facts = {"conditioning": word, **embedding_facts(source)}
-    write_prompts(path, read_embeddings(source, names), range(len(names)), names, facts)
+    facts = {"conditioning": word, **embedding_facts(source, alone)}
+    write_prompts(path, read_embeddings(source, names, alone), range(len(names)), names, facts)
 
 
 if __name__ == "__main__":
@@ -23,6 +25,7 @@ if __name__ == "__main__":
         given_prompts(
             snakemake.wildcards.word,
             Path(snakemake.params.source),
+            snakemake.params.alone,
             Path(snakemake.input.manifest),
             Path(snakemake.output[0]),
         )

@@ -8,7 +8,7 @@ import numpy as np
 
 from diffalign import logs
 from diffalign.human.ceilings import ceilings
-from diffalign.human.triplets import distinct, read_triplets, stacked
+from diffalign.human.triplets import distinct, read_triplets, source_files, stacked
 from diffalign.io.human_files import ordered, write_people
 from diffalign.specs import SourceFile, TripletFile
 from diffalign.stimuli.kinds.things import read_concepts, verified
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 def human_choices(concepts: SourceFile, triplets: TripletFile, dimensions: SourceFile | None, path: Path) -> None:
     """Read, check and write choices and dimensions. Raises StoreError and TripletError, which name the file."""
-    digests = [verified(Path(file.path), file.sha256) for file in triplets.files]
+    files = source_files(triplets)
+    digests = [verified(Path(file.path), file.sha256) for file in files]
     facts: dict[str, Any] = {
         "concepts": {**asdict(concepts), "sha256": verified(Path(concepts.path), concepts.sha256)},
         "triplets": {**asdict(triplets), "sha256": digests[0] if isinstance(triplets.path, str) else digests},
@@ -27,7 +28,7 @@ def human_choices(concepts: SourceFile, triplets: TripletFile, dimensions: Sourc
     if dimensions is not None:
         facts["dimensions"] = {**asdict(dimensions), "sha256": verified(Path(dimensions.path), dimensions.sha256)}
     listed = read_concepts(Path(concepts.path))
-    parts = [read_triplets(Path(file.path), len(listed), triplets.first, triplets.odd) for file in triplets.files]
+    parts = [read_triplets(Path(file.path), len(listed), triplets.first, triplets.odd) for file in files]
     chosen = stacked(parts)
     ceiling = ceilings(chosen)
     facts["choices"] = {

@@ -39,8 +39,7 @@ def text_features(
     values = embedded.text[[embedded.row_of[name] for name in names]].float().numpy()
     made = {
         **content,
-        "tokens": "mean of the given tokens" if "embeddings" in embedded.facts else "last",
-        "pooling": "mean" if "embeddings" in embedded.facts else "none",
+        **_tokens(embedded.facts),
         "weights": read_record(record) if record else given_record(embedded.facts),
         "autoencoder_weights": None,
         "prompts": embedded.facts,
@@ -48,6 +47,15 @@ def text_features(
         "torch": torch.__version__,
     }
     bundles.write({layer: features}, layers_json, names, lambda _: values, made, {layer: layer})
+
+
+def _tokens(facts: Mapping[str, Any]) -> dict[str, str]:
+    """How the tokens of a text or a given embedding became one vector."""
+    if "embeddings" not in facts:
+        return {"tokens": "last", "pooling": "none"}
+    if facts.get("alone") == "concatenated":
+        return {"tokens": "the given tokens, concatenated", "pooling": "none"}
+    return {"tokens": "mean of the given tokens", "pooling": "mean"}
 
 
 def given_record(facts: Mapping[str, Any]) -> dict[str, Any]:

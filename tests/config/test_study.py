@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from diffalign.alignment.metrics import METRICS
 from diffalign.config import study
 from diffalign.config.study import ConfigError
+from diffalign.human.triplets import source_files
 from diffalign.models import all_families
 from diffalign.specs import FeatureFiles, Model, SourceFile
 
@@ -185,9 +186,26 @@ def test_choices_may_lie_in_several_files() -> None:
     assert f"{place}.sha256: gives 1 for 2 files of path" in mistakes(given(path=["a.npy", "b.npy"], sha256="0" * 64))
     assert f"{place}.sha256: gives 2 for 1 files of path" in mistakes(given(path="a.npy", sha256=["0" * 64] * 2))
     triplets = load(given(path=["a.npy", "b.npy"], sha256=["0" * 64, "1" * 64])).things["things"].triplets
-    assert triplets["mine"].files == (SourceFile("a.npy", "0" * 64), SourceFile("b.npy", "1" * 64))
-    assert [file.path for file in triplets["all"].files] == ["data/things/train_90.npy", "data/things/test_10.npy"]
-    assert triplets["train"].files == (SourceFile("data/things/train_90.npy"),)
+    assert source_files(triplets["mine"]) == (SourceFile("a.npy", "0" * 64), SourceFile("b.npy", "1" * 64))
+    assert [file.path for file in source_files(triplets["all"])] == [
+        "data/things/train_90.npy",
+        "data/things/test_10.npy",
+    ]
+    assert source_files(triplets["train"]) == (SourceFile("data/things/train_90.npy"),)
+
+
+def test_a_word_is_no_caption_of_a_diffusion_model() -> None:
+    def asked(**human: Any) -> dict[str, Any]:
+        return {"human": {"datasets": ["things"], **human}}
+
+    grid = [{"models": ["sd1", "sd2"], "noise": ["s5"], "conditionings": ["uncond", "caption"]}]
+    text = mistakes(asked(models=["minilm", "sd1-textlast-caption", "sd3-caption"], grid=grid))
+    assert "human.models: 'sd1-textlast-caption': the caption of an object of 'things' is its word alone" in text
+    assert "human.grid[0]: 'sd1-s5-caption': the caption of an object" in text
+    assert text.count("is no caption") == 2
+    # a language model reads words; and captions of one's own are captions
+    load(asked(models=["minilm", "sd1-textlast-label", "sd1-s5-description"]))
+    load({**asked(grid=grid), "datasets": {"things": {"texts": {"caption": "caption_dict.npy"}}}})
 
 
 def precomputed(**changes: Any) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def test_files_of_texts(tmp_path: Path) -> None:
         ("a.json", "{", "cannot be read"),
         ("a.tsv", "name\ttext\nx\ta\nx\tb\n", "1 names stand more than once, first: x"),
         ("a.tsv", "x\ta\n", "expected two columns"),
-        ("a.npy", "", "'.npy' is not known here; allowed: .json, .tsv"),
+        ("a.npz", "", "'.npz' is not known here; allowed: .json, .tsv, .npy"),
     ],
 )
 def test_files_of_texts_that_cannot_be_used(file: str, content: str, message: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from conftest import golden
 from diffalign.human import probe as module
 from diffalign.human.ceilings import clustered
 from diffalign.human.checkpoints import Checkpoint
+from diffalign.human.folds import nested_splits
 from diffalign.human.odd_one_out import odd_one_out
 from diffalign.human.probe import (
     Plan,
@@ -18,7 +19,6 @@ from diffalign.human.probe import (
     Setting,
     cross_entropy,
     grid,
-    nested_splits,
     penalty,
     preprocess,
     probe,

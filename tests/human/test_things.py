@@ -218,6 +218,7 @@ def _check_stacked(results: Path) -> None:
         ("results/odd_one_out/photographs/clean/vice.tsv", "'photographs' is not of kind things"),
         ("results/odd_one_out/things/clean/vise.tsv", "unknown model 'vise'"),
         ("results/human_choices/things/tset.npz", "unknown triplets 'tset'"),
+        ("results/prompts/things/sd1-caption.safetensors", "an object of 'things' is its word alone"),
         ("results/figures/things/clean/human/odd.png", "unknown figure 'odd'"),
     ],
 )

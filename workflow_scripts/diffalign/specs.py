@@ -117,23 +117,12 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class TripletFile:
-    """A file of choices, or several whose choices follow each other. first: 0 or 1, the number of the first object.
-    odd: ``last`` or ``column``. sha256: of each file.
-    """
+    """Files of choices, in order. first: 0 or 1, the number of the first object. odd: ``last`` or ``column``."""
 
     path: str | Sequence[str]
     first: int
     odd: str
     sha256: str | Sequence[str] | None = None
-
-    @property
-    def files(self) -> tuple[SourceFile, ...]:
-        """Every file with the sha256 that it must have, in order."""
-        paths = [self.path] if isinstance(self.path, str) else list(self.path)
-        digests: Sequence[str | None] = [None] * len(paths)
-        if self.sha256 is not None:
-            digests = [self.sha256] if isinstance(self.sha256, str) else list(self.sha256)
-        return tuple(SourceFile(*each) for each in zip(paths, digests, strict=True))
 
 
 @dataclass(frozen=True)
@@ -318,7 +307,7 @@ RESAMPLING = ("nearest", "area", "bilinear")
 # of a parameter, by precision or quantisation
 _BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.0, "4bit": 0.5}
 _OF_LATENTS = ("latent_statistics", "latents_from")
-_OF_NAMES = ("default_layer", "noise", "conditionings", "embeddings")
+_OF_NAMES = ("default_layer", "noise", "conditionings", "embeddings", "embeddings_alone")
 _NOT_IN_RECIPES = (
     *_OF_NAMES,
     *("batch_size", *_OF_LATENTS, "device_map", "series"),
@@ -348,6 +337,7 @@ class Model:
     noise: str | None = None
     conditionings: tuple[str, ...] = ()
     embeddings: Mapping[str, str] = field(default_factory=dict)
+    embeddings_alone: str = "mean"
     path: str | None = None
     draws: int = 1
     redraw: int = 0

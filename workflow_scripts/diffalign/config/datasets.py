@@ -345,6 +345,19 @@ class Things:
         )
 
 
+def words_alone(entry: DatasetEntry) -> bool:
+    """Whether the captions of a data set are its words: of kind things, without a file of captions."""
+    return entry.kind == "things" and entry.texts.caption is None
+
+
+# why captions of such a data set condition no diffusion model
+WORDS_ALONE = (
+    "the caption of an object of '{dataset}' is its word alone, which is no caption; let "
+    "datasets.{dataset}.texts.caption name a file of captions, or write label, which is the prompt 'a photo of a' and "
+    "the word, or description"
+)
+
+
 def check(name: str, entry: DatasetEntry) -> Iterator[str]:
     """Mistakes that one key does not show: keys of another kind, and what a kind needs."""
     place, kind = f"datasets.{name}", KINDS[entry.kind]

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, ValidatorFunctionWrapHandler, WrapVa
 from pydantic_core import ValidationError
 
 from diffalign import names
-from diffalign.config.datasets import DatasetEntry
+from diffalign.config.datasets import WORDS_ALONE, DatasetEntry, words_alone
 from diffalign.config.fields import (
     Count,
     Distinct,
@@ -190,6 +190,7 @@ def check(
         yield from _dataset_mistakes(section, f"human.datasets[{i}]", name, datasets)
     if section.distance == "correlation" and (section.pca or section.reduction.of):
         yield "human.distance: 'correlation' of principal components depends on their signs, which are arbitrary"
+    yield from _caption_mistakes(section, datasets, catalogue)
     composed = [
         (f"human.combined.{name}.of[{i}]", text)
         for name, entry in section.combined.items()
@@ -206,6 +207,29 @@ def check(
         listed = getattr(section, key)
         if listed != "all":
             yield from _bundle_mistakes(f"human.{key}", listed, catalogue, declared)
+
+
+def _caption_mistakes(
+    section: HumanSection, datasets: Mapping[str, DatasetEntry], catalogue: Mapping[str, Vocabulary]
+) -> Iterator[str]:
+    """Diffusion models that are told captions of a data set that has words alone; once for each list of names."""
+    bare = [name for name in section.datasets if name in datasets and words_alone(datasets[name])]
+    listed = [("human.baselines", section.baselines)]
+    listed += [] if section.models == "all" else [("human.models", section.models)]
+    listed += [(f"human.grid[{i}]", tuple(grid.names())) for i, grid in enumerate(section.grid)]
+    for place, typed in listed:
+        told = next((text for text in typed if _is_told_captions(text, catalogue)), None)
+        if bare and told is not None:
+            yield f"{place}: '{told}': {WORDS_ALONE.format(dataset=bare[0])}"
+
+
+def _is_told_captions(text: str, catalogue: Mapping[str, Vocabulary]) -> bool:
+    try:
+        found = names.parse_representation(text, catalogue)
+    except UnknownName:
+        # reported elsewhere
+        return False
+    return found.conditioning == "caption" and (found.noise is not None or found.text)
 
 
 def _dataset_mistakes(

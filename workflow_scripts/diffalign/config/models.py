@@ -176,15 +176,20 @@ class FeatureFilesEntry(Section):
             "when the job runs."
         ),
     )
-    layout: Literal["auto", "diffalign", "vfmvae", "platonic", "thingsvision", "array"] = Field(
-        "auto", description="auto reads it from the suffix and the keys of the file; any other word is held to."
+    layout: Literal["auto", "diffalign", "vfmvae", "platonic", "thingsvision", "array", "diffusion-alignment"] = Field(
+        "auto",
+        description=(
+            "auto reads it from the suffix and the keys of the file; any other word is held to. The pickles of "
+            "diffusion-alignment are read only where this word says so."
+        ),
     )
     names: Text | None = Field(
         None,
         description=(
-            "For files without names, a text file with one name a line, in the order of the rows; {dataset}, "
-            "{condition} and {layer} are filled in. null takes the names in the file, or x.txt, names.txt or "
-            "file_names.txt beside x.npy. rows names rows by number, so that they meet only rows named likewise."
+            "For files without names, a text file with one name a line, or things_concepts.tsv, in the order of the "
+            "rows; {dataset}, {condition} and {layer} are filled in. null takes the names in the file, or x.txt, "
+            "names.txt or file_names.txt beside x.npy. rows names rows by number, so that they meet only rows named "
+            "likewise."
         ),
     )
     url: Address | None = Field(
@@ -307,7 +312,15 @@ class ModelEntry(Section):
         {},
         description=(
             "Word of a name -> an .npz or .safetensors file of given prompt embeddings, one an image, with their "
-            "names; {dataset} is filled in. Alone (sd1-optim) or, after a noise level, as the prompt (sd1-s20-optim)."
+            "names, or a .npy of a pickled dictionary by image, as published; {dataset} is filled in. Alone "
+            "(sd1-optim) or, after a noise level, as the prompt (sd1-s20-optim)."
+        ),
+    )
+    embeddings_alone: Literal["mean", "concatenated"] = Field(
+        "mean",
+        description=(
+            "What a given embedding of several tokens is by itself (sd1-optim): their mean, or all of them "
+            "concatenated, as published."
         ),
     )
     seeding: Literal["name", "common", "constant", "published"] = Field(
@@ -464,7 +477,17 @@ class ModelEntry(Section):
 
 # keys that jobs receive as they are given
 _AS_GIVEN = (
-    *("latents", "conditionings", "embeddings", "posterior", "latent_statistics", "seeding", "batch_size", "precision"),
+    *(
+        "latents",
+        "conditionings",
+        "embeddings",
+        "embeddings_alone",
+        "posterior",
+        "latent_statistics",
+        "seeding",
+        "batch_size",
+        "precision",
+    ),
     *(
         "series",
         "architecture",

@@ -1,12 +1,14 @@
-"""How objects are dealt to the folds of a cross-validation."""
+"""How objects are dealt to the folds of a cross-validation, and which triplets lie within them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diffalign.human.triplets import TripletError, Triplets
 from diffalign.randomness import dealt
 
 FOLD_RULES = ("name", "published")
@@ -34,3 +36,51 @@ def folds_of(rule: str, names: Sequence[str], listed: NDArray[np.int64], folds: 
     for fold, places in enumerate(np.array_split(order, folds)):
         fold_in_list[places] = fold
     return fold_in_list[listed]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One outer fold. trained, stopped, tested: masks (T,) of the triplets for training, early stopping and accuracy.
+
+    objects: mask (N,) of the training objects, to which preprocessing is fitted.
+    """
+
+    trained: NDArray[np.bool_]
+    stopped: NDArray[np.bool_]
+    tested: NDArray[np.bool_]
+    objects: NDArray[np.bool_]
+
+
+def nested_splits(
+    triplets: Triplets,
+    names: Sequence[str],
+    folds: int,
+    inner: int,
+    seed: int,
+    outer: NDArray[np.int64] | None = None,
+) -> list[Split]:
+    """Object-disjoint splits, one per fold. Objects are dealt to `folds` by (seed, name); one in `inner` of the objects
+    outside of a fold is for early stopping. Triplets with objects of different parts are left out.
+
+    outer: the fold (N,) of every object in place of the dealt one. Raises TripletError where a part holds no triplet.
+    """
+    if len(names) != triplets.count:
+        raise ValueError(f"{len(names)} names for {triplets.count} objects")
+    if outer is None:
+        outer = dealt(names, folds, seed, "folds")
+    splits = []
+    for fold in range(folds):
+        rest = np.flatnonzero(outer != fold)
+        stops = np.zeros(len(names), bool)
+        stops[rest[dealt([names[int(i)] for i in rest], inner, seed, f"stop {fold}") == 0]] = True
+        seen = (outer != fold) & ~stops
+        masks = []
+        for what, objects in (("to train on", seen), ("to stop by", stops), ("to report on", outer == fold)):
+            masks.append(triplets.where_all(objects))
+            if not masks[-1].any():
+                raise TripletError(
+                    f"{triplets.where}: no triplet lies wholly among the {int(objects.sum())} objects {what} of fold "
+                    f"{fold} of {folds}; take fewer folds or more triplets"
+                )
+        splits.append(Split(masks[0], masks[1], masks[2], seen))
+    return splits

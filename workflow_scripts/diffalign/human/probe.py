@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from diffalign import logs
 from diffalign.human.checkpoints import Checkpoint, CheckpointFile
+from diffalign.human.folds import Split, nested_splits
 from diffalign.human.odd_one_out import odd_one_out
 from diffalign.human.transforms import Transform
-from diffalign.human.triplets import TripletError, Triplets
-from diffalign.randomness import dealt, keyed
+from diffalign.human.triplets import Triplets
+from diffalign.randomness import keyed
 
 if TYPE_CHECKING:
     import torch
@@ -92,54 +93,6 @@ def penalty(weights: Tensor) -> Tensor:
     """The Frobenius norms (P,), not squared, of P matrices (P, D, E)."""
     norms: Tensor = weights.flatten(1).norm(dim=1)
     return norms
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """One outer fold. trained, stopped, tested: masks (T,) of the triplets for training, early stopping and accuracy.
-
-    objects: mask (N,) of the training objects, to which preprocessing is fitted.
-    """
-
-    trained: NDArray[np.bool_]
-    stopped: NDArray[np.bool_]
-    tested: NDArray[np.bool_]
-    objects: NDArray[np.bool_]
-
-
-def nested_splits(
-    triplets: Triplets,
-    names: Sequence[str],
-    folds: int,
-    inner: int,
-    seed: int,
-    outer: NDArray[np.int64] | None = None,
-) -> list[Split]:
-    """Object-disjoint splits, one per fold. Objects are dealt to `folds` by (seed, name); one in `inner` of the objects
-    outside of a fold is for early stopping. Triplets with objects of different parts are left out.
-
-    outer: the fold (N,) of every object in place of the dealt one. Raises TripletError where a part holds no triplet.
-    """
-    if len(names) != triplets.count:
-        raise ValueError(f"{len(names)} names for {triplets.count} objects")
-    if outer is None:
-        outer = dealt(names, folds, seed, "folds")
-    splits = []
-    for fold in range(folds):
-        rest = np.flatnonzero(outer != fold)
-        stops = np.zeros(len(names), bool)
-        stops[rest[dealt([names[int(i)] for i in rest], inner, seed, f"stop {fold}") == 0]] = True
-        seen = (outer != fold) & ~stops
-        masks = []
-        for what, objects in (("to train on", seen), ("to stop by", stops), ("to report on", outer == fold)):
-            masks.append(triplets.where_all(objects))
-            if not masks[-1].any():
-                raise TripletError(
-                    f"{triplets.where}: no triplet lies wholly among the {int(objects.sum())} objects {what} of fold "
-                    f"{fold} of {folds}; take fewer folds or more triplets"
-                )
-        splits.append(Split(masks[0], masks[1], masks[2], seen))
-    return splits
 
 
 @dataclass(frozen=True, eq=False)

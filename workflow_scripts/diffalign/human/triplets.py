@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.offenders import first_five
+from diffalign.specs import SourceFile, TripletFile
 
 ODD = ("last", "column")
 # times that a file names every object on the average, from which one that it never names is no chance
@@ -68,6 +69,14 @@ class Triplets:
         """A subset of the choices."""
         people = None if self.people is None else self.people[chosen]
         return Triplets(self.objects[chosen], self.count, people, self.where)
+
+
+def source_files(entry: TripletFile) -> tuple[SourceFile, ...]:
+    """Every file of an entry with the sha256 that it must have, in order."""
+    if isinstance(entry.path, str):
+        return (SourceFile(entry.path, None if entry.sha256 is None else str(entry.sha256)),)
+    digests: Sequence[str | None] = entry.sha256 or [None] * len(entry.path)
+    return tuple(SourceFile(*each) for each in zip(entry.path, digests, strict=True))
 
 
 def published_sample(triplets: Triplets, most: int) -> Triplets:

@@ -21,12 +21,15 @@ from diffalign.io.atomic import replacing
 from diffalign.io.headers import FileKind, StoreError
 from diffalign.io.latents import decode_names, encode_names
 from diffalign.io.manifest import check_unique
+from diffalign.io.pickled_dictionaries import read_by_image
 from diffalign.offenders import first_five, flagged
 from diffalign.provenance import file_sha256
 
 KIND = FileKind("a file of prompts", 1)
 # what a file of given embeddings must hold
 EMBEDDINGS = "prompt_embeds"
+# what an embedding of T tokens is by itself
+ALONE = ("mean", "concatenated")
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,20 @@ def read_prompts(path: Path) -> Prompts:
     return Prompts(tensors, tensors.pop("text"), dict(zip(names, rows, strict=True)), json.loads(header["facts"]))
 
 
-def read_embeddings(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
+def read_embeddings(path: Path, names: Sequence[str], alone: str = "mean") -> dict[str, Tensor]:
     """Embeddings that were given for these images, in their order, float32, with ``text`` among them.
 
     The file, .npz or .safetensors, holds ``names`` (text, or uint8 as above), ``prompt_embeds`` (N, T, D) or (N, D) and
-    further arguments of the model, one row an image. Alone, an embedding is the mean of its T tokens. Raises StoreError
-    that names the file, and the first five images that it lacks.
+    further arguments of the model, one row an image; a .npy is a pickled dictionary of the published code, image ->
+    (1, T, D), (T, D) or (D,). alone: what an embedding is by itself, the ``mean`` of its T tokens, or these
+    ``concatenated``, as published. Raises StoreError that names the file, and the first five images that it lacks, and
+    ValueError for another `alone`.
     """
+    if alone not in ALONE:
+        raise ValueError(f"unknown way to take an embedding alone '{alone}'; allowed: {', '.join(ALONE)}")
     if not path.is_file():
         raise StoreError(f"{path}: no such file; models.*.embeddings in config.yaml says where embeddings are")
-    arrays = _arrays(path)
+    arrays = _of_dictionary(path) if path.suffix == ".npy" else _arrays(path)
     missing = [key for key in ("names", EMBEDDINGS) if key not in arrays]
     if missing:
         raise StoreError(f"{path}: holds {', '.join(sorted(arrays)) or 'nothing'}, but no {', '.join(missing)}")
@@ -105,12 +112,31 @@ def read_embeddings(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
     if embeds.ndim not in (2, 3):
         raise StoreError(f"{path}: {EMBEDDINGS} has shape {tuple(embeds.shape)}; expected (N, T, D) or (N, D)")
     embeds = embeds if embeds.ndim == 3 else embeds[:, None]
-    return {**tensors, EMBEDDINGS: embeds, "text": embeds.mean(1)}
+    return {**tensors, EMBEDDINGS: embeds, "text": embeds.mean(1) if alone == "mean" else embeds.flatten(1).clone()}
 
 
-def embedding_facts(path: Path) -> dict[str, str]:
-    """Given embeddings as the recipe names them."""
-    return {"embeddings": str(path), "sha256": file_sha256(path)}
+def embedding_facts(path: Path, alone: str = "mean") -> dict[str, str]:
+    """Given embeddings as the recipe names them; how they are taken alone where it is not the mean."""
+    facts = {"embeddings": str(path), "sha256": file_sha256(path)}
+    return facts if alone == "mean" else {**facts, "alone": alone}
+
+
+def _of_dictionary(path: Path) -> dict[str, np.ndarray]:
+    """Names and embeddings of a published dictionary. Raises StoreError that names the first five that do not fit."""
+    by_image = read_by_image(path)
+    arrays = {name: np.asarray(value) for name, value in by_image.items() if isinstance(value, np.ndarray)}
+    other = [name for name in by_image if name not in arrays]
+    if other or not arrays:
+        raise StoreError(f"{path}: {len(other)} of {len(by_image)} values are no arrays, first: {first_five(other)}")
+    first = next(iter(arrays.values()))
+    bad = [name for name, array in arrays.items() if array.shape != first.shape or array.dtype.kind != "f"]
+    if bad or first.ndim not in (1, 2, 3) or (first.ndim == 3 and len(first) != 1):
+        raise StoreError(
+            f"{path}: embeddings of shape {first.shape} and {first.dtype}, others for {len(bad)} names"
+            f"{': ' + first_five(bad) if bad else ''}; expected numbers of one shape, (1, T, D), (T, D) or (D,)"
+        )
+    stacked = np.stack(list(arrays.values()))
+    return {"names": np.array(list(arrays)), EMBEDDINGS: stacked[:, 0] if first.ndim == 3 else stacked}
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -122,4 +148,4 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             return {key: value.numpy() for key, value in load_file(path).items()}
     except Exception as error:  # NumPy and safetensors have many ways to refuse a file
         raise StoreError(f"{path}: cannot be read: {error}") from error
-    raise StoreError(f"{path}: '{path.suffix}' is not known here; allowed: .npz, .safetensors")
+    raise StoreError(f"{path}: '{path.suffix}' is not known here; allowed: .npz, .safetensors, .npy")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffalign import names
+from diffalign.human.triplets import source_files
 from diffalign.plan import paths
 from diffalign.plan.stage import Stage, Wildcards, any_or_none
 from diffalign.provenance import files_digest
@@ -51,7 +52,7 @@ class Human(Stage):
     def choice_files(self, wildcards: Wildcards) -> str:
         """Digest of the files of choices, concepts and dimensions, to notice a change."""
         things = self.study.things[wildcards.dataset]
-        choices = self.triplets(wildcards.dataset, wildcards.triplets).files
+        choices = source_files(self.triplets(wildcards.dataset, wildcards.triplets))
         sources = (things.concepts, *choices, things.dimensions)
         return files_digest(Path(source.path) for source in sources if source is not None)
 

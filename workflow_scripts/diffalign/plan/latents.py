@@ -8,6 +8,7 @@ from typing import Any
 
 from diffalign import names
 from diffalign.conditions import CLEAN
+from diffalign.config.datasets import WORDS_ALONE
 from diffalign.plan import paths
 from diffalign.plan.stage import Stage, Wildcards, any_or_none
 from diffalign.provenance import files_digest
@@ -93,9 +94,12 @@ class Latents(Stage):
         return replace(self.study.models[wildcards.model], untrained=True).prompt_spec()
 
     def prompts(self, wildcards: Wildcards) -> str:
-        """The file of prompts of a bundle, or of the text or embedding that it consists of."""
+        """The file of prompts of a bundle, or of the text or embedding that it consists of. Raises ValueError as
+        `_check_captions`.
+        """
         representation = self.study.representation(wildcards.bundle)
         model = self.study.models[representation.model]
+        self._check_captions(model.name, wildcards.dataset, representation.conditioning)
         given = representation.conditioning in model.embeddings
         untrained = "untrained" in representation.options and not given
         checkpoint = names.checkpoint_name(model.name, None if untrained or given else representation.step)
@@ -118,6 +122,21 @@ class Latents(Stage):
         if wildcards.word not in embeddings:
             raise names.unknown("embedding", wildcards.word, embeddings)
         return embeddings[wildcards.word].replace("{dataset}", wildcards.dataset)
+
+    def embeddings_alone(self, wildcards: Wildcards) -> str:
+        """What a given embedding is by itself."""
+        return self.study.models[wildcards.model].embeddings_alone
+
+    def texts(self, wildcards: Wildcards) -> dict[str, Any]:
+        """The files of texts of prompts. Raises ValueError as `_check_captions`."""
+        self._check_captions(wildcards.model, wildcards.dataset, wildcards.conditioning)
+        return self.plan.stimuli.texts(wildcards)
+
+    def _check_captions(self, model: str, dataset: str, conditioning: str | None) -> None:
+        """Raise ValueError for captions of a data set of kind things that no file gives: its own are words."""
+        is_given = dataset not in self.study.things or "caption" in self.study.texts[dataset].files
+        if conditioning == "caption" and not is_given:
+            raise ValueError(f"'{model}' under 'caption': {WORDS_ALONE.format(dataset=dataset)}")
 
     def embedding_files(self, wildcards: Wildcards) -> str:
         """Digest of this file, to notice a change."""

@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from diffalign.io.headers import StoreError
 from diffalign.io.manifest import Image
+from diffalign.io.pickled_dictionaries import read_by_image
 from diffalign.offenders import first_five
 
 # conditionings with a text of each image
@@ -64,12 +66,19 @@ def label_prompt(word: str) -> str:
 
 
 def read_texts(path: Path) -> Mapping[str, str]:
-    """Name -> text, from a .json mapping, or a .tsv of two columns whose header begins with ``name``.
+    """Name -> text, from a .json mapping, a .tsv of two columns whose header begins with ``name``, or a .npy of a
+    pickled dictionary, whose keys may be names of image files, as the published code of diffusion models reads it.
 
     Raises CaptionError for an absent or malformed file, and for a name that stands twice.
     """
     if not path.is_file():
         raise CaptionError(f"{path}: no such file; datasets.*.texts in config.yaml says where texts are")
+    if path.suffix == ".npy":
+        try:
+            given = {name: str(text) if isinstance(text, str) else text for name, text in read_by_image(path).items()}
+        except StoreError as error:
+            raise CaptionError(str(error)) from error
+        return _mapping(path, given)
     try:
         content = path.read_text(encoding="utf-8")
         if path.suffix == ".json":
@@ -83,7 +92,7 @@ def read_texts(path: Path) -> Mapping[str, str]:
         if isinstance(error, CaptionError):
             raise
         raise CaptionError(f"{path}: cannot be read: {error}") from error
-    raise CaptionError(f"{path}: '{path.suffix}' is not known here; allowed: .json, .tsv")
+    raise CaptionError(f"{path}: '{path.suffix}' is not known here; allowed: .json, .tsv, .npy")
 
 
 def read_words(path: Path) -> Mapping[str, str]:
