@@ -208,6 +208,55 @@ use rule export_platonic_alignment as export_platonic_set with:
         paths.log("export_platonic_set", "scores", "dataset", "condition"),
 
 
+# features and accuracies beside people in the layout of the published code of diffusion models
+rule export_people:
+    input:
+        unpack(PLAN.layouts.people_inputs),
+    output:
+        features=directory(f"{paths.EXPORT_PEOPLE}/features"),
+        together=f"{paths.EXPORT_PEOPLE}/model_features_per_source_cleaned.pkl",
+        alignment=f"{paths.EXPORT_PEOPLE}/alignment.pkl",
+        recipe=f"{paths.EXPORT_PEOPLE}/recipe.json",
+    log:
+        paths.log("export_people", "dataset", "condition", "a"),
+    wildcard_constraints:
+        a=TYPED,
+    conda:
+        "../envs/models.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(8000),
+        runtime=30,
+    params:
+        concepts=PLAN.stimuli.concepts,
+        published=PLAN.layouts.published,
+        code=PLAN.code("export_people.py"),
+    script:
+        "../workflow_scripts/export_people.py"
+
+
+rule export_probe:
+    input:
+        unpack(PLAN.layouts.probe_inputs),
+    output:
+        directory(f"{paths.EXPORT_PEOPLE}/results"),
+    log:
+        paths.log("export_probe", "dataset", "condition", "a"),
+    wildcard_constraints:
+        a=TYPED,
+    conda:
+        "../envs/models.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(8000),
+        runtime=30,
+    params:
+        published=PLAN.layouts.published,
+        code=PLAN.code("export_probe.py"),
+    script:
+        "../workflow_scripts/export_probe.py"
+
+
 # clean and noisy images, rotations and scales in VFM-VAE's layout
 rule export_images:
     input:

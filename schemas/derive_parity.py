@@ -20,8 +20,10 @@ PAGE = ROOT / "docs" / "reproduce.md"
 
 
 def parity_files() -> list[Path]:
-    """The files of settings of all profiles, in order of their names."""
-    return sorted((ROOT / "profiles").glob("*/parity.yaml"))
+    """The files of settings of all profiles, in order of their names: parity.yaml, and one for each further set of
+    files of a profile, parity_{set}.yaml.
+    """
+    return sorted((ROOT / "profiles").glob("*/parity*.yaml"))
 
 
 def table_of(path: Path) -> str:
@@ -44,7 +46,8 @@ def derived() -> str:
     """docs/reproduce.md with the table of every profile between its two marks. Raises ParityError without them."""
     text = PAGE.read_text(encoding="utf-8")
     for path in parity_files():
-        name = path.parent.name
+        # of profiles/platonic/parity_test.yaml, platonic/test
+        name = "/".join([path.parent.name, *path.stem.split("_", 1)[1:]])
         begin, end = f"<!-- settings of profiles/{name} -->\n", f"<!-- end of profiles/{name} -->\n"
         if (text.count(begin), text.count(end)) != (1, 1):
             raise ParityError(f"{PAGE}: needs the lines '{begin.strip()}' and '{end.strip()}', once")

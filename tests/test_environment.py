@@ -94,6 +94,8 @@ def imported(files: list[Path]) -> set[str]:
                 "weights",
                 "import_features",
                 "export_features",
+                "export_people",
+                "export_probe",
                 "curves_table",
                 "training_alignment",
                 "atlas",

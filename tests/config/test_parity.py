@@ -29,7 +29,9 @@ def made(*rows: dict[str, Any]) -> str:
 
 def test_the_tables_are_those_of_the_profiles_and_no_difference_is_unexplained() -> None:
     module = derive()
-    assert ROOT / "profiles" / "vfmvae" / "parity.yaml" in module.parity_files()
+    named = [str(path.relative_to(ROOT / "profiles")) for path in module.parity_files()]
+    assert named == sorted(named)
+    assert {"platonic/parity.yaml", "platonic/parity_test.yaml", "vfmvae/parity.yaml"} <= set(named)
     # derived raises where a row differs without a reason
     assert (ROOT / "docs" / "reproduce.md").read_text() == module.derived(), "run `make reference`"
 
@@ -52,6 +54,7 @@ def test_a_row_says_what_the_configuration_has() -> None:
         {"published": "the null label", "value": "uncond", "here": "models[sit].conditionings[0]"},
         {"published": "a|b", "words": "the same", "checked": "tests/test_it.py::test_it"},
         {"source": "https://example.org/paper", "words": "eleven", "reason": "one more"},
+        {"published": "nothing", "value": "none", "here": "datasets[photographs].prompt"},
     ).splitlines()[2:]
     link = f"([metrics.py:417](https://github.com/some/code/blob/{'0' * 40}/metrics.py#L417))"
     assert lines[0] == f"| k | 10 {link} | 10 | yes |"
@@ -61,6 +64,8 @@ def test_a_row_says_what_the_configuration_has() -> None:
     assert lines[4].endswith("| uncond | yes |")
     assert lines[5] == f"| k | a\\|b {link} | the same | yes |"
     assert lines[6] == "| k | 10 ([source](https://example.org/paper)) | eleven | no: one more |"
+    # an empty text
+    assert lines[7].endswith("| none | yes |")
 
 
 @pytest.mark.parametrize(

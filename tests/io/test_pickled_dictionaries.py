@@ -11,7 +11,7 @@ import torch
 
 from diffalign.io.headers import StoreError
 from diffalign.io.pickled_dictionaries import read_by_image, read_pickled
-from diffalign.io.prompt_files import embedding_facts, read_embeddings
+from diffalign.io.prompt_files import embedding_facts, read_embeddings, read_prompts, write_prompts
 from diffalign.stimuli.captions import CaptionError, read_texts
 
 CAPTIONS = {"aardvark.jpg": "an aardvark on a road", "bat1.jpg": np.str_("a bat hangs"), "dr._no.JPG": "a man"}
@@ -44,6 +44,8 @@ def test_embeddings_are_read_by_the_names_of_images(shape: tuple[int, ...], tmp_
     # the published features of an embedding alone are flat
     flat = read_embeddings(path, ["c", "a"], "concatenated")
     assert torch.equal(flat["text"], torch.from_numpy(np.stack([given[f"{name}.jpg"].flatten() for name in "ca"])))
+    write_prompts(tmp_path / "p.safetensors", flat, [0, 1], ["c", "a"], embedding_facts(path, "concatenated"))
+    assert torch.equal(read_prompts(tmp_path / "p.safetensors").text, flat["text"])
     assert embedding_facts(path, "concatenated")["alone"] == "concatenated"
     assert "alone" not in embedding_facts(path)
     with pytest.raises(ValueError, match="unknown way to take an embedding alone 'max'; allowed: mean, concatenated"):

@@ -15,6 +15,7 @@ import transformers
 from conftest import ROOT, catalogue
 from safetensors.torch import load_file, save_file
 from test_study import load, mistakes
+from timm.models import create_feature_extractor
 from torch import Tensor, nn
 
 from diffalign import models
@@ -141,6 +142,22 @@ def test_neither_class_token_nor_registers_are_averaged(name: str, prefix: int, 
     with torch.no_grad():
         expected = net.forward_features(pixels(entry.input.size)["pixels"])[:, prefix:].mean(1)
     assert np.allclose(features(found, "norm", entry.input.size), expected.numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["vit.t.cls", "mae.b.cls", "dinov2.s.cls", "laion.b.cls", "laion12k.b.cls"])
+def test_class_tokens_are_those_of_the_published_extractor(name: str, tmp_path: Path) -> None:
+    entry = STUDY.models[name]
+    # of a published key of every block, platonic-rep's extract_features.py, two suffice
+    layers = {alias: entry.layers[alias] for alias in ("b0", "b11")}
+    models.find_family("timm_vision").make_miniature({**entry.miniature, "embed_dim": 24, "num_heads": 2}, tmp_path, 0)
+    assert entry.input is not None
+    found, batch = models.load(entry, tmp_path, CPU), pixels(entry.input.size)
+    measured = pooled_features(found, layers, [batch])[1]
+    net = create_feature_extractor(found.module, ["blocks.0.add_1", "blocks.11.add_1"])
+    with torch.no_grad():
+        expected = net(batch["pixels"])
+    for alias, path in layers.items():
+        assert np.allclose(measured[alias], expected[f"{path}.add_1"][:, 0].numpy(), atol=1e-6), alias
 
 
 def test_stages_of_swin_and_of_convnets_are_read_along_their_own_axes(tmp_path: Path) -> None:

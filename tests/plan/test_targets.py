@@ -156,6 +156,8 @@ WORDS_OF = {
     **{key: {"model": "sit"} for key in ("samples_recipe", "samples", "sample_quality", "sample_sheet_figure")},
     "odd_one_out": {"dataset": "things"},
     "human_choices": {"dataset": "things"},
+    "export_people": {"dataset": "things"},
+    "export_probe": {"dataset": "things"},
     "concepts": {"dataset": "things"},
     "text_features": {"bundle": "sd1-textlast-caption"},
     "merge_features_gaussian": {"bundle": "gaussian-t0.5"},

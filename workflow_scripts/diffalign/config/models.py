@@ -176,15 +176,20 @@ class FeatureFilesEntry(Section):
             "when the job runs."
         ),
     )
-    layout: Literal["auto", "diffalign", "vfmvae", "platonic", "thingsvision", "array"] = Field(
-        "auto", description="auto reads it from the suffix and the keys of the file; any other word is held to."
+    layout: Literal["auto", "diffalign", "vfmvae", "platonic", "thingsvision", "array", "diffusion-alignment"] = Field(
+        "auto",
+        description=(
+            "auto reads it from the suffix and the keys of the file; any other word is held to. The pickles of "
+            "diffusion-alignment are read only where this word says so."
+        ),
     )
     names: Text | None = Field(
         None,
         description=(
-            "For files without names, a text file with one name a line, in the order of the rows; {dataset}, "
-            "{condition} and {layer} are filled in. null takes the names in the file, or x.txt, names.txt or "
-            "file_names.txt beside x.npy. rows names rows by number, so that they meet only rows named likewise."
+            "For files without names, a text file with one name a line, or things_concepts.tsv, in the order of the "
+            "rows; {dataset}, {condition} and {layer} are filled in. null takes the names in the file, or x.txt, "
+            "names.txt or file_names.txt beside x.npy. rows names rows by number, so that they meet only rows named "
+            "likewise."
         ),
     )
     url: Address | None = Field(

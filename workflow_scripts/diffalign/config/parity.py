@@ -136,9 +136,9 @@ def _chosen(value: Any, choice: str) -> Iterator[Any]:
 
 
 def _shown(value: Any) -> str:
-    """A value as the table has it: text as it is, others as YAML writes them."""
+    """A value as the table has it: text as it is, none where it is empty, others as YAML writes them."""
     if isinstance(value, str):
-        return value
+        return value or "none"
     if isinstance(value, list | tuple):
         return ", ".join(map(_shown, value))
     if value is None or isinstance(value, bool):

@@ -112,7 +112,7 @@ def read_embeddings(path: Path, names: Sequence[str], alone: str = "mean") -> di
     if embeds.ndim not in (2, 3):
         raise StoreError(f"{path}: {EMBEDDINGS} has shape {tuple(embeds.shape)}; expected (N, T, D) or (N, D)")
     embeds = embeds if embeds.ndim == 3 else embeds[:, None]
-    return {**tensors, EMBEDDINGS: embeds, "text": embeds.mean(1) if alone == "mean" else embeds.flatten(1)}
+    return {**tensors, EMBEDDINGS: embeds, "text": embeds.mean(1) if alone == "mean" else embeds.flatten(1).clone()}
 
 
 def embedding_facts(path: Path, alone: str = "mean") -> dict[str, str]:

@@ -30,7 +30,8 @@ def write_transform(path: Path, transform: Transform) -> None:
 def read_transform(path: Path, keys: tuple[str, ...] = ()) -> Transform:
     """Read a transform.
 
-    ``.npz``: gLocal's, as `write_transform`. ``.npy``: weights (D, D), or (D, D + 1) with the bias as last column,
+    ``.npz``: gLocal's, as `write_transform`, or one array as ``numpy.savez`` calls it, ``arr_0``, as of a ``.npy``.
+    ``.npy``: weights (D, D), or (D, D + 1) with the bias as last column,
     which probes of human_alignment save. ``.pkl``: a dictionary of such arrays, or of gLocal's, by source, model and
     module, which are `keys`; nothing is unpickled but NumPy arrays and plain containers. Raises TransformError.
     """
@@ -42,6 +43,8 @@ def read_transform(path: Path, keys: tuple[str, ...] = ()) -> Transform:
         raise
     except Exception as error:
         raise TransformError(f"{path}: cannot be read as a transform ({error})") from error
+    if isinstance(content, np.lib.npyio.NpzFile) and content.files == ["arr_0"]:
+        content = content["arr_0"]
     for key in keys:
         if not isinstance(content, Mapping) or key not in content:
             there = ", ".join(map(str, content)) if isinstance(content, Mapping) else "an array"

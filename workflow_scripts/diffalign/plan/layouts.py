@@ -7,6 +7,7 @@ from typing import Any
 
 from diffalign.conditions import CLEAN
 from diffalign.io.layouts import platonic
+from diffalign.io.layouts.diffusion_alignment import published_name
 from diffalign.plan import paths
 from diffalign.plan.stage import Stage, Wildcards
 
@@ -59,6 +60,31 @@ class Layouts(Stage):
     def _without_calibrations(self, matrices: list[str]) -> dict[str, list[str]]:
         files = self.plan.alignment.with_recipes(matrices)
         return {key: files[key] for key in ("matrices", "recipes")}
+
+    def people_inputs(self, wildcards: Wildcards) -> dict[str, str]:
+        """Features of a typed name, and their odd-one-out accuracy. Raises ValueError where nobody chose."""
+        return self._with("odd_one_out", wildcards, accuracies=".tsv")
+
+    def probe_inputs(self, wildcards: Wildcards) -> dict[str, str]:
+        """Features of a typed name, and the table, recipe and transforms of their probe. Raises as `people_inputs`."""
+        return self._with("probe", wildcards, table=".tsv", recipe=".json", transforms="")
+
+    def _with(self, analysis: str, wildcards: Wildcards, **files: str) -> dict[str, str]:
+        if wildcards.dataset not in self.study.things:
+            raise ValueError(f"'{wildcards.dataset}' is not of kind things, so there are no human choices of it")
+        where = {
+            "dataset": wildcards.dataset,
+            "condition": wildcards.condition,
+            "bundle": self.study.bundle(wildcards.a),
+        }
+        stem = paths.fill(paths.ANALYSIS, analysis=analysis, **where)
+        manifest = self.plan.features.place(paths.FEATURE_MANIFEST, wildcards.dataset, wildcards.condition, wildcards.a)
+        return {"layers": manifest, **{key: f"{stem}{ending}" for key, ending in files.items()}}
+
+    def published(self, wildcards: Wildcards) -> list[Any]:
+        """Source and model of a typed name in the words of the published code, and whether it has no image."""
+        found = self.study.representation(wildcards.a)
+        return [*published_name(found.model, found.noise, found.conditioning, found.text), found.text]
 
     @property
     def conditions(self) -> list[str]:

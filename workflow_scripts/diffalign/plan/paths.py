@@ -121,6 +121,7 @@ SE_FIGURE = "results/figures/{dataset}/se_cknna"
 SE_PAIR_FIGURE = "results/figures/{dataset}/se_cknna/{a}_vs_{b}"
 
 EXPORT = "results/export/{layout}/{dataset}/{condition}/{a}"
+EXPORT_PEOPLE = "results/export/diffusion-alignment/{dataset}/{condition}/{a}"
 EXPORT_PAIR = "results/export/platonic/{dataset}/{condition}/{a}_vs_{b}/{scores}"
 EXPORT_SET = "results/export/platonic/{dataset}/{condition}/{scores}"
 EXPORT_IMAGES = "results/export/transformed_images/{dataset}"

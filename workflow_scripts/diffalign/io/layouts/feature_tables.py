@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.io.headers import StoreError
-from diffalign.io.layouts import array, own, platonic, thingsvision, vfmvae
+from diffalign.io.layouts import array, diffusion_alignment, own, platonic, thingsvision, vfmvae
 from diffalign.io.layouts.content import Content, TensorFile, readable, single
 from diffalign.io.layouts.row_names import ROWS, check_rows, cleaned_names, names_of
 from diffalign.names import unknown
@@ -28,7 +28,7 @@ _DICTIONARIES: Mapping[str, TensorFile] = {
     "platonic": platonic.FILE,
 }
 # what a file may be; `auto` takes what its suffix and keys say
-LAYOUTS = (*_DICTIONARIES, "thingsvision", array.LAYOUT)
+LAYOUTS = (*_DICTIONARIES, "thingsvision", array.LAYOUT, diffusion_alignment.LAYOUT)
 _TORCH = (".pt", ".pth")
 _SUFFIXES = (*_TORCH, ".npy", ".npz", ".safetensors")
 
@@ -56,9 +56,9 @@ def read_layers(
     """Read layers of a feature file of any layout, with rows in order of name.
 
     path: a file, or a folder of thingsvision. layers: for each, the index in a stack (negative from the end), the key
-    in .npz and .safetensors, or None for the only one. layout: one of LAYOUTS, or ``auto``. names: a names file, one a
-    line; ``rows`` to name rows by number; None takes the names in the file or the names file beside it. Raises
-    StoreError that names the file and the first five offenders for anything that cannot be trusted, and
+    in .npz, .safetensors and pickles, or None for the only one. layout: one of LAYOUTS, or ``auto``. names: a names
+    file, one a line; ``rows`` to name rows by number; None takes the names in the file or the names file beside it.
+    Raises StoreError that names the file and the first five offenders for anything that cannot be trusted, and
     FileNotFoundError for a file that is absent.
     """
     if layout not in ("auto", *LAYOUTS):
@@ -92,6 +92,9 @@ def _content(path: Path, layout: str) -> Content:
         path = path / thingsvision.FEATURES
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such feature file")
+    if layout == diffusion_alignment.LAYOUT:
+        # its files are pickles whatever they are called, so nothing else is taken for one
+        return diffusion_alignment.read_file(path)
     if path.suffix not in _SUFFIXES:
         raise StoreError(f"{path}: features are read from {', '.join(_SUFFIXES)} files, not from '{path.suffix}'")
     with readable(path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ from diffalign.offenders import first_five
 
 # in place of a names file: rows are named by their numbers
 ROWS = "rows"
+_CONCEPT = "uniqueID"
 _IMAGE_SUFFIX = re.compile(r"\.(png|jpe?g|webp|bmp|tiff?|gif|eps)$", re.IGNORECASE)
 
 
@@ -57,7 +60,9 @@ def names_of(content: Content, asked: str | None, rows: int, path: Path) -> tupl
 
 
 def names_file(path: Path) -> list[str]:
-    """The lines of a names file. Raises FileNotFoundError, or StoreError where it is no text."""
+    """The lines of a names file; of a .tsv with a column ``uniqueID``, such as things_concepts.tsv, this column. Raises
+    FileNotFoundError, or StoreError where it is no text.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -66,7 +71,11 @@ def names_file(path: Path) -> list[str]:
         raise StoreError(f"{path}: cannot be read as a list of names, one a line ({error})") from error
     # not splitlines: a name may hold what that takes for the end of a line
     lines = [line.removesuffix("\r") for line in text.split("\n")]
-    return lines[:-1] if lines[-1] == "" else lines
+    lines = lines[:-1] if lines[-1] == "" else lines
+    header = lines[0].split("\t") if lines and path.suffix == ".tsv" else []
+    if _CONCEPT not in header:
+        return lines
+    return [row[_CONCEPT] or "" for row in csv.DictReader(io.StringIO(text), delimiter="\t")]
 
 
 def write_names(path: Path, names: Sequence[str]) -> None:
