@@ -68,6 +68,7 @@ def imported(files: list[Path]) -> set[str]:
                 "alignment_table",
                 "pairs_table",
                 "export_alignment",
+                "export_reduction",
                 "per_image",
                 "gallery_figure",
                 "curves_figure",
