@@ -257,6 +257,29 @@ rule export_probe:
         "../workflow_scripts/export_probe.py"
 
 
+rule export_reduction:
+    input:
+        unpack(PLAN.layouts.reduction_inputs),
+    output:
+        directory(f"{paths.EXPORT_PEOPLE}/reduction"),
+    log:
+        paths.log("export_reduction", "dataset", "condition", "a"),
+    wildcard_constraints:
+        a=TYPED,
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=30,
+    params:
+        modules=PLAN.layouts.modules,
+        published=PLAN.layouts.published,
+        code=PLAN.code("export_reduction.py"),
+    script:
+        "../workflow_scripts/export_reduction.py"
+
+
 # clean and noisy images, rotations and scales in VFM-VAE's layout
 rule export_images:
     input:

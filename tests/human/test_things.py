@@ -18,6 +18,8 @@ from diffalign.io import bundles
 from diffalign.io.feature_files import read_bundle
 from diffalign.io.headers import StoreError
 from diffalign.io.human_files import layer_of, ordered, read_people, write_people
+from diffalign.io.layouts import diffusion_alignment as layout
+from diffalign.io.layouts.feature_tables import read_layers
 from diffalign.io.manifest import read_manifest
 from diffalign.io.transform_files import read_transform, write_transform
 from diffalign.provenance import file_sha256
@@ -84,10 +86,31 @@ def test_real_choices_and_features_in_another_order_meet_by_name(fresh: Workflow
     for figure in ("odd_one_out", "regression", "probe"):
         assert (fresh.directory / f"results/figures/things/clean/human/{figure}.png").stat().st_size > 10_000
     _check_table(fresh.directory / "results/tables/human")
+    _check_exports(fresh, overlay)
     # a change of λ reruns the probe and what shows it, and nothing else
     plan = {**overlay["human"]["probe"], "regularisation": [0.1]}
     again = fresh.plan(overlay={**overlay, "human": {**overlay["human"], "probe": plan}})
     assert again.jobs() == {"probe": 1, "probe_figure": 1, "human_table": 1, "all": 1}
+
+
+def _check_exports(workflow: Workflow, overlay: dict[str, Any]) -> None:
+    """The files of the published code: its definition of the accuracy on our features gives our number."""
+    folder = "results/export/diffusion-alignment/things/clean/vice"
+    done = workflow.run(f"{folder}/alignment.pkl", f"{folder}/results", overlay=overlay)
+    assert done.code == 0, done.output
+    names = str(things("things_concepts.tsv"))
+    parts = ["custom/vice/noisy", "custom/vice/vice"]
+    together = workflow.directory / folder / layout.ALL_FEATURES
+    table = read_layers(together, parts, layout.LAYOUT, names)
+    listed = [concept.name for concept in read_concepts(Path(names))]
+    rows = dict(zip(table.names, table.values[1], strict=True))
+    assert np.array_equal(np.stack([rows[name] for name in listed]), np.load(things("vice_embedding.npy")))
+    accuracies = layout.read_accuracies(workflow.directory / folder / layout.ALIGNMENT)
+    people = read_triplets(things("test_triplets.csv"), 1854, first=1, odd="column")
+    expected = odd_one_out(np.load(things("vice_embedding.npy")), people, "dot").credit("published").mean()
+    assert accuracies["custom", "vice", "vice"] == pytest.approx(expected, abs=6e-5)
+    path = workflow.directory / folder / "results/custom/vice/vice/3/0.001/adam"
+    assert [np.load(file).shape for file in path.rglob("transform.npy")] == [(42, 43)]
 
 
 def _check_table(stem: Path) -> None:

@@ -19,6 +19,7 @@ from diffalign.io.transform_files import read_transform, write_transform
 from diffalign.specs import SourceFile
 from export_people import export_people
 from export_probe import export_probe
+from export_reduction import export_reduction
 
 HEADER = "Word\tuniqueID\tDefinition (from WordNet, Google, or Wikipedia)\tTop-down Category (manual selection)\n"
 # as in the list of concepts, which is not sorted by name
@@ -158,6 +159,26 @@ def test_readers_of_the_published_code_get_the_same_arrays(tmp_path: Path) -> No
     )
     assert np.array_equal(table.values[0], by_name(ROWS["mid_block"]))
     assert json.loads((tmp_path / "out/recipe.json").read_text())["bundle"] == "sd2-s20-label"
+
+
+def test_reductions_are_those_of_the_published_files(tmp_path: Path) -> None:
+    rows = [
+        *(("mid", "mean", "none", 4, 0.41), ("mid", "max", "none", 4, 0.42), ("mid", "none", "none", 64, 0.43)),
+        *(("mid", "none", "pca", 20, 0.44), ("mid", "mean", "pca", 20, 0.99), ("up1", "none", "pca", 20, 0.45)),
+    ]
+    table = pd.DataFrame(rows, columns=["layer", "pooling", "reduction", "dimensions", "published"])
+    table.to_csv(tmp_path / "r.tsv", sep="\t", index=False)
+    export_reduction(tmp_path / "r.tsv", MODULES, SOURCE, MODEL, tmp_path / "out")
+    found = {
+        str(path.relative_to(tmp_path / "out")): layout.read_accuracies(path)
+        for path in (tmp_path / "out").rglob("*.npy")
+    }
+    assert found == {
+        "reduced_avg/results_avg_None.npy": {(SOURCE, MODEL, "mid_block"): 0.41},
+        "reduced_max/results_max_None.npy": {(SOURCE, MODEL, "mid_block"): 0.42},
+        "reduced_none/results_none_None.npy": {(SOURCE, MODEL, "mid_block"): 0.43},
+        "reduced_pca/results_pca_20.npy": {(SOURCE, MODEL, "mid_block"): 0.44, (SOURCE, MODEL, MODULES["up1"]): 0.45},
+    }
 
 
 def test_a_published_transform_does_what_a_probe_does(tmp_path: Path) -> None:

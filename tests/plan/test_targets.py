@@ -158,6 +158,7 @@ WORDS_OF = {
     "human_choices": {"dataset": "things"},
     "export_people": {"dataset": "things"},
     "export_probe": {"dataset": "things"},
+    "export_reduction": {"dataset": "things"},
     "concepts": {"dataset": "things"},
     "text_features": {"bundle": "sd1-textlast-caption"},
     "merge_features_gaussian": {"bundle": "gaussian-t0.5"},

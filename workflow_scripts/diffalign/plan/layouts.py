@@ -69,6 +69,14 @@ class Layouts(Stage):
         """Features of a typed name, and the table, recipe and transforms of their probe. Raises as `people_inputs`."""
         return self._with("probe", wildcards, table=".tsv", recipe=".json", transforms="")
 
+    def reduction_inputs(self, wildcards: Wildcards) -> dict[str, str]:
+        """The table of the reduction of a typed name. Raises as `people_inputs`."""
+        return {"table": self._with("reduction", wildcards, table=".tsv")["table"]}
+
+    def modules(self, wildcards: Wildcards) -> dict[str, str]:
+        """Alias -> module path of the layers of a typed name."""
+        return dict(self.study.model_of(wildcards.a).layers)
+
     def _with(self, analysis: str, wildcards: Wildcards, **files: str) -> dict[str, str]:
         if wildcards.dataset not in self.study.things:
             raise ValueError(f"'{wildcards.dataset}' is not of kind things, so there are no human choices of it")
