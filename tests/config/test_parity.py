@@ -31,7 +31,9 @@ def test_the_tables_are_those_of_the_profiles_and_no_difference_is_unexplained()
     module = derive()
     named = [str(path.relative_to(ROOT / "profiles")) for path in module.parity_files()]
     assert named == sorted(named)
-    assert {"platonic/parity.yaml", "platonic/parity_test.yaml", "vfmvae/parity.yaml"} <= set(named)
+    assert {"platonic/parity.yaml", "platonic/parity_test.yaml", "things/parity.yaml", "vfmvae/parity.yaml"} <= set(
+        named
+    )
     # derived raises where a row differs without a reason
     assert (ROOT / "docs" / "reproduce.md").read_text() == module.derived(), "run `make reference`"
 

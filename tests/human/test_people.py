@@ -80,7 +80,7 @@ def _check_regression(folder: Path, bundle: str) -> None:
 def test_the_published_grid_is_planned_in_seconds(fresh: Workflow, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     study = read_yaml(ROOT / "profiles/things/study.yaml")
-    study["datasets"]["things"] = {**real_choices(), "path": str(tmp_path / "images")}
+    study["datasets"]["things"] |= {**real_choices(), "path": str(tmp_path / "images")}
     study["human"] |= {"triplets": "test"}
     started = time.monotonic()
     jobs = fresh.plan(overlay=study).jobs()
