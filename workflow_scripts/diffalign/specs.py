@@ -307,9 +307,8 @@ RESAMPLING = ("nearest", "area", "bilinear")
 # of a parameter, by precision or quantisation
 _BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.0, "4bit": 0.5}
 _OF_LATENTS = ("latent_statistics", "latents_from")
-_OF_NAMES = ("default_layer", "noise", "conditionings", "embeddings", "embeddings_alone")
 _NOT_IN_RECIPES = (
-    *_OF_NAMES,
+    *("default_layer", "noise", "conditionings", "embeddings", "embeddings_alone"),
     *("batch_size", *_OF_LATENTS, "device_map", "series"),
     *("parameters", "memory_mb", "gpus", "runtime"),
 )
