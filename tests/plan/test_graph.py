@@ -638,7 +638,7 @@ def test_other_texts_embed_prompts_again_and_make_no_image(finished: Workflow, t
         ),
         ("results/se_cknna/photographs/dinov2_vs_sdvea.npy", "unknown model 'sdvea'; did you mean 'sdvae'?"),
         ("results/figures/photographs/se_cnna.png", "unknown figure 'se_cnna'; did you mean 'se_cknna'?"),
-        ("results/export/images/photographs/x.json", "unknown layout 'images'; allowed: platonic"),
+        ("results/export/images/photographs/x.json", "unknown layout 'images'; allowed: diffusion-alignment"),
         ("results/features/photographs/clean/sd3/b8.pt", "write 'sd3-t0.5' for 'sd3'"),
         ("results/latents/photographs/clean/dinov2/latents_stats.pt", "unknown autoencoder 'dinov2'"),
         ("results/prompts/photographs/dinov2-uncond.safetensors", "dinov2 has no variant 'uncond'"),

@@ -477,27 +477,9 @@ class ModelEntry(Section):
 
 # keys that jobs receive as they are given
 _AS_GIVEN = (
-    *(
-        "latents",
-        "conditionings",
-        "embeddings",
-        "embeddings_alone",
-        "posterior",
-        "latent_statistics",
-        "seeding",
-        "batch_size",
-        "precision",
-    ),
-    *(
-        "series",
-        "architecture",
-        "path",
-        "latent_multiplier",
-        "strength_steps",
-        "class_tokens",
-        "tokens",
-        "interpolate_positions",
-    ),
-    *("context", "exclude_bos", "quantization", "device_map", "reads", "trained_towards"),
+    *("latents", "conditionings", "embeddings", "embeddings_alone", "posterior", "latent_statistics", "seeding"),
+    *("batch_size", "precision"),
+    *("series", "architecture", "path", "latent_multiplier", "strength_steps", "class_tokens", "tokens"),
+    *("interpolate_positions", "context", "exclude_bos", "quantization", "device_map", "reads", "trained_towards"),
     *("parameters", "memory_mb", "gpus", "runtime"),
 )
