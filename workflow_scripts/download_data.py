@@ -48,7 +48,8 @@ def provide(place: str, entry: SourceEntry | TripletEntry) -> str:
     """What became of one entry. place: of the entry in the configuration.
 
     Files that are there are compared with their sha256; nothing is downloaded over them, or outside of the working
-    directory. Raises DownloadError for a file that is another one, and where a download fails.
+    directory. Raises DownloadError for a file that is another one, for an address without a sha256, and where a
+    download fails.
     """
     paths = [entry.path] if isinstance(entry.path, str) else list(entry.path)
     digests = [entry.sha256] if entry.sha256 is None or isinstance(entry.sha256, str) else list(entry.sha256)
@@ -58,13 +59,15 @@ def provide(place: str, entry: SourceEntry | TripletEntry) -> str:
             raise DownloadError(f"{path}: has the sha256 {found}; expected {expected}")
     if not absent:
         return f"{', '.join(paths)} is there"
-    if entry.url is None:
+    if entry.url is None or len(paths) > 1:
         where = "its address is not known here" if entry.ask is None else entry.ask
         return f"{', '.join(absent)} is to be asked for: {where}"
+    if not isinstance(entry.sha256, str):
+        raise DownloadError(f"{entry.url} is not downloaded: no sha256 is given to compare it with")
     target = Path(absent[0])
     if not target.resolve().is_relative_to(Path.cwd()):
         raise DownloadError(f"{target} lies outside of the working directory; download {entry.url} yourself")
-    download(entry.url, target, entry.sha256 if isinstance(entry.sha256, str) else None, f"{place}.sha256")
+    download(entry.url, target, entry.sha256, f"{place}.sha256")
     return f"{target} downloaded from {entry.url}"
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import t
 from test_unlisted_sides import COUNT, K, search, write_bundle, write_settings
 
 from diffalign.alignment.groups import Groups
@@ -119,7 +120,9 @@ def test_the_table_of_a_pair(tmp_path: Path) -> None:
     assert len(pd.read_csv(outputs[0], sep="\t")) == len(shown)
     row = table.loc["mutual_knn"]
     assert row["threshold"] < row["smallest_score"] < row["score"]
-    assert row["smallest_difference"] == pytest.approx(2.801585 * row["error"], rel=1e-5)
+    assert row["smallest_difference"] == pytest.approx(
+        (t.ppf(0.975, COUNT - 1) + t.ppf(0.8, COUNT - 1)) * row["error"], rel=1e-6
+    )
     assert row["images_needed"] == math.ceil(COUNT * (row["smallest_difference"] / 0.05) ** 2)
     assert (table.loc["ridge", "smallest_score_reason"], row["k"]) == ("the metric has no null", K)
     assert "has no two divisors" in row["limit_reason"]

@@ -87,9 +87,14 @@ def test_every_address_of_the_shipped_configuration_has_a_sha256_and_the_rest_sa
         assert entry.sha256 if entry.url else entry.ask, place
 
 
-@pytest.mark.parametrize("concepts", [{"sha256": None}, {"url": "ftp://host/x"}])
-def test_an_address_without_a_sha256_or_of_another_kind_is_refused(
-    concepts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_address_without_a_sha256_is_not_downloaded(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(ConfigError, match="url"):
-        run(tmp_path, monkeypatch, **{"url": "https://host/x", **concepts})
+    assert run(tmp_path, monkeypatch, url=address, sha256=None) == 1
+    assert "is not downloaded: no sha256 is given to compare it with" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+
+
+def test_an_address_of_another_kind_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"concepts\.url"):
+        run(tmp_path, monkeypatch, url="ftp://host/x")

@@ -97,7 +97,8 @@ def test_the_whole_study_can_be_planned_under_every_profile(profile: str, tmp_pa
     demo = profile == "demo"
     # the demo has four miniatures and the autoencoder of one, six trained transformers, their classifier, and pixels;
     # another miniature and its autoencoder give trajectories alone, two more tokens of faces
-    pairs, models, checkpoints = (3, 12, 9) if demo else (6, 4, 5)
+    # the study has ten models, and reads the class tokens of another and latents of one more autoencoder
+    pairs, models, checkpoints = (3, 12, 9) if demo else (45, 11, 12)
     assert jobs["align_layers"] == jobs["layer_maps_figure"] == jobs["depth_curves_figure"] == pairs
     assert len([rule for rule in jobs if rule.startswith("extract_")]) == models
     assert jobs["miniature_weights" if demo else "weights"] == checkpoints

@@ -14,9 +14,7 @@ from diffalign.specs import Dataset, SimilarityFile, SourceFile, Texts, TripletF
 from diffalign.stimuli.kinds import KINDS
 from diffalign.stimuli.kinds.packaged import COLLECTIONS
 
-_URL = Field(
-    None, description="Where `make data` downloads the file; needs its sha256, and does not go with a list of files."
-)
+_URL = Field(None, description="Where `make data` downloads the file, if it is one and its sha256 is given.")
 _ASK = Field(None, description="For a file without url, where to get it, as `make data` says it.")
 
 ColumnNames = str | NonEmpty[str] | None
@@ -367,9 +365,6 @@ def check(name: str, entry: DatasetEntry) -> Iterator[str]:
     for word, file in entry.triplets.items():
         if file.unequal:
             yield f"{place}.triplets.{word}.sha256: {file.unequal}"
-    for key, source in entry.human_files():
-        if source.url is not None and (source.sha256 is None or not isinstance(source.path, str)):
-            yield f"{place}.{key}.url: needs the sha256 of the file, and one path"
     for key in sorted(kind.needs):
         if not given.get(key):
             yield f"{place}: kind '{entry.kind}' needs the key '{key}'"
