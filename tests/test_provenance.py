@@ -36,3 +36,22 @@ def test_a_folder_digest_notices_every_change_and_reads_nothing(tmp_path: Path) 
     (folder / "b.png").rename(folder / "c.png")
     seen.append(provenance.folder_digest(folder))
     assert len(set(seen)) == 4
+
+
+def test_of_a_folder_of_images_only_images_count_and_links_end_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "a.PNG").write_bytes(b"a")
+    alone = provenance.folder_digest(folder, (".png",))
+    for name in (".DS_Store", "README.txt"):
+        (folder / name).write_bytes(b"x")
+    assert provenance.folder_digest(folder, (".png",)) == alone
+    assert provenance.folder_digest(folder) != alone
+    # up and down again, a link to itself, and one that leads nowhere
+    (folder / "again").symlink_to(folder)
+    (folder / "itself.png").symlink_to(folder / "itself.png")
+    (folder / "gone.png").symlink_to(tmp_path / "gone.png")
+    linked = provenance.folder_digest(folder, (".png",))
+    assert linked not in (None, alone)
+    (tmp_path / "gone.png").write_bytes(b"here")
+    assert provenance.folder_digest(folder, (".png",)) != linked

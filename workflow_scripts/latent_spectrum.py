@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
 
 from diffalign import logs
 from diffalign.io.atomic import make_empty
@@ -14,6 +13,7 @@ from diffalign.io.checkpoints import describe, read_record
 from diffalign.io.headers import StoreError, check_same_names
 from diffalign.io.latents import Latents, check_finite
 from diffalign.io.manifest import read_manifest
+from diffalign.io.safetensors_files import save_file
 from diffalign.models.networks.gaussian import fitted, state_of
 
 if TYPE_CHECKING:

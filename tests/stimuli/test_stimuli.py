@@ -7,8 +7,9 @@ from PIL import Image
 from diffalign import randomness
 from diffalign.io import manifest
 from diffalign.io.headers import StoreError
-from diffalign.stimuli import captions, folders, squares
-from diffalign.stimuli.kinds import photographs
+from diffalign.specs import Dataset
+from diffalign.stimuli import captions, folders, kinds, squares
+from diffalign.stimuli.kinds import Supplied, photographs
 from diffalign.stimuli.squares import ImageError
 
 RNG = np.random.default_rng(0)
@@ -216,3 +217,16 @@ def test_noise_is_keyed_by_model_and_name_by_name_or_constant() -> None:
         draw("a", "random")
     with pytest.raises(ValueError, match="unknown draw 'dice'"):
         draw("a", kind="dice")
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "message"),
+    [("1", (20000, 20000), "is too large"), ("RGB", (600000, 1), "is 600000 x 1 px: with a shorter side of 64")],
+)
+def test_an_image_that_no_memory_holds_is_named(mode: str, size: tuple[int, int], message: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "bomb.png"
+    Image.new(mode, size).save(path)
+    listing = kinds.rows(Dataset("folder", 64, path=str(path.parent)), Supplied(0))
+    with pytest.raises(ImageError, match=rf"bomb\.png: {message}"):
+        [row.picture() for row in listing.rows if row.picture]

@@ -153,6 +153,21 @@ def test_bad_tables(content: str, columns: Columns, error: type[Exception], mess
         read_rows(tmp_path / "t.tsv", columns)
 
 
+@pytest.mark.parametrize("cell", ["/etc/passwd", "../other.png", "x/../../other.png"])
+def test_an_image_outside_of_the_folder_of_a_table_is_refused(cell: str, tmp_path: Path) -> None:
+    (tmp_path / "table.tsv").write_text(f"id\timage\na\t{cell}\n")
+    with pytest.raises(TableError, match=f"the image of 'a', {cell}, does not lie in the folder of the table"):
+        read_rows(tmp_path / "table.tsv", Columns(name="id", image="image"))
+
+
+@pytest.mark.parametrize("name", ["a\rb", "a\nb", "a\u2028b", "\x00"])
+def test_a_name_with_a_control_character_is_refused(name: str, tmp_path: Path) -> None:
+    parquet.write_table(pa.Table.from_pylist([{"id": name, "word": "x"}]), tmp_path / "table.parquet")
+    dataset = Dataset("table", path=str(tmp_path / "table.parquet"), columns={"name": "id", "caption": "word"})
+    with pytest.raises(ValueError, match="1 names hold line breaks or control characters"):
+        kinds.rows(dataset, Supplied(0))
+
+
 def test_what_is_no_table(tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"datasets.\*.path in config.yaml says where"):
         read_rows(tmp_path / "absent.tsv", Columns(caption="word"))

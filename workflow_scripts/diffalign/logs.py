@@ -16,6 +16,8 @@ from tqdm import tqdm
 log = logging.getLogger("diffalign")
 T = TypeVar("T")
 _LOG_EVERY_SECONDS = 10.0
+# the job of this process, while `attached` runs it
+_running: list[str] = []
 
 
 @contextmanager
@@ -35,6 +37,7 @@ def attached(path: str | Path, job: str) -> Iterator[None]:
         log.setLevel(logging.INFO)
         logging.captureWarnings(True)
         started = time.monotonic()
+        _running.append(job)
         try:
             yield
         except Exception as error:
@@ -43,8 +46,14 @@ def attached(path: str | Path, job: str) -> Iterator[None]:
             print(f"{job}: {error}", file=file)
             sys.exit(1)
         finally:
+            _running.pop()
             log.info("%s took %.1f s", job, time.monotonic() - started)
             root.removeHandler(handler)
+
+
+def in_job() -> bool:
+    """Whether `attached` runs a job in this process."""
+    return bool(_running)
 
 
 class TerminalBar(tqdm):  # type: ignore[type-arg]

@@ -14,12 +14,42 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from diffalign import logs
+
+# files that what a job writes depends on, as it read them
+_read: dict[Path, bytes] = {}
+
+
+class ChangedMeanwhile(RuntimeError):
+    """A job outlived its run: another run has written other settings."""
+
+
+def read_settings_file(path: Path) -> Any:
+    """The content of a JSON file that a later run may write anew with other settings.
+
+    From then on `replacing` moves nothing into place in this job once the file has changed: a job that outlives a
+    killed run must not write over the results of a later one.
+    """
+    content = path.read_bytes()
+    if logs.in_job():
+        _read[path] = content
+    return json.loads(content)
+
+
+def _check_settings(path: Path) -> None:
+    for settings, content in _read.items() if logs.in_job() else ():
+        if not settings.is_file() or settings.read_bytes() != content:
+            raise ChangedMeanwhile(
+                f"{path} is not written: {settings} changed while this job ran, so it belongs to an earlier run"
+            )
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; moved to it on success, removed on failure.
 
-    What a killed process left beside it is removed too.
+    Raises ChangedMeanwhile where settings that the job has read are others now (`read_settings_file`). What a killed
+    process left beside it is removed too.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for stale in path.parent.glob(f".{glob.escape(path.name)}.*.part*"):
@@ -27,9 +57,25 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
     try:
         yield temporary
+        _reach_the_disk(temporary)
+        _check_settings(path)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _reach_the_disk(path: Path) -> None:
+    """Wait until a file is on the disk: else a machine that dies can leave a moved file without its content."""
+    if path.is_file():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def make_readable(path: Path) -> None:
+    """Give a file the permissions that new files have, for libraries that give theirs to the owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
 
 
 def make_empty(folder: Path) -> None:

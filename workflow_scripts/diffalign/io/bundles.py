@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from diffalign.io import feature_files
 from diffalign.io.atomic import replacing
 from diffalign.io.headers import StoreError
 from diffalign.io.latents import decode_names, encode_names
 from diffalign.io.manifest import check_unique
+from diffalign.io.safetensors_files import save_file
 from diffalign.provenance import file_sha256
 
 _NAMES = "names"

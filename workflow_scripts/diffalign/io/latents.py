@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from diffalign.io.atomic import replacing
 from diffalign.io.headers import StoreError
 from diffalign.io.manifest import Image, check_unique
+from diffalign.io.safetensors_files import save_file
 from diffalign.offenders import first_five, flagged
 
 

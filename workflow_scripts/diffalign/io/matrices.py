@@ -116,14 +116,33 @@ def read_matrix(path: Path) -> LayerMatrix:
 
 
 def read_matrices(matrices: Sequence[Path], calibrations: Sequence[Path]) -> list[CalibratedMatrix]:
-    """Read matrices and their calibrations, in the same order. Raises StoreError where two do not belong together."""
+    """Read matrices and their calibrations, in the same order. Raises StoreError where two do not belong together,
+    or were made with other settings.
+    """
     calibrated = []
     for path, beside in zip(matrices, calibrations, strict=True):
         matrix, calibration = read_matrix(path), read_calibration(beside)
         if calibration.error.shape != matrix.values.shape:
             raise StoreError(f"{beside}: shape {calibration.error.shape}, but {path} has {matrix.values.shape}; rerun")
         calibrated.append(CalibratedMatrix(matrix.values, matrix.recipe, calibration))
+    _check_settings(matrices, [matrix.recipe for matrix in calibrated], ("k", "eps", "rbf_sigma", "preparation"))
+    drawn = [matrix.calibration.settings for matrix in calibrated]
+    _check_settings(calibrations, drawn, ("permutations", "alpha", "seed", "split_selection"))
     return calibrated
+
+
+def _check_settings(paths: Sequence[Path], recipes: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:
+    """Raise StoreError, which names two files, where settings of a study are not those of all its files."""
+    for key in keys:
+        first: tuple[Path, Any] | None = None
+        for path, recipe in zip(paths, recipes, strict=True):
+            value = recipe.get(key)
+            if value is None:
+                continue
+            if first is None:
+                first = path, value
+            elif value != first[1]:
+                raise StoreError(f"{key} is {first[1]} in {first[0]}, but {value} in {path}; remove one and rerun")
 
 
 def level_of(read: Sequence[CalibratedMatrix]) -> float:

@@ -69,7 +69,7 @@ def write_pooled(
     Raises StoreError for rows that are not as many as names, and that names step, layer and the first five samples
     where a feature is NaN or infinite.
     """
-    from safetensors.numpy import save_file
+    from diffalign.io.safetensors_files import save_file
 
     names, steps = list(groups), sorted({step for step, _ in features})
     check_unique(names, str(path))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from diffalign.io.atomic import replacing
@@ -22,6 +22,7 @@ from diffalign.io.headers import FileKind, StoreError
 from diffalign.io.latents import decode_names, encode_names
 from diffalign.io.manifest import check_unique
 from diffalign.io.pickled_dictionaries import read_by_image
+from diffalign.io.safetensors_files import save_file
 from diffalign.offenders import first_five, flagged
 from diffalign.provenance import file_sha256
 

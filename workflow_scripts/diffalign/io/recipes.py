@@ -5,7 +5,6 @@ Its schema is schemas/recipe.schema.yaml, versioned by `score_recipes.KIND`.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from diffalign.alignment.metrics import METRICS, Score, Settings
 from diffalign.alignment.semantic_equivariance import Estimate, SemanticEquivariance, UnderConditions
 from diffalign.alignment.settings import Preparation
 from diffalign.conditions import CLEAN
+from diffalign.io.atomic import read_settings_file
 from diffalign.io.neighbor_files import NeighborFile
 from diffalign.io.prepared_features import preparation_settings
 from diffalign.io.score_recipes import KIND, leak, shared_noise
@@ -48,13 +48,13 @@ class Drawing:
 
 def read_settings(path: Path) -> Settings:
     """Read what the rule alignment_settings wrote."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_settings_file(path)
     return Settings(int(content["k"]), float(content["eps"]), float(content["rbf_sigma"]))
 
 
 def read_drawing(path: Path) -> Drawing:
     """Read what the rule calibration_settings wrote."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_settings_file(path)
     return Drawing(
         int(content["permutations"]), float(content["alpha"]), int(content["seed"]), bool(content["split_selection"])
     )

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from diffalign.io.atomic import replacing
 from diffalign.io.headers import FileKind, StoreError
 from diffalign.io.latents import decode_names, encode_names
+from diffalign.io.safetensors_files import save_file
 
 KIND = FileKind("a file of samples", 1)
 

@@ -90,7 +90,7 @@ def _facts(path: Path, features: Features) -> dict[str, Any]:
 
 def write_shared_transform(path: Path, method: str, seed: int | None, names: Sequence[str], pair: Pair) -> None:
     """Write a pair as a whole. Raises StoreError for numbers that are NaN or infinite, and repeated names."""
-    from safetensors.numpy import save_file
+    from diffalign.io.safetensors_files import save_file
 
     kinds, tensors = arrays(pair)
     check_unique(names, str(path))

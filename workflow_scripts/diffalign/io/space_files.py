@@ -94,7 +94,7 @@ def read_transforms(path: Path) -> tuple[dict[str, Rbf], tuple[str, ...]]:
 
 
 def _write(path: Path, arrays: Mapping[str, NDArray[Any]], kind: FileKind, words: Mapping[str, Any]) -> None:
-    from safetensors.numpy import save_file
+    from diffalign.io.safetensors_files import save_file
 
     with replacing(path) as temporary:
         plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}

@@ -179,7 +179,7 @@ def _write_chunks(
     folder: Path, chunks: Iterable[Chunk], levels: Sequence[NoiseLevel]
 ) -> tuple[list[str], list[tuple[str, int]], tuple[str, ...]]:
     """Names in the order of chunks, files with their numbers of samples, and the tensors that all of them hold."""
-    from safetensors.numpy import save_file
+    from diffalign.io.safetensors_files import save_file
 
     names: list[str] = []
     members: list[tuple[str, int]] = []

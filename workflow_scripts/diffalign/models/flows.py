@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from diffalign.io.safetensors_files import save_file
 from diffalign.io.state_dicts import StateDict
 from diffalign.models.architectures import fill, read_weights
 from diffalign.models.networks.latent_transformers import (

@@ -13,6 +13,7 @@ from diffalign.provenance import files_digest, folder_digest
 from diffalign.specs import Dataset, without_defaults
 from diffalign.stimuli import kinds
 from diffalign.stimuli.kinds import faces
+from diffalign.stimuli.squares import SUFFIXES
 
 
 class Stimuli(Stage):
@@ -131,7 +132,10 @@ class Stimuli(Stage):
         path = dataset.path
         if path is None or dataset.archive:
             return None
-        return files_digest([Path(path)]) if Path(path).is_file() else folder_digest(Path(path))
+        if Path(path).is_file():
+            return files_digest([Path(path)])
+        # other files in a folder of images change nothing
+        return folder_digest(Path(path), SUFFIXES if kinds.KINDS[dataset.kind].images_alone else ())
 
     def published_images(self, wildcards: Wildcards) -> str | None:
         """The folder of a data set whose transformed images exist already; None for others."""

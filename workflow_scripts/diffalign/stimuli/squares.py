@@ -12,6 +12,10 @@ SQUARES = ("adm", "crop", "bilinear", "squash")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
+# pixels of the longer side of an image whose shorter side has the size of a square
+_LONGEST = 2**15
+
+
 class ImageError(ValueError):
     """An image that cannot be used; the message names the file."""
 
@@ -37,7 +41,9 @@ def read_rgb(path: Path, content: bytes | None = None) -> tuple[Image.Image, str
                 white = Image.new("RGBA", rgba.size, "white")
                 return Image.alpha_composite(white, rgba).convert("RGB"), f"converted from {mode} on white"
             return image.convert("RGB"), f"converted from {mode}"
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{path}: is too large ({error}); make it smaller") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, MemoryError) as error:
         raise ImageError(f"{path}: cannot be read as an image ({error})") from error
 
 
@@ -57,6 +63,10 @@ def make_square(image: Image.Image, size: int, square: str) -> Image.Image:
     """
     if square not in SQUARES:
         raise ImageError(f"unknown way to make a square '{square}'; allowed: {', '.join(SQUARES)}")
+    if max(image.size) * size > _LONGEST * min(image.size):
+        raise ImageError(
+            f"is {image.width} x {image.height} px: with a shorter side of {size} its longer one exceeds {_LONGEST}"
+        )
     if square == "squash":
         return image.resize((size, size), Image.Resampling.BICUBIC)
     if square == "adm":

@@ -42,8 +42,8 @@ def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> Non
     Raises CheckpointError for an architecture that does not exist.
     """
     import torch
-    from safetensors.torch import save_file
 
+    from diffalign.io.safetensors_files import save_file
     from diffalign.models.architectures import read_fields
     from diffalign.models.networks.gaussian import FittedArchitecture, fitted, state_of
 

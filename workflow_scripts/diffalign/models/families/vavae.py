@@ -65,8 +65,8 @@ def load(model: Model, folder: Path, device: torch.device, decoder: bool = False
 def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:
     """Write random weights of this architecture, and the mean and std that its latents of noise have."""
     import torch
-    from safetensors.torch import save_file
 
+    from diffalign.io.safetensors_files import save_file
     from diffalign.models.architectures import read_fields
     from diffalign.models.networks.vavae import Architecture, Decoder, VaVae
 

@@ -72,8 +72,8 @@ def _one_level(state: StateDict) -> StateDict:
 def make_miniature(miniature: Mapping[str, Any], folder: Path, seed: int) -> None:
     """Write random weights of this architecture."""
     import torch
-    from safetensors.torch import save_file
 
+    from diffalign.io.safetensors_files import save_file
     from diffalign.models.architectures import read_fields
     from diffalign.models.networks.vfmvae import Architecture, VfmVae, checked
 

@@ -5,10 +5,12 @@ A new kind is a module with a `DatasetKind` and its line in `KINDS`; the word th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from diffalign.io.manifest import Image
+from diffalign.offenders import first_five
 from diffalign.specs import Dataset, Split
 from diffalign.stimuli.kinds import (
     faces,
@@ -52,17 +54,25 @@ KINDS: Mapping[str, DatasetKind] = {
 }
 
 
+# control characters, and separators of lines and paragraphs
+_BREAKS_LINES = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
 def rows(dataset: Dataset, supplied: Supplied) -> Listing:
     """The rows of a data set: of its split and its sample, where it has them.
 
-    Raises ValueError for a kind without rows, SelectionError as `select`, and what the kind's own `rows` raises.
+    Raises ValueError for a kind without rows and for names that cannot stand in a line of text, SelectionError as
+    `select`, and what the kind's own `rows` raises.
     """
     listing = KINDS[dataset.kind].rows
     if listing is None:
         raise ValueError(f"data sets of kind '{dataset.kind}' have no rows: only features know their names")
     whole = listing(dataset, supplied)
-    split = None if dataset.split is None else Split(**dataset.split)
     where = dataset.path or f"data set of kind '{dataset.kind}'"
+    unfit = [repr(name) for name in whole.names if _BREAKS_LINES.search(name)]
+    if unfit:
+        raise ValueError(f"{where}: {len(unfit)} names hold line breaks or control characters: {first_five(unfit)}")
+    split = None if dataset.split is None else Split(**dataset.split)
     names = select(whole.names, split, dataset.sample, supplied.seed, where)
     chosen = set(names)
     return Listing(names, (_grouped(row, dataset.groups) for row in whole.rows if row.name in chosen))

@@ -98,7 +98,8 @@ class DatasetKind:
     entry as it was given; the key is '' for the entry as a whole. has_images: whether a data set has any.
     has_transformed: whether its folder holds the images of other conditions, too. has_groups: whether rows of a data
     set may have more than one image a group. part_masks: the masks of the parts of clean images, for rows of their
-    manifest, whose files are looked at before one is read; None for a kind without.
+    manifest, whose files are looked at before one is read; None for a kind without. images_alone: whether image files
+    are all that is read of the folder of an entry.
     """
 
     rows: Callable[[Dataset, Supplied], Listing] | None
@@ -109,6 +110,7 @@ class DatasetKind:
     has_transformed: bool = False
     has_groups: Callable[[Dataset], bool] = _by_rule
     part_masks: Callable[[Dataset, Sequence[manifest.Image]], PartMasks] | None = None
+    images_alone: bool = False
 
     def __post_init__(self) -> None:
         unread = self.needs - self.keys
@@ -142,4 +144,7 @@ def square(dataset: Dataset, path: Path, content: bytes | None = None) -> tuple[
     """An image as a square of the data set's size, and what was converted; path, content: as of `squares.read_rgb`."""
     assert dataset.size is not None  # the config is checked
     image, notes = squares.read_rgb(path, content)
-    return squares.make_square(image, dataset.size, dataset.square), notes
+    try:
+        return squares.make_square(image, dataset.size, dataset.square), notes
+    except squares.ImageError as error:
+        raise squares.ImageError(f"{path}: {error}") from error

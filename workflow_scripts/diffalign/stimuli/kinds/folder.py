@@ -33,4 +33,5 @@ KIND = DatasetKind(
     frozenset({"path", "archive", "square", "sample", "split", "labels", "groups", "parts"}),
     needs=frozenset({"path"}),
     part_masks=part_masks,
+    images_alone=True,
 )

@@ -17,5 +17,8 @@ def rows(dataset: Dataset, supplied: Supplied) -> Listing:
 
 
 KIND = DatasetKind(
-    rows, frozenset({"path", "archive", "square", "sample", "split", "groups"}), needs=frozenset({"path"})
+    rows,
+    frozenset({"path", "archive", "square", "sample", "split", "groups"}),
+    needs=frozenset({"path"}),
+    images_alone=True,
 )

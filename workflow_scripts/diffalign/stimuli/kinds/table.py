@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from diffalign.io.manifest import check_unique
@@ -175,6 +175,8 @@ def _image(value: Any, file: Path, name: str) -> bytes | Path:
     if isinstance(value, bytes):
         return value
     if isinstance(value, str) and value:
+        if PurePath(value).is_absolute() or ".." in PurePath(value).parts:
+            raise TableError(f"{file}: the image of '{name}', {value}, does not lie in the folder of the table")
         return file.parent / value
     raise TableError(f"{file}: the image of '{name}' is neither bytes nor a path")
 

@@ -105,4 +105,5 @@ KIND = DatasetKind(
     frozenset({"path", "square", "concepts", "dimensions", "triplets", "similarities"}),
     needs=frozenset({"concepts", "triplets"}),
     has_images=_has_images,
+    images_alone=True,
 )
