@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, Run, Workflow
+from snakemake.profiles import ProfileConfigFileParser
 from snakemake_executor_plugin_slurm.partitions import get_best_partition, read_partition_file
 
 from diffalign.io.feature_files import read_features
@@ -142,12 +143,15 @@ def test_jobs_go_to_the_partition_that_has_what_they_ask_for() -> None:
         def is_group(self) -> bool:
             return False
 
+    # a profile by its full path finds the file from every working directory
+    with (ROOT / "profiles/slurm/config.yaml").open() as file:
+        partitions = Path(ProfileConfigFileParser().parse(file)["slurm-partition-config"])
+    assert partitions.is_absolute()
+
     def partition(**resources: Any) -> str | None:
         job = Job(resources=Resources(resources), threads=4, name="job")
         silent = SimpleNamespace(warning=lambda *_: None, info=lambda *_: None, debug=lambda *_: None)
-        found: str | None = get_best_partition(
-            read_partition_file(ROOT / "profiles/slurm/partitions.yaml"), job, silent
-        )
+        found: str | None = get_best_partition(read_partition_file(partitions), job, silent)
         return found
 
     assert partition(mem_mb=16000, runtime=60) == "cpu"
