@@ -61,3 +61,23 @@ def test_the_score_of_published_files_is_what_the_script_prints(tmp_path: Path) 
     both = [clamped(x, float(np.sort(np.abs(x).ravel())[int(0.95 * x.size)])) for x in sides]
     printed = published_cknna(*both, 10, 1e-6)
     assert float(np.load(workflow.directory / target)) == pytest.approx(printed, abs=1e-5)
+
+
+def test_the_study_of_vfm_vae_runs_on_miniatures_and_its_exports_give_its_score(tmp_path: Path) -> None:
+    workflow = Workflow(ROOT, tmp_path / "work", ("profiles/vfmvae/study.yaml",))
+    overlay = {
+        "defaults": {"dataset": "photographs", "weights": "miniature"},
+        "datasets": {"photographs": {"per_photograph": 3}},
+        "study": {"datasets": ["photographs"]},
+        "alignment": {"permutations": 19, "k_max": 20},
+        "compute": {"device": "cpu", "workers": 0},
+    }
+    score = "results/cknna/photographs/equivariance/dinov2_vs_vavae.npy"
+    exports = [f"results/export/vfmvae/photographs/equivariance/{name}.pt" for name in ("dinov2", "vavae")]
+    done = workflow.run(score, "results/cknna/photographs/clean/dinov2_vs_reg.vfmvae_b8.npy", *exports, overlay=overlay)
+    assert done.code == 0, done.output
+    sides = [torch.load(workflow.directory / path, weights_only=True) for path in exports]
+    assert sides[0]["names"] == sides[1]["names"]
+    features = [side["features"].numpy() for side in sides]
+    both = [clamped(x, float(np.sort(np.abs(x).ravel())[int(0.95 * x.size)])) for x in features]
+    assert float(np.load(workflow.directory / score)) == pytest.approx(published_cknna(*both, 10, 1e-6), abs=1e-5)
