@@ -3,12 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from conftest import ROOT, Workflow, catalogue, copy_tree, merge, read_yaml
+from conftest import ROOT, Workflow, catalogue, copy_tree, merge, read_yaml, things
+from PIL import Image
 
 from diffalign.alignment.metrics import METRICS
 from diffalign.config.study import Study, load
+from diffalign.human.triplets import read_triplets
+from diffalign.io.layouts import diffusion_alignment as layout
+from diffalign.io.layouts.feature_tables import read_layers
 from diffalign.models import all_families
+from diffalign.stimuli.kinds.things import read_concepts
 
 PROFILE = "profiles/things/published.yaml"
 LEVELS = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90)
@@ -77,3 +83,40 @@ def test_the_published_study_is_planned(tmp_path: Path) -> None:
     # latents of five autoencoders, embeddings of three models, one pass of tokens
     assert (jobs["latents"], jobs["given_prompts"], jobs["unpooled"], jobs["reduction"]) == (5, 6, 1, 1)
     assert (jobs["images"], jobs["human_choices"], jobs["noise_levels_figure"]) == (1, 1, 5)
+
+
+def test_the_study_runs_on_a_miniature_and_its_exports_give_its_accuracy(tmp_path: Path) -> None:
+    workflow = Workflow(ROOT, tmp_path / "work", (PROFILE,))
+    files = {
+        key: str(things(name)) for key, name in (("concepts", "things_concepts.tsv"), ("test", "test_triplets.csv"))
+    }
+    names = [concept.name for concept in read_concepts(Path(files["concepts"]))]
+    (tmp_path / "images").mkdir()
+    for name in names:
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / f"{name}.jpg")
+    test = {"path": files["test"], "first": 1, "odd": "column", "sha256": None}
+    overlay = {
+        "defaults": {"weights": "miniature"},
+        "datasets": {
+            "things": {
+                "path": str(tmp_path / "images"),
+                "concepts": {"path": files["concepts"]},
+                "dimensions": {"path": str(things("vice_embedding.npy"))},
+                "triplets": {"test": test},
+            }
+        },
+        "human": {"triplets": "test"},
+        "compute": {"device": "cpu", "workers": 0},
+    }
+    folder = "results/export/diffusion-alignment/things/clean/sd1-textlast-label"
+    done = workflow.run(f"{folder}/alignment.pkl", overlay=overlay)
+    assert done.code == 0, done.output
+    [(key, accuracy)] = layout.read_accuracies(workflow.directory / folder / layout.ALIGNMENT).items()
+    table = read_layers(
+        workflow.directory / folder / layout.ALL_FEATURES, ["/".join(key)], layout.LAYOUT, files["concepts"]
+    )
+    rows = dict(zip(table.names, table.values[0].astype(np.float64), strict=True))
+    unit = np.stack([rows[name] / np.linalg.norm(rows[name]) for name in names])
+    a, b, odd = (unit[side] for side in read_triplets(Path(files["test"]), 1854, first=1, odd="column").objects.T)
+    pairs = np.stack([(a * b).sum(axis=1), (a * odd).sum(axis=1), (b * odd).sum(axis=1)])
+    assert accuracy == pytest.approx((pairs.argmax(axis=0) == 0).mean(), abs=6e-5)
