@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from conftest import ROOT, Workflow
+from test_published_studies import MINIATURES
 
 EXPORT = "results/export/platonic/photographs/clean"
 PAIR = ("bloom560m", "dinov2.s.cls")
@@ -28,15 +29,8 @@ def mutual_knn(a: torch.Tensor, b: torch.Tensor, k: int) -> float:
 
 def test_the_best_score_is_that_of_the_published_search(tmp_path: Path) -> None:
     workflow = Workflow(ROOT, tmp_path / "work", ("profiles/platonic/study.yaml",))
-    overlay = {
-        "defaults": {"dataset": "photographs", "weights": "miniature"},
-        "datasets": {"photographs": {"per_photograph": 3}},
-        "study": {"datasets": ["photographs"]},
-        "alignment": {"permutations": 19, "k_max": 20},
-        "compute": {"device": "cpu", "workers": 0},
-    }
     files = [f"{EXPORT}/{name}.pt" for name in PAIR]
-    done = workflow.run(f"{EXPORT}/{'_vs_'.join(PAIR)}/mutual_knn_k10.npy", *files, overlay=overlay)
+    done = workflow.run(f"{EXPORT}/{'_vs_'.join(PAIR)}/mutual_knn_k10.npy", *files, overlay=MINIATURES)
     assert done.code == 0, done.output
     a, b = (prepared(workflow.directory / path) for path in files)
     scores = np.array([[mutual_knn(a[:, i], b[:, j], 10) for j in range(b.shape[1])] for i in range(a.shape[1])])

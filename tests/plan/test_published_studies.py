@@ -10,6 +10,14 @@ from test_compare import clamped, massive, published_cknna
 from test_graph import snakemake
 
 PROFILE = ("--profile", "profiles/local", "--configfile", "config.yaml")
+# a published study on crops of photographs, by networks with random weights
+MINIATURES = {
+    "defaults": {"dataset": "photographs", "weights": "miniature"},
+    "datasets": {"photographs": {"per_photograph": 3}},
+    "study": {"datasets": ["photographs"]},
+    "alignment": {"permutations": 19, "k_max": 20},
+    "compute": {"device": "cpu", "workers": 0},
+}
 ENCODERS = ("dinov2", "dinov2_l", "dinov2_g", "siglip2")
 AUTOENCODERS = ("sdvae", "vavae", "vfmvae")
 DIFFUSION = ("sit", "repa", "reg", "lightningdit", "reg_vfmvae", "lightningdit_vfmvae")
@@ -65,16 +73,11 @@ def test_the_score_of_published_files_is_what_the_script_prints(tmp_path: Path) 
 
 def test_the_study_of_vfm_vae_runs_on_miniatures_and_its_exports_give_its_score(tmp_path: Path) -> None:
     workflow = Workflow(ROOT, tmp_path / "work", ("profiles/vfmvae/study.yaml",))
-    overlay = {
-        "defaults": {"dataset": "photographs", "weights": "miniature"},
-        "datasets": {"photographs": {"per_photograph": 3}},
-        "study": {"datasets": ["photographs"]},
-        "alignment": {"permutations": 19, "k_max": 20},
-        "compute": {"device": "cpu", "workers": 0},
-    }
     score = "results/cknna/photographs/equivariance/dinov2_vs_vavae.npy"
     exports = [f"results/export/vfmvae/photographs/equivariance/{name}.pt" for name in ("dinov2", "vavae")]
-    done = workflow.run(score, "results/cknna/photographs/clean/dinov2_vs_reg.vfmvae_b8.npy", *exports, overlay=overlay)
+    done = workflow.run(
+        score, "results/cknna/photographs/clean/dinov2_vs_reg.vfmvae_b8.npy", *exports, overlay=MINIATURES
+    )
     assert done.code == 0, done.output
     sides = [torch.load(workflow.directory / path, weights_only=True) for path in exports]
     assert sides[0]["names"] == sides[1]["names"]
