@@ -20,12 +20,11 @@ from scipy.stats import pearson3
 
 from diffalign.alignment import nulls
 from diffalign.alignment.arrays import rows_layer
-from diffalign.alignment.calibration import calibrate, standard_errors
+from diffalign.alignment.calibration import calibrate, over_images
 from diffalign.alignment.groups import Groups
-from diffalign.alignment.intervals import around
 from diffalign.alignment.kernel_permutations import permuted_cka
 from diffalign.alignment.metrics import Layer, Settings, measure_grid
-from diffalign.alignment.moments import moments
+from diffalign.alignment.moments import effective_images, moments
 from diffalign.alignment.preparation import unit_rows
 from diffalign.alignment.search.exact import nearest_neighbors
 
@@ -59,22 +58,20 @@ def coverage(size: int, share: float, repetitions: int) -> dict[str, tuple[float
     random = np.random.default_rng(1)
     names = [f"g{i // size:03d}" for i in range(COUNT)]
     groups = Groups.of(names if size > 1 else [str(i) for i in range(COUNT)])
-    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in MEASURED}
+    found: dict[str, list[tuple[float, ...]]] = {name: [] for name in MEASURED}
     for _ in range(repetitions):
         a, b = ([as_layer(side, names).held()] for side in planted(random, size, share))
         scores = measure_grid(MEASURED, a, b, Settings(K))
-        errors = [standard_errors(MEASURED, a, b, Settings(K), groups=given) for given in (None, groups)]
+        bounds = [over_images(scores, a, b, Settings(K), groups=given) for given in (None, groups)]
         for name in MEASURED:
-            found[name].append((float(scores[name][0, 0]), *(float(each[name][0, 0]) for each in errors)))
+            ends = [float(end[0, 0]) for each in bounds for end in (each[name].low, each[name].high)]
+            found[name].append((float(scores[name][0, 0]), *ends))
     rates = {}
     for name, values in found.items():
-        score, over_images, over_groups = np.array(values).T
+        score, *ends = np.array(values).T
         truth = score.mean()
-        both = []
-        for error, freedom in ((over_images, None), (over_groups, groups.freedom)):
-            bounds = around(score, error, freedom)
-            both.append(float(((bounds.low <= truth) & (truth <= bounds.high)).mean()))
-        rates[name] = (both[0], both[1])
+        held = [float(((low <= truth) & (truth <= high)).mean()) for low, high in (ends[:2], ends[2:])]
+        rates[name] = (held[0], held[1])
     return rates
 
 
@@ -166,7 +163,7 @@ def tails(kind: str, draws: int) -> tuple[float, float, bool, list[float]]:
         sums.append(moments(as_layer(rows, [str(i) for i in range(count)]).rows()))
     cubes = [[nulls.kernel_cubes(each)] for each in sums]
     closed = nulls.unbiased_cka_moments(sums[:1], sums[1:], (cubes[0], cubes[1]))
-    effective = [[nulls.effective_images(each, unbiased=True)] for each in sums]
+    effective = [[effective_images(each, unbiased=True)] for each in sums]
     assert closed.skewness is not None
     holds = nulls.pearson_holds(closed.skewness, count, effective[0], effective[1])
     hits = np.zeros(4)

@@ -1,9 +1,9 @@
 """Rates of nulls and intervals over kinds of features and numbers of images. python benchmarks/rates.py
 
 Prints how often p is at most .05 where both sides are independent, and how often 95 % intervals hold the mean over
-studies where both are views of the same latents. Kinds: latents of eight dimensions in noise; the same with a common
-mean, which makes hubs; with one massive dimension; of labels, all of whose images are ties; nearly collinear with three
-outlying images.
+studies, of the studies that have an interval, where both sides are views of the same latents. Kinds: latents of eight
+dimensions in noise; the same with a common mean, which makes hubs; with one massive dimension; of labels, all of whose
+images are ties; nearly collinear with three outlying images.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from threadpoolctl import threadpool_limits
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow_scripts"))
 
 from diffalign.alignment.arrays import array_layer
-from diffalign.alignment.calibration import calibrate, standard_errors
-from diffalign.alignment.intervals import around
+from diffalign.alignment.calibration import calibrate, over_images
 from diffalign.alignment.metrics import Settings, measure_grid
 
 Rows = NDArray[np.float64]
@@ -74,8 +73,8 @@ KINDS: Mapping[str, Callable[[np.random.Generator, Rows, int], Rows]] = {
 }
 
 
-def study(kind: str, count: int, seed: int, k: int) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    """Of one study, keyed by the seed: p of independent sides, and score and standard error of aligned ones."""
+def study(kind: str, count: int, seed: int, k: int) -> tuple[dict[str, float], dict[str, tuple[float, float, float]]]:
+    """Of one study, keyed by the seed: p of independent sides, and score and bounds of its interval of aligned ones."""
     random = np.random.default_rng(seed)
     names, settings = [str(i) for i in range(count)], Settings(k)
     shared, own = random.standard_normal((2, count, LATENT))
@@ -85,9 +84,11 @@ def study(kind: str, count: int, seed: int, k: int) -> tuple[dict[str, float], d
     )
     scores = measure_grid(MEASURED, a, c, settings)
     nulls = calibrate(scores, a, c, settings, DRAWS, ALPHA, seed)
-    aligned, errors = measure_grid(MEASURED, a, b, settings), standard_errors(MEASURED, a, b, settings)
+    aligned = measure_grid(MEASURED, a, b, settings)
+    bounds = over_images(aligned, a, b, settings)
     p = {name: float(nulls[name].p[0, 0]) for name in MEASURED}
-    return p, {name: (float(aligned[name][0, 0]), float(errors[name][0, 0])) for name in MEASURED}
+    ends = {name: (float(bounds[name].low[0, 0]), float(bounds[name].high[0, 0])) for name in MEASURED}
+    return p, {name: (float(aligned[name][0, 0]), *ends[name]) for name in MEASURED}
 
 
 def main() -> None:
@@ -107,9 +108,12 @@ def main() -> None:
             words = ""
             for name in MEASURED:
                 rate = np.mean([p[name] <= ALPHA for p, _ in found])
-                score, error = np.array([measured[name] for _, measured in found]).T
-                bounds, truth = around(score, error, count - 1), score.mean()
-                words += f"{rate:9.3f}, {np.mean((bounds.low <= truth) & (truth <= bounds.high)):.3f}"
+                score, low, high = np.array([measured[name] for _, measured in found]).T
+                has, truth = np.isfinite(low), score.mean()
+                held = (low <= truth) & (truth <= high)
+                words += f"{rate:9.3f}, {held[has].mean():.3f}" if has.any() else f"{rate:9.3f},  none"
+                if 0 < has.mean() < 1:
+                    words += f" of {has.mean():.2f}"
             print(f"{kind:10}{count:6}{words}  ({time.perf_counter() - started:.0f} s)", flush=True)
 
 

@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow_scripts"))
 
 from diffalign.alignment.arrays import rows_layer
-from diffalign.alignment.calibration import calibrate, standard_errors
+from diffalign.alignment.calibration import calibrate, over_images
 from diffalign.alignment.groups import Groups
 from diffalign.alignment.intervals import jackknife
 from diffalign.alignment.metrics import Layer, Settings, measure_grid
@@ -85,10 +85,11 @@ def draws(repetitions: int, count: int, k: int, many: int) -> None:
         a, b = pair(random, count, 0.8)
         noisy = (a + 0.5 * random.standard_normal(a.shape)).astype(np.float32)
         sides = [layer(noisy, k)], [layer(b, k)]
-        found, error = measure_grid(SHOWN, *sides, Settings(k)), standard_errors(SHOWN, *sides, Settings(k))
+        found = measure_grid(SHOWN, *sides, Settings(k))
+        bounds = over_images(found, *sides, Settings(k))
         for name in SHOWN:
             with_noise[name].append(float(found[name][0, 0]))
-            errors[name].append(float(error[name][0, 0]))
+            errors[name].append(float(bounds[name].error[0, 0]))
     print("metric          sd over images with new noise / mean error over images")
     for name in SHOWN:
         print(f"{name:15} {np.std(with_noise[name], ddof=1) / np.mean(errors[name]):.3f}")
@@ -109,9 +110,9 @@ def power(repetitions: int, count: int, k: int) -> None:
             sides = [layer(a, k)], [layer(b, k)]
             grids = measure_grid(SHOWN, *sides, Settings(k))
             nulls = calibrate(grids, *sides, Settings(k), 99, ALPHA, repetition)
-            errors = standard_errors(SHOWN, *sides, Settings(k))
+            bounds = over_images(grids, *sides, Settings(k))
             for name in SHOWN:
-                score, error, null = float(grids[name][0, 0]), float(errors[name][0, 0]), nulls[name]
+                score, error, null = float(grids[name][0, 0]), float(bounds[name].error[0, 0]), nulls[name]
                 values[name].append((score, error, float(null.p[0, 0]) <= ALPHA))
                 moments = float(null.mean[0, 0]), float(null.sd[0, 0]), float(null.threshold[0, 0])
                 predicted[name].append(smallest_score(score, error, moments, POWER))
@@ -173,12 +174,13 @@ def extrapolation(repetitions: int, count: int, k: int, very_many: int) -> None:
             return scores(names, a[keep], b[keep], at)
 
         sides = [layer(a, k)], [layer(b, k)]
-        now, errors = measure_grid(LIMITED, *sides, Settings(k)), standard_errors(LIMITED, *sides, Settings(k))
+        now = measure_grid(LIMITED, *sides, Settings(k))
+        bounds = over_images(now, *sides, Settings(k))
         for name, limit in limits(LIMITED, curve, groups, k, 0).items():
             refused[name] += bool(limit.reason)
             held[name] += limit.low <= truth[name] <= limit.high
             widths[name].append(limit.high - limit.low)
-            naive[name] += abs(float(now[name][0, 0]) - truth[name]) <= 1.96 * float(errors[name][0, 0])
+            naive[name] += abs(float(now[name][0, 0]) - truth[name]) <= 1.96 * float(bounds[name].error[0, 0])
         low, high = aitken(curve, groups, k)
         fixed += low <= at_fixed_k <= high
     print(f"\nlimits: {repetitions} sets of {count} images, k = {k}; the truth is that of {very_many}")

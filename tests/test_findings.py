@@ -37,8 +37,10 @@ def correlation(rho: float, p: float, low: float, high: float) -> dict[str, Any]
 
 def score(source: str, level: float, layer: str, second_half: float, **changes: Any) -> dict[str, Any]:
     """A row of an atlas, with the columns that findings read."""
-    known = {"model": "digits.sit", "metric": "unbiased_cka", "second_half_error": 0.01, "n": 1000}
+    known = {"model": "digits.sit", "metric": "unbiased_cka", "n": 1000}
     more = {
+        "second_half_low": second_half - 0.02,
+        "second_half_high": second_half + 0.02,
         "n_second_half": 500,
         "groups_second_half": 500,
         "chosen": False,
@@ -315,10 +317,8 @@ def test_maxima_and_floors_are_corrected_over_atlases_and_metrics(tmp_path: Path
 
 
 def test_a_metric_without_a_null_has_no_floor_and_one_without_an_error_no_interval(tmp_path: Path) -> None:
-    scores = [
-        {**row, "metric": "procrustes", "maximum_p": NAN, "second_half_p": NAN, "second_half_error": NAN}
-        for row in SCORES
-    ]
+    unknown = dict.fromkeys(("maximum_p", "second_half_p", "second_half_low", "second_half_high"), NAN)
+    scores = [{**row, "metric": "procrustes", **unknown} for row in SCORES]
     table = of_atlas(tmp_path, scores, metrics=["procrustes"])
     # a share is of linear covariance, so it is told at the maximum of any metric
     assert table["topic"].tolist() == ["atlas", "controls"]

@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 from diffalign import logs
 from diffalign.alignment import calibration, intervals
 from diffalign.alignment.metrics import Settings, measure_grid
+from diffalign.alignment.moments import CONCENTRATED
 from diffalign.io import calibration_files, recipes, sides
 from diffalign.io.calibration_files import Selection, StoredCalibration
 from diffalign.io.matrices import read_matrix
@@ -54,15 +55,19 @@ def calibrate_layers(
     for metric, null in nulls.items():
         if null.reason is not None:
             logs.log.warning("%s: no p in some or all pairs of layers: %s", metric, null.reason)
-    errors = calibration.standard_errors(scores, layers[0], layers[1], setting, memory_mb * 2**20, a.groups)
+    bounds = calibration.over_images(scores, layers[0], layers[1], setting, memory_mb * 2**20, a.groups)
     chosen = selections(list(scores), a, b, setting, drawing.seed, memory_mb) if drawing.split_selection else {}
     settled = recipes.drawing_recipe(drawing, a.groups.exchanges)
     for metric, path in outputs.items():
-        error = errors.get(metric, np.full_like(scores[metric], np.nan))
-        bounds = intervals.around(scores[metric], error, a.groups.freedom)
+        unknown = np.full_like(scores[metric], np.nan)
+        around = bounds.get(metric, intervals.Interval(unknown, unknown, unknown))
+        if metric in bounds and (missing := np.isnan(around.error) & np.isfinite(scores[metric])).any():
+            logs.log.warning(
+                "%s: no interval in %d of %d pairs of layers: %s", metric, missing.sum(), missing.size, CONCENTRATED
+            )
         calibration_files.write_calibration(
             path,
-            StoredCalibration(nulls.get(metric), error, bounds.low, bounds.high, chosen.get(metric), settled),
+            StoredCalibration(nulls.get(metric), around.error, around.low, around.high, chosen.get(metric), settled),
         )
 
 

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from diffalign import logs
 from diffalign.alignment import simultaneous
-from diffalign.alignment.contrasts import Contrast, differences
+from diffalign.alignment.contrasts import Contrast, Differences, differences
 from diffalign.alignment.intervals import LEVEL
 from diffalign.alignment.metrics import METRICS, Layer
 from diffalign.io import recipes, sides, tables
@@ -114,12 +114,17 @@ def contrast(
                     "contrasts": tested.family,
                     "differs": bool(tested.p_adjusted[i] <= 1 - LEVEL) if known else None,
                     "method": of_metric.method,
-                    "reason": None if known else of_metric.refused or METRICS[metric].undefined,
+                    "reason": None if known else _reason(metric, of_metric, i),
                     "leak": _leaks(of_sides),
                     "miniature": any(is_miniature({"a": side, "b": side}) for side in of_sides),
                 }
 
     tables.write(tables.frame(rows(), COLUMNS), *outputs)
+
+
+def _reason(metric: str, of_metric: Differences, at: int) -> str | None:
+    """Why a contrast has no error: a score is undefined, or the metric has none for these images."""
+    return METRICS[metric].undefined if math.isnan(of_metric.values[at]) else of_metric.refused
 
 
 def _leaks(of_sides: Sequence[Mapping[str, Any]]) -> str | None:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from diffalign import logs
 from diffalign.alignment.calibration import false_discovery_rates
-from diffalign.alignment.intervals import around
 from diffalign.alignment.metrics import METRICS, NoNull
 from diffalign.io import tables
 from diffalign.io.atomic import replacing
@@ -232,10 +231,7 @@ def _of_atlas(scores: pd.DataFrame, metric: str, of_maximum: _Corrected, of_floo
     twin = scores[
         (scores["source"] == "untrained") & (scores["level"] == best["level"]) & (scores["layer"] == best["layer"])
     ].iloc[0]
-    bounds = around(
-        np.array(best["second_half"]), np.array(best["second_half_error"]), int(best["groups_second_half"]) - 1
-    )
-    low, high = float(bounds.low), float(bounds.high)
+    low, high = float(best["second_half_low"]), float(best["second_half_high"])
     images = f"{best['n_second_half']} images"
     if best["groups_second_half"] < best["n_second_half"]:
         images += f" in {best['groups_second_half']} groups"

@@ -14,7 +14,6 @@ from diffalign.alignment import ladder as nulls
 from diffalign.alignment import partial, series
 from diffalign.alignment.calibration import calibrate
 from diffalign.alignment.groups import Exchanges, Groups
-from diffalign.alignment.intervals import around
 from diffalign.alignment.metrics import METRICS, Settings, measure_grid
 from diffalign.alignment.settings import Preparation
 from diffalign.io import control_sides, recipes, sides, tables
@@ -327,15 +326,14 @@ class _Pair:
         found = series.against(self.asked.metrics, a.of(), other, self.setting, drawn, self.memory, self.groups)
         for metric, measured in found.items():
             row = measured.row(0)
-            interval = around(np.array(row["score"]), np.array(row["error"]), self.groups.freedom)
             null = measured.null
             yield (
                 metric,
                 {
                     "exchanged": self.groups.exchanges.moved,
                     "score": row["score"],
-                    "low": float(interval.low),
-                    "high": float(interval.high),
+                    "low": row["low"],
+                    "high": row["high"],
                     **{column: row[column] for column in _CELLS.values()},
                     "method": "none" if null is None else null.method,
                     "reason": None if null is None else null.reason,

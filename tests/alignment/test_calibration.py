@@ -12,7 +12,7 @@ from diffalign.alignment.calibration import (
     calibrate_by_moments,
     calibrate_by_permutations,
     false_discovery_rates,
-    standard_errors,
+    over_images,
     step_down,
 )
 from diffalign.alignment.factors import leading_vectors
@@ -358,15 +358,17 @@ def test_the_false_discovery_rate_is_controlled() -> None:
     assert np.mean(power) > 0.3
 
 
-def test_standard_errors_are_those_of_the_metrics_that_have_a_closed_form() -> None:
+def test_intervals_over_images_are_those_of_the_metrics_that_have_a_closed_form() -> None:
     random = np.random.default_rng(0)
     a, b = (layers_of(model(random, 50)) for _ in "ab")
-    errors = standard_errors(METRICS, a, b, Settings(K))
+    scores = measure_grid(METRICS, a, b, Settings(K))
+    intervals = over_images(scores, a, b, Settings(K))
     expected = {name for name, metric in METRICS.items() if metric.shares or metric.error}
-    assert set(errors) == expected
+    assert set(intervals) == expected
     assert {"mutual_knn", "cknna", "cka", "unbiased_cka"} <= expected
-    for name, grid in errors.items():
-        assert grid.shape == (2, 2)
-        assert (grid > 0).all()
-        single = standard_errors([name], a[1:], b[:1], Settings(K), memory=1)[name]
-        assert single[0, 0] == pytest.approx(grid[1, 0], rel=1e-9)
+    for name, interval in intervals.items():
+        assert interval.error.shape == (2, 2)
+        assert (interval.error > 0).all()
+        single = over_images({name: scores[name][1:, :1]}, a[1:], b[:1], Settings(K), memory=1)[name]
+        for end in ("error", "low", "high"):
+            assert getattr(single, end)[0, 0] == pytest.approx(getattr(interval, end)[1, 0], rel=1e-9)

@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from diffalign.alignment import grouped
 from diffalign.alignment.arrays import array_layer
-from diffalign.alignment.calibration import standard_errors
+from diffalign.alignment.calibration import over_images
 from diffalign.alignment.grouped import Grouped, against, within_groups
 from diffalign.alignment.groups import Groups
 from diffalign.alignment.metrics import METRICS, Layer, Settings, measure_grid
@@ -137,9 +137,10 @@ def test_errors_over_groups_are_wider_than_over_images_where_groups_differ() -> 
     for _ in range(12):
         # groups that are near each other on one side are near each other on the other, but for few groups
         both = study(random, [6] * 8, strength=2, shared=0.5)
-        scores.append(measure_grid(["cka"], both.a(None), both.b(None), SETTINGS)["cka"].item())
+        measured = measure_grid(["cka"], both.a(None), both.b(None), SETTINGS)
+        scores.append(measured["cka"].item())
         errors.append(against(["cka"], both, None, SETTINGS, Drawn(19, 0.05, 0))["cka"].row(0)["error"])
-        naive.append(standard_errors(["cka"], both.a(None), both.b(None), SETTINGS)["cka"].item())
+        naive.append(over_images(measured, both.a(None), both.b(None), SETTINGS)["cka"].error.item())
     assert np.mean(errors) > 1.3 * np.mean(naive)
     assert np.mean(errors) > 0.7 * np.std(scores, ddof=1)
 

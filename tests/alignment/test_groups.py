@@ -9,10 +9,9 @@ import pytest
 
 from diffalign.alignment import kernel_permutations, nulls
 from diffalign.alignment.arrays import rows_layer
-from diffalign.alignment.calibration import Calibration, calibrate, standard_errors
+from diffalign.alignment.calibration import Calibration, calibrate, over_images
 from diffalign.alignment.dyadic import Covariances
 from diffalign.alignment.groups import Exchanges, Groups
-from diffalign.alignment.intervals import around
 from diffalign.alignment.metrics import METRICS, Layer, NeighborScores, Settings, measure_grid
 from diffalign.alignment.moments import moments
 from diffalign.alignment.preparation import unit_rows
@@ -136,12 +135,14 @@ def test_errors_over_groups_equal_their_definition(metric: str) -> None:
     scorer = NeighborScores([metric], [a.lists()], [b.lists()], 3)
     influence = scorer.influence(metric)
     expected = math.sqrt(dense_variance(influence.toarray(), groups, METRICS[metric].competing))
-    assert scorer.errors(groups)[metric][0, 0] == pytest.approx(expected, rel=1e-8)
+    assert scorer.spreads(groups)[metric].error[0, 0] == pytest.approx(expected, rel=1e-8)
     least = dense_variance(influence.toarray(), groups, competing=False)
     assert Covariances([influence], groups).of(np.ones((1, 1)))[0, 0] == pytest.approx(least, rel=1e-8)
     # of images alone, by the same sums
     alone = Groups.of([str(i) for i in range(24)])
-    assert scorer.errors(alone)[metric][0, 0] == pytest.approx(scorer.errors()[metric][0, 0], rel=1e-8)
+    one, other = scorer.spreads(alone)[metric], scorer.spreads()[metric]
+    for part in ("error", "of_single", "of_pairs"):
+        assert getattr(one, part)[0, 0] == pytest.approx(getattr(other, part)[0, 0], rel=1e-8), part
 
 
 def test_intervals_over_groups_cover_where_those_over_images_do_not() -> None:
@@ -152,14 +153,12 @@ def test_intervals_over_groups_cover_where_those_over_images_do_not() -> None:
     for _ in range(60):
         a, b = ([as_layer(side, names).held()] for side in views(random, 8, 160))
         scores = measure_grid(metrics, a, b, Settings(K))
-        errors = [standard_errors(metrics, a, b, Settings(K), groups=given) for given in (None, groups)]
-        found.append([[each[name][0, 0] for name in metrics] for each in (scores, *errors)])
-    scores, over_images, over_groups = np.array(found).swapaxes(0, 1)
-    covered = []
-    for error, freedom in ((over_images, None), (over_groups, groups.freedom)):
-        bounds = around(scores, error, freedom)
-        truth = scores.mean(axis=0)
-        covered.append(((bounds.low <= truth) & (truth <= bounds.high)).mean(axis=0))
+        bounds = [over_images(scores, a, b, Settings(K), groups=given) for given in (None, groups)]
+        ends = [{name: getattr(each[name], end) for name in metrics} for each in bounds for end in ("low", "high")]
+        found.append([[each[name][0, 0] for name in metrics] for each in (scores, *ends)])
+    measured, *ends = np.array(found).swapaxes(0, 1)
+    truth = measured.mean(axis=0)
+    covered = [((low <= truth) & (truth <= high)).mean(axis=0) for low, high in (ends[:2], ends[2:])]
     assert covered[0][0] < 0.87
     assert (covered[1] >= 0.9).all()
 

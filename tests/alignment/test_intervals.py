@@ -9,15 +9,16 @@ from threadpoolctl import threadpool_limits
 
 from diffalign.alignment import METRICS
 from diffalign.alignment.arrays import array_layer
-from diffalign.alignment.calibration import standard_errors
+from diffalign.alignment.calibration import over_images
 from diffalign.alignment.graphs import EdgeIndex, KnnGraphs, broken_graphs, knn_graphs
-from diffalign.alignment.intervals import around, jackknife
+from diffalign.alignment.intervals import Spread, around, jackknife
 from diffalign.alignment.metrics import Layer, NeighborScores, Settings, measure_grid
 from diffalign.alignment.metrics.engine import BREAKS
 from diffalign.alignment.metrics.on_lists import hsic_shares
 from diffalign.alignment.moments import Moments, cka, cka_error, moments, unbiased_cka
 from diffalign.alignment.preparation import unit_rows
 from diffalign.alignment.search.exact import Neighbors, nearest_neighbors
+from diffalign.io.recipes import interval_recipe
 from diffalign.randomness import dealt, shuffled
 
 ON_LISTS = [name for name, metric in METRICS.items() if metric.shares]
@@ -55,25 +56,27 @@ def covered(scores: np.ndarray, errors: np.ndarray, freedom: int) -> float:
 
 
 @pytest.fixture(scope="module")
-def studies() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Scores and standard errors of 300 samples of 250 images."""
+def studies() -> dict[str, np.ndarray]:
+    """Scores, standard errors and bounds (4, 300) of 300 samples of 250 images."""
     population = Population(0, 2)
-    by_metric: dict[str, list[tuple[float, float]]] = {name: [] for name in IN_CLOSED_FORM}
+    by_metric: dict[str, list[list[float]]] = {name: [] for name in IN_CLOSED_FORM}
     with threadpool_limits(1):
         for _ in range(300):
             a, b = population.sample(250, 10)
             scores = measure_grid(IN_CLOSED_FORM, a, b, Settings(10))
-            errors = standard_errors(IN_CLOSED_FORM, a, b, Settings(10))
-            for name, pairs in by_metric.items():
-                pairs.append((scores[name][0, 0], errors[name][0, 0]))
-    return {name: (np.array(pairs)[:, 0], np.array(pairs)[:, 1]) for name, pairs in by_metric.items()}
+            intervals = over_images(scores, a, b, Settings(10))
+            for name, found in by_metric.items():
+                ends = (getattr(intervals[name], end)[0, 0] for end in ("error", "low", "high"))
+                found.append([scores[name][0, 0], *ends])
+    return {name: np.array(found).T for name, found in by_metric.items()}
 
 
 @pytest.mark.parametrize("metric", IN_CLOSED_FORM)
-def test_intervals_cover_the_truth(metric: str, studies: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    scores, errors = studies[metric]
+def test_intervals_cover_the_truth(metric: str, studies: dict[str, np.ndarray]) -> None:
+    scores, errors, low, high = studies[metric]
+    covers = float(((low <= scores.mean()) & (scores.mean() <= high)).mean())
     # a share of images that saturates near 1 is the least normal
-    assert (0.90 if metric == "cycle_knn" else 0.92) <= covered(scores, errors, 249) <= 0.98
+    assert (0.90 if metric == "cycle_knn" else 0.92) <= covers <= 0.98
     assert errors.mean() == pytest.approx(scores.std(), rel=0.2)
 
 
@@ -146,7 +149,7 @@ def dense_error(metric: str, a: KnnGraphs, b: KnnGraphs) -> float:
 @pytest.mark.parametrize(("seed", "k"), [(0, 2), (1, 4)])
 def test_dyadic_errors_equal_their_dense_definition(metric: str, seed: int, k: int) -> None:
     sides = lists_of(seed, 24, k)
-    errors = NeighborScores([metric], *sides, k).errors()[metric]
+    errors = NeighborScores([metric], *sides, k).spreads()[metric].error
     for i, left in enumerate(sides[0]):
         for j, right in enumerate(sides[1]):
             expected = dense_error(metric, knn_graphs([left], k), knn_graphs([right], k))
@@ -156,7 +159,7 @@ def test_dyadic_errors_equal_their_dense_definition(metric: str, seed: int, k: i
 @pytest.mark.parametrize("metric", [name for name in ON_LISTS if not METRICS[name].ordered])
 def test_dyadic_errors_with_ties_equal_their_dense_definition(metric: str) -> None:
     sides = tied_lists(24, 4)
-    errors = NeighborScores([metric], *sides, 4).errors()[metric]
+    errors = NeighborScores([metric], *sides, 4).spreads()[metric].error
     for i, left in enumerate(sides[0]):
         for j, right in enumerate(sides[1]):
             a, b = knn_graphs([left], 4), knn_graphs([right], 4)
@@ -171,8 +174,89 @@ def test_errors_over_random_orders_of_ties_are_their_mean_variance(metric: str) 
         dense_error(metric, broken_graphs(sides[0], 4, str(draw)), broken_graphs(sides[1], 4, str(draw ^ 1)))
         for draw in range(BREAKS)
     ]
-    error = NeighborScores([metric], *sides, 4).errors()[metric][0, 0]
+    error = NeighborScores([metric], *sides, 4).spreads()[metric].error[0, 0]
     assert error == pytest.approx(math.sqrt(np.square(each).mean()), rel=1e-8)
+
+
+@pytest.mark.parametrize("metric", [name for name in ON_LISTS if not METRICS[name].ordered])
+@pytest.mark.parametrize("tied", [False, True])
+def test_skewness_equals_its_dense_definition(metric: str, tied: bool) -> None:
+    sides = tied_lists(24, 4) if tied else lists_of(0, 24, 4)
+    spread = NeighborScores([metric], *sides, 4).spreads()[metric]
+    for i, left in enumerate(sides[0]):
+        for j, right in enumerate(sides[1]):
+            a, b = knn_graphs([left], 4), knn_graphs([right], 4)
+            e = NeighborScores([metric], [left], [right], 4).influence(metric).toarray()
+            assert math.sqrt(dense_error(metric, a, b) ** 2) == pytest.approx(spread.error[i, j], rel=1e-8)
+            both = e + e.T
+            h = both.sum(axis=1)
+            variance = max(h @ h, np.square(both).sum() / 2)
+            assert spread.of_single[i, j] == pytest.approx((h**3).sum() / variance**1.5, abs=1e-9)
+            assert spread.of_pairs[i, j] == pytest.approx(3 * (h @ both @ h) / variance**1.5, abs=1e-9)
+            assert abs(spread.of_pairs[i, j]) < 4.3
+
+
+@pytest.mark.parametrize(("single", "pairs"), [(0.3, 1.2), (-0.8, 0.1), (0.9, -4.2), (1e-9, 0.0)])
+def test_bounds_are_quantiles_of_the_expansion_without_its_skewness(single: float, pairs: float) -> None:
+    interval = Spread(*(np.array([x]) for x in (0.1, single, pairs))).around(np.array([0.5]), 29)
+    first, square = (single + pairs) / 6, (2 * single + pairs) / 6
+    for end, quantile in ((interval.low, t.ppf(0.975, 29)), (interval.high, -t.ppf(0.975, 29))):
+        x = (0.5 - end[0]) / 0.1
+        assert x + first + square * x**2 + square**2 * x**3 / 3 == pytest.approx(quantile, abs=1e-6)
+    assert interval.low[0] < 0.5 < interval.high[0]
+
+
+def test_bounds_without_skewness_are_those_of_the_error() -> None:
+    scores, errors = np.array([0.5, np.nan]), np.array([0.1, 0.1])
+    interval, plain = Spread.symmetric(errors).around(scores, 29), around(scores, errors, 29)
+    assert interval.low == pytest.approx(plain.low, nan_ok=True)
+    assert interval.high == pytest.approx(plain.high, nan_ok=True)
+
+
+def test_intervals_of_few_labels_cover_the_truth() -> None:
+    """One-hot labels of 30 images: the score is skewed, and its error grows with it. Symmetric bounds hold .85."""
+    random = np.random.default_rng(0)
+    linear = random.standard_normal((8, 10))
+    found = []
+    for _ in range(300):
+        latent = random.standard_normal((30, 8)) @ linear
+        a, b = (
+            [
+                array_layer(
+                    np.eye(10, dtype=np.float32)[(latent + random.standard_normal((30, 10))).argmax(axis=1)],
+                    [str(i) for i in range(30)],
+                    10,
+                ).held()
+            ]
+            for _ in "ab"
+        )
+        scores = measure_grid(["mutual_knn"], a, b, Settings(10))
+        interval = over_images(scores, a, b, Settings(10))["mutual_knn"]
+        symmetric = around(scores["mutual_knn"], interval.error, 29)
+        ends = (interval.low, interval.high, symmetric.low, symmetric.high)
+        found.append([scores["mutual_knn"].item(), *(end.item() for end in ends)])
+    scores, *ends = np.array(found).T
+    covers = [((low <= scores.mean()) & (scores.mean() <= high)).mean() for low, high in (ends[:2], ends[2:])]
+    assert covers[0] > 0.93
+    assert covers[1] < 0.89
+
+
+def test_cka_has_no_interval_where_a_few_images_make_most_of_both_kernels() -> None:
+    """Three outlying images among 30 nearly equal ones: the score depends on whether sides have one in common."""
+    random = np.random.default_rng(0)
+    sides = []
+    for _ in "ab":
+        rows = 10 + random.standard_normal((30, 16))
+        rows[random.choice(30, 3, replace=False)] = 10 * random.standard_normal((3, 16))
+        sides.append([array_layer(rows.astype(np.float32), [str(i) for i in range(30)], 3)])
+    scores = measure_grid(["cka", "unbiased_cka", "mutual_knn"], *sides, Settings(3))
+    found = over_images(scores, *sides, Settings(3))
+    for name in ("cka", "unbiased_cka"):
+        assert np.isfinite(scores[name]).all()
+        assert all(math.isnan(getattr(found[name], end).item()) for end in ("error", "low", "high"))
+        assert "a few images make most of both kernels" in interval_recipe("influence", found[name])["reason"]
+    assert np.isfinite(found["mutual_knn"].error).all()
+    assert interval_recipe("dyadic", found["mutual_knn"])["reason"] is None
 
 
 def tied_lists(count: int, k: int) -> tuple[list[Neighbors], list[Neighbors]]:
@@ -248,7 +332,7 @@ def test_intervals_hold_their_estimate(metric: str) -> None:
     for count, noise in ((12, 0.0), (12, 5.0), (40, 1000.0)):
         a, b = Population(count, noise).sample(count, 3)
         scores = measure_grid([metric], a, b, Settings(3))[metric]
-        interval = around(scores, standard_errors([metric], a, b, Settings(3))[metric])
+        interval = over_images({metric: scores}, a, b, Settings(3))[metric]
         defined = ~np.isnan(scores)
         assert (interval.error[defined] >= 0).all()
         assert ((interval.low <= scores) & (scores <= interval.high))[defined].all()

@@ -190,6 +190,19 @@ def test_lists_that_are_too_short_for_a_jackknife_leave_the_others() -> None:
     assert np.isfinite(found["mutual_knn"].errors).all()
 
 
+def test_contrasts_of_cka_have_no_error_where_a_few_images_make_most_of_a_kernel() -> None:
+    random = np.random.default_rng(0)
+    features = views(random)
+    for name in ("a", "reference"):
+        features[name] = 10 + random.standard_normal((COUNT, 24))
+        features[name][random.choice(COUNT, 3, replace=False)] = 10 * random.standard_normal((3, 24))
+    found = measured(features, [against("a", "c")], ("unbiased_cka", "mutual_knn"))
+    assert np.isfinite(found["unbiased_cka"].values).all()
+    assert np.isnan(found["unbiased_cka"].errors).all()
+    assert "a few images make most of both kernels" in str(found["unbiased_cka"].refused)
+    assert np.isfinite(found["mutual_knn"].errors).all()
+
+
 def test_a_metric_declares_the_error_of_a_score_and_of_a_difference_or_neither() -> None:
     with pytest.raises(ValueError, match="declares one of error and difference"):
         Metric(print, "it", "moments", True, 0, float, NoNull("none"), error=lambda a, b, groups: 0.0)

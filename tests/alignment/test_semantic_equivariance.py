@@ -143,9 +143,9 @@ def test_influences_give_the_errors_in_closed_form(metric: str, seed: int, k: in
     edges = scorer.influence(metric)
     error = math.sqrt(Covariances([edges]).of(np.ones((1, 1)))[0, 0])
     if METRICS[metric].competing:
-        assert error >= scorer.errors()[metric][0, 0]
+        assert error >= scorer.spreads()[metric].error[0, 0]
     else:
-        assert error == pytest.approx(scorer.errors()[metric][0, 0], rel=1e-9)
+        assert error == pytest.approx(scorer.spreads()[metric].error[0, 0], rel=1e-9)
     # a score does not change when all edges count twice
     assert edges.sum() == pytest.approx(0, abs=1e-9)
 

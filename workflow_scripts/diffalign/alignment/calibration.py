@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from diffalign.alignment import kernel_permutations
 from diffalign.alignment.groups import Exchanges, Groups
+from diffalign.alignment.intervals import Interval, Spread
 from diffalign.alignment.metrics import (
     METRICS,
     BothSides,
@@ -420,28 +421,29 @@ def _with_moments(calibration: Calibration, scores: Grid, exact: NullMoments) ->
     return replace(calibration, mean=exact.mean, sd=exact.sd, z=_ratio(scores - exact.mean, exact.sd))
 
 
-def standard_errors(
-    metrics: Iterable[str],
+def over_images(
+    scores: Mapping[str, Grid],
     a: Sequence[Layer],
     b: Sequence[Layer],
     settings: Settings,
     memory: float = 2**30,
     groups: Groups | None = None,
-) -> dict[str, Grid]:
-    """Standard errors over images of every layer of A with every layer of B: metric -> (L_A, L_B).
+) -> dict[str, Interval]:
+    """95 % intervals over images of scores of every layer of A with every layer of B: metric -> (L_A, L_B).
 
-    Only metrics with a formula have one: those on lists that declare shares, and linear CKA. For single pairs of layers
-    `intervals.jackknife` serves the others. groups: of images that are not independent; errors are then over groups,
-    and intervals have `Groups.freedom`.
+    Only metrics with a formula have one: those on lists that declare shares, and linear CKA, whose errors are NaN where
+    a few images make most of a kernel (`moments.cka_error`). For single pairs of layers `intervals.jackknife` serves
+    the others. groups: of images that are not independent; intervals are then over groups.
     """
     clusters = None if groups is None or groups.alone else groups
-    wanted = list(metrics)
-    errors: dict[str, Grid] = {}
-    on_lists = [name for name in wanted if METRICS[name].shares is not None]
+    spreads: dict[str, Spread] = {}
+    on_lists = [name for name in scores if METRICS[name].shares is not None]
     if on_lists:
         scorer = NeighborScores(on_lists, first_lists(a, settings.k), first_lists(b, settings.k), settings.k)
-        errors |= scorer.errors(clusters)
-    on_moments = [name for name in wanted if METRICS[name].error is not None]
+        spreads |= scorer.spreads(clusters)
+    on_moments = [name for name in scores if METRICS[name].error is not None]
     if on_moments:
-        errors |= error_grid(on_moments, a, b, settings, memory, clusters)
-    return errors
+        errors = error_grid(on_moments, a, b, settings, memory, clusters)
+        spreads |= {name: Spread.symmetric(error) for name, error in errors.items()}
+    freedom = a[0].count - 1 if groups is None else groups.freedom
+    return {name: spread.around(scores[name], freedom) for name, spread in spreads.items()}

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.alignment.dyadic import Parts, at_least, own_shares
+from diffalign.alignment.dyadic import Parts, at_least, own_shares, skewness
 from diffalign.alignment.graphs import EdgeIndex, KnnGraphs, chunks
 from diffalign.alignment.groups import Groups
+from diffalign.alignment.intervals import Spread
 
 Grid = NDArray[np.float64]
 
@@ -25,8 +26,8 @@ class _Blocks:
     values: NDArray[np.float64]
 
 
-def errors(a: KnnGraphs, b: KnnGraphs, scores: Mapping[str, Parts], groups: Groups) -> dict[str, Grid]:
-    """Standard errors of scores of all pairs of layers, as `dyadic.errors`, over groups: name -> (L_A, L_B).
+def spreads(a: KnnGraphs, b: KnnGraphs, scores: Mapping[str, Parts], groups: Groups) -> dict[str, Spread]:
+    """Standard errors and skewness of scores of all pairs of layers, as `dyadic.spreads`, over groups.
 
     Edges are dependent where they have images of a common group: e_gh is the sum of e_ij over edges between the groups
     g and h, and the variance Σ_g (Σ_h e_gh)² - Σ_{g<h} e_gh². Edges within a group are one pair (g, g) and count once;
@@ -34,7 +35,7 @@ def errors(a: KnnGraphs, b: KnnGraphs, scores: Mapping[str, Parts], groups: Grou
     Σ_{g<=h} e_gh² but for competing edges (`dyadic.at_least`). Where every image is a group it is the variance over
     images.
     """
-    by_name = {name: np.empty((a.layers, b.layers)) for name in scores}
+    by_name = {name: Spread(*(np.empty((a.layers, b.layers)) for _ in range(3))) for name in scores}
     for name, parts in scores.items():
         own = [[_of_layer(graphs[i : i + 1], parts, groups) for i in range(graphs.layers)] for graphs in (a, b)]
         for part in chunks(a, b, a.count * a.degree):
@@ -52,7 +53,10 @@ def errors(a: KnnGraphs, b: KnnGraphs, scores: Mapping[str, Parts], groups: Grou
                     np.concatenate([keys[members], of_a.keys, of_b.keys]),
                     np.concatenate([w[members], half * of_a.values, half * of_b.values]),
                 )
-                by_name[name][part.start + i, j] = np.sqrt(_variance(everything, groups.count, parts.competing))
+                found, at = by_name[name], (part.start + i, j)
+                found.error[at], found.of_single[at], found.of_pairs[at] = _spread(
+                    everything, groups.count, parts.competing
+                )
     return by_name
 
 
@@ -72,11 +76,15 @@ def _summed(keys: NDArray[np.int64], values: NDArray[np.float64]) -> _Blocks:
     return _Blocks(distinct, np.asarray(np.bincount(where, values, minlength=len(distinct)), np.float64))
 
 
-def _variance(blocks: _Blocks, count: int, competing: bool) -> float:
+def _spread(blocks: _Blocks, count: int, competing: bool) -> tuple[float, float, float]:
+    """Error and both parts of the skewness of one score."""
     low, high = np.divmod(blocks.keys, count)
     between = low != high
-    at_group = np.bincount(low, blocks.values, minlength=count)
+    at_group = np.bincount(low, blocks.values, minlength=count).astype(np.float64)
     at_group += np.bincount(high[between], blocks.values[between], minlength=count)
-    twice = float(np.square(blocks.values[between]).sum())
+    squares = at_group @ at_group
+    twice = np.square(blocks.values[between]).sum()
     single = np.square(blocks.values).sum()
-    return float(at_least(np.asarray(at_group @ at_group - twice), np.asarray(single), competing))
+    pairs = (blocks.values * at_group[low] * at_group[high])[between].sum()
+    of_single, of_pairs = skewness(np.maximum(squares, single), (at_group**3).sum(), pairs)
+    return float(np.sqrt(at_least(squares - twice, single, competing))), float(of_single), float(of_pairs)

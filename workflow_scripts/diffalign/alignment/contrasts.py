@@ -19,6 +19,7 @@ from diffalign.alignment.dyadic import Covariances
 from diffalign.alignment.groups import Groups
 from diffalign.alignment.intervals import replicates
 from diffalign.alignment.metrics import METRICS, Layer, NeighborScores, Settings, first_lists, measure_grid, prepare
+from diffalign.alignment.moments import CONCENTRATED
 from diffalign.alignment.ties import ListsTooShort
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class _Measured:
         self.clusters = None if groups.alone else groups
         self.on_lists = [name for name in metrics if method_of(name) == "dyadic"]
         self.left_out = [name for name in metrics if method_of(name) == "jackknife"]
-        # metric -> why there are no scores of some of the images
+        # metric -> why differences have no error
         self.refused: dict[str, str] = {}
         self.parts = groups.dealt(PARTS, seed, "groups")
         self.layer = lru_cache(maxsize=_HELD)(lambda key: layer(key).held())
@@ -198,6 +199,8 @@ class _Measured:
             declared = METRICS[metric].difference
             assert declared is not None
             error, influence = declared(sides[0], sides[1], self.clusters)
+            if np.isnan(error):
+                self.refused[metric] = CONCENTRATED
         if max(error, abs(scores[0] - scores[1])) <= _ROUNDING * max(map(abs, scores)):
             return _OfContrast((scores[0], scores[0]), 0.0, np.zeros(units))
         if np.isnan(error):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.alignment.graphs import EdgeIndex, KnnGraphs, Matches, chunks
+from diffalign.alignment.intervals import Spread
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -26,7 +27,7 @@ class Parts:
 
     shares: w of the matches of a pair. backward: edges of A are reversed. scaled: α and β are the shares of each layer
     matched with itself, and `scale` (L_A, L_B) divides w; otherwise they are in proportion to the credit of an edge.
-    competing: edges of one image share one contribution. See `errors`.
+    competing: edges of one image share one contribution. See `spreads`.
     """
 
     shares: Shares
@@ -36,8 +37,8 @@ class Parts:
     scale: Grid
 
 
-def errors(a: KnnGraphs, b: KnnGraphs, scores: Mapping[str, Parts]) -> dict[str, Grid]:
-    """Standard errors of scores of all pairs of layers: name -> (L_A, L_B).
+def spreads(a: KnnGraphs, b: KnnGraphs, scores: Mapping[str, Parts]) -> dict[str, Spread]:
+    """Standard errors and skewness of scores of all pairs of layers: name -> (L_A, L_B) each.
 
     A score θ is Σ_ij w_ij over shared edges, normalised by sums over the edges of A and of B (their number, or HSIC of
     a layer with itself). To first order, an edge has the influence e_ij = w_ij - θ/2 (α_ij + β_ij) with Σα = Σβ = 1.
@@ -47,6 +48,8 @@ def errors(a: KnnGraphs, b: KnnGraphs, scores: Mapping[str, Parts]) -> dict[str,
     the rest where few edges are shared. Few images can leave a difference that is far too small or negative, so it is
     at least the second term, the variance of edges that are dependent between the same two images alone. Competing
     edges are not independent even then; the second term only takes the place of a difference that is not positive.
+
+    The skewness is that of h_i = Σ_j e_ij + e_ji and ψ_ij = e_ij + e_ji.
     """
     if not scores:
         return {}
@@ -54,7 +57,7 @@ def errors(a: KnnGraphs, b: KnnGraphs, scores: Mapping[str, Parts]) -> dict[str,
         name: [own_shares(side, parts.shares if parts.scaled else None) for side in (a, b)]
         for name, parts in scores.items()
     }
-    by_name = {name: np.empty((a.layers, b.layers)) for name in scores}
+    by_name = {name: Spread(*(np.empty((a.layers, b.layers)) for _ in range(3))) for name in scores}
     for part in chunks(a, b, a.count * a.degree):
         layers = a[part]
         forward = EdgeIndex(layers).matches(b)
@@ -65,9 +68,11 @@ def errors(a: KnnGraphs, b: KnnGraphs, scores: Mapping[str, Parts]) -> dict[str,
             own_a, own_b = own[name][0][part], own[name][1]
             both = sum(
                 (m.per_pair(own_a.values[m.edges_a] * own_b.values[m.edges_b]) for m in (forward, turned)),
-                start=np.zeros(by_name[name][part].size),
+                start=np.zeros(by_name[name].error[part].size),
             )
-            by_name[name][part] = np.sqrt(_variance(shared, w, own_a, own_b, both, parts.competing))
+            found = _spread(shared, w, own_a, own_b, both, parts.competing)
+            of_name = by_name[name]
+            of_name.error[part], of_name.of_single[part], of_name.of_pairs[part] = found
     return by_name
 
 
@@ -75,7 +80,7 @@ class Own:
     """Shares α of the edges of L layers.
 
     values: (E,) α, layer by layer. both_ways: (E,) α plus that of the reverse edge. at_image: (L, N) sums of α over the
-    edges at each image. squares: (L,) Σ α (α + that of the reverse edge).
+    edges at each image. squares: (L,) Σ α (α + that of the reverse edge). matrices: α of each layer as (N, N).
     """
 
     def __init__(
@@ -83,18 +88,21 @@ class Own:
         values: Sequence[NDArray[np.float64]],
         both_ways: Sequence[NDArray[np.float64]],
         at_image: NDArray[np.float64],
+        matrices: Sequence[sparse.csr_array],
     ) -> None:
-        self._values, self._both_ways, self.at_image = values, both_ways, at_image
+        self._values, self._both_ways, self.at_image, self.matrices = values, both_ways, at_image, matrices
         self.values, self.both_ways = np.concatenate(values), np.concatenate(both_ways)
         self.squares = np.array([float(np.einsum("e,e->", x, y)) for x, y in zip(values, both_ways, strict=True)])
 
     def __getitem__(self, part: slice) -> Own:
-        return Own(self._values[part], self._both_ways[part], self.at_image[part])
+        return Own(self._values[part], self._both_ways[part], self.at_image[part], self.matrices[part])
 
 
 def own_shares(side: KnnGraphs, shares: Shares | None) -> Own:
     """Shares of the edges of all layers of a side; uniform without a function of them."""
-    values, both_ways, at_image = [], [], []
+    from scipy import sparse
+
+    values, both_ways, at_image, matrices = [], [], [], []
     for itself in side.self_matches():
         if shares is not None:
             alpha = shares(itself)
@@ -108,47 +116,68 @@ def own_shares(side: KnnGraphs, shares: Shares | None) -> Own:
             np.bincount(itself.sources, alpha, minlength=side.count)
             + np.bincount(itself.targets, alpha, minlength=side.count)
         )
-    return Own(values, both_ways, np.stack(at_image))
+        edges = sparse.coo_array((alpha, (itself.sources, itself.targets)), shape=(side.count, side.count))
+        matrices.append(edges.tocsr())
+    return Own(values, both_ways, np.stack(at_image), matrices)
 
 
-def _variance(
+def _spread(
     shared: Matches, w: NDArray[np.float64], a: Own, b: Own, both: NDArray[np.float64], competing: bool
-) -> Grid:
-    """Variance of the scores of all pairs of layers. both: Σ α_ij (β_ij + β_ji)."""
+) -> tuple[Grid, Grid, Grid]:
+    """Error and both parts of the skewness of the scores of all pairs of layers. both: Σ α_ij (β_ij + β_ji)."""
     n, size = shared.count, shared.shape[0] * shared.shape[1]
     half = -shared.per_pair(w) / 2
     base = shared.pairs * n
-    at_image = np.bincount(base + shared.sources, w, minlength=size * n)
-    at_image += np.bincount(base + shared.targets, w, minlength=size * n)
-    of_pair = at_image.reshape(*shared.shape, n)
+    of_pair = np.bincount(base + shared.sources, w, minlength=size * n)
+    of_pair += np.bincount(base + shared.targets, w, minlength=size * n)
+    halves = half.reshape(*shared.shape, 1)
+    at_image = of_pair.reshape(*shared.shape, n) + halves * (a.at_image[:, None] + b.at_image)
+    images = np.einsum("abn,abn->ab", at_image, at_image)
     by_a, by_b = np.arange(size) // shared.shape[1], np.arange(size) % shared.shape[1]
-    images = (
-        np.einsum("abn,abn->ab", of_pair, of_pair).ravel()
-        + 2 * half * np.einsum("abn,an->ab", of_pair, a.at_image).ravel()
-        + 2 * half * np.einsum("abn,bn->ab", of_pair, b.at_image).ravel()
-        + half**2 * (np.square(a.at_image).sum(axis=1)[by_a] + np.square(b.at_image).sum(axis=1)[by_b])
-        + 2 * half**2 * (a.at_image @ b.at_image.T).ravel()
-    )
     reverse = shared.reversed_at()
     opposite = np.where(reverse >= 0, w[reverse], 0.0) if len(w) else w
     dyads = (
         shared.per_pair(w * (w + opposite))
         + 2 * half * shared.per_pair(w * (a.both_ways[shared.edges_a] + b.both_ways[shared.edges_b]))
         + half**2 * (a.squares[by_a] + b.squares[by_b] + 2 * both)
-    )
+    ).reshape(shared.shape)
     # rounding can leave the second term below 0 where all edges are shared
-    return np.maximum(at_least(images - dyads, dyads, competing), 0).reshape(shared.shape)
+    error = np.sqrt(np.maximum(at_least(images - dyads, dyads, competing), 0))
+    flat = at_image.ravel()
+    paired = shared.per_pair(w * flat[base + shared.sources] * flat[base + shared.targets]).reshape(shared.shape)
+    paired += halves[..., 0] * (_between(a.matrices, at_image) + _between(b.matrices, at_image.swapaxes(0, 1)).T)
+    return error, *skewness(np.maximum(images, dyads), (at_image**3).sum(axis=2), paired)
+
+
+def _between(matrices: Sequence[sparse.csr_array], at_image: NDArray[np.float64]) -> Grid:
+    """Σ_ij α_ij h_i h_j (L, M) of L layers with h (L, M, N)."""
+    return np.stack(
+        [
+            np.einsum("mn,mn->m", influence, np.asarray(matrix @ influence.T).T)
+            for matrix, influence in zip(matrices, at_image, strict=True)
+        ]
+    )
+
+
+def skewness(variance: Grid, cubes: Grid, paired: Grid) -> tuple[Grid, Grid]:
+    """Both parts of the skewness of `Spread` from Σ h_i³ and Σ e_ij h_i h_j; 0 without variance.
+
+    variance: Σ h_i², or that of edges which are dependent between the same two images alone where it is more, as near
+    independence: parts are then at most 1 and 4.3, so that an interval holds its score.
+    """
+    scale = np.where(variance > 0, variance, np.inf) ** 1.5
+    return cubes / scale, 6 * paired / scale
 
 
 def at_least(variance: NDArray[np.float64], of_edges: NDArray[np.float64], competing: bool) -> NDArray[np.float64]:
     """Variances, which are at least those of edges that are dependent between the same two images or groups alone; of
-    competing edges, only where they are not positive. See `errors`.
+    competing edges, only where they are not positive. See `spreads`.
     """
     return np.where(variance > 0, variance, of_edges) if competing else np.maximum(variance, of_edges)
 
 
 def influence(a: KnnGraphs, b: KnnGraphs, parts: Parts, eps: float = 0.0) -> sparse.csr_array:
-    """First-order influence (N, N) of every edge on the score of a single pair of layers: e_ij of `errors`.
+    """First-order influence (N, N) of every edge on the score of a single pair of layers: e_ij of `spreads`.
 
     eps: added to the scale of the score. Raises ValueError for more than one layer.
     """

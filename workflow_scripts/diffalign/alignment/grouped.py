@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from diffalign.alignment.calibration import Calibration, calibrate_by_permutations
 from diffalign.alignment.groups import Groups
-from diffalign.alignment.intervals import jackknife
+from diffalign.alignment.intervals import Interval, jackknife
 from diffalign.alignment.kernel_permutations import permuted_cka, tied
 from diffalign.alignment.metrics import (
     METRICS,
@@ -120,8 +120,8 @@ def against(
         for name, null in _permuted(scores, layers, reference, settings, orders, memory).items():
             highest = METRICS[name].highest(settings.k)
             calibrations[name] = calibrate_by_permutations(scores[name], null, highest, drawn.alpha)
-    errors = _errors(metrics, sides, kept, settings, drawn.seed, scores, memory)
-    return {name: Against(scores[name], errors[name], calibrations.get(name)) for name in scores}
+    intervals = _intervals(metrics, sides, kept, settings, drawn.seed, scores, memory)
+    return {name: Against(scores[name], intervals[name], calibrations.get(name)) for name in scores}
 
 
 def _permuted(
@@ -165,7 +165,7 @@ def _permuted(
     return {name: tied(values, scores[name]) for name, values in drawn.items()}
 
 
-def _errors(
+def _intervals(
     metrics: Sequence[str],
     sides: Grouped,
     kept: Order,
@@ -173,8 +173,8 @@ def _errors(
     seed: int,
     scores: dict[str, Grid],
     memory: float,
-) -> dict[str, Grid]:
-    """Standard errors over groups, each (L, 1); over images, dealt out, where all are one group."""
+) -> dict[str, Interval]:
+    """95 % intervals over groups, each (L, 1); over images, dealt out, where all are one group."""
     groups = Groups.of([sides.groups[i] for i in kept])
     whole = groups if groups.count > 1 else Groups.of([sides.names[i] for i in kept])
     part = whole.dealt(PARTS, seed, "groups")
@@ -184,5 +184,5 @@ def _errors(
         found = measure_grid(metrics, sides.a(rest), sides.b(rest), settings, memory)
         return np.stack([found[name] for name in metrics])
 
-    error = jackknife(np.stack([scores[name] for name in metrics]), part, without).error
-    return dict(zip(metrics, error, strict=True))
+    found = jackknife(np.stack([scores[name] for name in metrics]), part, without)
+    return {name: Interval(found.low[i], found.high[i], found.error[i]) for i, name in enumerate(metrics)}

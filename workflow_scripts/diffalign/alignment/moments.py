@@ -19,6 +19,9 @@ _ROWS = 2048
 _ROUNDING = 1e-6
 # above this cosine a Procrustes angle needs float64 products: its error is the root of theirs
 _NEARLY_EQUAL = 0.999
+# of the number of images over the product of the effective numbers of both sides, the largest at which CKA has an error
+MOST_CONCENTRATED = 0.5
+CONCENTRATED = "a few images make most of both kernels, so that CKA has no error over images"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +47,11 @@ class Moments:
         """Contribution of each image to `self_product`, (N,): Σ_j (x_i·x_j)²."""
         gram = _product(self.rows, self.rows).astype(np.float32)
         return np.asarray(np.einsum("nd,nd->n", self.rows @ gram, self.rows), np.float64)
+
+    @cached_property
+    def effective(self) -> tuple[float, float]:
+        """`effective_images` of the centred kernel, and of the U-centred one."""
+        return effective_images(self, unbiased=False), effective_images(self, unbiased=True)
 
     @property
     def nbytes(self) -> int:
@@ -92,6 +100,24 @@ def unbiased_cka(a: Moments, b: Moments, eps: float = 0.0) -> float:
     return unbiased_hsic(_product_norm(a, b), a.squares, b.squares) / (math.sqrt(scale) + eps)
 
 
+def effective_images(layer: Moments, unbiased: bool) -> float:
+    """Of how many images the squared entries of a layer's kernel are: 1 / Σ r_i² with r_i the share of row i.
+
+    unbiased: of the U-centred kernel of `nulls.kernel_cubes`, without its diagonal; else of the centred kernel.
+    NaN for a layer without variance.
+    """
+    shares = layer.profile
+    if unbiased:
+        n, squares = layer.count, layer.squares
+        offsets = squares / (n - 2) - float(squares.sum()) / ((n - 1) * (n - 2)) / 2
+        towards = layer.rows @ (offsets.astype(np.float32) @ layer.rows)
+        total = float(offsets.sum())
+        shares = shares + n * offsets**2 + float(offsets @ offsets) + 2 * towards + 2 * offsets * total
+        shares = np.maximum(shares - (squares + 2 * offsets) ** 2, 0)
+    whole = float(shares.sum())
+    return whole**2 / float(shares @ shares) if whole > 0 else float("nan")
+
+
 @dataclass(frozen=True, eq=False)
 class CkaInfluence:
     """First-order influence of every image on linear CKA.
@@ -134,14 +160,15 @@ def cka_error(a: Moments, b: Moments, unbiased: bool, groups: Groups | None = No
     subtracted once. It is also a lower bound of the variance. It is computed for jointly normal entries of the centred
     kernels: 2 / (n(n-3)) for independent features, as under permutations, times (1 - CKA²)² for aligned ones. The
     error is then multiplied by (N-1)/(N-4): by so much a jackknife of a U-statistic of four images, as HSIC is one,
-    exceeds it (Arvesen 1969).
+    exceeds it (Arvesen 1969). NaN where N / (n_A n_B) exceeds 1/2, n the `effective_images` of a side: the score then
+    depends on whether few images lie apart on both sides, which one sample does not tell.
 
     groups: of images that are not independent; the influences of a group are summed before they are squared. The
     second-order part of groups depends on what they share and stays in: where little is aligned, errors are too large
     by up to sqrt(2).
     """
     found = cka_influence(a, b, unbiased)
-    if found is None:
+    if found is None or _few_images(a, b, unbiased):
         return math.nan
     n = a.count
     least = 2 / (n * (n - 3)) * _second_order(found.score, found.off_diagonal, *found.scales)
@@ -155,8 +182,8 @@ def cka_difference(
     or of every group: (N,) or (G,). The error is that of `cka_error`, of the difference of influences.
 
     The second-order part is E (xᵀ A x)² = tr(AC)² + 2 tr(ACAC) with x the entries of the four normalised kernels,
-    jointly normal with second moments C, and A that of the difference of both h of `cka_error`. NaN where the HSIC of
-    a layer with itself is not positive.
+    jointly normal with second moments C, and A that of the difference of both h of `cka_error`. The error is NaN where
+    that of a score is.
     """
     n = first[0].count
     one, other = cka_influence(*first, unbiased), cka_influence(*second, unbiased)
@@ -174,7 +201,14 @@ def cka_difference(
     least = 2 / (n * (n - 3)) * float(np.trace(both) ** 2 + 2 * np.trace(both @ both))
     values = one.values - other.values
     values = values if groups is None else groups.sums(values)
+    if _few_images(*first, unbiased) or _few_images(*second, unbiased):
+        return math.nan, values
     return _error(values, least, n, groups is not None), values
+
+
+def _few_images(a: Moments, b: Moments, unbiased: bool) -> bool:
+    """Whether few images make most of both kernels."""
+    return a.count > MOST_CONCENTRATED * a.effective[unbiased] * b.effective[unbiased]
 
 
 def _error(influence: NDArray[np.float64], least: float, count: int, of_groups: bool) -> float:

@@ -197,30 +197,13 @@ def kernel_cubes(layer: Moments) -> KernelCubes:
     return KernelCubes(cubes, triangles + 2 * float((diagonal**3).sum()))
 
 
-def effective_images(layer: Moments, unbiased: bool) -> float:
-    """Of how many images the squared entries of a layer's kernel are: 1 / Σ r_i² with r_i the share of row i.
-
-    unbiased: of the U-centred kernel of `kernel_cubes`, without its diagonal; else of the centred kernel as it is. NaN
-    for a layer without variance.
-    """
-    shares = layer.profile
-    if unbiased:
-        n, squares = layer.count, layer.squares
-        offsets = squares / (n - 2) - float(squares.sum()) / ((n - 1) * (n - 2)) / 2
-        towards = layer.rows @ (offsets.astype(np.float32) @ layer.rows)
-        total = float(offsets.sum())
-        shares = shares + n * offsets**2 + float(offsets @ offsets) + 2 * towards + 2 * offsets * total
-        shares = np.maximum(shares - (squares + 2 * offsets) ** 2, 0)
-    whole = float(shares.sum())
-    return whole**2 / float(shares @ shares) if whole > 0 else float("nan")
-
-
 def pearson_holds(skewness: Grid, count: int, a: Sequence[float], b: Sequence[float]) -> NDArray[np.bool_]:
-    """Where (L_A, L_B) a Pearson type III distribution is that of CKA under relabellings. a, b: `effective_images`.
+    """Where (L_A, L_B) a Pearson type III distribution is that of CKA under relabellings.
 
-    Its shape follows from the skewness where kernels have few dimensions, up to sqrt(8) for one on both sides; but not
-    where few images make up most of both kernels, so that the score jumps when they meet. They do in a share of about
-    1/N of the orders, and the excess kurtosis that they add grows as N / (effective number of A times that of B).
+    a, b: `moments.effective_images` of the layers. The shape follows from the skewness where kernels have few
+    dimensions, up to sqrt(8) for one on both sides; but not where few images make up most of both kernels, so that the
+    score jumps when they meet. They do in a share of about 1/N of the orders, and the excess kurtosis that they add
+    grows as N / (effective number of A times that of B).
     """
     with np.errstate(invalid="ignore"):
         concentrated = count / np.outer(a, b)

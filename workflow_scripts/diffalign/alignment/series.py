@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.alignment.calibration import Calibration, calibrate, standard_errors
+from diffalign.alignment.calibration import Calibration, calibrate, over_images
 from diffalign.alignment.groups import Groups
+from diffalign.alignment.intervals import Interval
 from diffalign.alignment.metrics import Layer, Settings, measure_grid
 
 _CELLS = ("mean", "sd", "z", "p", "threshold", "calibrated")
@@ -27,17 +28,23 @@ class Drawn:
 
 @dataclass(frozen=True, eq=False)
 class Against:
-    """Scores (L, 1) of layers against a reference, NaN where undefined; errors: over images; null: None without one."""
+    """Scores (L, 1) of layers against a reference, NaN where undefined; interval: over images, and null: both None for
+    metrics without one.
+    """
 
     scores: NDArray[np.float64]
-    errors: NDArray[np.float64]
+    interval: Interval | None
     null: Calibration | None
 
     def row(self, layer: int) -> dict[str, float]:
-        """One layer: score, error, null_mean, null_sd, z, p, threshold and calibrated score."""
+        """One layer: score, error, low, high, null_mean, null_sd, z, p, threshold and calibrated score."""
         cells = {key: math.nan if self.null is None else float(getattr(self.null, key)[layer, 0]) for key in _CELLS}
         named = {f"null_{key}" if key in ("mean", "sd") else key: value for key, value in cells.items()}
-        return {"score": float(self.scores[layer, 0]), "error": float(self.errors[layer, 0]), **named}
+        bounds = {
+            key: math.nan if self.interval is None else float(getattr(self.interval, key)[layer, 0])
+            for key in ("error", "low", "high")
+        }
+        return {"score": float(self.scores[layer, 0]), **bounds, **named}
 
     @property
     def maximum_p(self) -> float:
@@ -56,13 +63,12 @@ def against(
 ) -> dict[str, Against]:
     """Measure layers against a reference: metric -> `Against`.
 
-    Scores, nulls and errors are those of `measure_grid`, `calibrate` and `standard_errors`, which matrices of two
+    Scores, nulls and intervals are those of `measure_grid`, `calibrate` and `over_images`, which matrices of two
     models have. groups: of images that are not independent of each other.
     """
     scores = measure_grid(metrics, layers, [reference], settings, memory)
     how = (drawn.draws, drawn.alpha, drawn.seed)
     exchanges = None if groups is None else groups.exchanges
     nulls = calibrate(scores, layers, [reference], settings, *how, exchanges=exchanges, memory=memory)
-    errors = standard_errors(metrics, layers, [reference], settings, memory, groups)
-    unknown = np.full((len(layers), 1), np.nan)
-    return {name: Against(grid, errors.get(name, unknown), nulls.get(name)) for name, grid in scores.items()}
+    intervals = over_images(scores, layers, [reference], settings, memory, groups)
+    return {name: Against(grid, intervals.get(name), nulls.get(name)) for name, grid in scores.items()}

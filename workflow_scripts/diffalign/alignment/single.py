@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.alignment import intervals
-from diffalign.alignment.calibration import standard_errors
+from diffalign.alignment.calibration import over_images
 from diffalign.alignment.groups import Groups
 from diffalign.alignment.metrics import METRICS, Layer, Settings, measure_grid
 
@@ -25,10 +25,9 @@ def interval(
     """The 95 % interval over images, or groups of them, and its method: by formula where there is one, else a jackknife
     that leaves out one of 20 parts, of whole groups.
     """
-    errors = standard_errors([metric], [pair[0]], [pair[1]], setting, groups=groups)
-    if metric in errors:
-        method = "dyadic" if METRICS[metric].needs == "lists" else "influence"
-        return method, intervals.around(value, errors[metric], groups.freedom)
+    found = over_images({metric: value}, [pair[0]], [pair[1]], setting, groups=groups)
+    if metric in found:
+        return "dyadic" if METRICS[metric].needs == "lists" else "influence", found[metric]
     parts = groups.dealt(PARTS, seed, "groups")
 
     def without(keep: NDArray[np.intp]) -> NDArray[np.float64]:

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from diffalign.alignment.intervals import around
 from diffalign.alignment.metrics import METRICS
 from diffalign.figures import style
 
@@ -42,15 +41,16 @@ def second_half(table: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.fl
 
     Calibrated where the metric has a null: the bounds of the score are scaled as the score is, and end at 0 as well.
     """
-    scores, errors = (table[column].to_numpy(dtype=np.float64) for column in ("second_half", "second_half_error"))
-    interval = around(scores, errors, table["groups_second_half"].to_numpy(dtype=np.int64) - 1)
+    scores, *bounds = (
+        table[column].to_numpy(dtype=np.float64) for column in ("second_half", "second_half_low", "second_half_high")
+    )
     if not is_calibrated(table):
-        return scores, interval.low, interval.high
+        return scores, bounds[0], bounds[1]
     threshold = table["second_half_threshold"].to_numpy(dtype=np.float64)
     values = table["second_half_calibrated"].to_numpy(dtype=np.float64)
     # where the threshold is the highest score there is no scale
     room = np.where(threshold < 1, 1 - threshold, np.nan)
-    low, high = (np.clip((bound - threshold) / room, 0, 1) for bound in (interval.low, interval.high))
+    low, high = (np.clip((bound - threshold) / room, 0, 1) for bound in bounds)
     return values, low, high
 
 

@@ -19,6 +19,7 @@ from diffalign.alignment.calibration import Calibration
 from diffalign.alignment.groups import Exchanges, Groups
 from diffalign.alignment.intervals import LEVEL, Interval
 from diffalign.alignment.metrics import METRICS, Score, Settings
+from diffalign.alignment.moments import CONCENTRATED
 from diffalign.alignment.semantic_equivariance import Estimate, SemanticEquivariance, UnderConditions
 from diffalign.alignment.settings import Preparation
 from diffalign.conditions import CLEAN
@@ -84,10 +85,12 @@ def null_recipe(null: Calibration | None, drawing: Drawing, exchanges: Exchanges
 
 
 def interval_recipe(method: str, interval: Interval) -> dict[str, Any]:
-    """The 95 % interval of a single score over images."""
+    """The 95 % interval of a single score over images. reason: why there is none."""
+    none = bool(np.isnan(interval.error[0, 0]))
     return {
         "method": method,
         "level": LEVEL,
+        "reason": CONCENTRATED if none and method == "influence" else None,
         **{key: _number(float(getattr(interval, key)[0, 0])) for key in ("low", "high", "error")},
     }
 

@@ -26,17 +26,18 @@ IDENTITY = {
     **dict.fromkeys(("metric", "dataset", "condition", "reference", "reference_layer"), "string"),
     **dict.fromkeys(("n", "groups", "k"), "int64"),
 }
-# score, error (over images) and null of a layer on all images; maximum_p: of the largest score among the layers of the
-# bundle. first_half: score on the half of the images that chooses; second_half: on the other half, with error and null.
-# leak: what the bundle was given of its reference
+# what a row has of the half of the images that does not choose, beside the score
+SECOND_HALF = ("error", "low", "high", "p", "threshold", "calibrated")
+# score, error and 95 % interval (over images) and null of a layer on all images; maximum_p: of the largest score among
+# the layers of the bundle. first_half: score on the half of the images that chooses; second_half: on the other half,
+# with error, interval and null. leak: what the bundle was given of its reference
 MEASURED = {
-    **dict.fromkeys(("score", "error", "null_mean", "null_sd", "z", "p", "threshold", "calibrated"), "float64"),
+    **dict.fromkeys(("score", "error", "low", "high"), "float64"),
+    **dict.fromkeys(("null_mean", "null_sd", "z", "p", "threshold", "calibrated"), "float64"),
     "maximum_p": "float64",
     "chosen": "bool",
     "first_half": "float64",
-    **dict.fromkeys(
-        ("second_half", *(f"second_half_{key}" for key in ("error", "p", "threshold", "calibrated"))), "float64"
-    ),
+    **dict.fromkeys(("second_half", *(f"second_half_{key}" for key in SECOND_HALF)), "float64"),
     "n_second_half": "int64",
     "groups_second_half": "int64",
     "leak": "string",
@@ -90,7 +91,7 @@ def rows(
                 "maximum_p": on_all[metric].maximum_p,
                 "first_half": float(on_first[metric][depth, 0]),
                 "second_half": half["score"],
-                **{f"second_half_{key}": half[key] for key in ("error", "p", "threshold", "calibrated")},
+                **{f"second_half_{key}": half[key] for key in SECOND_HALF},
                 "n_second_half": len(second),
                 "groups_second_half": counted_second,
                 "leak": leak(side.recipe, reference.recipe),

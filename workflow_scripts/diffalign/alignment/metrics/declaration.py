@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from diffalign.alignment import factors, moments
 from diffalign.alignment.graphs import KnnGraphs, Matches, knn_graphs
 from diffalign.alignment.groups import Groups
-from diffalign.alignment.nulls import KernelCubes, NullMoments, effective_images, kernel_cubes
+from diffalign.alignment.nulls import KernelCubes, NullMoments, kernel_cubes
 from diffalign.alignment.search.exact import Neighbors
 from diffalign.alignment.ties import first, restricted
 
@@ -151,8 +151,8 @@ def _kernel_sums(layers: Iterable[Layer]) -> KernelSums:
     for layer in layers:
         centred = moments.moments(layer.rows())
         of_side.cubes.append(layer.cubes() if layer.cubes else kernel_cubes(centred))
-        of_side.unbiased.append(effective_images(centred, unbiased=True))
-        of_side.biased.append(effective_images(centred, unbiased=False))
+        of_side.unbiased.append(moments.effective_images(centred, unbiased=True))
+        of_side.biased.append(moments.effective_images(centred, unbiased=False))
         of_side.sums.append(_without_rows(centred))
     return of_side
 

@@ -24,6 +24,7 @@ from diffalign.alignment.graphs import (
     unstacked,
 )
 from diffalign.alignment.groups import Groups
+from diffalign.alignment.intervals import Spread
 from diffalign.alignment.metrics.declaration import NEEDS, Grid, Layer, Metric, Score, Settings, first_lists
 from diffalign.alignment.metrics.registry import METRICS
 from diffalign.alignment.search.exact import Neighbors
@@ -109,24 +110,24 @@ class NeighborScores:
                 scores[name] = np.round(scaled, _DECIMALS) if tied else scaled
         return scores
 
-    def errors(self, groups: Groups | None = None) -> dict[str, Grid]:
-        """Standard errors over images, or over groups of them, metric -> (L_A, L_B), of the metrics that declare
-        shares; see `dyadic` and `clustered`.
+    def spreads(self, groups: Groups | None = None) -> dict[str, Spread]:
+        """Standard errors over images, or over groups of them, and skewness, metric -> (L_A, L_B) each, of the metrics
+        that declare shares; see `dyadic` and `clustered`.
 
         Over random orders of ties, the mean variance is taken, which is at least that of the mean score.
         """
-        errors: dict[str, Grid] = {}
+        found: dict[str, Spread] = {}
         for kind in self._graphs:
             names = [name for name in self.metrics if self._kinds[name] == kind and METRICS[name].shares]
             parts = {name: self._parts(name) for name in names}
             each = [
-                dyadic.errors(a, b, parts) if groups is None else clustered.errors(a, b, parts, groups)
+                dyadic.spreads(a, b, parts) if groups is None else clustered.spreads(a, b, parts, groups)
                 for a, b in self._orders(kind)
             ]
             for name in names:
-                values = [of_order[name] for of_order in each]
-                errors[name] = values[0] if len(values) == 1 else np.sqrt(np.square(values).mean(axis=0))
-        return errors
+                of_orders = [of_order[name] for of_order in each]
+                found[name] = of_orders[0] if len(of_orders) == 1 else _over_orders(of_orders)
+        return found
 
     def influence(self, name: str, eps: float = 0.0) -> sparse.csr_array:
         """Influence (N, N) of every edge on the score of a single pair of layers, for a metric that declares shares."""
@@ -184,6 +185,15 @@ def _own_value(metric: Metric, itself: Matches) -> float:
     """The value of a layer matched with itself; NaN where it is not positive, or where rounding is all that is left."""
     value = float(metric.function(itself)[0])
     return value if value > _VANISHED * float(itself.weights_a @ itself.weights_b) / itself.count**2 else math.nan
+
+
+def _over_orders(found: Sequence[Spread]) -> Spread:
+    """Mean variance and mean skewness over random orders of ties."""
+    return Spread(
+        np.sqrt(np.square([each.error for each in found]).mean(axis=0)),
+        np.mean([each.of_single for each in found], axis=0),
+        np.mean([each.of_pairs for each in found], axis=0),
+    )
 
 
 def _broken_sides(a: Sequence[Neighbors], b: Sequence[Neighbors], k: int) -> Sides:
