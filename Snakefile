@@ -52,6 +52,11 @@ localrules:
     fetch_features,
 
 
+onstart:
+    if workflow.executor_plugin.name == "slurm":
+        cluster.check_slurm(workflow.executor_settings)
+
+
 rule all:
     input:
         PLAN.everything(),

@@ -33,7 +33,7 @@ rule trajectories:
         "../envs/models.yaml"
     threads: 4
     resources:
-        gpu=1,
+        **PLAN.cluster.gpus(),
         device=STUDY.compute.device,
         batch_size=PLAN.dynamics.batch_size,
         mem_mb=memory(16000),
@@ -58,7 +58,7 @@ rule image_dynamics:
         "../envs/models.yaml"
     threads: 2
     resources:
-        gpu=1,
+        **PLAN.cluster.gpus(),
         device=STUDY.compute.device,
         batch_size=STUDY.compute.batch_size,
         mem_mb=memory(8000),
@@ -87,7 +87,7 @@ rule activation_dynamics:
         "../envs/models.yaml"
     threads: 2
     resources:
-        gpu=1,
+        **PLAN.cluster.gpus(),
         device=STUDY.compute.device,
         batch_size=PLAN.dynamics.batch_size,
         mem_mb=memory(16000),
@@ -116,7 +116,7 @@ rule contributions:
         "../envs/models.yaml"
     threads: 2
     resources:
-        gpu=1,
+        **PLAN.cluster.gpus(),
         device=STUDY.compute.device,
         batch_size=PLAN.dynamics.batch_size,
         mem_mb=memory(16000),
@@ -145,7 +145,7 @@ rule trajectory_alignment:
         "../envs/models.yaml"
     threads: 2
     resources:
-        gpu=1,
+        **PLAN.cluster.gpus(),
         device=STUDY.compute.device,
         batch_size=STUDY.compute.batch_size,
         memory_mb=STUDY.compute.memory_mb,

@@ -38,7 +38,7 @@ for name, model in PLAN.features.image_models.items():
             "../envs/models.yaml"
         threads: 4
         resources:
-            gpu=PLAN.features.gpus(model),
+            **PLAN.cluster.gpus(PLAN.features.gpus(model)),
             device=STUDY.compute.device,
             batch_size=PLAN.features.batch_size(model),
             workers=STUDY.compute.workers,
@@ -111,7 +111,7 @@ rule unpooled:
         "../envs/models.yaml"
     threads: 4
     resources:
-        gpu=PLAN.features.unpooled_gpus,
+        **PLAN.cluster.gpus(PLAN.features.unpooled_gpus),
         device=STUDY.compute.device,
         batch_size=PLAN.features.unpooled_batch_size,
         workers=STUDY.compute.workers,
@@ -135,7 +135,7 @@ rule neighbors:
         "../envs/models.yaml"
     threads: 8
     resources:
-        gpu=1,
+        **PLAN.cluster.gpus(),
         device=STUDY.compute.device,
         memory_mb=STUDY.compute.memory_mb,
         # unit rows and a copy in float64

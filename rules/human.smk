@@ -171,7 +171,7 @@ rule probe:
         "../envs/models.yaml"
     threads: 4
     resources:
-        gpu=1,
+        **PLAN.cluster.gpus(),
         device=STUDY.compute.device,
         mem_mb=PLAN.features.memory(12000, copies=4),
         runtime=720,

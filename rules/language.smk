@@ -49,9 +49,11 @@ for name, model in PLAN.features.language_models.items():
             "../envs/models.yaml"
         threads: 4
         resources:
-            gpu=PLAN.features.gpus(model),
+            **PLAN.cluster.gpus(PLAN.features.gpus(model)),
             device=STUDY.compute.device,
             device_map=model.device_map or "",
+            # GPUs that it is spread over, however a cluster is asked for them
+            spread=PLAN.features.gpus(model),
             batch_size=PLAN.features.batch_size(model),
             # mean-pooled and last-token features
             mem_mb=PLAN.features.extraction_memory(16000, model, copies=2),

@@ -21,7 +21,7 @@ rule latents:
         "../envs/models.yaml"
     threads: 4
     resources:
-        gpu=1,
+        **PLAN.cluster.gpus(),
         device=STUDY.compute.device,
         batch_size=PLAN.latents.batch_size,
         workers=STUDY.compute.workers,
@@ -77,7 +77,7 @@ rule prompts:
         "../envs/models.yaml"
     threads: 4
     resources:
-        gpu=1,
+        **PLAN.cluster.gpus(),
         device=STUDY.compute.device,
         mem_mb=memory(32000),
         runtime=60,

@@ -38,7 +38,7 @@ for suffix, checkpoints in {"": None, **PLAN.samples.jobs}.items():
             "../envs/models.yaml"
         threads: 4
         resources:
-            gpu=1,
+            **PLAN.cluster.gpus(),
             device=STUDY.compute.device,
             batch_size=PLAN.samples.batch_size(checkpoints),
             mem_mb=memory(16000),
@@ -63,7 +63,7 @@ for suffix, checkpoints in {"": None, **PLAN.samples.jobs}.items():
             "../envs/models.yaml"
         threads: 4
         resources:
-            gpu=1,
+            **PLAN.cluster.gpus(),
             device=STUDY.compute.device,
             batch_size=STUDY.compute.batch_size,
             workers=STUDY.compute.workers,

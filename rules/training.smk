@@ -40,7 +40,7 @@ for name in PLAN.training.models:
             "../envs/models.yaml"
         threads: 1
         resources:
-            gpu=1,
+            **PLAN.cluster.gpus(),
             device=STUDY.compute.device,
             workers=STUDY.compute.workers,
             memory_mb=STUDY.compute.memory_mb,

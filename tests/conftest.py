@@ -39,7 +39,9 @@ def golden(name: str) -> Path:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that run Snakemake are marked, so that numeric tests can run without them."""
     for item in items:
-        if {"finished", "fresh", "copied", "imported", "digits_study"} & set(getattr(item, "fixturenames", ())):
+        if {"finished", "fresh", "copied", "imported", "digits_study", "story"} & set(
+            getattr(item, "fixturenames", ())
+        ):
             item.add_marker(pytest.mark.workflow)
 
 
@@ -174,18 +176,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Workfl
 
     Tests must leave its files as they are; dry runs do.
     """
-    base = _shared_folder(tmp_path_factory, worker_id) / "finished"
+    base = shared_folder(tmp_path_factory, worker_id) / "finished"
     return _run_once(Workflow(base / "tree", base / "work"))
 
 
 @pytest.fixture(scope="session")
 def digits_study(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Workflow:
     """The digits study with fewer steps, run to its end once. Tests must leave its files as they are."""
-    base = _shared_folder(tmp_path_factory, worker_id) / "digits_study"
+    base = shared_folder(tmp_path_factory, worker_id) / "digits_study"
     return _run_once(Workflow(base / "tree", base / "work", ("profiles/digits/study.yaml", DIGITS)))
 
 
-def _shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """A folder that all workers of pytest share."""
     own = tmp_path_factory.getbasetemp()
     return own if worker_id == "master" else own.parent

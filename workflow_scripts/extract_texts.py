@@ -107,5 +107,5 @@ if __name__ == "__main__":
             else outputs_of(made, layers),
             Compute(resources.device, resources.batch_size, 0),
             resources.device_map or None,
-            resources.gpu,
+            resources.spread,
         )

@@ -165,7 +165,7 @@ def test_memory_grows_with_every_attempt(fresh: Workflow) -> None:
     assert failed.code != 0
     assert "mem_mb=4000" in failed.output
     assert "mem_mb=8000" in failed.output
-    assert "retries: 2" in (ROOT / "profiles/slurm/config.yaml").read_text()
+    assert "retries: 1" in (ROOT / "profiles/slurm/config.yaml").read_text()
 
 
 # --- what is planned again ------------------------------------------------------------------------------------------

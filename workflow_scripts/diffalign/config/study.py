@@ -49,6 +49,7 @@ from diffalign.config.pairs import DefaultsSection, StudySection
 from diffalign.config.samples import SamplesSection
 from diffalign.config.se_cknna import SemanticEquivarianceSection
 from diffalign.config.shared_space import SharedSpaceSection
+from diffalign.config.slurm import SlurmSection
 from diffalign.config.through_training import ThroughTrainingSection
 from diffalign.config.work import ComputeSection, ExtractionSection, LatentsSection, Transforms, TransformsSection
 from diffalign.names import Representation, Vocabulary
@@ -123,6 +124,7 @@ class Configuration(Top):
     latents: LatentsSection = Field(LatentsSection(), description="Files of latents.")
     extraction: ExtractionSection = Field(ExtractionSection(), description="Jobs of extractions.")
     compute: ComputeSection = Field(ComputeSection(), description="How the work is done; no result depends on it.")
+    slurm: SlurmSection = Field(SlurmSection(), description="How a SLURM cluster is asked for GPUs; docs/cluster.md.")
 
 
 @dataclass
@@ -147,6 +149,7 @@ class Sections:
     latents: LatentsSection | None
     extraction: ExtractionSection | None
     compute: ComputeSection | None
+    slurm: SlurmSection | None
     datasets: Mapping[str, DatasetEntry]
     models: Mapping[str, ModelEntry]
     # model -> keys of its entry that were refused
@@ -189,6 +192,7 @@ class Study:
     latent_shards: int
     extraction_parts: int
     compute: Compute
+    slurm: SlurmSection
 
     @cached_property
     def vocabularies(self) -> dict[str, Vocabulary]:
@@ -309,6 +313,7 @@ def _read_sections(
         section("latents", LatentsSection),
         section("extraction", ExtractionSection),
         section("compute", ComputeSection),
+        section("slurm", SlurmSection),
         _read_entries("datasets", plain.get("datasets", {}), Word, DatasetEntry, mistakes),
         entries,
         {name: set(given[name]) - entry.model_fields_set for name, entry in entries.items()},
@@ -491,4 +496,5 @@ def _study(configuration: Configuration) -> Study:
         latent_shards=configuration.latents.shards,
         extraction_parts=configuration.extraction.parts,
         compute=configuration.compute.record(),
+        slurm=configuration.slurm,
     )

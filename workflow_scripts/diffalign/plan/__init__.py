@@ -14,6 +14,7 @@ from diffalign import models
 from diffalign.code_digests import code_digest
 from diffalign.plan.alignment import Alignment
 from diffalign.plan.atlas import Atlas
+from diffalign.plan.cluster import Cluster
 from diffalign.plan.contrasts import Contrasts
 from diffalign.plan.dynamics import Dynamics
 from diffalign.plan.exchange import Exchange
@@ -47,6 +48,7 @@ class Plan:
     def __init__(self, study: Study, families: Mapping[str, models.Family]) -> None:
         self.study = study
         self.families = families
+        self.cluster = Cluster(self)
         self.stimuli = Stimuli(self)
         self.weights = Weights(self)
         self.training = Trainings(self)

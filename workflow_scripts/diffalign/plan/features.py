@@ -266,7 +266,7 @@ class Features(Stage):
 
     def gpus(self, model: Model) -> int:
         """GPUs that an extraction asks for."""
-        return model.gpus or 1
+        return model.gpus or self.plan.cluster.of_a_job
 
     def runtime(self, model: Model) -> int:
         """Minutes that an extraction asks for."""
