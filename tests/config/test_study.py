@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from diffalign.alignment.metrics import METRICS
 from diffalign.config import study
 from diffalign.config.study import ConfigError
+from diffalign.dataset_specs import SourceFile
 from diffalign.human.triplets import source_files
 from diffalign.models import all_families
-from diffalign.specs import FeatureFiles, Model, SourceFile
+from diffalign.specs import FeatureFiles, Model
 
 
 def load(overlay: dict[str, Any] | None = None) -> study.Study:

@@ -51,8 +51,9 @@ from diffalign.config.se_cknna import SemanticEquivarianceSection
 from diffalign.config.shared_space import SharedSpaceSection
 from diffalign.config.through_training import ThroughTrainingSection
 from diffalign.config.work import ComputeSection, ExtractionSection, LatentsSection, Transforms, TransformsSection
+from diffalign.dataset_specs import Dataset, Texts
 from diffalign.names import Representation, Vocabulary
-from diffalign.specs import Compute, Dataset, Model, Texts
+from diffalign.specs import Compute, Model
 
 if TYPE_CHECKING:
     from diffalign.models import Family
