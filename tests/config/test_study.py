@@ -471,6 +471,10 @@ def test_a_miniature_overrides_the_widths_of_an_architecture() -> None:
         ({"human": {"combined": {"x": {"of": ["dinov2_b99"]}}}}, "human.combined.x.of[0]: "),
         ({"human": {"grid": [{"models": ["sd3"], "noise": ["t2"]}]}}, "human.grid[0]: "),
         ({"human": {"grid": [{"models": ["dinov2"], "conditionings": ["label"]}]}}, "human.grid[0]: "),
+        (
+            {"human": {"precision": "float32", "distance": "dot"}},
+            "human.precision: float32 is of the distances cosine and euclidean, not of 'dot'",
+        ),
         ({"human": {"distance": "correlation", "pca": 5}}, "human.distance: 'correlation' of principal components"),
         (
             {"human": {"distance": "correlation", "reduction": {"of": ["dinov2_b9"]}}},

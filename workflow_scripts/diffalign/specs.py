@@ -196,6 +196,8 @@ ALIGNMENTS = ("padded", "rbf", "half_shared", "procrustes", "cca", "ridge", "rel
 LANDMARKS = ("farthest", "kmeans", "random")
 TARGETS = ("index", "permuted_index", "labels", "random")
 RESAMPLING = ("nearest", "area", "bilinear")
+# distances whose rounding in float32 is that of the published code of human choices
+FLOAT32_DISTANCES = ("cosine", "euclidean")
 # of a parameter, by precision or quantisation
 _BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.0, "4bit": 0.5}
 _OF_LATENTS = ("latent_statistics", "latents_from")
