@@ -41,7 +41,7 @@ rule odd_one_out:
         mem_mb=PLAN.features.memory(6000 + STUDY.compute.memory_mb, copies=4),
         runtime=60,
     params:
-        settings=PLAN.human.settings(pca=STUDY.human.pca),
+        settings=PLAN.human.settings(pca=STUDY.human.pca, precision=STUDY.human.precision),
         code=PLAN.code("odd_one_out.py"),
     script:
         "../workflow_scripts/odd_one_out.py"
@@ -57,7 +57,7 @@ use rule odd_one_out as odd_one_out_combined with:
     wildcard_constraints:
         combined=PLAN.human.combinations,
     params:
-        settings=PLAN.human.settings(pca=STUDY.human.pca),
+        settings=PLAN.human.settings(pca=STUDY.human.pca, precision=STUDY.human.precision),
         combined=PLAN.human.combination,
         transform=PLAN.human.transform_file,
         code=PLAN.code("odd_one_out.py"),

@@ -50,6 +50,9 @@ TREE = {
         "from dataclasses import dataclass\n\n\n@dataclass\nclass Model:\n    name: str\n    size: int = 1\n"
         "    def area(self):\n        return self.size**2\n"
     ),
+    "pkg/dataset_specs.py": (
+        "from dataclasses import dataclass\n\n\n@dataclass\nclass Images:\n    side: int = 8\n    kind: str = 'x'\n"
+    ),
     "pkg/maths/__init__.py": '"""Sums."""\n',
     "pkg/maths/sums.py": (
         '"""Sums."""\n\nfrom typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from pkg.big import Big\n\n'
@@ -60,8 +63,9 @@ TREE = {
     "pkg/late.py": "def late():\n    return 1\n",
     "pkg/big.py": "class Big:\n    pass\n",
     "script.py": (
-        "from pkg.maths.sums import total\nfrom pkg.specs import Model\n\n\n"
-        "def run():\n    from pkg.late import late\n\n    return total([Model('a').size, late()])\n"
+        "from pkg.maths.sums import total\nfrom pkg.specs import Model\n"
+        "from pkg.dataset_specs import Images\n\n\n"
+        "def run():\n    from pkg.late import late\n\n    return total([Model('a').size, Images().side, late()])\n"
     ),
 }
 
@@ -103,6 +107,8 @@ def edit(path: Path, old: str, new: str) -> None:
         ("pkg/big.py", "pass", "x = 1"),
         ("pkg/specs.py", "size: int = 1\n", "size: int = 1\n    other: str | None = None\n"),
         ("pkg/specs.py", "self.size**2", "self.size**3"),
+        ("pkg/dataset_specs.py", "kind: str = 'x'", "kind: str = 'y'"),
+        ("pkg/dataset_specs.py", "side: int = 8\n", "side: int = 8\n    depth: int = 3\n"),
         ("pkg/maths/__init__.py", "Sums", "Sums and products"),
     ],
 )
@@ -121,6 +127,7 @@ def test_what_runs_is_the_same(file: str, old: str, new: str, tmp_path: Path, di
         ("pkg/maths/sums.py", "STEP = 2\n", "STEP = 2\nprint(STEP)\n"),
         ("pkg/maths/sums.py", "def product", "@register\ndef product"),
         ("pkg/specs.py", "size: int = 1\n", "size: int = 2\n"),
+        ("pkg/dataset_specs.py", "side: int = 8\n", "side: int = 9\n"),
         ("pkg/late.py", "return 1", "return 2"),
         # packages run before the modules in them
         ("pkg/__init__.py", "", "1 / 0\n"),
@@ -131,6 +138,10 @@ def test_what_runs_is_another(file: str, old: str, new: str, tmp_path: Path, dig
     before = digest()
     edit(tmp_path / file, old, new)
     assert digest() != before
+
+
+def test_records_of_jobs_are_the_modules_that_are_called_specs() -> None:
+    assert set(code_digests._RECORDS) == {path.name for path in (SCRIPTS / "diffalign").glob("*specs.py")}
 
 
 def test_a_digest_is_of_code_and_not_of_its_place(tmp_path: Path) -> None:

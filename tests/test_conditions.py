@@ -16,12 +16,13 @@ from torch import nn
 
 from diffalign import conditions, models
 from diffalign.conditions import UnknownCondition, parse_condition
+from diffalign.dataset_specs import Dataset
 from diffalign.extraction import inputs
 from diffalign.extraction.passes import pooled_features
 from diffalign.extraction.sizes import buckets, check_sides, scaled_side
 from diffalign.io.manifest import read_manifest
 from diffalign.models import Loaded, find_family
-from diffalign.specs import Dataset, ImageInput
+from diffalign.specs import ImageInput
 from diffalign.stimuli import transforms
 from diffalign.stimuli.squares import ImageError
 from export_images import export_images

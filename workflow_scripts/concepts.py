@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from diffalign import logs
 from diffalign.conditions import CLEAN
+from diffalign.dataset_specs import Dataset, SourceFile
 from diffalign.io import manifest
-from diffalign.specs import Dataset, SourceFile
 from diffalign.stimuli import kinds
 from diffalign.stimuli.kinds import Supplied
 from diffalign.stimuli.kinds.things import verified

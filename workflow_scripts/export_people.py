@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from diffalign import logs
+from diffalign.dataset_specs import SourceFile
 from diffalign.io.atomic import make_empty, write_json
 from diffalign.io.feature_files import read_bundle
 from diffalign.io.headers import check_same_names
 from diffalign.io.layouts import diffusion_alignment as layout
-from diffalign.specs import SourceFile
 from diffalign.stimuli.kinds.things import read_concepts, verified
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffalign import logs
+from diffalign.dataset_specs import SourceFile, TripletFile
 from diffalign.human.ceilings import ceilings
 from diffalign.human.triplets import distinct, read_triplets, source_files, stacked
 from diffalign.io.human_files import ordered, write_people
-from diffalign.specs import SourceFile, TripletFile
 from diffalign.stimuli.kinds.things import read_concepts, verified
 
 if TYPE_CHECKING:

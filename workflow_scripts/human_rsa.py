@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffalign import logs
+from diffalign.dataset_specs import SimilarityFile, SourceFile
 from diffalign.human.odd_one_out import compared
 from diffalign.human.similarities import Rsa, read_similarities, rsa
 from diffalign.io import tables
@@ -16,7 +17,6 @@ from diffalign.io.headers import StoreError
 from diffalign.offenders import first_five
 from diffalign.provenance import file_sha256
 from diffalign.randomness import keyed
-from diffalign.specs import SimilarityFile, SourceFile
 from diffalign.stimuli.kinds.things import read_concepts, verified
 
 if TYPE_CHECKING:

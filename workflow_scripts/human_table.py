@@ -33,7 +33,7 @@ COLUMNS = {
     **dict.fromkeys(_OF_BEST, "float64"),
     "best_layer": "string",
     **dict.fromkeys(("choices", "distinct_triplets"), "int64"),
-    **dict.fromkeys(("distance", "ties"), "string"),
+    **dict.fromkeys(("distance", "ties", "precision"), "string"),
     "pca": "Int64",
     **dict.fromkeys(("r2", "predicted", "predicted_low", "predicted_high"), "float64"),
     **{f"{what}{bound}": "float64" for what in _OF_PROBES for bound in _BOUNDS},
@@ -101,7 +101,7 @@ def rows(place: Place, about: Bundle) -> Iterator[dict[str, Any]]:
         **{key: (choices["ceilings"] or {}).get(key) for key in ("leave_one_out", "majority")},
         "choices": choices["choices"],
         "distinct_triplets": choices["distinct_triplets"],
-        **{key: recipe[key] for key in ("distance", "ties", "pca")},
+        **{key: recipe[key] for key in ("distance", "ties", "precision", "pca")},
         "miniature": about.miniature,
     }
     best = table["accuracy"].idxmax()

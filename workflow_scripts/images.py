@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 from diffalign import logs
 from diffalign.conditions import CLEAN
+from diffalign.dataset_specs import Dataset, SourceFile
 from diffalign.io import manifest
 from diffalign.io.atomic import make_empty
 from diffalign.provenance import file_sha256
-from diffalign.specs import Dataset, SourceFile
 from diffalign.stimuli import kinds
 from diffalign.stimuli.kinds import Supplied
 

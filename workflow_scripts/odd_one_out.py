@@ -15,6 +15,7 @@ from diffalign.human.choices import closest_pairs
 from diffalign.human.dependence import best_of, covariance, known, selection_folds
 from diffalign.human.odd_one_out import CHANCE, Choices, likelihood, pair_similarities, per_category, per_object
 from diffalign.human.reduction import principal_components
+from diffalign.human.single_precision import odd_one_out_float32
 from diffalign.human.triplets import Triplets
 from diffalign.io import human_files, tables
 from diffalign.io.atomic import write_arrays, write_json
@@ -55,6 +56,7 @@ class Settings:
     distance: str
     ties: str
     pca: int | None
+    precision: str
     seed: int
 
 
@@ -87,7 +89,10 @@ def odd_one_out(
         recipe = features.shared
         values = features.values if settings.pca is None else principal_components(features.values, settings.pca)
         similarities, sizes = pair_similarities(values, triplets, settings.distance, memory_mb)
-        choices = Choices(closest_pairs(triplets.objects, similarities, sizes))
+        if settings.precision == "float32":
+            choices = odd_one_out_float32(values, triplets, settings.distance, memory_mb)
+        else:
+            choices = Choices(closest_pairs(triplets.objects, similarities, sizes))
         fit = likelihood(similarities)
         credit = choices.credit(settings.ties)
         gained.append(credit.astype(np.float32))
@@ -131,6 +136,7 @@ def odd_one_out(
             "distance": settings.distance,
             "ties": settings.ties,
             "pca": settings.pca,
+            "precision": settings.precision,
             "chance": CHANCE,
             "intervals": {"level": LEVEL, "over": known(triplets), "triplets": method, "seed": settings.seed},
             "best": None if best is None else {**asdict(best), "layer": rows[best.layer]["layer"]},

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign import logs
+from diffalign.dataset_specs import Dataset
 from diffalign.io.manifest import read_manifest
 from diffalign.io.part_files import write_parts
-from diffalign.specs import Dataset
 from diffalign.stimuli import kinds
 
 if TYPE_CHECKING:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from diffalign import logs
+from diffalign.dataset_specs import Texts
 from diffalign.devices import choose_device
 from diffalign.io import checkpoints
 from diffalign.io.manifest import read_manifest
 from diffalign.io.prompt_files import write_prompts
 from diffalign.models import find_family
 from diffalign.provenance import file_sha256
-from diffalign.specs import Model, Texts
+from diffalign.specs import Model
 from diffalign.stimuli.captions import prompt_texts, read_texts, read_words
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffalign import logs
+from diffalign.dataset_specs import Texts
 from diffalign.io import language_files
 from diffalign.io.manifest import read_manifest
 from diffalign.provenance import file_sha256
-from diffalign.specs import Texts
 from diffalign.stimuli.captions import prompt_texts, read_texts, read_words
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 from conftest import ROOT, catalogue, read_yaml
 
-from diffalign import specs
+from diffalign import dataset_specs, specs
 from diffalign.config.datasets import DatasetEntry, SimilarityEntry, SourceEntry, TripletEntry
 from diffalign.config.fields import Section
 from diffalign.config.models import FeatureFilesEntry, InputEntry, LatentFilesEntry, ModelEntry, WeightsEntry
@@ -78,10 +78,10 @@ def test_the_schema_accepts_what_is_shipped_and_refuses_a_wrong_word() -> None:
         (InputEntry, specs.ImageInput),
         (LatentFilesEntry, specs.LatentFiles),
         (FeatureFilesEntry, specs.FeatureFiles),
-        (DatasetEntry, specs.Dataset),
-        (SourceEntry, specs.SourceFile),
-        (TripletEntry, specs.TripletFile),
-        (SimilarityEntry, specs.SimilarityFile),
+        (DatasetEntry, dataset_specs.Dataset),
+        (SourceEntry, dataset_specs.SourceFile),
+        (TripletEntry, dataset_specs.TripletFile),
+        (SimilarityEntry, dataset_specs.SimilarityFile),
         (ComputeSection, specs.Compute),
     ],
 )

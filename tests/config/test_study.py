@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from diffalign.alignment.metrics import METRICS
 from diffalign.config import study
 from diffalign.config.study import ConfigError
+from diffalign.dataset_specs import SourceFile
 from diffalign.human.triplets import source_files
 from diffalign.models import all_families
-from diffalign.specs import FeatureFiles, Model, SourceFile
+from diffalign.specs import FeatureFiles, Model
 
 
 def load(overlay: dict[str, Any] | None = None) -> study.Study:
@@ -470,6 +471,10 @@ def test_a_miniature_overrides_the_widths_of_an_architecture() -> None:
         ({"human": {"combined": {"x": {"of": ["dinov2_b99"]}}}}, "human.combined.x.of[0]: "),
         ({"human": {"grid": [{"models": ["sd3"], "noise": ["t2"]}]}}, "human.grid[0]: "),
         ({"human": {"grid": [{"models": ["dinov2"], "conditionings": ["label"]}]}}, "human.grid[0]: "),
+        (
+            {"human": {"precision": "float32", "distance": "dot"}},
+            "human.precision: float32 is of the distances cosine and euclidean, not of 'dot'",
+        ),
         ({"human": {"distance": "correlation", "pca": 5}}, "human.distance: 'correlation' of principal components"),
         (
             {"human": {"distance": "correlation", "reduction": {"of": ["dinov2_b9"]}}},

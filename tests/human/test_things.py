@@ -11,6 +11,7 @@ from conftest import Workflow, things
 from PIL import Image
 from sklearn.model_selection import KFold
 
+from diffalign.dataset_specs import SourceFile, TripletFile
 from diffalign.human.odd_one_out import odd_one_out
 from diffalign.human.transforms import Transform
 from diffalign.human.triplets import TripletError, Triplets, read_triplets
@@ -23,7 +24,6 @@ from diffalign.io.layouts.feature_tables import read_layers
 from diffalign.io.manifest import read_manifest
 from diffalign.io.transform_files import read_transform, write_transform
 from diffalign.provenance import file_sha256
-from diffalign.specs import SourceFile, TripletFile
 from diffalign.stimuli.kinds.things import concept_images, read_concepts, verified
 from human_choices import human_choices
 

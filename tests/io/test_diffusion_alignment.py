@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from diffalign.dataset_specs import SourceFile
 from diffalign.human.transforms import Transform, TransformError
 from diffalign.io import bundles
 from diffalign.io.headers import StoreError
 from diffalign.io.layouts import diffusion_alignment as layout
 from diffalign.io.layouts.feature_tables import read_layers
 from diffalign.io.transform_files import read_transform, write_transform
-from diffalign.specs import SourceFile
 from export_people import export_people
 from export_probe import export_probe
 from export_reduction import export_reduction

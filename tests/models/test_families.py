@@ -17,10 +17,11 @@ from test_study import load
 
 from diffalign.conditions import parse_condition
 from diffalign.config.study import Study
+from diffalign.dataset_specs import Dataset, Texts
 from diffalign.io import feature_files
 from diffalign.io.manifest import read_manifest
 from diffalign.models import all_families
-from diffalign.specs import Compute, Dataset, Model, Texts
+from diffalign.specs import Compute, Model
 from extract import LatentInputs, Whole, extract
 from images import images
 from latents import latents

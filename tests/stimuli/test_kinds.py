@@ -11,7 +11,7 @@ import yaml
 from conftest import ROOT
 from PIL import Image
 
-from diffalign.specs import Dataset
+from diffalign.dataset_specs import Dataset
 from diffalign.stimuli import kinds
 from diffalign.stimuli.kinds import KINDS, DatasetKind, Supplied
 from diffalign.stimuli.squares import ImageError

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffalign.dataset_specs import Dataset
 from diffalign.io.manifest import read_manifest
-from diffalign.specs import Dataset
 from diffalign.stimuli import kinds
 from diffalign.stimuli.captions import prompt_texts
 from diffalign.stimuli.kinds import Supplied, packaged

@@ -9,11 +9,11 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
+from diffalign.dataset_specs import Dataset
 from diffalign.io.headers import StoreError
 from diffalign.io.manifest import read_manifest
 from diffalign.io.part_files import Parts, read_parts, write_parts
 from diffalign.shared_space.token_sets import part_of_cells
-from diffalign.specs import Dataset
 from diffalign.stimuli import kinds
 from diffalign.stimuli.kinds import Supplied, faces
 from diffalign.stimuli.masks import square_mask

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from diffalign.specs import Dataset, Split
+from diffalign.dataset_specs import Dataset, Split
 from diffalign.stimuli import kinds
 from diffalign.stimuli.kinds import Supplied
 from diffalign.stimuli.selection import SelectionError, part, select

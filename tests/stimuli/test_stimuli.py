@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from diffalign import randomness
+from diffalign.dataset_specs import Dataset
 from diffalign.io import manifest
 from diffalign.io.headers import StoreError
-from diffalign.specs import Dataset
 from diffalign.stimuli import captions, folders, kinds, squares
 from diffalign.stimuli.kinds import Supplied, photographs
 from diffalign.stimuli.squares import ImageError

@@ -10,12 +10,12 @@ from PIL import Image
 from pyarrow import parquet
 from test_study import load, mistakes
 
+from diffalign.dataset_specs import Columns, Dataset, Texts
 from diffalign.io import language_files
 from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.io.checkpoints import chosen, package_folder
 from diffalign.io.headers import StoreError
 from diffalign.io.manifest import read_manifest
-from diffalign.specs import Columns, Dataset, Texts
 from diffalign.stimuli import kinds
 from diffalign.stimuli.captions import CaptionError
 from diffalign.stimuli.kinds import Supplied

@@ -11,6 +11,8 @@ from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parent
 _PACKAGE = _ROOT.name
+# modules of records, of which fields and methods count one by one
+_RECORDS = ("specs.py", "dataset_specs.py")
 
 
 def code_digest(files: Iterable[Path]) -> str:
@@ -20,8 +22,9 @@ def code_digest(files: Iterable[Path]) -> str:
     code is executed. It does not depend on comments, docstrings, type annotations and imports for typing.
 
     Of an imported module, it includes the statements that run on import, and the definitions whose names occur in
-    included code of any module. Records of `specs` are included by field and method, since recipes hold their values.
-    Modules whose names are known only at run time, such as families of models, must be given as files.
+    included code of any module. Records of jobs (`specs`, `dataset_specs`) are included by field and method, since
+    recipes hold their values. Modules whose names are known only at run time, such as families of models, must be given
+    as files.
     """
     parts = sorted({piece.digest for pieces in _used(files).values() for piece in pieces})
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -92,7 +95,7 @@ class _Module:
 @cache
 def _module(path: Path) -> _Module:
     body = _without_docstring(ast.parse(path.read_text(encoding="utf-8")).body)
-    of_records = path == _ROOT / "specs.py"
+    of_records = path in [_ROOT / name for name in _RECORDS]
     imports: list[str] = []
     pieces: list[_Piece] = []
     for statement in body:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from diffalign.config.fields import Address, Count, FromExponent, Listed, NonEmpty, OneOf, Section, Sha256, Text, Word
-from diffalign.specs import Dataset, SimilarityFile, SourceFile, Texts, TripletFile
+from diffalign.dataset_specs import Dataset, SimilarityFile, SourceFile, Texts, TripletFile
 from diffalign.stimuli.kinds import KINDS
 from diffalign.stimuli.kinds.packaged import COLLECTIONS
 

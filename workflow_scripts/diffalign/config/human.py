@@ -24,6 +24,7 @@ from diffalign.config.fields import (
     mistake,
 )
 from diffalign.names import UnknownName, Vocabulary
+from diffalign.specs import FLOAT32_DISTANCES
 
 
 def _all_or_names(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
@@ -155,6 +156,14 @@ class HumanSection(Section):
             "and nothing where all three are equal."
         ),
     )
+    precision: Literal["float64", "float32"] = Field(
+        "float64",
+        description=(
+            "Of the distances that choices of features are predicted by. float64: pairs tie where they differ by less "
+            "than 10⁻¹² of the largest squared norm. float32: as torch computes every pair by itself, where what is "
+            "equal after rounding ties, as published; of cosine and euclidean."
+        ),
+    )
     pca: Count | None = Field(
         None,
         description="Principal components that choices are predicted from; fitted on all objects, null for none.",
@@ -190,6 +199,9 @@ def check(
         yield from _dataset_mistakes(section, f"human.datasets[{i}]", name, datasets)
     if section.distance == "correlation" and (section.pca or section.reduction.of):
         yield "human.distance: 'correlation' of principal components depends on their signs, which are arbitrary"
+    if section.precision == "float32" and section.distance not in FLOAT32_DISTANCES:
+        allowed = " and ".join(FLOAT32_DISTANCES)
+        yield f"human.precision: float32 is of the distances {allowed}, not of '{section.distance}'"
     yield from _caption_mistakes(section, datasets, catalogue)
     composed = [
         (f"human.combined.{name}.of[{i}]", text)

@@ -52,8 +52,9 @@ from diffalign.config.shared_space import SharedSpaceSection
 from diffalign.config.slurm import SlurmSection
 from diffalign.config.through_training import ThroughTrainingSection
 from diffalign.config.work import ComputeSection, ExtractionSection, LatentsSection, Transforms, TransformsSection
+from diffalign.dataset_specs import Dataset, Texts
 from diffalign.names import Representation, Vocabulary
-from diffalign.specs import Compute, Dataset, Model, Texts
+from diffalign.specs import Compute, Model
 
 if TYPE_CHECKING:
     from diffalign.models import Family

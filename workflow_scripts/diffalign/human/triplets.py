@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from diffalign.dataset_specs import SourceFile, TripletFile
 from diffalign.offenders import first_five
-from diffalign.specs import SourceFile, TripletFile
 
 ODD = ("last", "column")
 # times that a file names every object on the average, from which one that it never names is no chance

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from diffalign import names
+from diffalign.dataset_specs import TripletFile
 from diffalign.human.triplets import source_files
 from diffalign.plan import paths
 from diffalign.plan.stage import Stage, Wildcards, any_or_none
 from diffalign.provenance import files_digest
-from diffalign.specs import TripletFile
 
 
 class Human(Stage):

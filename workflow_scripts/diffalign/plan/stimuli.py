@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from diffalign.conditions import CLEAN
+from diffalign.dataset_specs import Dataset
 from diffalign.plan import paths
 from diffalign.plan.stage import Stage, Wildcards, any_or_none
 from diffalign.provenance import files_digest, folder_digest
-from diffalign.specs import Dataset, without_defaults
+from diffalign.specs import without_defaults
 from diffalign.stimuli import kinds
 from diffalign.stimuli.kinds import faces
 from diffalign.stimuli.squares import SUFFIXES

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from diffalign.dataset_specs import Split
 from diffalign.randomness import sample, uniform
-from diffalign.specs import Split
 
 PARTS = ("train", "held_out")
 

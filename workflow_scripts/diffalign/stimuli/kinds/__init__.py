@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from diffalign.dataset_specs import Dataset, Split
 from diffalign.io.manifest import Image
 from diffalign.offenders import first_five
-from diffalign.specs import Dataset, Split
 from diffalign.stimuli.kinds import (
     faces,
     folder,

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image as Picture
 
+from diffalign.dataset_specs import Dataset, SourceFile
 from diffalign.io import manifest
-from diffalign.specs import Dataset, SourceFile
 from diffalign.stimuli import squares
 from diffalign.stimuli.folders import Source
 

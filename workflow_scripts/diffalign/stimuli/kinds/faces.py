@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from diffalign.dataset_specs import Dataset
 from diffalign.io import manifest
-from diffalign.specs import Dataset
 from diffalign.stimuli.kinds.declaration import DatasetKind, Listing, PartMasks, Stimulus, Supplied
 from diffalign.stimuli.squares import ImageError, make_square, read_rgb
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from diffalign.dataset_specs import Dataset
 from diffalign.io.manifest import Image
-from diffalign.specs import Dataset
 from diffalign.stimuli.folders import flat_folder
 from diffalign.stimuli.kinds.declaration import DatasetKind, Listing, PartMasks, Supplied, of_files, square
 from diffalign.stimuli.masks import folder_masks

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from diffalign.dataset_specs import Dataset
 from diffalign.names import nearest
-from diffalign.specs import Dataset
 from diffalign.stimuli.kinds.declaration import DatasetKind, Listing, Stimulus, Supplied
 from diffalign.stimuli.squares import ImageError, make_square
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from diffalign.specs import Dataset
+from diffalign.dataset_specs import Dataset
 from diffalign.stimuli.kinds.declaration import DatasetKind, Listing, Stimulus, Supplied
 from diffalign.stimuli.squares import ImageError, read_rgb
 

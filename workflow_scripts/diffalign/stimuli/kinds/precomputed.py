@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffalign.specs import Dataset
+from diffalign.dataset_specs import Dataset
 from diffalign.stimuli.kinds.declaration import DatasetKind
 
 

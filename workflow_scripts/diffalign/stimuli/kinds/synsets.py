@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from diffalign.specs import Dataset
+from diffalign.dataset_specs import Dataset
 from diffalign.stimuli.folders import synset_folders
 from diffalign.stimuli.kinds.declaration import DatasetKind, Listing, Supplied, of_files, square
 

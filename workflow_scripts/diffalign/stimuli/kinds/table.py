@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
+from diffalign.dataset_specs import Columns, Dataset
 from diffalign.io.manifest import check_unique
 from diffalign.names import nearest
 from diffalign.offenders import first_five
-from diffalign.specs import Columns, Dataset
 from diffalign.stimuli.kinds.declaration import DatasetKind, Listing, Stimulus, Supplied, square
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from diffalign.dataset_specs import Dataset
 from diffalign.human.concepts import Concept
 from diffalign.io.headers import StoreError
 from diffalign.io.manifest import check_unique
 from diffalign.offenders import first_five
 from diffalign.provenance import file_sha256
-from diffalign.specs import Dataset
 from diffalign.stimuli.folders import Source, flat_folder
 from diffalign.stimuli.kinds.declaration import DatasetKind, Listing, Stimulus, Supplied, of_file, square
 

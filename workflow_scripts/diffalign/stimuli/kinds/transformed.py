@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL.Image import Image as Picture
 
 from diffalign.conditions import CLEAN
-from diffalign.specs import Dataset
+from diffalign.dataset_specs import Dataset
 from diffalign.stimuli import squares
 from diffalign.stimuli.folders import flat_folder
 from diffalign.stimuli.kinds.declaration import DatasetKind, Listing, Supplied, of_files
