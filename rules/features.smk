@@ -47,6 +47,7 @@ for name, model in PLAN.features.image_models.items():
             runtime=PLAN.features.runtime(model),
         params:
             layers=list(model.layers),
+            shards=PLAN.features.shards(),
         script:
             "../workflow_scripts/extract.py"
 

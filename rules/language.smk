@@ -60,6 +60,7 @@ for name, model in PLAN.features.language_models.items():
             runtime=PLAN.features.runtime(model),
         params:
             layers=list(model.layers),
+            shards=PLAN.features.shards("means"),
         script:
             "../workflow_scripts/extract_texts.py"
 

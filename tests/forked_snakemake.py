@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 
@@ -28,16 +29,22 @@ _PRELOADED = [
 
 def call(arguments: Sequence[str], folder: Path) -> tuple[int, str]:
     """The exit code of ``python -m snakemake`` with these arguments in a folder, and what it printed."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
     with TemporaryDirectory() as printed:
         streams = [Path(printed) / name for name in ("stdout", "stderr")]
-        process = context.Process(
-            target=_main, args=(list(arguments), folder, streams, dict(os.environ), _server().python)
-        )
-        process.start()
+        process = start(arguments, folder, streams)
         process.join()
         return int(process.exitcode or 0), "".join(path.read_text(errors="replace") for path in streams)
+
+
+def start(arguments: Sequence[str], folder: Path, streams: Sequence[Path]) -> ForkServerProcess:
+    """The same as a process that runs. streams: files of its standard output and standard error."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    process = context.Process(
+        target=_main, args=(list(arguments), folder, list(streams), dict(os.environ), _server().python)
+    )
+    process.start()
+    return process
 
 
 @cache

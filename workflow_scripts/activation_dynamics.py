@@ -1,6 +1,5 @@
 """Activations at the stored states of trajectories: statistics, correlations with change, read-outs, and words."""
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from diffalign.dynamics.activations import MEASURES, check_finite, replaying, st
 from diffalign.dynamics.associations import associate, strata
 from diffalign.dynamics.readouts import FOLDS, MAPS, Moments, exchanged, folds, token_maps
 from diffalign.io import tables
+from diffalign.io.atomic import read_settings_file
 from diffalign.io.headers import FileKind, StoreError
 from diffalign.io.pooled_files import write_pooled
 from diffalign.io.trajectory_files import CLASS_TOKENS, Trajectories, read_trajectories
@@ -152,7 +152,7 @@ def activation_dynamics(
     trajectories or measures of another recipe or other samples, and ValueError that names layer, step and samples where
     activations are NaN or infinite, and for a word that a prompt lacks.
     """
-    content = json.loads(recipe.read_text(encoding="utf-8"))
+    content = read_settings_file(recipe)
     model = Model.from_recipe(content["model"])
     device = choose_device(compute.device)
     run = prepare(content, files, device)

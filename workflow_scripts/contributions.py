@@ -1,6 +1,5 @@
 """What layers contribute to the images of one model and configuration: the change of the result without them."""
 
-import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from diffalign.dynamics.features import FEATURES, features
 from diffalign.dynamics.interventions import LeftOut, Means, Target, Window
 from diffalign.dynamics.spectra import BANDS, Bands, band_energies
 from diffalign.io import tables
+from diffalign.io.atomic import read_settings_file
 from diffalign.io.headers import FileKind, StoreError
 from diffalign.io.trajectory_files import Trajectories, first_of_groups, read_trajectories
 from diffalign.offenders import first_five, flagged
@@ -114,7 +114,7 @@ def contributions(
     Raises ValueError for a configuration without a sampler (`noising`), where images become NaN or infinite, and as
     `interventions.targets`; StoreError for trajectories of another configuration.
     """
-    content = json.loads(recipe.read_text(encoding="utf-8"))
+    content = read_settings_file(recipe)
     if content["configuration"]["start"] == "noising":
         raise ValueError("noising makes no images, so no layer contributes to them; write ablations: null")
     model = Model.from_recipe(content["model"])

@@ -12,16 +12,19 @@ from diffalign import logs, models
 from diffalign.conditions import Condition, parse_condition
 from diffalign.devices import choose_device
 from diffalign.extraction import inputs
-from diffalign.extraction.passes import all_tokens, compile_layers, mean_of_passes
+from diffalign.extraction.passes import SHARD_SECONDS, Kept, all_tokens, compile_layers, mean_of_passes
 from diffalign.extraction.sizes import check_sides
 from diffalign.io import bundles, feature_files
+from diffalign.io.atomic import read_settings_file
 from diffalign.io.checkpoints import read_record, verify
 from diffalign.io.headers import check_same_names
 from diffalign.io.latents import Latents
 from diffalign.io.manifest import read_manifest
 from diffalign.io.prompt_files import read_prompts
+from diffalign.io.shard_files import Shards
 from diffalign.io.token_files import write_tokens
 from diffalign.parts import part_rows
+from diffalign.provenance import files_digest
 from diffalign.specs import Compute, Model
 from diffalign.stimuli.labels import class_labels
 
@@ -42,20 +45,24 @@ class LatentInputs:
 
 @dataclass(frozen=True)
 class Whole:
-    """The features of all images: layer -> file, and their manifest."""
+    """The features of all images: layer -> file, and their manifest. shards: as of a `Part`."""
 
     features: Mapping[str, Path]
     layers_json: Path
+    shards: Path
 
 
 @dataclass(frozen=True)
 class Part:
-    """The features of the p-th of P ranges of images, p from 0, in one file."""
+    """The features of the p-th of P ranges of images, p from 0, in one file. shards: the folder of finished batches,
+    from which a killed job goes on; removed at the end.
+    """
 
     path: Path
     layers: Sequence[str]
     part: int
     parts: int
+    shards: Path
 
     def rows(self, count: int) -> range:
         """The rows of this part among `count`, in order of name."""
@@ -84,18 +91,23 @@ def extract(
     reads: Path | LatentInputs,
     writes: Whole | Part | Unpooled,
     compute: Compute,
+    shard_seconds: float = SHARD_SECONDS,
 ) -> None:
     """Run the model once over all images, or a part of them, and write the features of every layer.
 
     reads: the folder of PNG files for a model that sees images, or what a diffusion model reads. writes: where to.
+    shard_seconds: between two shards of finished batches.
+
     Raises ValueError that names the file, the layer or the images where something is wrong, before anything is written.
     """
-    content = json.loads(recipe.read_text(encoding="utf-8"))
+    content = read_settings_file(recipe)
     model = Model.from_recipe(content["model"])
     rows = read_manifest(manifest)
     on = choose_device(compute.device)
     checkpoint = verify(record, weights)
     datasets: Sequence[inputs.ImageFiles | inputs.NoisyLatents]
+    # their content stands in no record
+    seen = [manifest]
     autoencoder = class_tokens = None
     prompts: dict[str, Any] = {}
     if isinstance(reads, LatentInputs):
@@ -104,6 +116,7 @@ def extract(
         loaded = denoiser.at(level)
         autoencoder = read_record(reads.autoencoder_record)
         encoded = Latents(reads.shards, reads.statistics, model.latent_multiplier)
+        seen += [*reads.shards, reads.statistics, *filter(None, (reads.prompts, reads.class_tokens))]
         _check_channels(model, denoiser, encoded)
         names = [row.name for row in rows]
         check_same_names(names, sorted(encoded), manifest, reads.statistics.parent)
@@ -145,7 +158,18 @@ def extract(
         "images": json.loads(dataset_json.read_text(encoding="utf-8")),
         "torch": torch.__version__,
     }
-    _run(model, loaded, layers, batches, [row.name for row in rows], made, writes)
+    # what the last bits of features depend on beside their recipe
+    key = {
+        "recipe": made,
+        "inputs": files_digest(seen),
+        "layers": list(layers),
+        "rows": [rows_here.start, rows_here.stop],
+        "batch_size": compute.batch_size,
+        "compile": compute.compile,
+        "device": on.type if on.type == "cpu" else torch.cuda.get_device_name(on),
+        "threads": torch.get_num_threads(),
+    }
+    _run(model, loaded, layers, batches, [row.name for row in rows], made, writes, key, shard_seconds)
 
 
 def _run(
@@ -156,8 +180,13 @@ def _run(
     names: Sequence[str],
     made: dict[str, Any],
     writes: Whole | Part | Unpooled,
+    key: Mapping[str, Any],
+    shard_seconds: float,
 ) -> None:
-    """Run every batch, those of each draw of noise for themselves, and write what layers give."""
+    """Run every batch, those of each draw of noise for themselves, and write what layers give.
+
+    key: what shards of finished batches depend on.
+    """
     job = f"extract {made['bundle']}"
     if isinstance(writes, Unpooled):
         if len(batches) > 1:
@@ -165,8 +194,8 @@ def _run(
         shown = logs.progress(batches[0], len(batches[0]), f"{job}, un-pooled")
         write_tokens(writes.folder, names, all_tokens(loaded, layers, shown), made)
         return
-    passes = [logs.progress(draw, len(draw), job) for draw in batches]
-    order, pooled = mean_of_passes(loaded, layers, passes, batches[0].images)
+    kept = Kept(Shards(writes.shards, key), shard_seconds)
+    order, pooled = mean_of_passes(loaded, layers, batches, batches[0].images, job, kept)
     # batches come in the order of their sides
     rank = sorted(range(len(order)), key=order.__getitem__)
     order = [order[i] for i in rank]
@@ -177,6 +206,7 @@ def _run(
         bundles.write_part(writes.path, order, pooled, made, len(names))
     else:
         bundles.write(writes.features, writes.layers_json, order, pooled.__getitem__, made, model.layers)
+    kept.shards.clear()
 
 
 def _check_channels(model: Model, denoiser: models.Denoiser, encoded: Latents) -> None:
@@ -240,12 +270,20 @@ if __name__ == "__main__":
                 Path(given.autoencoder_record),
                 *(Path(named[key]) if key in named else None for key in ("prompts", "class_tokens")),
             ),
-            Part(Path(snakemake.output[0]), layers, int(wildcards.part), int(wildcards.parts))
+            Part(
+                Path(snakemake.output[0]),
+                layers,
+                int(wildcards.part),
+                int(wildcards.parts),
+                Path(snakemake.params.shards),
+            )
             if "part" in dict(wildcards.items())
             else Unpooled(Path(snakemake.output.unpooled), layers)
             if "unpooled" in dict(snakemake.output.items())
             else Whole(
-                dict(zip(layers, map(Path, snakemake.output.features), strict=True)), Path(snakemake.output.manifest)
+                dict(zip(layers, map(Path, snakemake.output.features), strict=True)),
+                Path(snakemake.output.manifest),
+                Path(snakemake.params.shards),
             ),
             Compute(resources.device, resources.batch_size, resources.workers, compile=bool(resources.compile)),
         )

@@ -1,6 +1,5 @@
 """Features of every hidden state of a language model from one pass a text: means over tokens and last tokens."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +9,15 @@ import torch
 
 from diffalign import logs, models
 from diffalign.devices import choose_device
+from diffalign.extraction.passes import SHARD_SECONDS, Kept
 from diffalign.extraction.texts import text_features
 from diffalign.io import bundles, language_files
+from diffalign.io.atomic import read_settings_file
 from diffalign.io.checkpoints import verify
 from diffalign.io.language_files import Outputs, outputs_of
+from diffalign.io.shard_files import Shards
 from diffalign.parts import part_rows
+from diffalign.provenance import file_sha256
 from diffalign.specs import Compute, Model
 
 if TYPE_CHECKING:
@@ -38,15 +41,18 @@ def extract_texts(
     layers: Sequence[str],
     writes: Outputs | Part,
     compute: Compute,
+    shards: Path,
     device_map: str | None = None,
     gpus: int = 1,
+    shard_seconds: float = SHARD_SECONDS,
 ) -> None:
     """Run the model once over all texts, or those of a part of the images, and write what it gives.
 
-    device_map: how transformers spreads the model over devices, in place of compute.device. gpus: how many it is spread
-    over. Raises ValueError as `text_features`, before anything is written.
+    shards: the folder of finished texts, from which a killed job goes on; removed at the end. shard_seconds: between
+    two of them. device_map: how transformers spreads the model over devices, in place of compute.device. gpus: how
+    many it is spread over. Raises ValueError as `text_features`, before anything is written.
     """
-    content = json.loads(recipe.read_text(encoding="utf-8"))
+    content = read_settings_file(recipe)
     model = replace(Model.from_recipe(content["model"]), device_map=device_map)
     written = language_files.read_texts(texts)
     on = choose_device(compute.device, gpus)
@@ -58,7 +64,6 @@ def extract_texts(
     logs.log.info("%s on %s: %d texts, %d layers", model.name, device_map or on, len(names), len(layers))
     modules = {alias: model.layers[alias] for alias in layers}
     here = {name: written.texts[name] for name in names}
-    features = text_features(loaded, modules, here, compute.batch_size, f"extract {content['bundle']}")
     made = {
         **content,
         **loaded.facts,
@@ -68,22 +73,35 @@ def extract_texts(
         "images": dict(written.images),
         "torch": torch.__version__,
     }
+    # what the last bits of features depend on beside their recipe
+    key = {
+        "recipe": made,
+        "texts": file_sha256(texts),
+        "layers": list(layers),
+        "names": [names[0], names[-1], len(names)],
+        "batch_size": compute.batch_size,
+        "device": [device_map, on.type if on.type == "cpu" else torch.cuda.get_device_name(on)],
+        "threads": torch.get_num_threads(),
+    }
+    kept = Kept(Shards(shards, key), shard_seconds)
+    features = text_features(loaded, modules, here, compute.batch_size, f"extract {content['bundle']}", kept)
     if isinstance(writes, Part):
         kinds = {"mean": features.mean, "last": features.last}
         values = {f"{pooled}:{alias}": kind[alias] for pooled, kind in kinds.items() for alias in layers}
         made["parameters"] = loaded.parameters
         bundles.write_part(writes.path, names, {**values, "measures": features.measures}, made, len(written.texts))
-        return
-    language_files.write(
-        writes,
-        features.names,
-        features.mean.__getitem__,
-        features.last.__getitem__,
-        features.measures,
-        made,
-        loaded.parameters,
-        compute.batch_size,
-    )
+    else:
+        language_files.write(
+            writes,
+            features.names,
+            features.mean.__getitem__,
+            features.last.__getitem__,
+            features.measures,
+            made,
+            loaded.parameters,
+            compute.batch_size,
+        )
+    kept.shards.clear()
 
 
 if __name__ == "__main__":
@@ -106,6 +124,7 @@ if __name__ == "__main__":
             if "part" in dict(wildcards.items())
             else outputs_of(made, layers),
             Compute(resources.device, resources.batch_size, 0),
+            Path(snakemake.params.shards),
             resources.device_map or None,
             resources.spread,
         )

@@ -1,7 +1,6 @@
 """Import of precomputed features, in place of an extraction."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ import torch
 
 from diffalign import logs
 from diffalign.io import bundles
+from diffalign.io.atomic import read_settings_file
 from diffalign.io.checkpoints import RECORD
 from diffalign.models.families import precomputed
 from diffalign.provenance import file_sha256
@@ -32,7 +32,7 @@ def import_features(
     features: alias -> file to write. downloaded: folder of the files of a model with a url instead of paths. Raises
     FileNotFoundError or StoreError, which name the file and the first five offenders, before anything is written.
     """
-    content = json.loads(recipe.read_text(encoding="utf-8"))
+    content = read_settings_file(recipe)
     # the recipe has sizes and times of files, to notice changes; their sha256 are recorded below
     model = Model.from_recipe(content["model"])
     where = precomputed.sources(model, dataset, condition, downloaded)

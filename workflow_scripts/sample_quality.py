@@ -1,6 +1,5 @@
 """Quality of the samples of one model, beside held-out images: every measure for every seed of sampling."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from diffalign.devices import choose_device
 from diffalign.extraction import inputs
 from diffalign.extraction.passes import pooled_features
 from diffalign.io import feature_files, quality_files, tables
+from diffalign.io.atomic import read_settings_file
 from diffalign.io.checkpoints import verify
 from diffalign.io.headers import StoreError, check_same_names
 from diffalign.io.manifest import read_manifest
@@ -131,7 +131,7 @@ def _of_seeds(
     runs: dict[Path, tuple[Model, models.Loaded, dict[str, str]]] = {}
     for reader in readers.values():
         if reader.recipe not in runs:
-            model = Model.from_recipe(json.loads(reader.recipe.read_text(encoding="utf-8"))["model"])
+            model = Model.from_recipe(read_settings_file(reader.recipe)["model"])
             runs[reader.recipe] = model, models.load(model, reader.weights, on), {}
         model, _, layers = runs[reader.recipe]
         layers[reader.layer] = model.layers[reader.layer]

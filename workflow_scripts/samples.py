@@ -11,6 +11,7 @@ import torch
 
 from diffalign import logs, models
 from diffalign.devices import choose_device
+from diffalign.io.atomic import read_settings_file
 from diffalign.io.checkpoints import verify
 from diffalign.io.headers import StoreError, check_same_names
 from diffalign.io.latents import Latents, read_statistics, unnormalised
@@ -51,7 +52,7 @@ def samples(
     classes, latents or channels of the data set are not those of the model, and where latents or images become NaN or
     infinite; nothing is written then.
     """
-    content = json.loads(recipe.read_text(encoding="utf-8"))
+    content = read_settings_file(recipe)
     model, decoder = Model.from_recipe(content["model"]), Model.from_recipe(content["autoencoder"])
     sampler = Sampler(**content["sampler"])
     on = choose_device(compute.device)

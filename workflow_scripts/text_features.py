@@ -9,6 +9,7 @@ import torch
 
 from diffalign import logs
 from diffalign.io import bundles
+from diffalign.io.atomic import read_settings_file
 from diffalign.io.checkpoints import RECORD, read_record
 from diffalign.io.headers import check_same_names
 from diffalign.io.manifest import read_manifest
@@ -31,7 +32,7 @@ def text_features(
     """Write the row of each image. record: of the text encoder, None for embeddings that were given. Raises StoreError
     where the prompts are of other images than the manifest.
     """
-    content = json.loads(recipe.read_text(encoding="utf-8"))
+    content = read_settings_file(recipe)
     (layer,) = Model.from_recipe(content["model"]).layers
     names = [row.name for row in read_manifest(manifest)]
     embedded = read_prompts(prompts)

@@ -14,7 +14,7 @@ from diffalign import logs, models, training
 from diffalign.devices import choose_device
 from diffalign.extraction.inputs import ImageFiles
 from diffalign.io import tables
-from diffalign.io.atomic import make_empty
+from diffalign.io.atomic import make_empty, read_settings_file
 from diffalign.io.checkpoints import describe, read_record
 from diffalign.io.headers import StoreError, check_same_names
 from diffalign.io.latents import Latents, RunningMoments
@@ -111,7 +111,7 @@ def train(
     folder: what a killed training goes on from; removed at the end. Raises ValueError that names the images, files or
     steps where something is wrong, before the first step; TrainingError where a loss becomes NaN.
     """
-    content = json.loads(recipe.read_text(encoding="utf-8"))
+    content = read_settings_file(recipe)
     model = Model.from_recipe(content["model"])
     asked = model.training
     assert asked is not None  # the config is checked

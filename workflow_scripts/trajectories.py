@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffalign import logs
 from diffalign.devices import choose_device
+from diffalign.io.atomic import read_settings_file
 from diffalign.io.trajectory_files import CLASS_TOKENS, Chunk, write_trajectories
 from diffalign.sampling.runs import Files, Run, prepare
 from diffalign.specs import Compute
@@ -28,7 +29,7 @@ def trajectories(recipe: Path, files: Files, dataset_json: Path, seed: int, fold
     does, and ValueError that names the step and samples where latents or images are NaN or infinite; nothing is written
     then.
     """
-    content = json.loads(recipe.read_text(encoding="utf-8"))
+    content = read_settings_file(recipe)
     run = prepare(content, files, choose_device(compute.device))
     names = list(run.groups)
     batches = [names[at : at + compute.batch_size] for at in range(0, len(names), compute.batch_size)]

@@ -73,7 +73,7 @@ class Study:
                 at / "weights.json",
                 class_tokens=None if self.tokens is None else at / "tokens.pt",
             ),
-            Whole({"b0": at / "b0.pt"}, at / "layers.json"),
+            Whole({"b0": at / "b0.pt"}, at / "layers.json", at / "shards"),
             Compute("cpu", batch_size, 0),
         )
         return feature_files.read_features(at / "b0.pt")

@@ -334,10 +334,10 @@ def test_one_job_or_its_parts_write_both_bundles(tmp_path: Path) -> None:
     layers = list(model.layers)
     given, compute = (recipe, weights, record, texts, layers), Compute("cpu", 2, 0)
     whole, merged = outputs(tmp_path / "whole", model.layers), outputs(tmp_path / "merged", model.layers)
-    extract_texts(*given, whole, compute)
+    extract_texts(*given, whole, compute, tmp_path / "shards")
     parts = [tmp_path / f"{part}-of-2.safetensors" for part in range(2)]
     for part, path in enumerate(parts):
-        extract_texts(*given, Part(path, part, 2), compute)
+        extract_texts(*given, Part(path, part, 2), compute, tmp_path / "shards")
     merge_texts(parts, merged, 2)
     for kind in ("mean", "last"):
         for alias in layers:

@@ -22,7 +22,7 @@ def parts(folder: Path, count: int = 3) -> list[Path]:
     paths = []
     for part in range(count):
         path = folder / f"{part}-of-{count}.safetensors"
-        rows = Part(path, ("b0", "b1"), part, count).rows(7)
+        rows = Part(path, ("b0", "b1"), part, count, folder / "shards").rows(7)
         # batches of several sides come in another order than names
         order = list(reversed(rows))
         values = {alias: found[order] for alias, found in features().items()}

@@ -1,12 +1,13 @@
 """A job that outlives its run writes nothing once a later run has other settings."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from diffalign import logs
-from diffalign.io.atomic import read_settings_file, write_text
+from diffalign.io.atomic import make_empty, read_settings_file, replacing_folder, write_text
 
 
 def job(folder: Path, settings: Path, later: str | None) -> None:
@@ -39,3 +40,28 @@ def test_settings_are_those_of_the_job_that_reads_them(tmp_path: Path) -> None:
     assert read_settings_file(settings) == {"k": 10}
     settings.write_text(json.dumps({"k": 5}))
     write_text(tmp_path / "result", "outside of a job")
+
+
+def test_a_job_that_a_later_run_has_begun_again_writes_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log, result = tmp_path / "log", tmp_path / "result"
+
+    def fill(folder: Path) -> None:
+        with replacing_folder(folder):
+            pass
+
+    def late(write: Callable[[Path], None]) -> None:
+        with logs.attached(log, "late"):
+            write_text(tmp_path / "before", "the only job so far")
+            with logs.attached(log, "late"):
+                write_text(result, "of the later job")
+            write(result)
+
+    for write in (lambda path: write_text(path, "of the earlier job"), make_empty, fill):
+        with pytest.raises(SystemExit):
+            late(write)
+        said = capfd.readouterr().err
+        assert "result is not written: a later run has begun the same job (late: process" in said
+    assert (tmp_path / "result").read_text() == "of the later job"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["before", "log", "result"]

@@ -139,7 +139,7 @@ class Bench:
             made.manifest,
             parse_condition(condition),
             reads,
-            Whole(paths, folder / "layers.json"),
+            Whole(paths, folder / "layers.json", folder / "shards"),
             COMPUTE,
         )
         return {alias: feature_files.read_features(path) for alias, path in paths.items()}

@@ -127,7 +127,7 @@ class Study:
             manifest,
             CLEAN,
             pictures,
-            Whole(files, into / "layers.json"),
+            Whole(files, into / "layers.json", into / "shards"),
             Compute("cpu", 7, 0),
         )
         return {layer: feature_files.read_features(path) for layer, path in files.items()}

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from diffalign import models
+from diffalign import logs, models, training
 from diffalign.extraction.inputs import Batches, ImageFiles
 from diffalign.extraction.passes import pooled_features
 from diffalign.io.checkpoints import read_record, verify
@@ -326,3 +326,26 @@ def test_classifiers_and_autoencoders_without_what_a_loss_needs_are_refused() ->
         models.trainable(replace(VIT, architecture=headless), CPU)
     with pytest.raises(ValueError, match="an AutoencoderTiny is not trained here; allowed: AutoencoderKL"):
         models.trainable(replace(VAE, architecture={"class": "AutoencoderTiny"}), CPU)
+
+
+def test_checkpoints_of_an_earlier_recipe_take_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    images = tinted(tmp_path)
+    made = training.train
+
+    def during(*arguments: Any) -> Any:
+        losses = made(*arguments)
+        (tmp_path / "vit" / "recipe.json").write_text("{}")
+        return losses
+
+    monkeypatch.setattr(training, "train", during)
+
+    def late() -> None:
+        with logs.attached(tmp_path / "log", "train"):
+            trained(replace(VIT, training=replace(VIT.training, steps=6)), tmp_path / "vit", images.inputs(VIT))
+
+    with pytest.raises(SystemExit):
+        late()
+    assert "recipe.json changed while this job ran, so it belongs to an earlier run" in capfd.readouterr().err
+    assert not list((tmp_path / "vit").glob("[06]/*"))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+import platform
 import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,8 +20,18 @@ from tqdm import tqdm
 log = logging.getLogger("diffalign")
 T = TypeVar("T")
 _LOG_EVERY_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A job that runs. claim: the first line of its log, which no other job has."""
+
+    log: Path
+    claim: str
+
+
 # the job of this process, while `attached` runs it
-_running: list[str] = []
+_running: list[_Job] = []
 
 
 @contextmanager
@@ -29,6 +43,7 @@ def attached(path: str | Path, job: str) -> Iterator[None]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    claim = f"{job}: process {os.getpid()} on {platform.node()} since {datetime.now().isoformat(' ')}"
     with path.open("w", encoding="utf-8", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
         handler = logging.StreamHandler(file)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
@@ -37,13 +52,16 @@ def attached(path: str | Path, job: str) -> Iterator[None]:
         log.setLevel(logging.INFO)
         logging.captureWarnings(True)
         started = time.monotonic()
-        _running.append(job)
+        _running.append(_Job(path, claim))
         try:
+            file.write(f"{claim}\n")
             yield
         except Exception as error:
-            traceback.print_exc(file=file)
             print(f"{job}: {error}" if str(error) else f"{job}: {type(error).__name__}", file=sys.__stderr__)
-            print(f"{job}: {error}", file=file)
+            # a full disk holds no log either
+            with suppress(OSError):
+                traceback.print_exc(file=file)
+                print(f"{job}: {error}", file=file)
             sys.exit(1)
         finally:
             _running.pop()
@@ -54,6 +72,17 @@ def attached(path: str | Path, job: str) -> Iterator[None]:
 def in_job() -> bool:
     """Whether `attached` runs a job in this process."""
     return bool(_running)
+
+
+def taken_over() -> str:
+    """Of a job that outlived its run, the first line of the log of the job that a later run has begun in its place;
+    empty where there is none.
+    """
+    if not _running or not _running[-1].log.is_file():
+        return ""
+    with _running[-1].log.open(encoding="utf-8", errors="replace") as file:
+        first = file.readline().rstrip("\n")
+    return "" if first == _running[-1].claim else first or "another job"
 
 
 class TerminalBar(tqdm):  # type: ignore[type-arg]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -181,21 +182,30 @@ class Batches(Iterable[dict[str, Any]]):
         self.images = len(rows)
         grouped = buckets([sides[row] for row in rows], batch_size)
         self._members = [[rows[i] for i in members] for members in grouped]
+        self._dataset = dataset
+        self._workers = workers
         self._device = device
-        self._loader = DataLoader(
-            dataset,
-            batch_sampler=self._members,
-            num_workers=workers,
-            collate_fn=collate,
-            pin_memory=device.type == "cuda",
-            persistent_workers=False,
-        )
+
+    def after(self, count: int) -> Batches:
+        """The same batches without the first `count`."""
+        rest = copy.copy(self)
+        rest._members = self._members[count:]
+        rest.images = sum(map(len, rest._members))
+        return rest
 
     def __len__(self) -> int:
         return len(self._members)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for batch in self._loader:
+        loader = DataLoader(
+            self._dataset,
+            batch_sampler=self._members,
+            num_workers=self._workers,
+            collate_fn=collate,
+            pin_memory=self._device.type == "cuda",
+            persistent_workers=False,
+        )
+        for batch in loader:
             yield {
                 key: value.to(self._device, non_blocking=True) if isinstance(value, Tensor) else value
                 for key, value in batch.items()

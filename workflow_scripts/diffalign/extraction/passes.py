@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -10,9 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffalign import logs
 from diffalign.extraction.inputs import Batches
 from diffalign.extraction.taps import Taps, find_module
 from diffalign.extraction.token_grids import token_grid
+from diffalign.io.shard_files import Shard, Shards
 from diffalign.io.token_files import Grid, TokenBatch
 from diffalign.models import Loaded
 from diffalign.offenders import first_five, flagged
@@ -20,6 +25,17 @@ from diffalign.offenders import first_five, flagged
 Batch = Mapping[str, Any]
 # names of images, and alias -> (N, D), rows in their order
 Pooled = tuple[list[str], dict[str, NDArray[np.float32]]]
+SHARD_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where finished batches are kept, from which a killed extraction goes on. seconds: of work that a shard holds, so
+    that a short extraction keeps none.
+    """
+
+    shards: Shards
+    seconds: float = SHARD_SECONDS
 
 
 def pooled_features(loaded: Loaded, layers: Mapping[str, str], batches: Batches | Sequence[Batch]) -> Pooled:
@@ -32,36 +48,44 @@ def pooled_features(loaded: Loaded, layers: Mapping[str, str], batches: Batches 
     return mean_of_passes(loaded, layers, [batches], count)
 
 
-def mean_of_passes(loaded: Loaded, layers: Mapping[str, str], passes: Sequence[Iterable[Batch]], count: int) -> Pooled:
+def mean_of_passes(
+    loaded: Loaded,
+    layers: Mapping[str, str],
+    passes: Sequence[Iterable[Batch]],
+    count: int,
+    what: str | None = None,
+    kept: Kept | None = None,
+) -> Pooled:
     """The mean of the features of several passes over the same images, such as draws of noise.
 
-    count: of images in each pass. Features are held once: of a single pass as they are, of several as sums in float64.
-    Returns and raises as `pooled_features`, and ValueError where two passes saw other images, or in another order, or
-    where there are not as many.
+    count: of images in each pass. what: shown beside the progress of `Batches`. kept: where finished batches are.
+    Features are held once: of a single pass as they are, of several as sums in float64. Returns and raises as
+    `pooled_features`, and ValueError where two passes saw other images, or in another order, or where there are not as
+    many.
     """
     names: list[str] = []
     held: dict[str, NDArray[Any]] = {}
-    for number, batches in enumerate(passes):
-        at = 0
-        for members, features in _pooled_batches(loaded, layers, batches):
-            rows = slice(at, at + len(members))
-            at = rows.stop
-            if at > count:
-                raise ValueError(f"batches hold more than {count} images")
+    ends = [0] * len(passes)
+    for number, (members, features) in _batches_of_passes(loaded, layers, passes, what, kept):
+        rows = slice(ends[number], ends[number] + len(members))
+        ends[number] = rows.stop
+        if rows.stop > count:
+            raise ValueError(f"batches hold more than {count} images")
+        if number == 0:
+            names.extend(members)
+        elif names[rows] != members:
+            raise ValueError("passes over other images cannot be averaged")
+        for alias, values in features.items():
+            if alias not in held:
+                dtype = np.float32 if len(passes) == 1 else np.float64
+                held[alias] = np.empty((count, values.shape[1]), dtype)
             if number == 0:
-                names.extend(members)
-            elif names[rows] != members:
-                raise ValueError("passes over other images cannot be averaged")
-            for alias, values in features.items():
-                if alias not in held:
-                    dtype = np.float32 if len(passes) == 1 else np.float64
-                    held[alias] = np.empty((count, values.shape[1]), dtype)
-                if number == 0:
-                    held[alias][rows] = values
-                else:
-                    held[alias][rows] += values
-        if at != count:
-            raise ValueError(f"batches hold {at} images, not {count}")
+                held[alias][rows] = values
+            else:
+                held[alias][rows] += values
+    for end in ends:
+        if end != count:
+            raise ValueError(f"batches hold {end} images, not {count}")
     if len(passes) > 1:
         for alias, sums in held.items():
             np.divide(sums, len(passes), out=sums)
@@ -69,9 +93,46 @@ def mean_of_passes(loaded: Loaded, layers: Mapping[str, str], passes: Sequence[I
     return names, held
 
 
-def _pooled_batches(
-    loaded: Loaded, layers: Mapping[str, str], batches: Iterable[Batch]
-) -> Iterator[tuple[list[str], dict[str, NDArray[np.float32]]]]:
+def _batches_of_passes(
+    loaded: Loaded,
+    layers: Mapping[str, str],
+    passes: Sequence[Iterable[Batch]],
+    what: str | None,
+    kept: Kept | None,
+) -> Iterator[tuple[int, Pooled]]:
+    """The number of a pass, names and features, one batch after the other; of finished batches as they are kept."""
+    done = [0] * len(passes)
+    for shard in () if kept is None else kept.shards.finished():
+        number = shard.facts["pass"]
+        done[number] += shard.facts["batches"]
+        yield number, (shard.facts["names"], dict(shard.arrays))
+    if any(done):
+        logs.log.info("%s: goes on after %d batches", what, sum(done))
+    for number, batches in enumerate(passes):
+        rest = batches.after(done[number]) if isinstance(batches, Batches) else islice(batches, done[number], None)
+        shown = logs.progress(rest, len(rest), what) if what is not None and isinstance(rest, Batches) else rest
+        pending: list[Pooled] = []
+        since = time.monotonic()
+        for made in _pooled_batches(loaded, layers, shown):
+            yield number, made
+            if kept is None:
+                continue
+            pending.append(made)
+            if time.monotonic() - since >= kept.seconds:
+                kept.shards.append(_shard(number, pending))
+                pending, since = [], time.monotonic()
+        if kept is not None and pending and number + 1 < len(passes):
+            kept.shards.append(_shard(number, pending))
+
+
+def _shard(number: int, made: Sequence[Pooled]) -> Shard:
+    """Batches of a pass that are done, as one shard."""
+    arrays = {alias: np.concatenate([features[alias] for _, features in made]) for alias in made[0][1]}
+    names = [name for members, _ in made for name in members]
+    return Shard(arrays, {"pass": number, "batches": len(made), "names": names})
+
+
+def _pooled_batches(loaded: Loaded, layers: Mapping[str, str], batches: Iterable[Batch]) -> Iterator[Pooled]:
     """Names and features of one batch after the other."""
 
     def mean_token(output: Any) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from diffalign import models
 from diffalign.devices import choose_device
 from diffalign.extraction import inputs
 from diffalign.extraction.passes import pooled_features
+from diffalign.io.atomic import read_settings_file
 from diffalign.io.checkpoints import verify
 from diffalign.specs import Compute, Model
 
@@ -37,7 +37,7 @@ class OpenReader:
     """
 
     def __init__(self, reader: Reader, compute: Compute) -> None:
-        content = json.loads(reader.recipe.read_text(encoding="utf-8"))
+        content = read_settings_file(reader.recipe)
         self.model = Model.from_recipe(content["model"])
         if self.model.input is None:
             raise ValueError(f"{self.model.name} reads no images")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from diffalign.extraction.passes import Kept
+from diffalign.io.shard_files import Shard
 from diffalign.logs import log, progress
 from diffalign.models import LoadedLanguage, Tokenized
 from diffalign.names import listed_layers
@@ -43,24 +47,29 @@ class _Read:
 
 
 def text_features(
-    loaded: LoadedLanguage, layers: Mapping[str, str], texts: Mapping[str, str], batch_size: int, what: str = "texts"
+    loaded: LoadedLanguage,
+    layers: Mapping[str, str],
+    texts: Mapping[str, str],
+    batch_size: int,
+    what: str = "texts",
+    kept: Kept | None = None,
 ) -> TextFeatures:
     """Run every distinct text once, longest first.
 
     layers: alias -> number of the hidden state. texts: name -> text. batch_size: the most texts a forward pass; where
-    memory runs out it is halved for the rest, which measures show. what: shown beside the progress. Raises ValueError
-    for a layer that does not exist, for texts without tokens, and for features that are NaN or infinite, and
-    MemoryError where a single text does not fit.
+    memory runs out it is halved for the rest, which measures show. what: shown beside the progress. kept: where
+    finished texts lie and go. Raises ValueError for a layer that does not exist, for texts without tokens, and for
+    features that are NaN or infinite, and MemoryError where a single text does not fit.
     """
     distinct = list(dict.fromkeys(texts.values()))
     tokens = dict(zip(distinct, loaded.tokenize(distinct), strict=True))
-    kept = {text: sum(id_ != loaded.skip or i > 0 for i, id_ in enumerate(each.ids)) for text, each in tokens.items()}
-    mute = [name for name in sorted(texts) if not kept[texts[name]]]
+    heard = {text: sum(id_ != loaded.skip or i > 0 for i, id_ in enumerate(each.ids)) for text, each in tokens.items()}
+    mute = [name for name in sorted(texts) if not heard[texts[name]]]
     if mute:
         raise ValueError(f"the texts of {len(mute)} images have no token, first: {first_five(mute)}")
     order = sorted(distinct, key=lambda text: (-len(tokens[text].ids), text))
-    gave = progress(_read(loaded, layers, [tokens[text] for text in order], batch_size), len(order), what)
-    read = dict(zip(order, gave, strict=True))
+    reading = _resumed(loaded, layers, [tokens[text] for text in order], batch_size, kept)
+    read = dict(zip(order, progress(reading, len(order), what), strict=True))
     names = tuple(sorted(texts))
     rows = [read[texts[name]] for name in names]
     mean, last = (
@@ -78,16 +87,61 @@ def text_features(
     return TextFeatures(names, mean, last, np.array(measures, np.float64))
 
 
+def _resumed(
+    loaded: LoadedLanguage,
+    layers: Mapping[str, str],
+    tokens: Sequence[Tokenized],
+    batch_size: int,
+    kept: Kept | None,
+) -> Iterator[_Read]:
+    """What every text gives, in order; of finished texts as it is kept."""
+    done = 0
+    for shard in () if kept is None else kept.shards.finished():
+        # what is left after a batch that did not fit goes on with the smaller batches
+        batch_size = int(shard.facts["next_batch_size"])
+        for i in range(len(shard.arrays["nats"])):
+            yield _Read(
+                [shard.arrays[f"mean:{alias}"][i] for alias in layers],
+                [shard.arrays[f"last:{alias}"][i] for alias in layers],
+                int(shard.arrays["predicted"][i]),
+                float(shard.arrays["nats"][i]),
+                int(shard.arrays["batch_size"][i]),
+            )
+            done += 1
+    if done:
+        log.info("goes on after %d texts", done)
+    pending: list[_Read] = []
+    since = time.monotonic()
+    for gave in _read(loaded, layers, tokens[done:], batch_size):
+        yield from gave
+        pending += gave
+        if kept is not None and time.monotonic() - since >= kept.seconds:
+            kept.shards.append(_shard(layers, pending))
+            pending, since = [], time.monotonic()
+
+
+def _shard(layers: Mapping[str, str], made: Sequence[_Read]) -> Shard:
+    """Texts that are done, as one shard."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for i, alias in enumerate(layers):
+        arrays[f"mean:{alias}"] = np.stack([each.mean[i] for each in made])
+        arrays[f"last:{alias}"] = np.stack([each.last[i] for each in made])
+    arrays["predicted"] = np.array([each.predicted for each in made], np.int64)
+    arrays["nats"] = np.array([each.nats for each in made], np.float64)
+    arrays["batch_size"] = np.array([each.batch_size for each in made], np.int64)
+    return Shard(arrays, {"next_batch_size": made[-1].batch_size})
+
+
 def _read(
     loaded: LoadedLanguage, layers: Mapping[str, str], tokens: Sequence[Tokenized], batch_size: int
-) -> Iterator[_Read]:
+) -> Iterator[list[_Read]]:
     """What every text gives, in order, in batches that are halved where memory runs out."""
     at = 0
     while at < len(tokens):
         members = tokens[at : at + batch_size]
         gave = _without_memory(loaded, layers, members, batch_size)
         if gave is not None:
-            yield from gave
+            yield gave
             at += len(members)
             continue
         if len(members) == 1:

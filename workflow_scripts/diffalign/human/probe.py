@@ -223,7 +223,8 @@ def train(
             optimizer.step()
         run.epoch += 1
         _judge(held, place, stopped.to(device), run, schedule)
-        if checkpoint is not None and run.epoch % checkpoint.every == 0:
+        ends = run.epoch == schedule.max_epochs or all(run.done)
+        if checkpoint is not None and (ends or run.epoch % checkpoint.every == 0):
             _save(checkpoint, run, optimizer)
     return [
         Fitted(w.cpu().numpy(), b.cpu().numpy() if schedule.bias else None, run.best_epoch[p], tuple(run.losses[p]))
@@ -372,6 +373,8 @@ def probe(
     `Choices.credit`. checkpoints: the checkpoint file of a name, from which a killed training resumes. outer: as of
     `nested_splits`.
     """
+    import torch
+
     splits = nested_splits(triplets, names, plan.folds, plan.inner, seed, outer)
     fits: dict[str, list[list[tuple[Preprocessing, Fitted]]]] = {layer: [] for layer in layers}
     for fold, split in enumerate(splits):
@@ -387,6 +390,8 @@ def probe(
                     "fold": fold,
                     "plan": asdict(plan),
                     "seed": seed,
+                    # which sums of floats depend on
+                    "run": [torch.__version__, device.type, torch.get_num_threads()],
                 }
                 checkpoint = Checkpoint(checkpoints(f"{fold}-{group[0]}.pt"), key)
             jobs = [(layer, setting) for layer in group for setting in plan.settings]

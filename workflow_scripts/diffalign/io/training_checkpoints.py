@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffalign.io.atomic import replacing
 from diffalign.io.headers import StoreError
+from diffalign.logs import log
 
 if TYPE_CHECKING:
     import torch
@@ -23,20 +24,26 @@ class TrainingCheckpoint:
     path: Path
 
     def read(self, device: torch.device) -> Mapping[str, Any] | None:
-        """What was written last; None where nothing was."""
+        """What was written last; None where nothing was, or where the file is broken, which the log says."""
         import torch
 
         if not self.path.exists():
             return None
-        content: Mapping[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
+        try:
+            content: Mapping[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
+        except Exception as error:
+            # torch, zipfile and pickle have an error of their own for each way to be broken
+            log.warning("%s cannot be read (%s), so the job does not go on from it", self.path, error)
+            return None
         return content
 
     def write(self, content: Mapping[str, Any]) -> None:
         """Write the file as a whole."""
         import torch
 
-        with replacing(self.path) as temporary:
-            torch.save(dict(content), temporary)
+        # through a file object, whose errors say why a file cannot be written
+        with replacing(self.path) as temporary, temporary.open("wb") as file:
+            torch.save(dict(content), file)
 
 
 @dataclass(frozen=True)

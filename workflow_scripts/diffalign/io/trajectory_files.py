@@ -10,8 +10,6 @@ chunk holds, of its samples, states 0 … S in order from noise to image; the la
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.io.atomic import make_empty
+from diffalign.io.atomic import replacing_folder
 from diffalign.io.headers import FileKind, StoreError
 from diffalign.noise import NoiseLevel
 from diffalign.offenders import first_five
@@ -123,9 +121,7 @@ def write_trajectories(
         raise StoreError(f"{folder}: no samples, so there are no trajectories to write")
     if len(levels) < 2 or levels[-1].t != 0:
         raise StoreError(f"{folder}: {len(levels)} noise levels; expected at least 2, of which the last is t = 0")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    make_empty(temporary)
-    try:
+    with replacing_folder(folder) as temporary:
         written, members, tensors = _write_chunks(temporary, chunks, levels)
         if written != names:
             wrong = sorted(set(names) ^ set(written)) or written
@@ -142,11 +138,6 @@ def write_trajectories(
             chunks=[{"file": file_name, "samples": count} for file_name, count in members],
             recipe=dict(recipe),
         )
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read_trajectories(folder: Path) -> Trajectories:

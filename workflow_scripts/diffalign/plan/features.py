@@ -60,6 +60,11 @@ class Features(Stage):
         """The log of an extraction, of all images or of a part."""
         return paths.log(rule, "dataset", "condition", bundle, *(("part", "parts") if self.in_parts else ()))
 
+    def shards(self, bundle: str = "bundle") -> str:
+        """Where finished shards of an extraction lie: no output, so that they survive a killed job."""
+        folder = paths.fill(paths.FEATURE_SHARDS, bundle=f"{{{bundle}}}")
+        return f"{folder}/{{part}}-of-{{parts}}" if self.in_parts else folder
+
     def bundles(self, model: Model) -> str:
         """Pattern of the bundles of a model that read images."""
         return names.bundle_pattern(model.name, model.vocabulary)

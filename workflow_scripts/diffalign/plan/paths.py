@@ -50,6 +50,8 @@ GIVEN_PROMPTS = "results/prompts/{dataset}/{model}-{word}.safetensors"
 FEATURES = "results/features/{dataset}/{condition}/{bundle}"
 FEATURE_MANIFEST = f"{FEATURES}/layers.json"
 FEATURE_PART = f"{FEATURES}/{{part}}-of-{{parts}}.safetensors"
+# finished shards of an extraction that was killed
+FEATURE_SHARDS = "results/checkpoints/features/{dataset}/{condition}/{bundle}"
 TOKENS = "results/unpooled/{dataset}/{condition}/{bundle}"
 NEIGHBORS = "results/neighbors/{dataset}/{condition}/{bundle}.npz"
 NEIGHBOR_PART = "results/neighbors/{dataset}/{condition}/{bundle}/{part}-of-{parts}.npz"

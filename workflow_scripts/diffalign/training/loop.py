@@ -93,7 +93,7 @@ def train(
     depends_on = {**key, "torch": torch.__version__, "device": device.type, "checkpoints": sorted(checkpoints)}
     identity = json.dumps(depends_on, sort_keys=True)
     with _deterministic(device):
-        _resume(run, folder, identity, device)
+        _resume(run, folder, identity, checkpoints, device)
         if run.step == 0 and 0 in checkpoints:
             folder.weights(0).write(_on_cpu(run.average))
         module.train()
@@ -212,12 +212,14 @@ def _write_state(run: _Run, folder: TrainingFolder, identity: str) -> None:
     )
 
 
-def _resume(run: _Run, folder: TrainingFolder, identity: str, device: torch.device) -> None:
-    """Go on from the state in a folder; where it is of another training, discard it, and begin anew."""
+def _resume(run: _Run, folder: TrainingFolder, identity: str, checkpoints: Sequence[int], device: torch.device) -> None:
+    """Go on from the state in a folder; where it is of another training, or not whole, discard it, and begin anew."""
     content = folder.state.read(device)
-    if content is None or content["key"] != identity:
+    made = [] if content is None else [step for step in checkpoints if step <= content["step"]]
+    if content is None or content["key"] != identity or any(folder.weights(s).read(device) is None for s in made):
         if content is not None:
-            log.info("%s: what %s holds is of another recipe; the training begins anew", run.name, folder.path)
+            why = "is of another recipe" if content["key"] != identity else "is not whole"
+            log.info("%s: what %s holds %s; the training begins anew", run.name, folder.path, why)
         folder.clear()
         return
     run.step = int(content["step"])
