@@ -11,7 +11,7 @@ RULES := Snakefile rules/*.smk
 export HF_HUB_OFFLINE ?= 1
 export PYTHONNOUSERSITE := 1
 
-.PHONY: demo demo-all data test test-narrow soak lint lock reference rulegraph clean-demo
+.PHONY: demo demo-all data download test test-narrow soak lint lock reference rulegraph clean-demo
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffalign needs Python 3.11 or newer; set PYTHON=…")'
@@ -52,6 +52,13 @@ demo-all: $(VENV)/.installed
 # files of people that may be downloaded; where the others are to be asked for
 data: $(VENV)/.installed
 	$(BIN)/python workflow_scripts/download_data.py
+
+# all that a study downloads, with its sha256; what runs after it needs no network. make download PROFILE=profiles/slurm,
+# or for the files of a study of your own ARGUMENTS='--configfile config.yaml mine.yaml'
+PROFILE := profiles/local
+DOWNLOADS := weights untrained_configuration hub_table archive fetch_features
+download: data
+	HF_HUB_OFFLINE=0 $(BIN)/snakemake --profile $(PROFILE) $(ARGUMENTS) --until $(DOWNLOADS)
 
 test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal

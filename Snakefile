@@ -45,6 +45,7 @@ localrules:
     feature_sources,
     alignment_settings,
     calibration_settings,
+    metrics_settings,
     weights,
     untrained_configuration,
     hub_table,

@@ -20,6 +20,15 @@ use rule recipe as calibration_settings with:
         content=as_json(PLAN.alignment.calibration_settings),
 
 
+use rule recipe as metrics_settings with:
+    output:
+        paths.METRICS_SETTINGS,
+    log:
+        paths.log("metrics_settings"),
+    params:
+        content=as_json(PLAN.alignment.metrics_settings),
+
+
 rule align:
     input:
         unpack(PLAN.alignment.features_and_factors),
@@ -62,6 +71,7 @@ rule align_layers:
         unpack(PLAN.alignment.all_metrics),
         unpack(PLAN.alignment.manifest),
         settings=paths.ALIGNMENT_SETTINGS,
+        metrics=paths.METRICS_SETTINGS,
     output:
         matrices=PLAN.alignment.matrices(METRICS),
         recipes=PLAN.alignment.matrix_recipes(METRICS),
@@ -88,9 +98,11 @@ rule calibrate_layers:
     input:
         unpack(PLAN.alignment.all_metrics),
         unpack(PLAN.alignment.manifest),
-        matrices=PLAN.alignment.matrices(METRICS),
-        recipes=PLAN.alignment.matrix_recipes(METRICS),
+        # that of one metric stands for all
+        matrix=PLAN.alignment.matrices(METRICS[:1])[0],
+        recipe=PLAN.alignment.matrix_recipes(METRICS[:1])[0],
         settings=paths.ALIGNMENT_SETTINGS,
+        metrics=paths.METRICS_SETTINGS,
         calibration=paths.CALIBRATION_SETTINGS,
     output:
         PLAN.alignment.calibrations(METRICS),

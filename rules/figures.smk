@@ -27,6 +27,7 @@ rule layer_maps_figure:
         mem_mb=memory(2000),
         runtime=30,
     params:
+        metrics=METRICS,
         # for the caption
         miniature=PLAN.figures.miniature("a", "b"),
         code=PLAN.code("layer_maps_figure.py"),
@@ -59,6 +60,7 @@ rule depth_curves_figure:
         mem_mb=memory(2000),
         runtime=30,
     params:
+        metrics=METRICS,
         # for the caption
         miniature=PLAN.figures.miniature("a", "b"),
         defaults=PLAN.figures.default_layers_of_pair,
@@ -83,6 +85,7 @@ use rule depth_curves_figure as relative_depth_curves_figure with:
     log:
         paths.log("relative_depth_curves_figure", "dataset", "condition", "a", "b"),
     params:
+        metrics=METRICS,
         # for the caption
         miniature=PLAN.figures.miniature("a", "b"),
         defaults=PLAN.figures.default_layers_of_pair,
@@ -115,6 +118,7 @@ rule null_histograms_figure:
         mem_mb=memory(2000),
         runtime=30,
     params:
+        metrics=METRICS,
         # for the caption
         miniature=PLAN.figures.miniature("a", "b"),
         code=PLAN.code("null_histograms_figure.py"),
@@ -146,7 +150,7 @@ rule model_maps_figure:
     params:
         # for the caption
         miniature=PLAN.figures.miniature_study,
-        defaults=PLAN.figures.default_layers_of_study(),
+        defaults=PLAN.figures.default_layers_of_study,
         code=PLAN.code("model_maps_figure.py"),
     script:
         "../workflow_scripts/model_maps_figure.py"
@@ -154,7 +158,7 @@ rule model_maps_figure:
 
 rule alignment_table:
     input:
-        **PLAN.alignment.all_matrices(),
+        unpack(PLAN.alignment.all_matrices),
     output:
         **table("alignment", "all scores"),
     log:
@@ -166,7 +170,8 @@ rule alignment_table:
         mem_mb=memory(4000),
         runtime=60,
     params:
-        defaults=PLAN.figures.default_layers_of_study(),
+        metrics=METRICS,
+        defaults=PLAN.figures.default_layers_of_study,
         code=PLAN.code("alignment_table.py"),
     script:
         "../workflow_scripts/alignment_table.py"
@@ -174,7 +179,7 @@ rule alignment_table:
 
 rule pairs_table:
     input:
-        **PLAN.alignment.all_matrices(),
+        unpack(PLAN.alignment.all_matrices),
     output:
         **table("pairs", "pairs of models"),
     log:
@@ -186,7 +191,8 @@ rule pairs_table:
         mem_mb=memory(4000),
         runtime=60,
     params:
-        defaults=PLAN.figures.default_layers_of_study(),
+        metrics=METRICS,
+        defaults=PLAN.figures.default_layers_of_study,
         code=PLAN.code("pairs_table.py"),
     script:
         "../workflow_scripts/pairs_table.py"

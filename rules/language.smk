@@ -94,7 +94,7 @@ for name, model in PLAN.features.language_models.items():
 
 rule bits_per_byte_table:
     input:
-        **PLAN.language.table_inputs(),
+        unpack(PLAN.language.table_inputs),
     output:
         **table("bits_per_byte", "alignment and bits per byte"),
         **{
@@ -112,7 +112,7 @@ rule bits_per_byte_table:
         mem_mb=memory(4000),
         runtime=60,
     params:
-        languages=PLAN.language.languages(),
+        languages=PLAN.language.languages,
         seed=STUDY.seed,
         code=PLAN.code("bits_per_byte_table.py"),
     script:

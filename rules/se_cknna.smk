@@ -41,7 +41,7 @@ use rule se_cknna as se_cknna_default with:
 
 rule se_cknna_table:
     input:
-        recipes=PLAN.se_cknna.all_recipes(),
+        recipes=PLAN.se_cknna.all_recipes,
     output:
         **table("se_cknna", "SE-CKNNA"),
     log:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from diffalign import logs
 from diffalign.io import tables
-from diffalign.io.matrices import CalibratedMatrix, claimed, level_of, read_matrices, untested
+from diffalign.io.matrices import CalibratedMatrix, claimed, level_of, of_all_metrics, read_matrices, untested
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -98,8 +98,8 @@ def rows(
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "alignment_table"):
         alignment_table(
-            [Path(path) for path in snakemake.input.matrices],
-            [Path(path) for path in snakemake.input.calibrations],
+            of_all_metrics([Path(path) for path in snakemake.input.matrices], snakemake.params.metrics),
+            of_all_metrics([Path(path) for path in snakemake.input.calibrations], snakemake.params.metrics),
             snakemake.params.defaults,
             Path(snakemake.output.tsv),
             Path(snakemake.output.parquet),

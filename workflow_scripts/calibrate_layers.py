@@ -13,7 +13,7 @@ from diffalign.alignment.metrics import Settings, measure_grid
 from diffalign.alignment.moments import CONCENTRATED
 from diffalign.io import calibration_files, recipes, sides
 from diffalign.io.calibration_files import Selection, StoredCalibration
-from diffalign.io.matrices import read_matrix
+from diffalign.io.matrices import of_all_metrics, read_matrix
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -102,12 +102,13 @@ def selections(
 
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "calibrate_layers"), threadpool_limits(snakemake.threads):
+        metrics = list(snakemake.params.metrics)
         calibrate_layers(
             (sides.files_of(snakemake.input, "a"), sides.files_of(snakemake.input, "b")),
             Path(snakemake.input.settings),
             Path(snakemake.input.calibration),
             sides.manifest_of(snakemake.input),
-            dict(zip(snakemake.params.metrics, map(Path, snakemake.input.matrices), strict=True)),
-            dict(zip(snakemake.params.metrics, map(Path, snakemake.output), strict=True)),
+            dict(zip(metrics, of_all_metrics([Path(snakemake.input.matrix)], metrics), strict=True)),
+            dict(zip(metrics, map(Path, snakemake.output), strict=True)),
             snakemake.resources.memory_mb,
         )

@@ -14,7 +14,7 @@ from diffalign import logs
 from diffalign.alignment.metrics import METRICS
 from diffalign.figures import cells, grids, style
 from diffalign.figures.curves import Curve, depth_curve
-from diffalign.io.matrices import CalibratedMatrix, read_matrices
+from diffalign.io.matrices import CalibratedMatrix, of_all_metrics, read_matrices
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -176,8 +176,8 @@ def _at_best(grid: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "depth_curves_figure"):
         depth_curves_figure(
-            [Path(path) for path in snakemake.input.matrices],
-            [Path(path) for path in snakemake.input.calibrations],
+            of_all_metrics([Path(path) for path in snakemake.input.matrices], snakemake.params.metrics),
+            of_all_metrics([Path(path) for path in snakemake.input.calibrations], snakemake.params.metrics),
             snakemake.params.defaults,
             [Path(path) for path in snakemake.output],
             snakemake.params.relative,

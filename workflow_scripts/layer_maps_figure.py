@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from diffalign import logs
 from diffalign.alignment.metrics import METRICS
 from diffalign.figures import cells, grids, maps, style
-from diffalign.io.matrices import CalibratedMatrix, read_matrices
+from diffalign.io.matrices import CalibratedMatrix, of_all_metrics, read_matrices
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -129,7 +129,7 @@ def calibrated_map(axes: Axes, matrix: CalibratedMatrix, end: float, width: floa
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "layer_maps_figure"):
         layer_maps_figure(
-            [Path(path) for path in snakemake.input.matrices],
-            [Path(path) for path in snakemake.input.calibrations],
+            of_all_metrics([Path(path) for path in snakemake.input.matrices], snakemake.params.metrics),
+            of_all_metrics([Path(path) for path in snakemake.input.calibrations], snakemake.params.metrics),
             [Path(path) for path in snakemake.output],
         )

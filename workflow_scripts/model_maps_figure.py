@@ -20,7 +20,7 @@ from diffalign.alignment.metrics import METRICS
 from diffalign.alignment.model_similarity import Grid
 from diffalign.figures import cells, grids, maps, style
 from diffalign.io import tables
-from diffalign.io.matrices import CalibratedMatrix, claimed, level_of, read_matrices, untested
+from diffalign.io.matrices import CalibratedMatrix, claimed, level_of, matrix_beside, read_matrices, untested
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -300,7 +300,7 @@ def leaks_of(recipes: Sequence[Mapping[str, Any]]) -> str:
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "model_maps_figure"):
         model_maps_figure(
-            [Path(path) for path in snakemake.input.matrices],
+            [matrix_beside(Path(path)) for path in snakemake.input.calibrations],
             [Path(path) for path in snakemake.input.calibrations],
             snakemake.params.defaults,
             [Path(path) for path in snakemake.output],

@@ -13,7 +13,7 @@ from diffalign.alignment.calibration import Calibration
 from diffalign.alignment.metrics import METRICS
 from diffalign.figures import cells, curves, grids, style
 from diffalign.io import tables
-from diffalign.io.matrices import CalibratedMatrix, read_matrices
+from diffalign.io.matrices import CalibratedMatrix, of_all_metrics, read_matrices
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -141,7 +141,7 @@ def not_drawn(matrices: Sequence[CalibratedMatrix]) -> list[str]:
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "null_histograms_figure"):
         null_histograms_figure(
-            [Path(path) for path in snakemake.input.matrices],
-            [Path(path) for path in snakemake.input.calibrations],
+            of_all_metrics([Path(path) for path in snakemake.input.matrices], snakemake.params.metrics),
+            of_all_metrics([Path(path) for path in snakemake.input.calibrations], snakemake.params.metrics),
             [Path(path) for path in snakemake.output],
         )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from diffalign import logs
 from diffalign.alignment import claims
 from diffalign.io import tables
-from diffalign.io.matrices import CalibratedMatrix, claimed, level_of, read_matrices, untested
+from diffalign.io.matrices import CalibratedMatrix, claimed, level_of, of_all_metrics, read_matrices, untested
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -125,8 +125,8 @@ def row(matrix: CalibratedMatrix, defaults: Mapping[str, str], q: NDArray[np.flo
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "pairs_table"):
         pairs_table(
-            [Path(path) for path in snakemake.input.matrices],
-            [Path(path) for path in snakemake.input.calibrations],
+            of_all_metrics([Path(path) for path in snakemake.input.matrices], snakemake.params.metrics),
+            of_all_metrics([Path(path) for path in snakemake.input.calibrations], snakemake.params.metrics),
             snakemake.params.defaults,
             Path(snakemake.output.tsv),
             Path(snakemake.output.parquet),

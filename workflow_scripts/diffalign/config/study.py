@@ -200,9 +200,21 @@ class Study:
         """The vocabulary of every model, for `names`."""
         return {name: model.vocabulary for name, model in self.models.items()}
 
+    @cached_property
+    def _parsed(self) -> dict[str, Representation]:
+        """Typed names that were parsed: a plan asks for each of them in many jobs."""
+        return {}
+
+    @cached_property
+    def _variants(self) -> dict[str, Model]:
+        """The models that typed names meant, likewise."""
+        return {}
+
     def representation(self, text: str) -> Representation:
         """Parse a typed name; raises UnknownName."""
-        return names.parse_representation(text, self.vocabularies)
+        if text not in self._parsed:
+            self._parsed[text] = names.parse_representation(text, self.vocabularies)
+        return self._parsed[text]
 
     def checkpoint(self, text: str) -> Model:
         """The model of a checkpoint, ``digits.sit@300``, or of a model that has one. Raises UnknownName."""
@@ -229,12 +241,14 @@ class Study:
     def bundle(self, text: str) -> str:
         """The canonical bundle of a typed name, whether or not it has a layer."""
         representation = self.representation(text)
-        return representation.bundle(self.models[representation.model].vocabulary)
+        return representation.bundle(self.vocabularies[representation.model])
 
     def model_of(self, text: str) -> Model:
         """The model that a typed name or a bundle means, as its variant has it."""
-        representation = self.representation(text)
-        return self.models[representation.model].variant(representation)
+        if text not in self._variants:
+            representation = self.representation(text)
+            self._variants[text] = self.models[representation.model].variant(representation)
+        return self._variants[text]
 
     def layer(self, text: str) -> str:
         """The layer that a typed name means, the model's default where it gives none."""

@@ -115,6 +115,27 @@ def read_matrix(path: Path) -> LayerMatrix:
     return LayerMatrix(values, recipe)
 
 
+def of_all_metrics(paths: Sequence[Path], metrics: Sequence[str]) -> list[Path]:
+    """The files of all metrics that lie beside those of one: of each path in order, one a metric.
+
+    paths: of layer x layer matrices or of calibrations, ``{root}/{metric}/{dataset}/{condition}/layers/x.npy``. Raises
+    StoreError, which says what to do, for a file that was removed since: Snakemake looks at those of one metric alone.
+    """
+    found = []
+    for path in paths:
+        folder = path.parents[3]
+        for metric in metrics:
+            found.append(folder.parent / metric / path.relative_to(folder))
+            if not found[-1].exists():
+                raise StoreError(f"{found[-1]} is missing; remove {path}, too, and rerun: one job writes both")
+    return found
+
+
+def matrix_beside(calibration: Path) -> Path:
+    """The matrix of a calibration: ``calibration/x.npz`` -> ``layers/x.npy``."""
+    return (calibration.parent.with_name("layers") / calibration.name).with_suffix(".npy")
+
+
 def read_matrices(matrices: Sequence[Path], calibrations: Sequence[Path]) -> list[CalibratedMatrix]:
     """Read matrices and their calibrations, in the same order. Raises StoreError where two do not belong together,
     or were made with other settings.

@@ -38,6 +38,13 @@ class Alignment(Stage):
             "code": self.plan.digest("align.py", "calibrate_layers.py"),
         }
 
+    def metrics_settings(self, _: Wildcards) -> dict[str, Any]:
+        """What matrices of all metrics depend on, and single scores do not: which metrics these are.
+
+        As a parameter it would be missed, since the job of a new metric gains outputs.
+        """
+        return {"metrics": self.metrics}
+
     def dataset(self, wildcards: Wildcards) -> str:
         """The data set of a target, or the default one."""
         return wildcards.get("dataset", self.study.default_dataset)
@@ -132,14 +139,20 @@ class Alignment(Stage):
         }
 
     def of_pair(self, wildcards: Wildcards) -> dict[str, list[str]]:
-        """The matrices of all metrics of one pair, with recipes and calibrations."""
+        """The matrix of one pair that stands for those of all metrics, with its recipe and calibration.
+
+        One job writes the matrices of all metrics, another their calibrations, so that the files of the first metric
+        are as new as those of all: scripts find the others by `io.matrices.of_all_metrics`. An input file costs a
+        plan about as much as a tenth of a job, and a pair has three a metric.
+        """
         place = (wildcards.dataset, wildcards.condition, wildcards.a, wildcards.b)
-        return self.with_recipes(self.matrices(self.metrics, *place))
+        return self.with_recipes(self.matrices(self.metrics[:1], *place))
 
     def of_metric(self, wildcards: Wildcards) -> dict[str, list[str]]:
-        """The matrices of one metric of every pair of the study, with recipes and calibrations."""
+        """The calibrations of one metric of every pair of the study, which are newer than its matrices."""
         places = ((wildcards.dataset, wildcards.condition, a, b) for a, b in self.study.pairs)
-        return self.with_recipes([path for place in places for path in self.matrices([wildcards.metric], *place)])
+        matrices = [path for place in places for path in self.matrices([wildcards.metric], *place)]
+        return {"calibrations": self.with_recipes(matrices)["calibrations"]}
 
     def of_two_sides(self, metric: str, dataset: str, condition: str) -> list[str]:
         """The matrices of one metric of every model of one side of the study with every one of the other.
@@ -155,9 +168,9 @@ class Alignment(Stage):
             )
         return [path for a in first for b in second for path in self.matrices([metric], dataset, condition, a, b)]
 
-    def all_matrices(self) -> dict[str, list[str]]:
-        """Every matrix of the study, with recipes and calibrations."""
-        return self.with_recipes([path for place in self.places() for path in self.matrices(self.metrics, *place)])
+    def all_matrices(self, _: Wildcards) -> dict[str, list[str]]:
+        """Of every pair of the study the matrix that stands for those of all metrics, as in `of_pair`."""
+        return self.with_recipes([path for place in self.places() for path in self.matrices(self.metrics[:1], *place)])
 
     def places(self) -> list[tuple[str, str, str, str]]:
         """(dataset, condition, a, b) of every pair of the study."""

@@ -25,9 +25,9 @@ class Figures(Stage):
         """The same for both sides of a target."""
         return self.default_layers(wildcards.a, wildcards.b)
 
-    def default_layers_of_study(self) -> dict[str, str]:
+    def default_layers_of_study(self, _: Wildcards) -> dict[str, str]:
         """The same for all pairs of the study."""
-        return self.default_layers(*(name for pair in self.study.pairs for name in pair))
+        return self.default_layers(*dict.fromkeys(name for pair in self.study.pairs for name in pair))
 
     def miniature(self, *sides: str) -> Callable[[Wildcards], bool]:
         """Whether one of these wildcards means a model with random miniature weights; captions say so."""

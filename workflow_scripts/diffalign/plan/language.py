@@ -97,7 +97,7 @@ class Language(Stage):
             for pair, side in pairs.items()
         ]
 
-    def table_inputs(self) -> dict[str, list[str]]:
+    def table_inputs(self, _: Wildcards) -> dict[str, list[str]]:
         """The matrices of these pairs, and of each the loss file of its language model."""
         places = self.places()
         matrices = [
@@ -110,7 +110,7 @@ class Language(Stage):
         ]
         return {**self.plan.alignment.with_recipes(matrices), "losses": losses}
 
-    def languages(self) -> list[dict[str, str]]:
+    def languages(self, _: Wildcards) -> list[dict[str, str]]:
         """Of every matrix of the table, its language model: side, variant, and series."""
         rows = []
         for *_, pair, side in self.places():

@@ -33,6 +33,7 @@ RECIPE = "results/recipes/{bundle}.json"
 FEATURE_SOURCES = "results/recipes/sources/{dataset}/{condition}/{model}.json"
 ALIGNMENT_SETTINGS = "results/recipes/settings/alignment.json"
 CALIBRATION_SETTINGS = "results/recipes/settings/calibration.json"
+METRICS_SETTINGS = "results/recipes/settings/metrics.json"
 
 IMAGES = "results/images/{dataset}/{condition}"
 PICTURES = f"{IMAGES}/png"

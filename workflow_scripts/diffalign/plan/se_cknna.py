@@ -47,7 +47,7 @@ class SemanticEquivariance(Stage):
         """The recipes of all pairs of the study on the data set of a target."""
         return self._recipes(wildcards.dataset)
 
-    def all_recipes(self) -> list[str]:
+    def all_recipes(self, _: Wildcards) -> list[str]:
         """The recipes of all pairs of the study."""
         return [path for dataset in self.study.study_datasets for path in self._recipes(dataset)]
 
