@@ -102,18 +102,19 @@ class Language(Stage):
         places = self.places()
         matrices = [
             path
-            for metric, dataset, condition, pair, _ in places
+            for metric, dataset, condition, pair, _side in places
             for path in self.plan.alignment.matrices([metric], dataset, condition, *pair)
         ]
         losses = [
-            self.loss_file(dataset, condition, pair["ab".index(side)]) for _, dataset, condition, pair, side in places
+            self.loss_file(dataset, condition, pair["ab".index(side)])
+            for _metric, dataset, condition, pair, side in places
         ]
         return {**self.plan.alignment.with_recipes(matrices), "losses": losses}
 
     def languages(self, _: Wildcards) -> list[dict[str, str]]:
         """Of every matrix of the table, its language model: side, variant, and series."""
         rows = []
-        for *_, pair, side in self.places():
+        for *_where, pair, side in self.places():
             bundle, model = self.study.bundle(pair["ab".index(side)]), self.study.model_of(pair["ab".index(side)])
             rows.append(
                 {"side": side, "variant": bundle.removeprefix(model.name), "series": model.series or model.name}
