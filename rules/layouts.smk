@@ -106,6 +106,30 @@ rule published_scores_table:
         "../workflow_scripts/published_scores_table.py"
 
 
+rule published_people_table:
+    input:
+        **PLAN.exchange.people_inputs(),
+    output:
+        **table("published_people", "published accuracies of models and people"),
+    log:
+        paths.log("published_people_table"),
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=30,
+    params:
+        files=PLAN.exchange.people_files(),
+        digests=PLAN.exchange.people_digests(),
+        names=PLAN.exchange.people_names(),
+        reductions=PLAN.exchange.reductions(),
+        settings=PLAN.exchange.people_settings(),
+        code=PLAN.code("published_people_table.py"),
+    script:
+        "../workflow_scripts/published_people_table.py"
+
+
 rule export_vfmvae:
     input:
         unpack(PLAN.stimuli.manifest),

@@ -69,6 +69,7 @@ def imported(files: list[Path]) -> set[str]:
                 "pairs_table",
                 "export_alignment",
                 "published_scores_table",
+                "published_people_table",
                 "export_reduction",
                 "per_image",
                 "gallery_figure",

@@ -133,4 +133,5 @@ def _word_mistakes(sections: Sections, declared: Sequence[str], metrics: Collect
     if sections.alignment is not None:
         yield from alignment.check(sections.alignment)
     if sections.exchange is not None:
-        yield from exchange.check(sections.exchange, study, metrics)
+        people = None if sections.human is None else sections.human.datasets
+        yield from exchange.check(sections.exchange, study, metrics, people)

@@ -29,6 +29,34 @@ class ScoreFileEntry(Section):
     y: Annotated[NonEmpty[Text], Distinct()] = Field(description="What its columns are, likewise.")
 
 
+class PeopleFileEntry(Section):
+    """A file of odd-one-out accuracies as the code of Linhardt et al. 2024 (diffusion-alignment) writes it."""
+
+    path: Text = Field(
+        description=(
+            "The file: alignment.pkl, results_pca_20.npy, probing_results.pkl; relative to the working directory, or "
+            "absolute. It is a pickle, of which only numbers, text, arrays, dictionaries and data frames of these are "
+            "read. Checked when the job runs."
+        )
+    )
+    of: Literal["odd_one_out", "reduction", "probe"] = Field(
+        "odd_one_out",
+        description=(
+            "What it holds. odd_one_out: alignment.pkl. reduction: results_{reduction}_{components}.npy. probe: "
+            "probing_results.pkl, which says its own settings."
+        ),
+    )
+    distance: Literal["cosine", "euclidean", "dot"] = Field(
+        "cosine", description="The distance that choices were predicted by; of odd_one_out and reduction."
+    )
+    pca: Count | None = Field(
+        None, description="Principal components that choices were predicted from, or a probe was trained on."
+    )
+    pooling: Literal["mean", "max", "none"] | None = Field(
+        None, description="How maps were pooled, of reduction: avg and max are mean and max, none and pca are none."
+    )
+
+
 class ExchangeSection(Section):
     """Scores that others published, and files of the study in layouts of others; docs/layouts.md."""
 
@@ -37,6 +65,13 @@ class ExchangeSection(Section):
         description=(
             "Files of scores by names of your own, for results/tables/published_scores.tsv, in which the score of the "
             "study stands beside each that it has, too."
+        ),
+    )
+    people: dict[Word, PeopleFileEntry] = Field(
+        {},
+        description=(
+            "Files of odd-one-out accuracies by names of your own, for results/tables/published_people.tsv, in which "
+            "the accuracy of the study stands beside each that it has, too; needs human.datasets."
         ),
     )
     exports: Annotated[Listed[Literal["platonic"]], Distinct()] = Field(
@@ -48,8 +83,21 @@ class ExchangeSection(Section):
     )
 
 
-def check(section: ExchangeSection, study: StudySection | None, metrics: Collection[str]) -> Iterator[str]:
-    """Metrics that do not exist, and exports of whole sets of a study without two sides."""
+def check(
+    section: ExchangeSection, study: StudySection | None, metrics: Collection[str], people: Collection[str] | None
+) -> Iterator[str]:
+    """Metrics that do not exist, settings that a file does not have, whole sets of scores of a study without two sides.
+
+    people: data sets on which the study compares models with people; None where that is not known.
+    """
+    if section.people and people is not None and not people:
+        yield "exchange.people: no accuracy of the study stands beside them: human.datasets names no data set"
+    for name, file in section.people.items():
+        if (file.pooling is None) == (file.of == "reduction"):
+            needs = "is missing" if file.pooling is None else f"is of reduction, not of {file.of}"
+            yield f"exchange.people.{name}.pooling: {needs}"
+        if file.of == "probe" and file.distance != "cosine":
+            yield f"exchange.people.{name}.distance: is of odd_one_out and reduction, not of probe"
     for name, entry in section.scores.items():
         if entry.metric not in metrics:
             yield f"exchange.scores.{name}.metric: {names.unknown('metric', entry.metric, metrics)}"

@@ -58,6 +58,6 @@ def _distances(x: torch.Tensor, row: int, distance: str) -> torch.Tensor:
     """
     import torch
 
-    if distance == "cosine":
-        return 1 - (x[row] * x).sum(dim=1)
-    return torch.linalg.vector_norm(x[row] - x, dim=1)
+    far: torch.Tensor
+    far = 1 - (x[row] * x).sum(dim=1) if distance == "cosine" else torch.linalg.vector_norm(x[row] - x, dim=1)
+    return far

@@ -29,13 +29,14 @@ def unpickled(content: bytes) -> Any:
     """What a pickle holds. Raises pickle.UnpicklingError for other types than arrays, numbers, text and containers,
     before anything of them is executed.
     """
-    return _ArraysOnly(io.BytesIO(content)).load()
+    return ArraysOnly(io.BytesIO(content)).load()
 
 
-class _ArraysOnly(pickle.Unpickler):
+class ArraysOnly(pickle.Unpickler):
     """Builds what `_ALLOWED` names and refuses every other name."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """A class or function that a file names. Raises UnpicklingError for one that is not allowed."""
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no array; nothing of it was executed")
         return super().find_class(module.replace("numpy.core.", "numpy._core."), name)

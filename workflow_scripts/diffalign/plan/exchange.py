@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from diffalign.alignment.metrics import METRICS
-from diffalign.config.exchange import ScoreFileEntry
+from diffalign.config.exchange import PeopleFileEntry, ScoreFileEntry
+from diffalign.io.layouts.diffusion_alignment import published_module, published_name
 from diffalign.names import UnknownName
 from diffalign.plan import paths
 from diffalign.plan.stage import Stage
@@ -14,7 +17,7 @@ from diffalign.provenance import files_digest
 
 
 class Exchange(Stage):
-    """The rule published_scores_table of rules/layouts.smk."""
+    """The rules published_scores_table and published_people_table of rules/layouts.smk."""
 
     def inputs(self) -> dict[str, list[str]]:
         """The matrices of the study that published scores have a counterpart in, with their recipes."""
@@ -42,14 +45,75 @@ class Exchange(Stage):
         }
 
     def digests(self) -> dict[str, str]:
-        """Size and time of every file, to notice a change."""
+        """Size and time of every file of scores, to notice a change."""
+        return self._digests(self.study.exchange.scores)
+
+    def people_inputs(self) -> dict[str, list[str]]:
+        """Accuracies of the study, as far as files of others have such: its table of models and people, and
+        reductions, in the order of `reductions`.
+        """
+        table = paths.fill(paths.TABLE, table="human") + ".parquet"
+        words = ("dataset", "condition", "bundle")
         return {
-            name: files_digest([Path(entry.path).expanduser()]) for name, entry in self.study.exchange.scores.items()
+            "human": [table] if self._asked & {"odd_one_out", "probe"} else [],
+            "reductions": [
+                paths.fill(paths.ANALYSIS, analysis="reduction", **dict(zip(words, place, strict=True))) + ".parquet"
+                for place in self.reductions()
+            ],
+        }
+
+    def reductions(self) -> list[tuple[str, str, str]]:
+        """Data set, condition and bundle of every table of reductions, where files of others have such."""
+        human = self.study.human
+        bundles = dict.fromkeys(map(self.study.bundle, human.reduction.of)) if "reduction" in self._asked else {}
+        return list(itertools.product(human.datasets, self.study.study_conditions, bundles))
+
+    def people_files(self) -> dict[str, dict[str, Any]]:
+        """Every file of accuracies, with its settings."""
+        return {name: entry.plain() for name, entry in self.study.exchange.people.items()}
+
+    def people_digests(self) -> dict[str, str]:
+        """Size and time of every file of accuracies, to notice a change."""
+        return self._digests(self.study.exchange.people)
+
+    def people_names(self) -> dict[str, dict[str, Any]]:
+        """Bundle -> what the published code calls it: source, model, and modules by alias of a layer.
+
+        Bundles that differ in what it does not have, such as the number of draws, are left out.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        compared = self.plan.human.compared() if self._asked else []
+        for bundle in dict.fromkeys([*compared, *(bundle for _, _, bundle in self.reductions())]):
+            it = self.study.representation(bundle)
+            if it.options or it.step is not None:
+                continue
+            source, model = published_name(it.model, it.noise, it.conditioning, it.text)
+            layers = self.study.model_of(bundle).layers.items()
+            modules = {alias: published_module(module, it.text) for alias, module in layers}
+            found[bundle] = {"source": source, "model": model, "modules": modules}
+        return found
+
+    def people_settings(self) -> dict[str, Any]:
+        """The settings of the study that accuracies depend on: of choices, and of its probe."""
+        human = self.study.human
+        probe = human.probe
+        return {
+            "distance": human.distance,
+            "pca": human.pca,
+            "probe": {
+                "pca": probe.pca,
+                "regularisation": list(probe.regularisation),
+                "optimizer": probe.optimizer,
+                "learning_rate": list(probe.learning_rate),
+                "folds": probe.folds,
+                "bias": probe.bias,
+            },
         }
 
     def targets(self) -> list[str]:
-        """The table, where there are published scores, and the files that the study exports."""
-        study, table = self.study, paths.fill(paths.TABLE, table="published_scores")
+        """The tables, where there are files of others, and the files that the study exports."""
+        study, exchange = self.study, self.study.exchange
+        tables = {"published_scores": exchange.scores, "published_people": exchange.people}
         sets = [
             paths.fill(paths.EXPORT_SET, dataset=dataset, condition=condition, scores=scores) + ".npy"
             for dataset in study.study_datasets
@@ -57,9 +121,17 @@ class Exchange(Stage):
             for scores in self.plan.layouts.scores
         ]
         return [
-            *([f"{table}.tsv"] if study.exchange.scores else []),
-            *(sets if "platonic" in study.exchange.exports else []),
+            *(paths.fill(paths.TABLE, table=table) + ".tsv" for table, files in tables.items() if files),
+            *(sets if "platonic" in exchange.exports else []),
         ]
+
+    @property
+    def _asked(self) -> set[str]:
+        """What files of accuracies hold."""
+        return {entry.of for entry in self.study.exchange.people.values()}
+
+    def _digests(self, entries: Mapping[str, ScoreFileEntry | PeopleFileEntry]) -> dict[str, str]:
+        return {name: files_digest([Path(entry.path).expanduser()]) for name, entry in entries.items()}
 
     def _is_measured(self, entry: ScoreFileEntry, x: str, y: str) -> bool:
         """Whether the study has the same score: platonic-rep calls its metrics as (y, x)."""

@@ -4,8 +4,10 @@ and module, rows in the order of the list of concepts.
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from diffalign.io.atomic import replacing
 from diffalign.io.headers import StoreError
 from diffalign.io.layouts.content import Content
 from diffalign.io.pickled_dictionaries import read_pickled
+from diffalign.io.pickled_frames import read_frame
 
 LAYOUT = "diffusion-alignment"
 ALL_FEATURES, ALIGNMENT = "model_features_per_source_cleaned.pkl", "alignment.pkl"
@@ -69,6 +72,70 @@ def read_accuracies(path: Path) -> dict[tuple[str, str, str], float]:
             raise StoreError(f"{path}: {' '.join(keys)} is {value!r}; expected an accuracy from 0 to 1")
         found[keys] = float(value)
     return found
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """A row of ``probing_results.pkl``: accuracy after the probe, its cross-entropy and its settings; None where the
+    file does not say it.
+    """
+
+    source: str
+    model: str
+    module: str
+    accuracy: float
+    cross_entropy: float | None
+    regularisation: float | None
+    optimizer: str | None
+    learning_rate: float | None
+    folds: int | None
+    bias: bool | None
+
+
+# field of a result -> column of the file, and the type of its values
+_COLUMNS: dict[str, tuple[str, type]] = {
+    "source": ("source", str),
+    "model": ("model", str),
+    "module": ("module", str),
+    "accuracy": ("probing", float),
+    "cross_entropy": ("cross-entropy", float),
+    "regularisation": ("l2_reg", float),
+    "optimizer": ("optim", str),
+    "learning_rate": ("lr", float),
+    "folds": ("n_folds", int),
+    "bias": ("bias", bool),
+}
+_NEEDED = ("source", "model", "module", "accuracy")
+
+
+def read_probes(path: Path) -> list[ProbeResult]:
+    """The rows of ``probing_results.pkl``, in its order; other columns are ignored.
+
+    Raises StoreError that names the file for anything else, and for accuracies outside of 0 to 1.
+    """
+    table = read_frame(path)
+    lacking = [column for field, (column, _) in _COLUMNS.items() if field in _NEEDED and column not in table]
+    if lacking:
+        raise StoreError(f"{path}: has no column {', '.join(lacking)}; it has {', '.join(table)}")
+    empty = [None] * len(table["model"])
+    columns = [table.get(column, empty) for column, _ in _COLUMNS.values()]
+    found = []
+    for number, row in enumerate(zip(*columns, strict=True)):
+        cells: dict[str, Any] = {}
+        for (field, (column, kind)), value in zip(_COLUMNS.items(), row, strict=True):
+            missing = value is None or (isinstance(value, float) and math.isnan(value))
+            if not (field not in _NEEDED if missing else _is(kind, value)):
+                raise StoreError(f"{path}: row {number}: {column} is {value!r}; expected {kind.__name__}")
+            cells[field] = None if missing else kind(value)
+        if not 0 <= cells["accuracy"] <= 1:
+            raise StoreError(f"{path}: row {number}: probing is {cells['accuracy']}; expected an accuracy from 0 to 1")
+        found.append(ProbeResult(**cells))
+    return found
+
+
+def _is(kind: type, value: Any) -> bool:
+    """Whether a value is of a type; whole numbers are numbers, truth values are not."""
+    return isinstance(value, int | float if kind is float else kind) and isinstance(value, bool) == (kind is bool)
 
 
 def _leaves(content: Any, path: Path) -> Iterator[tuple[tuple[str, str, str], Any]]:
