@@ -83,6 +83,7 @@ def imported(files: list[Path]) -> set[str]:
                 "rank_stability_figure",
                 "ladder_figure",
                 "texts",
+                "provenance",
             ),
         ),
         (
@@ -108,6 +109,7 @@ def imported(files: list[Path]) -> set[str]:
                 "rank_stability",
                 "extract_texts",
                 "merge_texts",
+                "verify",
             ),
         ),
     ],
