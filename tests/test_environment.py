@@ -84,6 +84,7 @@ def imported(files: list[Path]) -> set[str]:
                 "rank_stability_figure",
                 "ladder_figure",
                 "texts",
+                "provenance",
             ),
         ),
         (
@@ -109,6 +110,7 @@ def imported(files: list[Path]) -> set[str]:
                 "rank_stability",
                 "extract_texts",
                 "merge_texts",
+                "verify",
             ),
         ),
     ],

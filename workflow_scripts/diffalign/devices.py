@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from diffalign import job_records
+
 if TYPE_CHECKING:
     import torch
 
@@ -67,6 +69,7 @@ def choose_device(asked: str, gpus: int = 1) -> torch.device:
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
+    job_records.note(device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu")
     return device
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import platform
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tqdm import tqdm
+
+from diffalign import job_records
 
 log = logging.getLogger("diffalign")
 T = TypeVar("T")
@@ -55,18 +58,29 @@ def attached(path: str | Path, job: str) -> Iterator[None]:
         _running.append(_Job(path, claim))
         try:
             file.write(f"{claim}\n")
+            job_records.begin(path)
             yield
+            job_records.finish(path, time.monotonic() - started)
         except Exception as error:
-            print(f"{job}: {error}" if str(error) else f"{job}: {type(error).__name__}", file=sys.__stderr__)
+            reason = _reason(error)
+            print(f"{job}: {reason}", file=sys.__stderr__)
             # a full disk holds no log either
             with suppress(OSError):
                 traceback.print_exc(file=file)
-                print(f"{job}: {error}", file=file)
+                print(f"{job}: {reason}", file=file)
             sys.exit(1)
         finally:
             _running.pop()
             log.info("%s took %.1f s", job, time.monotonic() - started)
             root.removeHandler(handler)
+
+
+def _reason(error: Exception) -> str:
+    """An error as the reader is told it; of an error of writing without a path, with what the job writes."""
+    reason = str(error) or type(error).__name__
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None
+    outputs = job_records.outputs() if is_full else []
+    return f"{reason}, in one of {', '.join(outputs[:5])}" if outputs else reason
 
 
 def in_job() -> bool:

@@ -437,3 +437,4 @@ class Compute:
     workers: int
     memory_mb: int = 2000
     compile: bool = False
+    verified: int = 5

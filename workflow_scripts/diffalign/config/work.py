@@ -76,6 +76,10 @@ class ComputeSection(Section):
         ),
     )
 
+    verified: Annotated[int, Field(ge=0)] = Field(
+        5, description="Jobs, drawn at random by the seed, whose numbers the target verify computes again."
+    )
+
     def record(self) -> Compute:
         """What jobs receive."""
-        return Compute(self.device, self.batch_size, self.workers, self.memory_mb, self.compile)
+        return Compute(self.device, self.batch_size, self.workers, self.memory_mb, self.compile, self.verified)

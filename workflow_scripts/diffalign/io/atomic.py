@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from diffalign import logs
+from diffalign import job_records, logs
 
 # files that what a job writes depends on, as it read them
 _read: dict[Path, bytes] = {}
@@ -40,9 +40,11 @@ def read_settings_file(path: Path) -> Any:
     killed run must not write over the results of a later one.
     """
     content = path.read_bytes()
+    parsed = json.loads(content)
     if logs.in_job():
         _read[path] = content
-    return json.loads(content)
+        job_records.note_settings(parsed)
+    return parsed
 
 
 def check_current(path: Path) -> None:

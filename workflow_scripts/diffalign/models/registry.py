@@ -16,6 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from diffalign import job_records
+
 _FOLDER = Path(__file__).parent / "families"
 
 
@@ -102,6 +104,7 @@ def find_family(name: str) -> Family:
     """One family. Raises ValueError for an unknown one."""
     if name not in all_families():
         raise ValueError(f"unknown family '{name}'; allowed: {', '.join(all_families())}")
+    job_records.note_family(name)
     return all_families()[name]
 
 

@@ -78,6 +78,10 @@ class Plan:
         stages = (*trained, *pairs, self.human, self.exchange)
         return [path for stage in stages for path in stage.targets()]
 
+    def everything_made(self, wildcards: Wildcards) -> list[str]:  # noqa: ARG002 - as Snakemake calls it
+        """The same, as a function of inputs, which is called only where they are asked for."""
+        return self.everything()
+
     def digest(self, *scripts: str, family: str | None = None) -> str:
         """Digest of the code of scripts, and of the family that they load by name."""
         return _digest(tuple(scripts), family)

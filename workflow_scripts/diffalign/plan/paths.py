@@ -99,6 +99,7 @@ COMBINED = "results/{analysis}/{dataset}/{condition}/combined/{combined}"
 PROBE_CHECKPOINTS = "results/checkpoints/probe/{dataset}/{condition}/{bundle}"
 COMBINED_CHECKPOINTS = "results/checkpoints/probe/{dataset}/{condition}/combined/{combined}"
 
+PROVENANCE = "results/provenance.parquet"
 FINDINGS = "results/findings.txt"
 LOSSES_FIGURE = "results/figures/training/{loss}"
 TABLE = "results/tables/{table}"
@@ -133,6 +134,12 @@ EXPORT_IMAGES = "results/export/transformed_images/{dataset}"
 def fill(pattern: str, **words: object) -> str:
     """Put words in the place of wildcards; other wildcards stay."""
     return re.sub(r"\{(\w+)\}", lambda match: str(words.get(match[1], match[0])), pattern)
+
+
+def temporary() -> str:
+    """Regular expression of the files and folders that are removed once they have been read."""
+    escaped = (re.sub(r"\\{\w+\\}", ".+", re.escape(path)) for path in (FEATURE_PART, NEIGHBOR_PART, TOKENS))
+    return "|".join(escaped)
 
 
 def shards(folder: str, count: int) -> list[str]:

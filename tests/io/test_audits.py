@@ -1,0 +1,146 @@
+"""What was edited by hand, cut off, replaced, or made by other code or from other inputs is named."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from diffalign import job_records
+from diffalign.io import audits
+from diffalign.io.headers import StoreError
+
+NOTHING = re.compile("parts/.+")
+
+
+def record(folder: Path, name: str, outputs: Mapping[str, bytes], inputs: tuple[str, ...] = (), **changes: Any) -> None:
+    """Write files, and the record of the job that wrote them."""
+    for path, content in outputs.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    content = {
+        "format": 1,
+        "rule": name,
+        "script": f"{name}.py",
+        "families": [],
+        "code": "c0de",
+        "seed": 3,
+        "threads": 1,
+        "device": "cpu",
+        "python": "3.11.2",
+        "packages": {"numpy": "2.4.6"},
+        "host": "here",
+        "finished": "2026-01-01T00:00:00+00:00",
+        "seconds": 1.5,
+        "memory_mb": 120.0,
+        "resources": {},
+        "inputs": {"all": list(inputs), "named": {}},
+        "states": {path: job_records._seen(folder / path) for path in inputs},
+        "written": {
+            path: {**job_records.state_of(folder / path), "sha256": job_records.digest_of(folder / path)}
+            for path in outputs
+        },
+        **changes,
+    }
+    place = folder / job_records.FOLDER / f"{name}.json"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """Features, a matrix of them, and a table of that."""
+    record(tmp_path, "extract", {"features.pt": b"x" * 2_000_000, "parts/0": b"part"})
+    record(tmp_path, "align_layers", {"matrix.npy": b"0123456789"}, ("features.pt",))
+    record(tmp_path, "alignment_table", {"table.tsv": b"a\tb\n"}, ("matrix.npy",))
+    return tmp_path
+
+
+def read(folder: Path) -> list[audits.Record]:
+    return audits.read_records(folder / job_records.FOLDER)
+
+
+def found(folder: Path, code: str = "c0de") -> list[str]:
+    return [str(each) for each in audits.findings(read(folder), folder, NOTHING, lambda _: code)]
+
+
+def test_a_study_as_it_was_made_has_no_findings(study: Path) -> None:
+    (study / "parts/0").unlink()
+    assert found(study) == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("edited", "matrix.npy: was changed after its job wrote it"),
+        ("cut off", "matrix.npy: is cut off or edited: 4 of the 10 bytes that its job wrote"),
+        ("older", "matrix.npy: is an older file than the one that its job wrote"),
+        ("missing", "matrix.npy: is missing"),
+    ],
+)
+def test_a_file_that_is_not_as_its_job_left_it_is_named(damage: str, said: str, study: Path) -> None:
+    matrix = study / "matrix.npy"
+    if damage == "missing":
+        matrix.unlink()
+    else:
+        matrix.write_bytes(b"0123" if damage == "cut off" else b"0123456788")
+    if damage == "older":
+        os.utime(matrix, (0, 0))
+    assert found(study) == [said]
+
+
+def test_other_code_and_other_inputs_are_named(study: Path) -> None:
+    assert found(study, "another") == [
+        "matrix.npy: was made by another version of align_layers.py; rerun it",
+        "table.tsv: was made by another version of alignment_table.py; rerun it",
+        "features.pt: was made by another version of extract.py; rerun it",
+    ]
+    # the matrix is made again, with other numbers, and what depends on it is not
+    record(study, "align_layers", {"matrix.npy": b"9876543210"}, ("features.pt",))
+    assert found(study) == ["table.tsv: was made from matrix.npy as it is no longer"]
+    # large files are told apart by size and time
+    os.utime(study / "features.pt", (1, 1))
+    record(
+        study,
+        "extract",
+        {"parts/0": b"part"},
+        written={
+            "features.pt": job_records.state_of(study / "features.pt")
+            | {"sha256": job_records.digest_of(study / "features.pt")}
+        },
+    )
+    assert "matrix.npy: was made from features.pt as it is no longer" in found(study)
+
+
+def test_the_table_says_what_every_file_was_made_from(study: Path) -> None:
+    rows = {row["path"]: row for row in audits.rows(read(study))}
+    assert set(rows) == {"features.pt", "parts/0", "matrix.npy", "table.tsv"}
+    assert all(set(row) == set(audits.COLUMNS) for row in rows.values())
+    matrix = rows["matrix.npy"]
+    assert matrix["input_sha256"] == [rows["features.pt"]["sha256"]]
+    assert (matrix["seed"], matrix["seconds"], matrix["memory_mb"]) == (3, 1.5, 120.0)
+
+
+def test_a_broken_record_is_named(study: Path) -> None:
+    path = study / job_records.FOLDER / "extract.json"
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(StoreError, match="extract.json: no record of a job"):
+        read(study)
+
+
+def test_numbers_are_the_same_within_a_share(tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    values = np.array([1.0, np.nan, 3.0])
+    for change, same in ((1e-12, True), (1e-3, False)):
+        for folder, array in ((a, values), (b, values * (1 + change))):
+            folder.mkdir(exist_ok=True)
+            np.save(folder / "x.npy", array)
+            np.savez(folder / "x.npz", grid=array, words=np.array(["k"]))
+            (folder / "x.tsv").write_text("name\tscore\n" + "\n".join(f"i\t{value:.9g}" for value in array) + "\n")
+        assert [audits.same_numbers(a / name, b / name) for name in ("x.npy", "x.npz", "x.tsv")] == [same] * 3
+    (b / "x.tsv").write_text("name\tscore\nj\t1\ni\tnan\ni\t3\n")
+    assert not audits.same_numbers(a / "x.tsv", b / "x.tsv")
