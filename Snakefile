@@ -51,6 +51,7 @@ localrules:
     hub_table,
     archive,
     fetch_features,
+    cost,
 
 
 rule all:
@@ -84,4 +85,5 @@ include: "rules/shared_space.smk"
 include: "rules/se_cknna.smk"
 include: "rules/human.smk"
 include: "rules/layouts.smk"
+include: "rules/cost.smk"
 include: "rules/unknown.smk"

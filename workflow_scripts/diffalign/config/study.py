@@ -41,6 +41,7 @@ from diffalign.config.datasets import DatasetEntry, Things
 from diffalign.config.dynamics import DynamicsSection
 from diffalign.config.exchange import ExchangeSection
 from diffalign.config.fields import ConditionName, Distinct, ModelName, NonEmpty, Section, Seed, Word
+from diffalign.config.hardware import HardwareSection
 from diffalign.config.human import HumanSection
 from diffalign.config.ladder import LadderSection
 from diffalign.config.mistakes import ConfigError, is_text, plain_values, read
@@ -123,6 +124,9 @@ class Configuration(Top):
     latents: LatentsSection = Field(LatentsSection(), description="Files of latents.")
     extraction: ExtractionSection = Field(ExtractionSection(), description="Jobs of extractions.")
     compute: ComputeSection = Field(ComputeSection(), description="How the work is done; no result depends on it.")
+    hardware: HardwareSection = Field(
+        HardwareSection(), description="What jobs run on, for what they ask for and for what a study costs."
+    )
 
 
 @dataclass
@@ -147,6 +151,7 @@ class Sections:
     latents: LatentsSection | None
     extraction: ExtractionSection | None
     compute: ComputeSection | None
+    hardware: HardwareSection | None
     datasets: Mapping[str, DatasetEntry]
     models: Mapping[str, ModelEntry]
     # model -> keys of its entry that were refused
@@ -189,6 +194,7 @@ class Study:
     latent_shards: int
     extraction_parts: int
     compute: Compute
+    hardware: HardwareSection
 
     @cached_property
     def vocabularies(self) -> dict[str, Vocabulary]:
@@ -323,6 +329,7 @@ def _read_sections(
         section("latents", LatentsSection),
         section("extraction", ExtractionSection),
         section("compute", ComputeSection),
+        section("hardware", HardwareSection),
         _read_entries("datasets", plain.get("datasets", {}), Word, DatasetEntry, mistakes),
         entries,
         {name: set(given[name]) - entry.model_fields_set for name, entry in entries.items()},
@@ -505,4 +512,5 @@ def _study(configuration: Configuration) -> Study:
         latent_shards=configuration.latents.shards,
         extraction_parts=configuration.extraction.parts,
         compute=configuration.compute.record(),
+        hardware=configuration.hardware,
     )

@@ -15,6 +15,7 @@ from diffalign.code_digests import code_digest
 from diffalign.plan.alignment import Alignment
 from diffalign.plan.atlas import Atlas
 from diffalign.plan.contrasts import Contrasts
+from diffalign.plan.cost import Costs
 from diffalign.plan.dynamics import Dynamics
 from diffalign.plan.exchange import Exchange
 from diffalign.plan.features import Features
@@ -68,6 +69,7 @@ class Plan:
         self.layouts = Layouts(self)
         self.exchange = Exchange(self)
         self.variance = Variance(self)
+        self.cost = Costs(self)
 
     def everything(self) -> list[str]:
         """The tables, figures and scores of the study."""

@@ -113,7 +113,7 @@ class Language(Stage):
     def languages(self, _: Wildcards) -> list[dict[str, str]]:
         """Of every matrix of the table, its language model: side, variant, and series."""
         rows = []
-        for *_, pair, side in self.places():
+        for *_where, pair, side in self.places():
             bundle, model = self.study.bundle(pair["ab".index(side)]), self.study.model_of(pair["ab".index(side)])
             rows.append(
                 {"side": side, "variant": bundle.removeprefix(model.name), "series": model.series or model.name}
