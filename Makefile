@@ -51,14 +51,15 @@ demo-all: $(VENV)/.installed
 
 # files of people that may be downloaded; where the others are to be asked for
 data: $(VENV)/.installed
-	$(BIN)/python workflow_scripts/download_data.py
+	$(BIN)/python workflow_scripts/download_data.py $(STUDY)
 
 # all that a study downloads, with its sha256; what runs after it needs no network. make download PROFILE=profiles/slurm,
-# or for the files of a study of your own ARGUMENTS='--configfile config.yaml mine.yaml'
+# or for a study of your own CONFIGFILES='config.yaml mine.yaml'
 PROFILE := profiles/local
+STUDY = $(if $(CONFIGFILES),--configfile $(CONFIGFILES))
 DOWNLOADS := weights untrained_configuration hub_table archive fetch_features
 download: data
-	HF_HUB_OFFLINE=0 $(BIN)/snakemake --profile $(PROFILE) $(ARGUMENTS) --until $(DOWNLOADS)
+	HF_HUB_OFFLINE=0 $(BIN)/snakemake --profile $(PROFILE) $(STUDY) --until $(DOWNLOADS)
 
 test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal

@@ -51,6 +51,7 @@ localrules:
     hub_table,
     archive,
     fetch_features,
+    cost,
 
 
 onstart:
@@ -90,4 +91,5 @@ include: "rules/se_cknna.smk"
 include: "rules/human.smk"
 include: "rules/layouts.smk"
 include: "rules/audit.smk"
+include: "rules/cost.smk"
 include: "rules/unknown.smk"

@@ -113,6 +113,7 @@ def imported(files: list[Path]) -> set[str]:
                 "verify",
             ),
         ),
+        ("plan", ("cost",)),
     ],
 )
 def test_an_environment_has_what_its_scripts_import(environment: str, scripts: tuple[str, ...]) -> None:
@@ -125,6 +126,7 @@ def test_an_environment_has_what_its_scripts_import(environment: str, scripts: t
         "sklearn": "scikit-learn",
         "yaml": "pyyaml",
         "huggingface_hub": "huggingface-hub",
+        "pydantic_core": "pydantic",
     }
     has = set(PROJECT["tool"]["diffalign"]["envs"][environment])
     files = [ROOT / "workflow_scripts" / f"{script}.py" for script in scripts]
@@ -132,7 +134,11 @@ def test_an_environment_has_what_its_scripts_import(environment: str, scripts: t
         files += sorted((ROOT / "workflow_scripts/diffalign/models").rglob("*.py"))
     needed = imported(sorted(code_digests.modules_of(files))) - sys.stdlib_module_names - {"diffalign", "snakemake"}
     # imported lazily by functions that these scripts never call
-    never = {"analysis": {"torch", "safetensors"}, "models": {"mlxtend", "skimage", "sklearn"}}[environment]
+    never = {
+        "analysis": {"torch", "safetensors"},
+        "models": {"mlxtend", "skimage", "sklearn"},
+        "plan": {"mlxtend", "skimage", "sklearn", "torch", "safetensors"},
+    }[environment]
     assert {packages.get(name, name) for name in needed - never} <= has
 
 

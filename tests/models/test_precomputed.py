@@ -75,6 +75,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     assert done.jobs() == {
         "alignment_settings": 1,
         "calibration_settings": 1,
+        "metrics_settings": 1,
         "recipe": 2,
         "feature_sources": 2,
         "import_left": 1,

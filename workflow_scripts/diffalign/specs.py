@@ -204,7 +204,7 @@ _OF_LATENTS = ("latent_statistics", "latents_from")
 _NOT_IN_RECIPES = (
     *("default_layer", "noise", "conditionings", "embeddings", "embeddings_alone"),
     *("batch_size", *_OF_LATENTS, "device_map", "series"),
-    *("parameters", "memory_mb", "gpus", "runtime"),
+    *("parameters", "gigaflops", "memory_mb", "gpus", "runtime"),
 )
 
 
@@ -216,8 +216,8 @@ class Model:
     choose. training: how it is trained here. step, draws, redraw, untrained and last are set by a name: which of
     several checkpoints, how many draws of noise features are the mean of, which single draw they are of, whether the
     architecture has the weights that it begins with, and whether features are the last token in place of the mean.
-    parameters: their number. memory_mb, gpus, runtime (minutes): what its extraction asks for; None where the plan says
-    it.
+    parameters: their number. gigaflops: 10^9 operations of a pass over one image. memory_mb, gpus, runtime (minutes):
+    what its extraction asks for; None where the plan says it.
     """
 
     name: str
@@ -261,6 +261,7 @@ class Model:
     reads: tuple[str, ...] = ()
     trained_towards: tuple[str, ...] = ()
     parameters: float | None = None
+    gigaflops: float | None = None
     memory_mb: int | None = None
     gpus: int | None = None
     runtime: int | None = None

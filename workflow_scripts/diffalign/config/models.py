@@ -417,6 +417,13 @@ class ModelEntry(Section):
             "that of features. null: not known, and nothing is added."
         ),
     )
+    gigaflops: Positive | None = Field(
+        None,
+        description=(
+            "10^9 operations of one forward pass over an image of its input (a product and a sum are two), for the "
+            "table of costs and the time that its extraction asks for. null: not known."
+        ),
+    )
     memory_mb: Count | None = Field(
         None,
         description=(
@@ -427,7 +434,13 @@ class ModelEntry(Section):
     gpus: Count | None = Field(
         None, description="GPUs that its extraction asks for, over which device_map spreads it; null takes 1."
     )
-    runtime: Count | None = Field(None, description="Minutes that its extraction asks for; null takes 720.")
+    runtime: Count | None = Field(
+        None,
+        description=(
+            "Minutes that its extraction asks for; null takes what gigaflops at hardware.gpu_tflops are, twice and "
+            "half an hour, and where one of them is not known 720."
+        ),
+    )
     features: FeatureFilesEntry | None = Field(
         None, description="For family precomputed, the files of features that were made elsewhere; docs/layouts.md."
     )
@@ -481,5 +494,5 @@ _AS_GIVEN = (
     *("batch_size", "precision"),
     *("series", "architecture", "path", "latent_multiplier", "strength_steps", "class_tokens", "tokens"),
     *("interpolate_positions", "context", "exclude_bos", "quantization", "device_map", "reads", "trained_towards"),
-    *("parameters", "memory_mb", "gpus", "runtime"),
+    *("parameters", "gigaflops", "memory_mb", "gpus", "runtime"),
 )

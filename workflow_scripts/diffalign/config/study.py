@@ -25,6 +25,7 @@ from diffalign.config.datasets import DatasetEntry, Things
 from diffalign.config.dynamics import DynamicsSection
 from diffalign.config.exchange import ExchangeSection
 from diffalign.config.fields import ConditionName, Distinct, ModelName, NonEmpty, Section, Seed, Word
+from diffalign.config.hardware import HardwareSection
 from diffalign.config.human import HumanSection
 from diffalign.config.ladder import LadderSection
 from diffalign.config.mistakes import ConfigError, is_text, plain_values, read
@@ -110,6 +111,9 @@ class Configuration(Top):
     extraction: ExtractionSection = Field(ExtractionSection(), description="Jobs of extractions.")
     compute: ComputeSection = Field(ComputeSection(), description="How the work is done; no result depends on it.")
     slurm: SlurmSection = Field(SlurmSection(), description="How a SLURM cluster is asked for GPUs; docs/cluster.md.")
+    hardware: HardwareSection = Field(
+        HardwareSection(), description="What jobs run on, for what they ask for and for what a study costs."
+    )
 
 
 @dataclass
@@ -135,6 +139,7 @@ class Sections:
     extraction: ExtractionSection | None
     compute: ComputeSection | None
     slurm: SlurmSection | None
+    hardware: HardwareSection | None
     datasets: Mapping[str, DatasetEntry]
     models: Mapping[str, ModelEntry]
     # model -> keys of its entry that were refused
@@ -178,6 +183,7 @@ class Study:
     extraction_parts: int
     compute: Compute
     slurm: SlurmSection
+    hardware: HardwareSection
 
     @cached_property
     def vocabularies(self) -> dict[str, Vocabulary]:
@@ -313,6 +319,7 @@ def _read_sections(
         section("extraction", ExtractionSection),
         section("compute", ComputeSection),
         section("slurm", SlurmSection),
+        section("hardware", HardwareSection),
         _read_entries("datasets", plain.get("datasets", {}), Word, DatasetEntry, mistakes),
         entries,
         {name: set(given[name]) - entry.model_fields_set for name, entry in entries.items()},
@@ -392,4 +399,5 @@ def _study(configuration: Configuration) -> Study:
         extraction_parts=configuration.extraction.parts,
         compute=configuration.compute.record(),
         slurm=configuration.slurm,
+        hardware=configuration.hardware,
     )

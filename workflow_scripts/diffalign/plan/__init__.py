@@ -16,6 +16,7 @@ from diffalign.plan.alignment import Alignment
 from diffalign.plan.atlas import Atlas
 from diffalign.plan.cluster import Cluster
 from diffalign.plan.contrasts import Contrasts
+from diffalign.plan.cost import Costs
 from diffalign.plan.dynamics import Dynamics
 from diffalign.plan.exchange import Exchange
 from diffalign.plan.features import Features
@@ -70,6 +71,7 @@ class Plan:
         self.layouts = Layouts(self)
         self.exchange = Exchange(self)
         self.variance = Variance(self)
+        self.cost = Costs(self)
 
     def everything(self) -> list[str]:
         """The tables, figures and scores of the study."""

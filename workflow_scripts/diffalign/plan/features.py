@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,12 @@ from diffalign.plan.stage import UNKNOWN_COUNT, UNKNOWN_WIDTH, Stage, Wildcards,
 from diffalign.provenance import files_digest
 from diffalign.specs import Model, filled
 
-# of an extraction
+# of an extraction whose operations, or whose GPU, nobody counted
 EXTRACTION_MINUTES = 720
+# beside twice the passes: libraries, checkpoints, files
+_STARTING_MINUTES = 30
+# of the weights of a model that is spread over GPUs, what activations take beside them
+_BESIDE_WEIGHTS = 1.2
 
 
 class Features(Stage):
@@ -267,15 +272,35 @@ class Features(Stage):
 
     def unpooled_runtime(self, wildcards: Wildcards) -> int:
         """Minutes that it asks for."""
-        return self.runtime(self.study.model_of(wildcards.bundle))
+        return self._minutes(wildcards, self.study.model_of(wildcards.bundle))
 
     def gpus(self, model: Model) -> int:
-        """GPUs that an extraction asks for."""
-        return model.gpus or self.plan.cluster.of_a_job
+        """GPUs that an extraction asks for: what the entry says, or as many as hold a model that is spread."""
+        one = self.study.hardware.gpu_memory_mb
+        if model.gpus is not None or model.device_map is None or one is None:
+            return model.gpus or self.plan.cluster.of_a_job
+        return max(1, math.ceil(_BESIDE_WEIGHTS * model.weights_mb / one))
 
-    def runtime(self, model: Model) -> int:
-        """Minutes that an extraction asks for."""
-        return model.runtime or EXTRACTION_MINUTES
+    def runtime(self, model: Model) -> Callable[[Wildcards], int]:
+        """Minutes that an extraction asks for: what the entry says, or twice what its passes take."""
+        # a name may ask for several draws of noise, which language models have none of
+        return lambda wildcards: self._minutes(wildcards, self.study.model_of(wildcards.get("bundle", model.name)))
+
+    def _minutes(self, wildcards: Wildcards, model: Model) -> int:
+        rate, count = self.study.hardware.gpu_tflops, self.gigaflops(model, wildcards.dataset)
+        if model.runtime is not None or rate is None or count is None:
+            return model.runtime or EXTRACTION_MINUTES
+        return _STARTING_MINUTES + math.ceil(2 * count / self.study.extraction_parts / (1000 * rate) / 60)
+
+    def gigaflops(self, model: Model, dataset: str) -> float | None:
+        """10^9 operations of the passes over all images of a data set, by what is known; None where it is not.
+
+        A miniature has other operations than its entry says.
+        """
+        images = self.study.datasets[dataset].sample
+        if model.gigaflops is None or images is None or model.weights.source == "miniature":
+            return None
+        return images * model.gigaflops * len(model.noise_draws)
 
     def _of_layer(self, wildcards: Wildcards) -> float:
         model = self.study.model_of(dict(wildcards.items()).get("bundle", next(iter(self.study.models))))
