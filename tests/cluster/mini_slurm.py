@@ -118,8 +118,7 @@ class Cluster:
 
     def processes(self, job: int | None = None) -> dict[int, str]:
         """Process -> its command, of a job or of the whole cluster."""
-        mark = f"SLURM_CONF={self.folder / 'slurm.conf'}" if job is None else f"SLURM_JOB_ID={job}"
-        own = f"SLURM_CONF={self.folder / 'slurm.conf'}"
+        marks = {f"SLURM_CONF={self.folder / 'slurm.conf'}"} | (set() if job is None else {f"SLURM_JOB_ID={job}"})
         found = {}
         for entry in Path("/proc").glob("[0-9]*"):
             try:
@@ -129,7 +128,7 @@ class Cluster:
                 # it has ended, or belongs to another user
                 continue
             # a process that has ended but was not waited for has no command
-            if mark in environment and own in environment and command:
+            if marks <= set(environment) and command:
                 found[int(entry.name)] = command
         return found
 
@@ -283,6 +282,8 @@ def _stop(cluster: Cluster, daemons: "list[subprocess.Popen[bytes]]") -> None:
 
 
 if __name__ == "__main__":
+    # ended like one that is interrupted from the keyboard: in order
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with running(Path(sys.argv[1])) as mini:
         code = subprocess.run(sys.argv[2:], env=mini.environment, check=False).returncode
     sys.exit(code)

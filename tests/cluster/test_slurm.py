@@ -350,3 +350,23 @@ def test_results_are_those_of_one_machine_to_the_bit(story: Story) -> None:
 
 def test_no_process_of_the_cluster_is_left(story: Story) -> None:
     assert story.left == {}
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_a_cluster_that_is_interrupted_leaves_no_process(end: signal.Signals) -> None:
+    installed()
+    base = Path(tempfile.mkdtemp(prefix="slurm-"))
+    try:
+        script = f"sbatch --output={base}/job.log --wrap 'touch {base}/runs; sleep 600' && sleep 600"
+        command = [sys.executable, mini_slurm.__file__, str(base / "mini"), "sh", "-c", script]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            wait_for("a running job", (base / "runs").exists, 120)
+            cluster = Cluster(base / "mini", {})
+            assert len(cluster.processes()) > 4
+        finally:
+            process.send_signal(end)
+        assert process.wait(120) != 0
+        assert cluster.processes() == {}
+    finally:
+        shutil.rmtree(base)
