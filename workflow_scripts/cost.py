@@ -65,14 +65,22 @@ def planned(config: Mapping[str, Any]) -> tuple[list[Job], Costs]:
 
 
 def _job(job: Any) -> Job:
-    minutes, gpus = job.resources.get("runtime"), job.resources.get("gpu", 0)
+    minutes = job.resources.get("runtime")
     return Job(
         job.rule.name,
         dict(job.wildcards_dict),
         int(job.threads),
-        int(gpus) if isinstance(gpus, int) else 0,
+        gpus_of(job.resources),
         minutes / 60 if isinstance(minutes, int | float) else None,
     )
+
+
+def gpus_of(resources: Mapping[str, Any]) -> int:
+    """GPUs that a job asks for: as `gpu`, or as `gres`, such as gpu:a100:2, where a cluster is asked in this way."""
+    asked, by_gres = resources.get("gpu", 0), resources.get("gres")
+    if isinstance(by_gres, str) and by_gres.startswith("gpu:"):
+        return int(by_gres.rpartition(":")[2])
+    return asked if isinstance(asked, int) else 0
 
 
 def rows(jobs: Iterable[Job], costs: Costs) -> Iterator[dict[str, Any]]:

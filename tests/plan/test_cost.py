@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import ROOT, Workflow, catalogue, merge, read_yaml
 
+from cost import gpus_of
 from diffalign.alignment.metrics import METRICS
 from diffalign.config import study
 from diffalign.config.catalogue import resolve
@@ -47,6 +48,20 @@ def test_hours_of_a_gpu_follow_from_its_rate_and_are_unknown_without_one() -> No
     assert draws == pytest.approx(4 * single)
     on_cpu = plan({"compute": {"device": "cpu"}, "hardware": {"cpu_gflops": 20.0}}).cost.of(extraction)
     assert (on_cpu.core_hours, on_cpu.gpu_hours) == (pytest.approx(10_000 * 46.32 / 20 / 3600), 0)
+
+
+@pytest.mark.parametrize(
+    ("resources", "gpus"),
+    [
+        ({}, 0),
+        ({"gpu": 2}, 2),
+        ({"gpu": 0, "gres": "gpu:a100:4"}, 4),
+        ({"gpu": 0, "gres": "gpu:1"}, 1),
+        ({"gres": ""}, 0),
+    ],
+)
+def test_gpus_are_counted_however_a_cluster_is_asked_for_them(resources: dict[str, Any], gpus: int) -> None:
+    assert gpus_of(resources) == gpus
 
 
 def test_measured_jobs_cost_what_was_measured_and_grow_as_they_do() -> None:
