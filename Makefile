@@ -11,7 +11,7 @@ RULES := Snakefile rules/*.smk
 export HF_HUB_OFFLINE ?= 1
 export PYTHONNOUSERSITE := 1
 
-.PHONY: demo demo-all data test test-narrow lint lock reference rulegraph clean-demo
+.PHONY: demo demo-all data test test-narrow fuzz lint lock reference rulegraph clean-demo
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffalign needs Python 3.11 or newer; set PYTHON=…")'
@@ -62,6 +62,11 @@ NUMERIC := tests/alignment tests/extraction tests/human tests/models tests/share
 test-narrow: $(VENV)/.installed
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=1 \
 	  $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not workflow" -k "$(KNOWN)" $(NUMERIC)
+
+# every fuzzer for this many seconds; the tests run each for a few deterministic examples
+FUZZ_SECONDS ?= 300
+fuzz: $(VENV)/.installed
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/fuzz --capture=no
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check $(SOURCES)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.offenders import first_five
+from diffalign.reasons import reason
 from diffalign.specs import SourceFile, TripletFile
 
 ODD = ("last", "column")
@@ -163,8 +164,8 @@ def _read_table(path: Path) -> NDArray[np.int64]:
             table = pd.read_csv(path, sep=separator, header=None, comment="#", skipinitialspace=True).to_numpy()
     except FileNotFoundError:
         raise
-    except ValueError as error:
-        raise TripletError(f"{path}: cannot be read as a table of numbers ({error})") from error
+    except Exception as error:  # NumPy and pandas have many ways to refuse a file
+        raise TripletError(f"{path}: cannot be read as a table of numbers ({reason(error)})") from error
     # the published arrays are floats
     if not np.issubdtype(table.dtype, np.number) or not np.array_equal(table, np.rint(table)):
         raise TripletError(f"{path}: expected whole numbers, got {table.dtype}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import os
+import platform
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +19,8 @@ from numpy.typing import ArrayLike
 
 from diffalign import logs
 
+# seconds after which a temporary file of another machine is taken for abandoned
+_UNTOUCHED = 86_400
 # files that what a job writes depends on, as it read them
 _read: dict[Path, bytes] = {}
 
@@ -48,20 +53,46 @@ def _check_settings(path: Path) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; moved to it on success, removed on failure.
 
-    Raises ChangedMeanwhile where settings that the job has read are others now (`read_settings_file`). What a killed
-    process left beside it is removed too.
+    Raises ChangedMeanwhile where settings that the job has read are others now (`read_settings_file`), and OSError that
+    names the path where the disk is full, whatever a library says of it. What a killed process left beside it is
+    removed too; what another one writes at the same time is not.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.part*"):
-        stale.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
+    for other in path.parent.glob(f".{glob.escape(path.name)}.*.part*"):
+        if _is_stale(other, path):
+            other.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part{path.suffix}")
     try:
         yield temporary
         _reach_the_disk(temporary)
         _check_settings(path)
         temporary.replace(path)
+    except Exception as error:
+        if not isinstance(error, ChangedMeanwhile) and _is_full(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_stale(part: Path, path: Path) -> bool:
+    """Whether nobody writes a temporary file any more: its process is gone, or it lies untouched on another machine."""
+    host, _, process = part.name.removeprefix(f".{path.name}.").partition(".part")[0].rpartition(".")
+    try:
+        if host == platform.node():
+            os.kill(int(process), 0)
+            return int(process) == os.getpid()
+        return time.time() - part.stat().st_mtime > _UNTOUCHED
+    except (ProcessLookupError, ValueError):
+        return True
+    except OSError:
+        # another user's process, or the file is gone
+        return False
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether the disk is full. Libraries in other languages say so in their words."""
+    return getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
 
 
 def _reach_the_disk(path: Path) -> None:

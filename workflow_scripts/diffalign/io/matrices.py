@@ -15,6 +15,7 @@ from diffalign.alignment import claims
 from diffalign.io.calibration_files import StoredCalibration, read_calibration
 from diffalign.io.headers import StoreError
 from diffalign.io.score_recipes import is_miniature, read_recipe
+from diffalign.reasons import reason
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,28 @@ class CalibratedMatrix(LayerMatrix):
 def read_matrix(path: Path) -> LayerMatrix:
     """Read ``x.npy`` and the recipe ``x.json`` beside it. Raises StoreError where they disagree."""
     recipe = read_recipe(path.with_suffix(".json"))
-    values = np.load(path, allow_pickle=False)
+    try:
+        values = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # NumPy has many ways to refuse a file
+        raise StoreError(f"{path}: cannot be read as a matrix ({reason(error)}); delete it and rerun") from error
     if list(values.shape) != recipe["shape"]:
         raise StoreError(f"{path}: shape {values.shape}, but its recipe says {recipe['shape']}")
+    _check_range(values, recipe, path)
     return LayerMatrix(values, recipe)
+
+
+def _check_range(values: NDArray[np.float64], recipe: Mapping[str, Any], path: Path) -> None:
+    """Raise StoreError for scores that their metric cannot have, as after a change by hand."""
+    from diffalign.alignment.metrics import METRICS, check_range
+
+    if recipe["metric"] not in METRICS:
+        return
+    try:
+        check_range(recipe["metric"], values, int(recipe.get("k") or 1))
+    except ValueError as error:
+        raise StoreError(f"{path}: {error}; delete it and rerun") from error
 
 
 def read_matrices(matrices: Sequence[Path], calibrations: Sequence[Path]) -> list[CalibratedMatrix]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffalign.io.atomic import replacing
-from diffalign.io.headers import StoreError
+from diffalign.io.headers import StoreError, reading
 
 if TYPE_CHECKING:
     import torch
@@ -23,12 +23,13 @@ class TrainingCheckpoint:
     path: Path
 
     def read(self, device: torch.device) -> Mapping[str, Any] | None:
-        """What was written last; None where nothing was."""
+        """What was written last; None where nothing was. Raises StoreError for a file that cannot be read."""
         import torch
 
         if not self.path.exists():
             return None
-        content: Mapping[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
+        with reading(self.path, "a checkpoint of a training, so delete it and rerun"):
+            content: Mapping[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
         return content
 
     def write(self, content: Mapping[str, Any]) -> None:
