@@ -52,6 +52,12 @@ localrules:
     fetch_features,
 
 
+onerror:
+    said = failures.advice("".join(Path(file).read_text(errors="replace") for file in log))
+    if said:
+        print(said, file=sys.stderr)
+
+
 rule all:
     input:
         PLAN.everything(),

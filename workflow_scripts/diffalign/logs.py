@@ -24,8 +24,8 @@ _running: list[str] = []
 def attached(path: str | Path, job: str) -> Iterator[None]:
     """Run a job with logging, stdout and stderr in the file `path`.
 
-    An exception ends the process with exit code 1. Its traceback goes to the log, the line ``job: reason`` to the
-    terminal.
+    An exception ends the process with exit code 1. Its traceback goes to the log, the line ``job: reason`` and the path
+    of the log to the terminal.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +43,7 @@ def attached(path: str | Path, job: str) -> Iterator[None]:
         except Exception as error:
             traceback.print_exc(file=file)
             print(f"{job}: {error}" if str(error) else f"{job}: {type(error).__name__}", file=sys.__stderr__)
+            print(f"{job}: the log is {path}", file=sys.__stderr__)
             print(f"{job}: {error}", file=file)
             sys.exit(1)
         finally:

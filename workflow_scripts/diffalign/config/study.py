@@ -43,7 +43,7 @@ from diffalign.config.exchange import ExchangeSection
 from diffalign.config.fields import ConditionName, Distinct, ModelName, NonEmpty, Section, Seed, Word
 from diffalign.config.human import HumanSection
 from diffalign.config.ladder import LadderSection
-from diffalign.config.mistakes import ConfigError, is_text, plain_values, read
+from diffalign.config.mistakes import ConfigError, checked_values, is_text, read
 from diffalign.config.models import ModelEntry
 from diffalign.config.pairs import DefaultsSection, StudySection
 from diffalign.config.samples import SamplesSection
@@ -253,7 +253,7 @@ def load(
     config: the merged YAML, as Snakemake holds it. catalogue: entries of models below it, from `read_catalogue`.
     families: what each declares. metrics: the ones that exist. Raises ConfigError with every mistake and its place.
     """
-    plain: dict[str, Any] = plain_values(config)
+    plain = checked_values(config)
     mistakes = list(_top_mistakes(plain))
     sections = _read_sections(plain, catalogue, families, mistakes)
     mistakes += _reference_mistakes(sections, plain, catalogue, families, metrics)
@@ -344,6 +344,9 @@ def _model_entries(
     entries = resolve(catalogue, own, weights, mistakes)
     for name, entry in list(entries.items()):
         kind = families.get(str(entry.get("family"))) if isinstance(entry, dict) else None
+        if model_checks.leaves_layers_to_no_family(entry, families):
+            mistakes.append(f"models.{name}.family: {names.unknown('family', entry['family'], families)}")
+            del entries[name]
         if kind is not None and kind.complete is not None:
             try:
                 entries[name] = kind.complete(entry)
