@@ -411,8 +411,8 @@ def test_an_entry_that_says_no_architecture_is_told_all_that_it_lacks_at_once(en
 
 
 def test_a_family_that_does_not_exist_is_all_that_is_said(tmp_path: Path) -> None:
-    told = mistakes({"models": {"vits": {"family": "timm", "weights": {"from": "hub", "hub": "timm/vit"}}}})
-    assert "models.vits.family: unknown family 'timm'; did you mean 'timm_vision'?" in told
+    told = mistakes({"models": {"vits": {"family": "timm_visin", "weights": {"from": "hub", "hub": "timm/vit"}}}})
+    assert "models.vits.family: unknown family 'timm_visin'; did you mean 'timm_vision'?" in told
     assert "missing key" not in told
 
 
