@@ -11,7 +11,7 @@ RULES := Snakefile rules/*.smk
 export HF_HUB_OFFLINE ?= 1
 export PYTHONNOUSERSITE := 1
 
-.PHONY: demo demo-all data download test test-narrow soak lint lock reference rulegraph clean-demo
+.PHONY: demo demo-all data download test test-narrow soak fuzz lint lock reference rulegraph clean-demo
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffalign needs Python 3.11 or newer; set PYTHON=…")'
@@ -75,6 +75,11 @@ test-narrow: $(VENV)/.installed
 KILLS := 50
 soak: $(VENV)/.installed
 	PYTHONPATH=tests:workflow_scripts $(BIN)/python tests/crash/kills.py --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+
+# every fuzzer for this many seconds; the tests run each for a few deterministic examples
+FUZZ_SECONDS ?= 300
+fuzz: $(VENV)/.installed
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/fuzz --capture=no
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check $(SOURCES)

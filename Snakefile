@@ -59,6 +59,12 @@ onstart:
         cluster.check_slurm(workflow.executor_settings)
 
 
+onerror:
+    said = failures.advice("".join(Path(file).read_text(errors="replace") for file in log))
+    if said:
+        print(said, file=sys.stderr)
+
+
 rule all:
     input:
         PLAN.everything(),

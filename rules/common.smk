@@ -13,7 +13,7 @@ from diffalign.conditions import CLEAN
 from diffalign.config import study
 from diffalign.config.catalogue import read_catalogue
 from diffalign.models import all_families
-from diffalign.plan import Plan, cluster, paths, targets
+from diffalign.plan import Plan, cluster, failures, paths, targets
 from diffalign.plan.stage import any_or_none, as_json, memory
 
 FAMILIES = all_families()

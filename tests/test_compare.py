@@ -160,6 +160,31 @@ def test_rows_are_numbered_only_where_that_is_asked_for(files: Path) -> None:
     )
 
 
+def test_a_dictionary_of_no_layout_is_read_by_its_keys(files: Path) -> None:
+    torch.save({"embeddings": torch.from_numpy(A), "ids": NAMES, "epoch": 3}, files / "tensors.pt")
+    # arrays of NumPy inside of a file of torch, and names as an array
+    torch.save({"embeddings": A, "ids": np.array(NAMES)}, files / "arrays.pt")
+    np.savez(files / "arrays.npz", embeddings=A, other=B, ids=np.array(NAMES))
+    expected = compare(files, "a.pt", "a.pt", "--k", "5").stdout.splitlines()[0]
+    for name in ("tensors.pt", "arrays.pt", "arrays.npz"):
+        done = compare(files, "a.pt", name, "--k", "5", "--key-b", "embeddings", "--names-key-b", "ids")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.splitlines()[0] == expected
+    torch.save({"features": A, "names": np.array(NAMES)}, files / "a_as_numpy.pt")
+    assert compare(files, "a.pt", "a_as_numpy.pt", "--k", "5").stdout.splitlines()[0] == expected
+
+
+def test_images_that_only_one_file_has_are_left_out_only_where_that_is_asked_for(files: Path) -> None:
+    torch.save({"features": torch.from_numpy(B[10:]), "names": NAMES[10:]}, files / "fewer.pt")
+    refused = compare(files, "a.pt", "fewer.pt")
+    assert refused.stderr.startswith("compare: images differ: 10 only in a.pt: image00")
+    done = compare(files, "a.pt", "fewer.pt", "--join", "common", "--k", "5")
+    assert done.returncode == 0, done.stderr
+    first, second, *_ = done.stdout.splitlines()
+    assert first == f"cknna {measure('cknna', A[10:], B[10:], k=5).value:.6f}"
+    assert second.startswith("N = 50 of 60 and 50, k = 5,")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -174,7 +199,15 @@ def test_rows_are_numbered_only_where_that_is_asked_for(files: Path) -> None:
         (["a.pt", "a.pt", "--parity", "platonic", "--eps", "1"], "--eps: is set by --parity platonic; give one of"),
         (["a.pt", "a.pt", "--parity", "vfm-vae", "--keep-norms"], "--keep-norms: is set by --parity vfm-vae"),
         (["a.pt", "a.pt", "--eps", "nan"], "--eps nan: expected a number of at least 0"),
-        (["a.pt", "stack.npz"], "stack.npz: holds 2 layers (0, 1); say which"),
+        (["a.pt", "stack.npz"], "stack.npz: holds 2 layers (0, 1); say which: --layer-b"),
+        (
+            ["a.pt", "odd.pt"],
+            "odd.pt: has the keys embeddings, ids; expected features, format, names, recipe (diffalign)",
+        ),
+        (["a.pt", "odd.pt", "--key-b", "x"], "odd.pt: has no key x; it has embeddings, ids"),
+        (["a.pt", "odd.pt", "--names-key-b", "ids", "--key-b", "ids"], "odd.pt: 'ids' is a list; expected a tensor"),
+        (["a.pt", "stack.npz", "--names-key-b", "ids"], "stack.npz: has no key ids; it has feats, names"),
+        (["a.pt", "far.pt", "--join", "common"], "a.pt and far.pt have no name in common: image00 … and far00 …"),
         (["a.pt", "a.pt", "--layout-b", "platonic"], "a.pt: is laid out as 'vfmvae', not as 'platonic'"),
         (["a.pt", "other.pt"], "images differ: 1 only in a.pt: image03; 1 only in other.pt: image99"),
         (
@@ -190,6 +223,8 @@ def test_what_is_wrong_is_said_in_one_line(arguments: list[str], message: str, f
     zero[5] = 0
     torch.save({"features": zero, "names": NAMES}, files / "zero.pt")
     (files / "broken.pt").write_bytes(b"nonsense")
+    torch.save({"embeddings": torch.from_numpy(A), "ids": NAMES}, files / "odd.pt")
+    torch.save({"features": torch.from_numpy(A), "names": [f"far{i:02d}" for i in range(len(A))]}, files / "far.pt")
     done = compare(files, *arguments)
     assert done.returncode == 2
     assert done.stdout == ""

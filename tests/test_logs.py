@@ -35,7 +35,7 @@ def test_everything_goes_to_the_log_and_nothing_to_a_terminal_that_is_none(tmp_p
 def test_a_failure_is_one_line_for_the_reader_and_a_traceback_for_the_log(tmp_path: Path) -> None:
     done = run(str(tmp_path / "job.log"), "fail")
     assert done.returncode == 1
-    assert done.stderr == "job: sd3 has no layer 'b99'\n"
+    assert done.stderr == f"job: sd3 has no layer 'b99'\njob: the log is {tmp_path / 'job.log'}\n"
     assert "Traceback" in (tmp_path / "job.log").read_text()
 
 

@@ -157,6 +157,8 @@ def test_patterns_of_one_model_match_no_other() -> None:
     ("typed", "message"),
     [
         ("dinov3", "unknown model 'dinov3'; did you mean 'dinov2'?"),
+        ("SD3-t0.5", "unknown model 'SD3-t0.5': names of models hold only a-z, 0-9 and '.'; '-' begins a variant, '_'"),
+        ("ViT-S", "unknown model 'ViT-S': names of models hold only a-z, 0-9 and '.'"),
         ("sd3_b99", "sd3 has no layer 'b99'; it has embed, b0 … b23, final"),
         ("sd3_", "sd3 has no layer ''"),
         ("sd3-t1.5", "'t1.5' is no noise level"),

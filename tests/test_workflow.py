@@ -214,7 +214,7 @@ def test_grey_palette_and_cmyk_images_are_accepted_converted_and_noted(fresh: Wo
     for image in images:
         with Image.open(fresh.directory / f"results/images/mine/clean/png/{image.name}.png") as written:
             assert (written.mode, written.size) == ("RGB", (64, 64))
-    assert "3 of them converted" in (fresh.directory / "logs/images/mine/clean.log").read_text()
+    assert "3 of 4 images are converted to RGB" in (fresh.directory / "logs/images/mine/clean.log").read_text()
 
 
 def test_images_that_are_added_are_noticed(fresh: Workflow, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,7 +18,8 @@ from diffalign.alignment.metrics import METRICS, Layer, Settings, measure_grid, 
 from diffalign.alignment.preparation import FeatureError, clamp_bound
 from diffalign.alignment.settings import CLAMP_RULES, PARITY, PARITY_EPS, Preparation
 from diffalign.io.headers import check_same_names
-from diffalign.io.layouts.feature_tables import LAYOUTS, Table, layer_keys, read_layers
+from diffalign.io.layouts.content import Keys
+from diffalign.io.layouts.feature_tables import LAYOUTS, SeveralLayers, Table, layer_keys, read_layers
 from diffalign.io.layouts.row_names import ROWS
 from diffalign.io.prepared_features import preparation_settings
 from diffalign.names import unknown
@@ -54,6 +56,16 @@ def parser() -> argparse.ArgumentParser:
             f"--names-{side}", metavar="FILE", help=f"of {side.upper()}: one name a line; {ROWS} names rows by number"
         )
         command.add_argument(f"--layout-{side}", metavar="LAYOUT", default="auto", help=f"of {side.upper()}")
+        command.add_argument(
+            f"--key-{side}", metavar="KEY", help=f"of {side.upper()}: what a dictionary of no layout calls its features"
+        )
+        command.add_argument(f"--names-key-{side}", metavar="KEY", help=f"of {side.upper()}: what it calls its names")
+    command.add_argument(
+        "--join",
+        choices=("same", "common"),
+        default="same",
+        help="same: both files have the same images, or it is an error; common: those that both have; default same",
+    )
     command.add_argument(
         "--parity",
         choices=tuple(PARITY),
@@ -85,18 +97,17 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     if options.metric not in METRICS:
         raise unknown("metric", options.metric, METRICS)
     _check_numbers(options)
-    a = read_layers(options.a, [options.layer_a], options.layout_a, options.names_a)
-    b = read_layers(options.b, [options.layer_b], options.layout_b, options.names_b)
+    a, b = (_read(options, side) for side in "ab")
+    rows = {"a": len(a.names), "b": len(b.names)}
+    if options.join == "common":
+        a, b = _common(a, b, options)
     check_same_names(a.names, b.names, options.a, options.b)
     count = len(a.names)
     least = options.k + 1 if METRICS[options.metric].uses_k else 4
     if count < max(least, 4):
         raise ValueError(f"--k {options.k} needs at least {max(least, 4)} rows; the files have {count}")
     preparation, eps = _prepared_as(options)
-    layers = [
-        _layer(table, path, layout, options.k, preparation)
-        for table, path, layout in ((a, options.a, options.layout_a), (b, options.b, options.layout_b))
-    ]
+    layers = [_layer(table, side, options, preparation) for side, table in (("a", a), ("b", b))]
     settings = Settings(options.k, eps, options.rbf_sigma)
     grid = measure_grid([options.metric], layers[:1], layers[1:], settings)
     measured = score(options.metric, float(grid[options.metric][0, 0]))
@@ -107,6 +118,8 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         "value": None if math.isnan(measured.value) else measured.value,
         "undefined": measured.undefined,
         "n": count,
+        "join": options.join,
+        "rows": rows,
         "k": options.k,
         "eps": eps,
         "rbf_sigma": options.rbf_sigma if METRICS[options.metric].needs == "rbf" else None,
@@ -116,6 +129,32 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         "a": _side(a, options.layer_a),
         "b": _side(b, options.layer_b),
     }
+
+
+def _read(options: argparse.Namespace, side: str) -> Table:
+    """The layer of side ``a`` or ``b``. Raises ValueError that names the option where a file has several."""
+    path, layer, layout, names = (getattr(options, f"{what}{side}") for what in ("", "layer_", "layout_", "names_"))
+    try:
+        return read_layers(path, [layer], layout, names, _keys(options, side))
+    except SeveralLayers as error:
+        raise ValueError(f"{error}: --layer-{side}") from error
+
+
+def _keys(options: argparse.Namespace, side: str) -> Keys:
+    return Keys(getattr(options, f"key_{side}"), getattr(options, f"names_key_{side}"))
+
+
+def _common(a: Table, b: Table, options: argparse.Namespace) -> tuple[Table, Table]:
+    """The rows whose names both tables have. Raises ValueError where there are none."""
+    both = set(a.names) & set(b.names)
+    if not both:
+        raise ValueError(f"{options.a} and {options.b} have no name in common: {a.names[0]} … and {b.names[0]} …")
+    tables = []
+    for table in (a, b):
+        rows = [row for row, name in enumerate(table.names) if name in both]
+        names = tuple(table.names[row] for row in rows)
+        tables.append(replace(table, values=tuple(values[rows] for values in table.values), names=names))
+    return tables[0], tables[1]
 
 
 def _prepared_as(options: argparse.Namespace) -> tuple[Preparation, float]:
@@ -131,16 +170,18 @@ def _prepared_as(options: argparse.Namespace) -> tuple[Preparation, float]:
     return PARITY[options.parity], PARITY_EPS
 
 
-def _layer(table: Table, path: Path, layout: str, k: int, preparation: Preparation) -> Layer:
+def _layer(table: Table, side: str, options: argparse.Namespace, preparation: Preparation) -> Layer:
     """The layer of a table, prepared. Raises FeatureError that names the file."""
+    path, layout, keys = getattr(options, side), getattr(options, f"layout_{side}"), _keys(options, side)
     bound = None
     if preparation.clamp is not None and preparation.clamp_over == "model":
         # layers of one width form one tensor, whose quantile is that of all of them
-        every = read_layers(path, layer_keys(path, layout), layout, ROWS).values
+        names = getattr(options, f"names_{side}")
+        every = read_layers(path, layer_keys(path, layout, keys), layout, names, keys).values
         pooled = every if len({values.shape[1] for values in every}) == 1 else table.values
         bound = clamp_bound(pooled, preparation.clamp, preparation.clamp_rule)
     try:
-        return array_layer(table.values[0], table.names, k, preparation, bound=bound)
+        return array_layer(table.values[0], table.names, options.k, preparation, bound=bound)
     except FeatureError as error:
         raise FeatureError(f"{path}: {error}") from error
 
@@ -175,7 +216,9 @@ def printed(result: dict[str, Any]) -> str:
     over = ", of all layers" if preparation["clamp_over"] == "model" else ""
     clamp = "none" if preparation["clamp"] is None else f"{preparation['clamp']:g} ({preparation['clamp_rule']}{over})"
     settings = {
-        "N": result["n"],
+        "N": result["n"]
+        if result["join"] == "same"
+        else f"{result['n']} of {result['rows']['a']} and {result['rows']['b']}",
         "k": result["k"] if METRICS[result["metric"]].uses_k else None,
         "sigma": result["rbf_sigma"],
         "eps": f"{result['eps']:g}",

@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from diffalign import logs
 from diffalign.dataset_specs import SourceFile, TripletFile
 from diffalign.human.ceilings import ceilings
 from diffalign.human.triplets import distinct, read_triplets, source_files, stacked
+from diffalign.io.headers import StoreError
 from diffalign.io.human_files import ordered, write_people
+from diffalign.reasons import reason
 from diffalign.stimuli.kinds.things import read_concepts, verified
 
 if TYPE_CHECKING:
@@ -37,9 +40,24 @@ def human_choices(concepts: SourceFile, triplets: TripletFile, dimensions: Sourc
         "people": None if chosen.people is None else len(np.unique(chosen.people)),
         "ceilings": None if ceiling is None else asdict(ceiling),
     }
-    table = None if dimensions is None else np.load(dimensions.path, allow_pickle=False)
-    write_people(path, ordered(listed, chosen, table, facts))
+    table = None if dimensions is None else _read_dimensions(Path(dimensions.path))
+    try:
+        people = ordered(listed, chosen, table, facts)
+    except StoreError as error:
+        raise StoreError(f"{concepts.path if dimensions is None else dimensions.path}: {error}") from error
+    write_people(path, people)
     logs.log.info("%s", facts["choices"])
+
+
+def _read_dimensions(path: Path) -> NDArray[np.float32]:
+    """One row a concept. Raises StoreError for what is no array of numbers."""
+    try:
+        table = np.load(path, allow_pickle=False)
+    except Exception as error:  # NumPy has many ways to refuse a file
+        raise StoreError(f"{path}: cannot be read as dimensions ({reason(error)})") from error
+    if not isinstance(table, np.ndarray) or table.dtype.kind not in "fiu":
+        raise StoreError(f"{path}: holds no array of numbers, one row a concept")
+    return table
 
 
 if __name__ == "__main__":

@@ -9,14 +9,20 @@ from diffalign.io.atomic import make_empty
 from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.io.checkpoints import describe, hub_snapshot, link_file, link_files, package_folder
 from diffalign.io.downloads import DownloadError, kept_download
+from diffalign.models import find_family
+from diffalign.offenders import first_five
 from diffalign.specs import Weights
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def weights(model: str, spec: Weights, folder: Path, record: Path, downloads: Path) -> None:
+def weights(
+    model: str, spec: Weights, folder: Path, record: Path, downloads: Path, weights_file: str | None = None
+) -> None:
     """Link the files of a checkpoint into `folder` and describe them in `record`, weights.json.
+
+    weights_file: the one that the family of the model reads its weights from, where there is only one.
 
     downloads: the folder of files that came from an address. An interrupted download of the hub goes on where it
     stopped: files lie in the Hugging Face cache, not here. Raises CheckpointError that says what to do where a file
@@ -30,6 +36,9 @@ def weights(model: str, spec: Weights, folder: Path, record: Path, downloads: Pa
     given = spec.given_statistics
     if given is not None and not (folder / given).is_file():
         raise FileNotFoundError(f"models.{model}.weights.statistics: the checkpoint has no file {given}")
+    if weights_file is not None and spec.source in _FOLDERS and not (folder / weights_file).is_file():
+        there = first_five(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()))
+        raise CheckpointError(f"models.{model}.weights: its weights are read from {weights_file}, and there is {there}")
     origin = {"source": spec.source, **origin}
     describe(record, folder, origin, may_be_empty=spec.source == "none")
 
@@ -84,6 +93,8 @@ def _without_weights(model: str, spec: Weights, folder: Path) -> dict[str, Any]:
     return {}
 
 
+# sources that are folders
+_FOLDERS = ("hub", "folder", "package")
 _LINK: Mapping[str, Callable[[str, Weights, Path], dict[str, Any]]] = {
     "hub": _from_hub,
     "folder": _from_folder,
@@ -97,4 +108,5 @@ if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "weights"):
         entry, made = snakemake.params.model, snakemake.output
         spec, downloads = Weights(**entry["weights"]), Path(snakemake.params.downloads)
-        weights(entry["name"], spec, Path(made.folder), Path(made.record), downloads)
+        only = find_family(entry["family"]).weights_file
+        weights(entry["name"], spec, Path(made.folder), Path(made.record), downloads, only)

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from test_models import load_any
 from test_stimuli import rows
 from test_study import load
+from transformers import CLIPTokenizer
 
 from diffalign import models
 from diffalign.extraction.passes import pooled_features
@@ -24,6 +26,7 @@ from diffalign.io.headers import StoreError
 from diffalign.io.latents import encode_names
 from diffalign.io.manifest import Image
 from diffalign.models import find_family, schedules
+from diffalign.models.text_encoders import tell_cut_texts, write_clip
 from diffalign.randomness import SEEDINGS, NoiseKey, normal
 from diffalign.specs import Model
 from diffalign.stimuli.captions import CaptionError, label_prompt, prompt_texts, read_texts, read_words
@@ -391,3 +394,22 @@ def test_a_variant_is_the_model_that_its_name_means() -> None:
     # prompts depend on no layer and no latents
     more = load({"models": {"sd1": {"layers": {"extra": "conv_out"}, "latents": "sdvae"}}})
     assert more.models["sd1"].prompt_spec() == study.models["sd1"].prompt_spec()
+
+
+def test_texts_that_a_tokenizer_cuts_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_clip(tmp_path, "", 1, width=32, projection=False)
+    tokenizer = CLIPTokenizer.from_pretrained(tmp_path / "tokenizer", local_files_only=True)
+    pipeline = SimpleNamespace(
+        components={"tokenizer": tokenizer, "tokenizer_2": None},
+        tokenizer=tokenizer,
+        tokenizer_2=None,
+        encode_prompt=lambda prompt: None,
+    )
+    with caplog.at_level("WARNING", logger="diffalign"):
+        tell_cut_texts(pipeline, ["a cat", "b" * 75])
+        assert caplog.text == ""
+        tell_cut_texts(pipeline, ["a cat", "b" * 76])
+    assert (
+        f"1 of 2 texts are longer than the 77 tokens that tokenizer reads, and are cut, first: {'b' * 76}"
+        in caplog.text
+    )

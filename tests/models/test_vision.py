@@ -2,6 +2,7 @@
 checkpoints of which a half is read, entries that timm completes.
 """
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -27,8 +28,13 @@ from diffalign.models import Loaded, map_tokens, timm_registry
 from diffalign.models.families import transformers_vision
 from diffalign.names import expand_layers
 from diffalign.specs import ImageInput, Model, Weights
+from weights import weights as link_weights
 
 CPU = torch.device("cpu")
+WITH_ARCHITECTURE = {
+    "architecture": {"architecture": "vit_small_patch16_224"},
+    "miniature": {"architecture": "vit_small_patch16_224", "embed_dim": 64, "num_heads": 2},
+}
 STUDY = load()
 CATALOGUE: dict[str, Any] = resolve(catalogue(), {}, None, [])
 TIMM = [name for name, entry in CATALOGUE.items() if entry["family"] == "timm_vision"]
@@ -379,3 +385,60 @@ def test_timm_is_asked_once_and_only_where_something_is_missing(cache: Path, mon
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (
+            {"weights": {"from": "folder", "folder": "/models/vits"}},
+            "models.vits: weights from 'folder' do not say which model they are of before they are read: write "
+            "architecture: {architecture: vit_small_patch16_224}, as timm calls it, or say input (size, interpolation, "
+            "mean, std), layers and default_layer",
+        ),
+        (
+            {"weights": {"from": "miniature"}},
+            "models.vits: weights from 'miniature' need the key 'miniature': its architecture and its widths",
+        ),
+    ],
+)
+def test_an_entry_that_says_no_architecture_is_told_all_that_it_lacks_at_once(entry: Any, message: str) -> None:
+    told = mistakes({"models": {"vits": {"family": "timm_vision", **entry}}})
+    assert message in told
+    assert "missing key" not in told
+    known = load({"models": {"vits": {"family": "timm_vision", **entry, **WITH_ARCHITECTURE}}}).models["vits"]
+    assert known.default_layer == "final"
+
+
+def test_a_family_that_does_not_exist_is_all_that_is_said(tmp_path: Path) -> None:
+    told = mistakes({"models": {"vits": {"family": "timm_visin", "weights": {"from": "hub", "hub": "timm/vit"}}}})
+    assert "models.vits.family: unknown family 'timm_visin'; did you mean 'timm_vision'?" in told
+    assert "missing key" not in told
+
+
+@pytest.mark.parametrize("key", ["checkpoint_path", "pretrained", "pretrained_cfg", "cache_dir"])
+def test_a_configuration_of_timm_that_leads_to_other_files_is_refused(key: str, tmp_path: Path) -> None:
+    models.find_family("timm_vision").make_miniature(STUDY.models["dinov2"].miniature, tmp_path, 0)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    secret = tmp_path / "secret.pt"
+    path.write_text(json.dumps({**config, "model_args": {**config["model_args"], key: str(secret)}}))
+    with pytest.raises(CheckpointError, match=f"config.json: model_args holds {key}, which would read weights from"):
+        models.load(STUDY.models["dinov2"], tmp_path, CPU)
+    for architecture in ("hf-hub:someone/model", "local-dir:elsewhere", "vit_of_mine"):
+        path.write_text(json.dumps({**config, "architecture": architecture}))
+        with pytest.raises(CheckpointError, match=f"config.json: timm .* has no architecture '{architecture}'"):
+            models.load(STUDY.models["dinov2"], tmp_path, CPU)
+
+
+def test_a_folder_without_the_weights_that_are_read_is_refused_before_extraction(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for name in ("config.json", "pytorch_model.bin"):
+        (tmp_path / "mine" / name).write_text("{}")
+    spec = Weights("folder", folder=str(tmp_path / "mine"))
+    message = (
+        "models.vits.weights: its weights are read from model.safetensors, and there is config.json, pytorch_model.bin"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        link_weights("vits", spec, tmp_path / "out", tmp_path / "weights.json", tmp_path, "model.safetensors")
+    assert not (tmp_path / "weights.json").exists()

@@ -11,6 +11,7 @@ from diffalign.io.headers import StoreError
 from diffalign.stimuli import captions, folders, kinds, squares
 from diffalign.stimuli.kinds import Supplied, photographs
 from diffalign.stimuli.squares import ImageError
+from images import images
 
 RNG = np.random.default_rng(0)
 
@@ -230,3 +231,59 @@ def test_an_image_that_no_memory_holds_is_named(mode: str, size: tuple[int, int]
     listing = kinds.rows(Dataset("folder", 64, path=str(path.parent)), Supplied(0))
     with pytest.raises(ImageError, match=rf"bomb\.png: {message}"):
         [row.picture() for row in listing.rows if row.picture]
+
+
+def test_texts_that_are_none_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "captions.json"
+    path.write_text('{"a": "x", "b": null, "c": 3}')
+    with pytest.raises(
+        captions.CaptionError, match=r"captions.json: expected a mapping .*; 2 of 3 have none: b \(null\), c \(int\)"
+    ):
+        captions.read_texts(path)
+    path.write_text('{"a": "' + "x" * 200_000 + '"}')
+    with pytest.raises(captions.CaptionError, match=r"1 of 1 texts are longer than 131,072 characters, first: a"):
+        captions.read_texts(path)
+
+
+def test_all_images_that_cannot_be_used_are_named_at_once(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        picture().save(folder / f"{name}.png")
+    (folder / "a.png").write_bytes((folder / "a.png").read_bytes()[:500])
+    (folder / "c.png").write_text("no picture")
+    out = tmp_path / "out"
+    with pytest.raises(
+        ImageError, match=r"2 of 3 images cannot be used: .*a.png: .*; .*c.png: cannot be read as an im"
+    ):
+        images("mine", Dataset("folder", 8, str(folder)), None, 0, out, tmp_path / "manifest.tsv", tmp_path / "x.json")
+    assert list(out.iterdir()) == []
+    assert not (tmp_path / "manifest.tsv").exists()
+
+
+def test_what_is_enlarged_or_not_turned_is_noted(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    picture().save(folder / "turned.jpg", exif=turned)
+    picture(1, 1).save(folder / "small.png")
+    picture().convert("L").resize((4, 9)).save(folder / "both.png")
+    picture().save(folder / "plain.png")
+    images(
+        "mine", Dataset("folder", 8, str(folder)), None, 0, tmp_path / "out", tmp_path / "m.tsv", tmp_path / "x.json"
+    )
+    notes = {row.name: row.notes for row in manifest.read_manifest(tmp_path / "m.tsv")}
+    assert notes == {
+        "turned": "EXIF orientation 6 ignored",
+        "small": "enlarged from 1 x 1 px",
+        "both": "converted from L; enlarged from 4 x 9 px",
+        "plain": "",
+    }
+
+
+def test_a_picture_is_what_its_bytes_say_and_no_program(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
+    with pytest.raises(ImageError, match="x.png: cannot be read as an image"):
+        squares.read_rgb(path)

@@ -235,3 +235,18 @@ def test_a_package_that_is_not_installed_is_named(tmp_path: Path) -> None:
     assert version == "0.1.0"
     with pytest.raises(CheckpointError, match="minilm: the Python package 'no_such_package' is not installed"):
         package_folder("minilm", "no_such_package", None)
+
+
+def test_cells_that_are_no_text_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    rows = [{"name": f"n{i}", "text": {"x": 1} if i == 1 else None} for i in range(3)]
+    parquet.write_table(pa.Table.from_pylist(rows), path)
+    with pytest.raises(TableError, match=r"t.parquet: 1 of 3 rows have no text as their caption: n1 \(dict\)"):
+        read_rows(path, Columns(name="name", caption="text"))
+    values = pa.table({"name": ["a", "b"], "text": pa.array([1.5, float("nan")])})
+    parquet.write_table(values, path)
+    with pytest.raises(TableError, match=r"1 of 2 rows have no text as their caption: b \(NaN\)"):
+        read_rows(path, Columns(name="name", caption="text"))
+    parquet.write_table(pa.table({"name": ["a", "b"], "text": ["x", "y" * 200_000]}), path)
+    with pytest.raises(TableError, match=r"1 of 2 texts are longer than 131,072 characters, first: b \(200,000 char"):
+        read_rows(path, Columns(name="name", caption="text"))

@@ -41,8 +41,8 @@ _running: list[_Job] = []
 def attached(path: str | Path, job: str) -> Iterator[None]:
     """Run a job with logging, stdout and stderr in the file `path`.
 
-    An exception ends the process with exit code 1. Its traceback goes to the log, the line ``job: reason`` to the
-    terminal.
+    An exception ends the process with exit code 1. Its traceback goes to the log, the line ``job: reason`` and the path
+    of the log to the terminal.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,6 +64,7 @@ def attached(path: str | Path, job: str) -> Iterator[None]:
         except Exception as error:
             reason = _reason(error)
             print(f"{job}: {reason}", file=sys.__stderr__)
+            print(f"{job}: the log is {path}", file=sys.__stderr__)
             # a full disk holds no log either
             with suppress(OSError):
                 traceback.print_exc(file=file)

@@ -176,7 +176,7 @@ def parse_representation(text: str, catalogue: Mapping[str, Vocabulary]) -> Repr
     checkpoint, *variant = head.split("-")
     model, at, step = checkpoint.partition("@")
     if model not in catalogue:
-        raise unknown("model", model, catalogue)
+        raise _unknown_model(text, model, catalogue)
     vocabulary = catalogue[model]
     parts = _sorted_variant(text, model, variant, vocabulary)
     noise, conditioning = parts.get("noise level"), parts.get("conditioning")
@@ -198,6 +198,14 @@ def parse_representation(text: str, catalogue: Mapping[str, Vocabulary]) -> Repr
         hint = f"; {_AS_PROMPT}" if alone and TEXT not in parts else ""
         raise UnknownName(f"{head if alone else model} has no layer '{layer}'; it has {listed_layers(layers)}{hint}")
     return representation
+
+
+def _unknown_model(text: str, model: str, catalogue: Iterable[str]) -> UnknownName:
+    """The error for a model that does not exist; of a text that no name could be, such as ViT-S, all of it."""
+    if not re.search("[^a-z0-9.]", model):
+        return unknown("model", model, catalogue)
+    allowed = "names of models hold only a-z, 0-9 and '.'; '-' begins a variant, '_' a layer"
+    return UnknownName(f"unknown model '{text}': {allowed}{nearest(text.lower(), catalogue)}")
 
 
 def _step(text: str, model: str, step: str | None, parts: Mapping[str, str], vocabulary: Vocabulary) -> int | None:

@@ -14,9 +14,12 @@ from typing import Any
 import yaml
 
 from diffalign import names
+from diffalign.config.mistakes import check_size
 from diffalign.names import UnknownName
 
 Entry = dict[str, Any]
+# levels of mappings and lists in a file
+_DEEPEST = 50
 
 
 def read_catalogue(folder: Path) -> dict[str, Entry]:
@@ -28,7 +31,12 @@ def read_catalogue(folder: Path) -> dict[str, Entry]:
     for path in sorted(folder.glob("*.yaml")):
         # the C loader of the library, where it was built with one: four times as fast
         loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        content = yaml.load(path.read_text(encoding="utf-8"), loader)  # noqa: S506
+        try:
+            text = path.read_text(encoding="utf-8")
+            _check_depth(text, loader)
+            content = check_size(yaml.load(text, loader))  # noqa: S506
+        except (yaml.YAMLError, ValueError, RecursionError, MemoryError) as error:
+            raise ValueError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
         if not isinstance(content, dict) or not all(isinstance(entry, dict) for entry in content.values()):
             raise ValueError(f"{path}: expected entries of models, name: {{family: …}}")
         for name, entry in content.items():
@@ -36,6 +44,15 @@ def read_catalogue(folder: Path) -> dict[str, Entry]:
                 raise ValueError(f"{path}: the model '{name}' stands in another file of {folder}, too")
             entries[name] = entry
     return entries
+
+
+def _check_depth(text: str, loader: Any) -> None:
+    """Raise ValueError for a text that is nested so deeply that building it would end the process."""
+    depth = 0
+    for event in yaml.parse(text, loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Entry:

@@ -9,7 +9,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from diffalign.config.fields import Address, Count, FromExponent, Listed, NonEmpty, OneOf, Section, Sha256, Text, Word
+from diffalign.config.fields import (
+    Address,
+    Count,
+    FilePath,
+    FromExponent,
+    Listed,
+    NonEmpty,
+    OneOf,
+    Section,
+    Sha256,
+    Text,
+    Word,
+)
 from diffalign.dataset_specs import Dataset, SimilarityFile, SourceFile, Texts, TripletFile
 from diffalign.stimuli.kinds import KINDS
 from diffalign.stimuli.kinds.packaged import COLLECTIONS
@@ -23,7 +35,7 @@ ColumnNames = str | NonEmpty[str] | None
 class SourceEntry(Section):
     """A file of a data set."""
 
-    path: Text = Field(description="The file, relative to the working directory, or absolute.")
+    path: FilePath = Field(description="The file, relative to the working directory, or absolute.")
     sha256: Sha256 | None = Field(None, description="What the file must have; null takes any.")
     url: Address | None = _URL
     ask: Text | None = _ASK
@@ -36,7 +48,7 @@ class SourceEntry(Section):
 class TripletEntry(Section):
     """A file of odd-one-out choices."""
 
-    path: Text | NonEmpty[Text] = Field(
+    path: FilePath | NonEmpty[FilePath] = Field(
         description=(
             ".npy, or text without a header; or a list of such files of the same objects, whose choices follow each "
             "other in this order: [train_90.npy, test_10.npy], as published."
@@ -71,9 +83,9 @@ class TripletEntry(Section):
 class SimilarityEntry(Section):
     """A matrix of human similarities."""
 
-    path: Text = Field(description="A square matrix: .npy, .csv without a header, or .mat.")
+    path: FilePath = Field(description="A square matrix: .npy, .csv without a header, or .mat.")
     key: str | None = Field(None, description="The variable of a .mat that holds the matrix.")
-    names: Text = Field(
+    names: FilePath = Field(
         description="Names of its rows, uniqueIDs or words of a single concept; a text of lines, or .mat."
     )
     names_key: str | None = Field(None, description="The cell array of a .mat that holds the names.")
@@ -88,9 +100,9 @@ class SimilarityEntry(Section):
 class TextFiles(Section):
     """Files of texts of images, by conditioning."""
 
-    caption: Text | None = Field(None, description="A caption for each image.")
-    description: Text | None = Field(None, description="Another, usually longer text for each image.")
-    caption2: Text | None = Field(None, description="A second set of captions.")
+    caption: FilePath | None = Field(None, description="A caption for each image.")
+    description: FilePath | None = Field(None, description="Another, usually longer text for each image.")
+    caption2: FilePath | None = Field(None, description="A second set of captions.")
 
 
 class ColumnsEntry(Section):
@@ -159,7 +171,7 @@ class DatasetEntry(Section):
             "images, only features that were made elsewhere (models of family precomputed)."
         )
     )
-    path: str | None = Field(
+    path: FilePath | None = Field(
         None,
         description=(
             "The folder; for kind table a file or a folder of tables. Relative to the working directory, or absolute; "
@@ -221,7 +233,7 @@ class DatasetEntry(Section):
             "source, tables by columns.group; in other kinds every image is a group of its own. docs/metrics.md"
         ),
     )
-    parts: Text | None = Field(
+    parts: FilePath | None = Field(
         None,
         description=(
             "For kind folder, a folder with a mask for each image, {image name}.png, 8-bit and of the size of the "
@@ -237,7 +249,7 @@ class DatasetEntry(Section):
             "mapping of image names to texts, or a .tsv of two columns, name and text, with a header."
         ),
     )
-    class_names: Text | None = Field(
+    class_names: FilePath | None = Field(
         None,
         description=(
             "A file of lines 'n01440764 tench, Tinca tinca': the prompt of the conditioning label is the text up to "

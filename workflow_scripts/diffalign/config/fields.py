@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from diffalign.names import nearest
@@ -112,6 +121,15 @@ def _exponent(value: Any) -> Any:
     return value
 
 
+def _at_home(value: str) -> str:
+    if not value.startswith("~"):
+        return value
+    try:
+        return str(Path(value).expanduser())
+    except RuntimeError:
+        raise mistake(f"{value!r} begins with ~, but there is no such home") from None
+
+
 FromList = BeforeValidator(_tuple)
 FromExponent = BeforeValidator(_exponent)
 
@@ -123,6 +141,8 @@ NonNegative = Annotated[float, Field(ge=0), FromExponent]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
+# of a file or folder of the user's; ~ is the home of who calls Snakemake
+FilePath = Annotated[str, Field(min_length=1), AfterValidator(_at_home)]
 Address = Annotated[str, Matching("https?://.*", "is no address; write https://host/path/file.pt")]
 Sha256 = Annotated[str, Matching(r"[0-9a-f]{64}", "is no sha256 of 64 hexadecimal digits")]
 Word = Annotated[str, Matching(r"[a-z0-9][a-z0-9_.]*", "may hold only a-z, 0-9, '_' and '.'")]

@@ -14,12 +14,12 @@ from diffalign.config.datasets import WORDS_ALONE, DatasetEntry, words_alone
 from diffalign.config.fields import (
     Count,
     Distinct,
+    FilePath,
     Listed,
     NonEmpty,
     NonNegative,
     Positive,
     Section,
-    Text,
     Word,
     mistake,
 )
@@ -62,7 +62,7 @@ class Combined(Section):
     """Layers whose features are concatenated, or go through a transform."""
 
     of: NonEmpty[str] = Field(description="Names, with their layers: [sd3_b8, dinov2].")
-    transform: Text | None = Field(
+    transform: FilePath | None = Field(
         None, description="A linear map, as a probe writes it, or a published one (.npz of gLocal, .npy, .pkl)."
     )
     keys: Listed[str] = Field((), description="Its keys in a .pkl: source, model and module.")

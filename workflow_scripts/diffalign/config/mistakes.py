@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -13,8 +14,11 @@ from diffalign import names
 from diffalign.config.fields import Section
 
 S = TypeVar("S", bound=Section)
+T = TypeVar("T")
 Path = tuple[str | int, ...]
 
+# values and levels of a configuration
+_MOST_VALUES, _DEEPEST = 1_000_000, 50
 # what pydantic calls a value of another type -> the word for the expected one
 _TYPES = {
     "int_type": "integer",
@@ -43,6 +47,31 @@ class ConfigError(ValueError):
     def __init__(self, mistakes: Sequence[str]) -> None:
         self.mistakes = tuple(mistakes)
         super().__init__("\n".join(self.mistakes))
+
+
+def check_size(value: T) -> T:
+    """The same. Raises ValueError where it holds more values than any study, as aliases of YAML can make of a short
+    text, or is nested too deeply.
+    """
+    count, waiting = 0, [(value, 0)]
+    while waiting:
+        each, depth = waiting.pop()
+        inside = each.values() if isinstance(each, Mapping) else each if isinstance(each, list | tuple) else ()
+        count += 1 + len(inside)
+        if count > _MOST_VALUES:
+            raise ValueError(f"it holds more than {_MOST_VALUES:,} values; are there aliases of aliases?")
+        if depth > _DEEPEST:
+            raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
+        waiting.extend((inner, depth + 1) for inner in inside)
+    return value
+
+
+def checked_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`plain_values` of a configuration. Raises ConfigError for one of a size that `check_size` refuses."""
+    try:
+        return dict(plain_values(check_size(config)))
+    except ValueError as error:
+        raise ConfigError([f"(top level): {error}"]) from None
 
 
 def plain_values(value: Any) -> Any:
@@ -123,11 +152,11 @@ def _text(kind: type[Section], path: Path, fault: Any) -> str:
     elif value is None:
         text = f"is empty; expected: {' or '.join(_words(members))}"
     elif len(members) > 1:
-        text = f"{value!r} is not of type {' or '.join(map(repr, _words(members)))}"
+        text = f"{value!r} is not of type {' or '.join(map(repr, _words(members)))}{_quoted(value)}"
     elif words:
         text = f"'{value}' is not allowed{names.nearest(value, words)}"
     elif name in _TYPES:
-        text = f"{value!r} is not of type '{_TYPES[name]}'"
+        text = f"{value!r} is not of type '{_TYPES[name]}'{_quoted(value)}"
     elif name in _LIMITS:
         key, limit = _LIMITS[name]
         text = f"{value} {limit} {fault['ctx'][key]:g}"
@@ -136,6 +165,15 @@ def _text(kind: type[Section], path: Path, fault: Any) -> str:
     else:
         text = str(fault["msg"])
     return text
+
+
+def _quoted(value: Any) -> str:
+    """What to do about a number or a switch that came as text."""
+    if not isinstance(value, str) or not re.fullmatch(
+        r"[+-]?[0-9]+([.][0-9]*)?([eE][+-]?[0-9]+)?|true|false|null", value
+    ):
+        return ""
+    return "; it is text: --config makes text of what stands inside of braces, so write it in a file for --configfile"
 
 
 def _words(members: Sequence[Any]) -> list[str]:

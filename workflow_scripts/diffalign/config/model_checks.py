@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from diffalign import names
 from diffalign.config.models import FeatureFilesEntry, ModelEntry, WeightsEntry
 from diffalign.config.step_files import StepError, mistake_in
 from diffalign.names import UnknownName
+from diffalign.offenders import first_five
 from diffalign.provenance import file_of
 from diffalign.randomness import PUBLISHED_SEED
 from diffalign.specs import LABEL_CONDITIONINGS, PLACEHOLDERS, STATISTICS_FROM, TEXTS_OF_IMAGES
@@ -23,6 +24,13 @@ def family_keys(families: Mapping[str, Family]) -> list[str]:
     """The keys of an entry that only some families know, as these declare them."""
     declared = {key for kind in families.values() for key in (*kind.needs, *kind.takes)}
     return [key for key in ModelEntry.model_fields if key in declared]
+
+
+def leaves_layers_to_no_family(entry: Any, families: Mapping[str, Family]) -> bool:
+    """Whether an entry leaves out layers, which its family might know, and there is no such family."""
+    if not isinstance(entry, dict) or "family" not in entry or str(entry["family"]) in families:
+        return False
+    return not {"layers", "default_layer"} <= set(entry)
 
 
 def check(
@@ -250,11 +258,27 @@ def _family_mistakes(
         for word in entry.conditionings:
             if word not in TEXTS_OF_IMAGES:
                 yield f"{place}.conditionings: a language model reads no '{word}'; allowed: {allowed}"
+        yield from _hidden_states(place, entry)
     tokens = entry.class_tokens
     if tokens is not None and tokens not in entries:
         yield f"{place}.class_tokens: {names.unknown('model', tokens, entries)}"
     elif tokens is not None and entries[tokens].latents:
         yield f"{place}.class_tokens: '{tokens}' reads latents; expected a model that gives one vector an image"
+
+
+def _hidden_states(place: str, entry: ModelEntry) -> Iterator[str]:
+    """Layers of a language model that are no numbers of hidden states."""
+    try:
+        layers = names.expand_layers(entry.layers)
+    except UnknownName:
+        # reported where layers are checked
+        return
+    other = [f"{alias}: {path}" for alias, path in layers.items() if not re.fullmatch("0|[1-9][0-9]*", path)]
+    if other:
+        yield (
+            f"{place}.layers: layers of a language model are numbers of its hidden states, 0 for the embeddings, not "
+            f"{first_five(other)}"
+        )
 
 
 def _feature_mistakes(place: str, features: FeatureFilesEntry | None) -> Iterator[str]:

@@ -11,6 +11,7 @@ from diffalign.config.fields import (
     Address,
     Count,
     Distinct,
+    FilePath,
     FromExponent,
     FromList,
     Listed,
@@ -308,7 +309,7 @@ class ModelEntry(Section):
             "last token of one of the other texts. docs/conditioning.md"
         ),
     )
-    embeddings: dict[EmbeddingWord, Text] = Field(
+    embeddings: dict[EmbeddingWord, FilePath] = Field(
         {},
         description=(
             "Word of a name -> an .npz or .safetensors file of given prompt embeddings, one an image, with their "

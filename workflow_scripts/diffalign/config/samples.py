@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from diffalign import names
-from diffalign.config.fields import Count, Distinct, Listed, NonEmpty, NonNegative, Section, Seed, Text
+from diffalign.config.fields import Count, Distinct, FilePath, Listed, NonEmpty, NonNegative, Section, Seed, Text
 from diffalign.io.quality_files import SEPARATORS
 from diffalign.names import UnknownName, Vocabulary
 
@@ -57,7 +57,7 @@ class SamplesSection(Section):
         None, description="The layer of a model whose features samples and images are compared in: digits.vit_final."
     )
     neighbors: Count = Field(5, description="k of precision, recall, density and coverage.")
-    table: Text | None = Field(
+    table: FilePath | None = Field(
         None,
         description=(
             "A table of yours (.tsv, .csv) with the columns model, step and one a measure, such as FID, which stands "

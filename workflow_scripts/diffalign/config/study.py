@@ -16,7 +16,7 @@ from pydantic import Field
 
 from diffalign import names
 from diffalign.conditions import CLEAN
-from diffalign.config import cross_references
+from diffalign.config import cross_references, model_checks
 from diffalign.config.alignment import AlignmentSection
 from diffalign.config.atlas import AtlasSection
 from diffalign.config.catalogue import Entry, resolve
@@ -28,7 +28,7 @@ from diffalign.config.fields import ConditionName, Distinct, ModelName, NonEmpty
 from diffalign.config.hardware import HardwareSection
 from diffalign.config.human import HumanSection
 from diffalign.config.ladder import LadderSection
-from diffalign.config.mistakes import ConfigError, is_text, plain_values, read
+from diffalign.config.mistakes import ConfigError, checked_values, is_text, read
 from diffalign.config.models import ModelEntry
 from diffalign.config.pairs import DefaultsSection, StudySection
 from diffalign.config.samples import SamplesSection
@@ -262,7 +262,7 @@ def load(
     config: the merged YAML, as Snakemake holds it. catalogue: entries of models below it, from `read_catalogue`.
     families: what each declares. metrics: the ones that exist. Raises ConfigError with every mistake and its place.
     """
-    plain: dict[str, Any] = plain_values(config)
+    plain = checked_values(config)
     mistakes = list(_top_mistakes(plain))
     sections = _read_sections(plain, catalogue, families, mistakes)
     mistakes += cross_references.check(sections, plain, catalogue, families, metrics)
@@ -355,6 +355,9 @@ def _model_entries(
     entries = resolve(catalogue, own, weights, mistakes)
     for name, entry in list(entries.items()):
         kind = families.get(str(entry.get("family"))) if isinstance(entry, dict) else None
+        if model_checks.leaves_layers_to_no_family(entry, families):
+            mistakes.append(f"models.{name}.family: {names.unknown('family', entry['family'], families)}")
+            del entries[name]
         if kind is not None and kind.complete is not None:
             try:
                 entries[name] = kind.complete(entry)

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from diffalign.alignment.intervals import BOUNDS
 from diffalign.human.concepts import Concept
+from diffalign.human.matlab import read_variable
 from diffalign.offenders import first_five
+from diffalign.reasons import reason
 
 MEASURES = ("dissimilarity", "similarity")
 _DRAWS = 1000
@@ -41,7 +43,10 @@ def read_similarities(
     one name per line, or a MATLAB file with a cell array under ``names_key``. Names are uniqueIDs, or words of a single
     concept. measures: ``dissimilarity`` or ``similarity``. Raises SimilarityError.
     """
-    matrix = np.asarray(_matlab(path, key) if path.suffix == ".mat" else _array(path), np.float64)
+    given = np.asarray(_matlab(path, key) if path.suffix == ".mat" else _array(path))
+    if given.dtype.kind not in "fiu":
+        raise SimilarityError(f"{path}: holds {given.dtype}; expected numbers")
+    matrix = given.astype(np.float64)
     if measures not in MEASURES:
         raise SimilarityError(f"unknown measure '{measures}'; allowed: {', '.join(MEASURES)}")
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < _FEWEST:
@@ -49,8 +54,8 @@ def read_similarities(
     pairs = ~np.eye(len(matrix), dtype=bool)
     if not np.isfinite(matrix[pairs]).all() or not np.allclose(matrix, matrix.T, equal_nan=True):
         raise SimilarityError(f"{path}: not symmetric, or NaN or infinite off the diagonal")
-    cells = _cells(names, names_key) if names.suffix == ".mat" else names.read_text(encoding="utf-8").split("\n")
-    listed = [name.strip() for name in cells if name.strip()]
+    cells = _matlab(names, names_key).ravel() if names.suffix == ".mat" else _lines(names)
+    listed = [str(name).strip() for name in cells if str(name).strip()]
     if len(listed) != len(matrix):
         raise SimilarityError(f"{names}: {len(listed)} names for {len(matrix)} rows of {path}")
     return Similarities(-matrix if measures == "dissimilarity" else matrix, _unique_ids(listed, concepts, names))
@@ -75,29 +80,29 @@ def _unique_ids(listed: Sequence[str], concepts: Sequence[Concept], where: Path)
     return unique
 
 
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").split("\n")
+    except (UnicodeDecodeError, MemoryError) as error:
+        raise SimilarityError(f"{path}: cannot be read as a list of names ({reason(error)})") from error
+
+
 def _array(path: Path) -> Any:
     try:
         return np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, delimiter=",", ndmin=2)
-    except ValueError as error:
-        raise SimilarityError(f"{path}: cannot be read as a matrix of numbers ({error})") from error
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # NumPy has many ways to refuse a file
+        raise SimilarityError(f"{path}: cannot be read as a matrix of numbers ({reason(error)})") from error
 
 
 def _matlab(path: Path, key: str | None) -> Any:
-    from scipy.io import loadmat
-
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
     try:
-        content = loadmat(path)
-    except (ValueError, NotImplementedError) as error:
-        raise SimilarityError(f"{path}: cannot be read as a MATLAB file ({error})") from error
-    known = [name for name in content if not name.startswith("__")]
-    if key not in known:
-        raise SimilarityError(f"{path}: holds no '{key}'; there: {', '.join(known)}")
-    return content[key]
-
-
-def _cells(path: Path, key: str | None) -> list[str]:
-    """The words of a cell array, in MATLAB's order."""
-    return [str(np.asarray(cell).item()) for cell in np.asarray(_matlab(path, key)).ravel(order="F")]
+        return read_variable(path, key)
+    except ValueError as error:
+        raise SimilarityError(f"{path}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from diffalign.dataset_specs import SourceFile, TripletFile
 from diffalign.offenders import first_five
+from diffalign.reasons import reason
 
 ODD = ("last", "column")
 # times that a file names every object on the average, from which one that it never names is no chance
@@ -163,8 +164,8 @@ def _read_table(path: Path) -> NDArray[np.int64]:
             table = pd.read_csv(path, sep=separator, header=None, comment="#", skipinitialspace=True).to_numpy()
     except FileNotFoundError:
         raise
-    except ValueError as error:
-        raise TripletError(f"{path}: cannot be read as a table of numbers ({error})") from error
+    except Exception as error:  # NumPy and pandas have many ways to refuse a file
+        raise TripletError(f"{path}: cannot be read as a table of numbers ({reason(error)})") from error
     # the published arrays are floats
     if not np.issubdtype(table.dtype, np.number) or not np.array_equal(table, np.rint(table)):
         raise TripletError(f"{path}: expected whole numbers, got {table.dtype}")

@@ -18,13 +18,13 @@ from safetensors import safe_open
 
 from diffalign.io import feature_files
 from diffalign.io.atomic import replacing
-from diffalign.io.headers import StoreError
+from diffalign.io.headers import StoreError, reading
 from diffalign.io.latents import decode_names, encode_names
 from diffalign.io.manifest import check_unique
 from diffalign.io.safetensors_files import save_file
 from diffalign.provenance import file_sha256
 
-_NAMES = "names"
+_NAMES, _PART = "names", "a part of features"
 
 
 def write(
@@ -80,11 +80,11 @@ def read_parts(parts: Sequence[Path]) -> tuple[list[str], dict[str, Any], Callab
     """Names in order, the recipe, and key -> (N, …), read when it is asked for. Raises StoreError as `merge`."""
     recipes, totals, names = [], [], []
     for path in parts:
-        with safe_open(path, "np") as file:
+        with reading(path, _PART), safe_open(path, "np") as file:
             metadata = file.metadata()
             recipes.append(metadata["recipe"])
             totals.append(int(metadata["total"]))
-        with safe_open(path, "pt") as file:
+        with reading(path, _PART), safe_open(path, "pt") as file:
             names.extend(decode_names(file.get_tensor(_NAMES)))
     for path, recipe in zip(parts, recipes, strict=True):
         if recipe != recipes[0]:
@@ -99,9 +99,11 @@ def read_parts(parts: Sequence[Path]) -> tuple[list[str], dict[str, Any], Callab
     def values(key: str) -> NDArray[Any]:
         rows = []
         for path in parts:
-            with safe_open(path, "np") as file:
+            with reading(path, _PART), safe_open(path, "np") as file:
                 rows.append(file.get_tensor(key))
         merged: NDArray[Any] = np.concatenate(rows)[rank]
         return merged
 
-    return [names[i] for i in rank], json.loads(recipes[0]), values
+    with reading(parts[0], _PART):
+        recipe = json.loads(recipes[0])
+    return [names[i] for i in rank], recipe, values

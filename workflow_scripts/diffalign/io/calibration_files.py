@@ -86,6 +86,12 @@ def read_calibration(path: Path) -> StoredCalibration:
         maximum: dict[str, Any] = {f"maximum_{key}": _number(value) for key, value in header["maximum"].items()}
         grids: dict[str, Any] = {key: arrays[key] for key in (*_GRIDS, "maxima")}
         more = {"skewness": arrays.get("skewness"), "reason": header["reason"]}
+        for key in ("p", "p_adjusted"):
+            wrong = (grids[key] <= 0) | (grids[key] > 1)
+            if wrong.any():
+                raise StoreError(
+                    f"{path}: {key} holds {grids[key][wrong][0]:g}, which no test gives; delete it and rerun"
+                )
         null = Calibration(method=header["method"], **grids, **maximum, **more)
     selection = None
     if "selection" in header:

@@ -7,14 +7,16 @@ import platform
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatch
 from importlib import metadata, util
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from diffalign.io.atomic import make_empty, write_json
 from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.io.headers import FileKind
 from diffalign.logs import TerminalBar, log, progress
+from diffalign.offenders import first_five
 from diffalign.provenance import file_sha256
+from diffalign.reasons import reason
 
 RECORD = FileKind("a record of weights", 1)
 
@@ -40,10 +42,18 @@ def _digests(folder: Path, files: Sequence[Path]) -> dict[str, str]:
 def _check_shards(folder: Path) -> None:
     """Raise CheckpointError where an index of shards names a file that is not there, as after a cut-off download."""
     for index in sorted(folder.rglob("*.index.json")):
-        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        try:
+            named = set(map(str, json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError) as error:
+            raise CheckpointError(f"{index}: cannot be read as an index of shards ({reason(error)})") from error
+        outside = sorted(name for name in named if PurePath(name).is_absolute() or ".." in PurePath(name).parts)
+        if outside:
+            raise CheckpointError(f"{index}: {len(outside)} shards lie elsewhere, first: {first_five(outside)}")
         absent = sorted(name for name in named if not (index.parent / name).is_file())
         if absent:
-            raise CheckpointError(f"{index}: {len(absent)} of {len(named)} shards are missing, first: {absent[0]}")
+            raise CheckpointError(
+                f"{index}: {len(absent)} of {len(named)} shards are missing, first: {first_five(absent)}"
+            )
 
 
 def verify(record: Path, folder: Path) -> dict[str, Any]:

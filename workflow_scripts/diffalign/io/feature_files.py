@@ -52,6 +52,8 @@ class Bundle:
     def read(self, alias: str) -> Features:
         """The features of one layer. Raises StoreError as `read_features`, and where the file is not the one listed."""
         path = self.path(alias)
+        if not path.is_file():
+            raise StoreError(f"{path}: is missing, but {self.manifest} lists it; delete that file, too, and rerun")
         features = read_features(path)
         if file_sha256(path) != self.digests[alias]:
             raise StoreError(f"{path}: has changed since {self.manifest} was written; delete both and rerun")
@@ -85,11 +87,15 @@ def read_features(path: Path) -> Features:
     if not isinstance(content, dict) or not set(content) >= KEYS:
         raise StoreError(f"{path}: not a feature file of this workflow; it needs {', '.join(sorted(KEYS))}")
     KIND.check_version(content["format"], path)
-    values, names = content["features"], tuple(content["names"])
+    values, names = content["features"], content["names"]
     if not isinstance(values, np.ndarray):
         raise StoreError(f"{path}: its features are no tensor but {type(values).__name__}")
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise StoreError(f"{path}: its names are no list of text")
     _check_features(values, names, path)
-    return Features(values, names, json.loads(content["recipe"]))
+    with KIND.reading(path):
+        recipe = json.loads(content["recipe"])
+    return Features(values, tuple(names), recipe)
 
 
 def read_bundle(manifest: Path) -> Bundle:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from diffalign.io.atomic import write_json
 from diffalign.offenders import first_five
+from diffalign.reasons import reason
 
 # the member of an archive that holds its header
 _MEMBER = "header"
@@ -26,6 +27,20 @@ _MEMBER = "header"
 
 class StoreError(ValueError):
     """A file that cannot be trusted; the message names it and says what to do."""
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Raise StoreError that names the file and the reason for every error of a library that reads it as `what`; an
+    absent file is still a FileNotFoundError.
+    """
+    try:
+        yield
+    except (FileNotFoundError, StoreError):
+        raise
+    except Exception as error:
+        # torch, numpy, zipfile, json and safetensors have an error of their own for each way to be broken
+        raise StoreError(f"{path}: cannot be read as {what} ({reason(error)})") from error
 
 
 @dataclass(frozen=True)
@@ -49,19 +64,9 @@ class FileKind:
                 "delete the file and rerun"
             )
 
-    @contextmanager
-    def reading(self, path: Path) -> Iterator[None]:
-        """Raise StoreError that names the file and the reason for every error of a library that reads it; an absent
-        file is still a FileNotFoundError.
-        """
-        try:
-            yield
-        except (FileNotFoundError, StoreError):
-            raise
-        except Exception as error:
-            # numpy, zipfile, json and safetensors have an error of their own for each way to be broken
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise StoreError(f"{path}: cannot be read as {self.name} ({reason})") from error
+    def reading(self, path: Path) -> AbstractContextManager[None]:
+        """`reading` for this kind of file."""
+        return reading(path, self.name)
 
     def write_json(self, path: Path, /, **fields: Any) -> None:
         """Write a JSON file that is its own header."""
@@ -83,7 +88,7 @@ class FileKind:
         with self.reading(path), np.load(path, allow_pickle=False) as archive:
             header = _unpacked(archive[_MEMBER])
             named = [name for name in archive.files if name != _MEMBER]
-            arrays = {name: archive[name] for name in named if members is None or name in members}
+            arrays = members_of(archive, [name for name in named if members is None or name in members])
         return self._checked(header, path), arrays
 
     def metadata(self, /, **fields: str) -> dict[str, str]:
@@ -119,6 +124,15 @@ def packed_as_text(header: Mapping[str, Any]) -> dict[str, NDArray[np.str_]]:
 
 def _unpacked(member: NDArray[Any]) -> Any:
     return json.loads(str(member) if member.dtype.kind == "U" else member.tobytes())
+
+
+def members_of(archive: Any, named: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+    """The arrays of an open .npz by name, all or those of `named`. Raises ValueError for a member that is none."""
+    members = {name: archive[name] for name in (archive.files if named is None else named)}
+    other = [name for name, member in members.items() if not isinstance(member, np.ndarray)]
+    if other:
+        raise ValueError(f"{other[0]} is no array")
+    return members
 
 
 def check_same_names(a: Sequence[str], b: Sequence[str], path_a: Path, path_b: Path) -> None:

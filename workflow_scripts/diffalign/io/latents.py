@@ -17,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from diffalign.io.atomic import replacing
-from diffalign.io.headers import StoreError
+from diffalign.io.headers import StoreError, reading
 from diffalign.io.manifest import Image, check_unique
 from diffalign.io.safetensors_files import save_file
 from diffalign.offenders import first_five, flagged
@@ -116,9 +116,16 @@ def check_statistics(mean: Tensor, shape: Sequence[int], whose: str) -> None:
 
 
 def read_statistics(path: Path) -> tuple[Tensor, Tensor]:
-    """Mean and std, (1, C, 1, 1) each, of ``latents_stats.pt``."""
-    stats = torch.load(path, map_location="cpu", weights_only=True)
-    return stats["mean"], stats["std"]
+    """Mean and std, (1, C, 1, 1) each, of ``latents_stats.pt``. Raises FileNotFoundError, or StoreError that names the
+    file for anything else.
+    """
+    with reading(path, "statistics of latents"):
+        stats = torch.load(path, map_location="cpu", weights_only=True)
+        mean, std = stats["mean"], stats["std"]
+        fits = mean.shape == std.shape and mean.ndim == 4 and bool(mean.isfinite().all() and (std > 0).all())
+    if not fits:
+        raise StoreError(f"{path}: mean {tuple(mean.shape)} and std {tuple(std.shape)} do not normalise latents")
+    return mean, std
 
 
 def unnormalised(latents: Tensor, statistics: tuple[Tensor, Tensor], multiplier: float = 1.0) -> Tensor:
@@ -145,7 +152,7 @@ class Latents(Mapping[str, Tensor]):
         self.sides: dict[str, int] = {}
         names: list[str] = []
         for number, path in enumerate(self._files):
-            with safe_open(path, "pt") as file:
+            with reading(path, "latents"), safe_open(path, "pt") as file:
                 # one table, or one of every side
                 keys = [key for key in sorted(file.keys()) if re.fullmatch(r"latents(_[0-9]+)?", key)]
                 for key in keys:

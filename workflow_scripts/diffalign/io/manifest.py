@@ -15,6 +15,7 @@ from diffalign.io.atomic import write_json, write_text
 from diffalign.io.headers import StoreError
 from diffalign.offenders import first_five
 from diffalign.provenance import file_sha256
+from diffalign.reasons import reason
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Image:
             object.__setattr__(self, "group", self.name)
 
 
+# characters of a text: what the module csv reads in one cell
+LONGEST_TEXT = 131_072
 COLUMNS = tuple(f.name for f in fields(Image))
 _TYPES: Mapping[str, Callable[[str], Any]] = {"label_index": int, "rotation": int, "scale": float}
 
@@ -54,6 +57,7 @@ def print_manifest(images: Iterable[Image]) -> str:
     """The manifest as tab-separated text, sorted by name."""
     rows = sorted(images, key=lambda image: image.name)
     check_unique([image.name for image in rows], "manifest")
+    check_lengths({image.name: max((image.caption, image.description), key=len) for image in rows}, "manifest")
     text = io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -79,15 +83,20 @@ def made_of(
 
 def read_manifest(path: Path) -> list[Image]:
     """Read a manifest. Raises StoreError for wrong columns, no rows, duplicate or unsorted names."""
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file, delimiter="\t")
-        header = tuple(next(reader, ()))
-        if header != COLUMNS:
-            raise StoreError(f"{path}: columns are {', '.join(header)}; expected {', '.join(COLUMNS)}")
-        images = [
-            Image(**{column: _TYPES.get(column, str)(word) for column, word in zip(COLUMNS, row, strict=True)})
-            for row in reader
-        ]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.reader(file, delimiter="\t")
+            header = tuple(next(reader, ()))
+            if header != COLUMNS:
+                raise StoreError(f"{path}: columns are {first_five(header)}; expected {', '.join(COLUMNS)}")
+            images = [
+                Image(**{column: _TYPES.get(column, str)(word) for column, word in zip(COLUMNS, row, strict=True)})
+                for row in reader
+            ]
+    except StoreError:
+        raise
+    except (csv.Error, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read as a manifest ({reason(error)})") from error
     if not images:
         raise StoreError(f"{path}: holds no images")
     names = [image.name for image in images]
@@ -113,6 +122,16 @@ def _rows_of(path: Path, names: Sequence[str]) -> list[Image]:
     if missing:
         raise StoreError(f"{path}: lacks {len(missing)} of {len(names)} images, first: {first_five(missing)}")
     return [rows[name] for name in names]
+
+
+def check_lengths(texts: Mapping[str, str], where: str) -> None:
+    """Raise StoreError that names the first five images whose text is longer than a text can be."""
+    long = [f"{name} ({len(text):,} characters)" for name, text in texts.items() if len(text) > LONGEST_TEXT]
+    if long:
+        raise StoreError(
+            f"{where}: {len(long)} of {len(texts)} texts are longer than {LONGEST_TEXT:,} characters, "
+            f"first: {first_five(long)}"
+        )
 
 
 def check_unique(names: Sequence[str], where: str) -> None:

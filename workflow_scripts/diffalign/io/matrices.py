@@ -15,6 +15,7 @@ from diffalign.alignment import claims
 from diffalign.io.calibration_files import StoredCalibration, read_calibration
 from diffalign.io.headers import StoreError
 from diffalign.io.score_recipes import is_miniature, read_recipe
+from diffalign.reasons import reason
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,15 @@ class CalibratedMatrix(LayerMatrix):
 def read_matrix(path: Path) -> LayerMatrix:
     """Read ``x.npy`` and the recipe ``x.json`` beside it. Raises StoreError where they disagree."""
     recipe = read_recipe(path.with_suffix(".json"))
-    values = np.load(path, allow_pickle=False)
+    try:
+        values = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # NumPy has many ways to refuse a file
+        raise StoreError(f"{path}: cannot be read as a matrix ({reason(error)}); delete it and rerun") from error
     if list(values.shape) != recipe["shape"]:
         raise StoreError(f"{path}: shape {values.shape}, but its recipe says {recipe['shape']}")
+    _check_range(values, recipe, path)
     return LayerMatrix(values, recipe)
 
 
@@ -134,6 +141,18 @@ def of_all_metrics(paths: Sequence[Path], metrics: Sequence[str]) -> list[Path]:
 def matrix_beside(calibration: Path) -> Path:
     """The matrix of a calibration: ``calibration/x.npz`` -> ``layers/x.npy``."""
     return (calibration.parent.with_name("layers") / calibration.name).with_suffix(".npy")
+
+
+def _check_range(values: NDArray[np.float64], recipe: Mapping[str, Any], path: Path) -> None:
+    """Raise StoreError for scores that their metric cannot have, as after a change by hand."""
+    from diffalign.alignment.metrics import METRICS, check_range
+
+    if recipe["metric"] not in METRICS:
+        return
+    try:
+        check_range(recipe["metric"], values, int(recipe.get("k") or 1))
+    except ValueError as error:
+        raise StoreError(f"{path}: {error}; delete it and rerun") from error
 
 
 def read_matrices(matrices: Sequence[Path], calibrations: Sequence[Path]) -> list[CalibratedMatrix]:

@@ -16,6 +16,7 @@ from diffalign.alignment.search.exact import Neighbors, Ties
 from diffalign.alignment.ties import joined
 from diffalign.io.atomic import replacing
 from diffalign.io.headers import FileKind, StoreError, packed
+from diffalign.offenders import first_five, flagged
 
 # format 2 says which neighbours are equally similar, and searched nearly collinear rows by distance
 KIND = FileKind("a neighbour file", 2)
@@ -34,10 +35,23 @@ class NeighborFile:
     recipe: Mapping[str, Any]
 
     def layer(self, alias: str) -> Neighbors:
-        """The lists of one layer. Raises StoreError where the file has no such layer."""
+        """The lists of one layer. Raises StoreError where the file has no such layer, and for lists that are not of its
+        images.
+        """
         if alias not in self.layers:
             raise StoreError(f"{self.path}: no layer '{alias}'; it has {', '.join(self.layers)}")
-        return _read_layer(self.path, alias)
+        found = _read_layer(self.path, alias)
+        count = len(self.names)
+        if found.indices.ndim != 2 or found.indices.shape != found.similarities.shape or len(found.indices) != count:
+            raise StoreError(f"{self.path}: layer {alias} has lists of shape {found.indices.shape} for {count} images")
+        outside = (found.indices < 0) | (found.indices >= count)
+        if outside.any():
+            names = first_five(flagged(self.names, np.asarray(outside.any(axis=1))))
+            raise StoreError(
+                f"{self.path}: layer {alias} lists image number {found.indices[outside][0]} of {count}, for {names}; "
+                "delete the file and rerun"
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -110,11 +124,12 @@ def read_neighbors(path: Path) -> NeighborFile:
     header = _read_header(path)
     if "rows" in header:
         raise StoreError(f"{path}: holds the lists of rows {header['rows'][0]} to {header['rows'][1]} only")
-    return NeighborFile(path, tuple(header["names"]), tuple(header["layers"]), header["settings"], header["recipe"])
+    with KIND.reading(path):
+        return NeighborFile(path, tuple(header["names"]), tuple(header["layers"]), header["settings"], header["recipe"])
 
 
 def _read_layer(path: Path, alias: str) -> Neighbors:
-    with np.load(path, allow_pickle=False) as arrays:
+    with KIND.reading(path), np.load(path, allow_pickle=False) as arrays:
         indices, similarities = arrays[f"{alias}.indices"], arrays[f"{alias}.similarities"]
         if f"{alias}.tied" not in arrays.files:
             return Neighbors(indices, similarities)

@@ -11,6 +11,7 @@ import numpy as np
 
 from diffalign.io.headers import StoreError
 from diffalign.io.pickled_arrays import unpickled
+from diffalign.reasons import reason
 
 _MAGIC = b"\x93NUMPY"
 _ENDINGS = (".jpg", ".jpeg", ".png")
@@ -34,7 +35,7 @@ def read_pickled(path: Path) -> Any:
             raise StoreError(f"holds {dtype} of shape {shape}; expected one object")
         return unpickled(file.read()).item()
     except Exception as error:  # pickle and NumPy have many ways to refuse a file
-        raise StoreError(f"{path}: cannot be read: {error}") from error
+        raise StoreError(f"{path}: cannot be read: {reason(error)}") from error
 
 
 def read_by_image(path: Path) -> dict[str, Any]:

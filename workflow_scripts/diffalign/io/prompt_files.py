@@ -18,13 +18,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from diffalign.io.atomic import replacing
-from diffalign.io.headers import FileKind, StoreError
+from diffalign.io.headers import FileKind, StoreError, members_of, reading
 from diffalign.io.latents import decode_names, encode_names
 from diffalign.io.manifest import check_unique
 from diffalign.io.pickled_dictionaries import read_by_image
 from diffalign.io.safetensors_files import save_file
 from diffalign.offenders import first_five, flagged
 from diffalign.provenance import file_sha256
+from diffalign.reasons import reason
 
 KIND = FileKind("a file of prompts", 1)
 # what a file of given embeddings must hold
@@ -64,9 +65,14 @@ def write_prompts(
 def read_prompts(path: Path) -> Prompts:
     """Read what `write_prompts` wrote. Raises StoreError for anything else, and names the file."""
     header = KIND.read_metadata(path)
-    tensors = load_file(path)
-    names, rows = decode_names(tensors.pop("names")), tensors.pop("row").tolist()
-    return Prompts(tensors, tensors.pop("text"), dict(zip(names, rows, strict=True)), json.loads(header["facts"]))
+    with KIND.reading(path):
+        tensors = load_file(path)
+        names, rows = decode_names(tensors.pop("names")), tensors.pop("row").tolist()
+        row_of, facts = dict(zip(names, rows, strict=True)), json.loads(header["facts"])
+        prompts = Prompts(tensors, tensors.pop("text"), row_of, facts)
+    if not all(0 <= row < len(prompts.text) for row in rows):
+        raise StoreError(f"{path}: some images have a row that is none of its {len(prompts.text)} texts")
+    return prompts
 
 
 def read_embeddings(path: Path, names: Sequence[str], alone: str = "mean") -> dict[str, Tensor]:
@@ -88,7 +94,8 @@ def read_embeddings(path: Path, names: Sequence[str], alone: str = "mean") -> di
         raise StoreError(f"{path}: holds {', '.join(sorted(arrays)) or 'nothing'}, but no {', '.join(missing)}")
     table = arrays.pop("names")
     if table.ndim == 2 and table.dtype == np.uint8:
-        given = decode_names(torch.from_numpy(table))
+        with reading(path, "names"):
+            given = decode_names(torch.from_numpy(table))
     elif table.ndim == 1 and table.dtype.kind == "U":
         given = [str(name) for name in table]
     else:
@@ -144,9 +151,9 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:
-                return {key: file[key] for key in file.files}
+                return members_of(file)
         if path.suffix == ".safetensors":
             return {key: value.numpy() for key, value in load_file(path).items()}
     except Exception as error:  # NumPy and safetensors have many ways to refuse a file
-        raise StoreError(f"{path}: cannot be read: {error}") from error
+        raise StoreError(f"{path}: cannot be read: {reason(error)}") from error
     raise StoreError(f"{path}: '{path.suffix}' is not known here; allowed: .npz, .safetensors, .npy")

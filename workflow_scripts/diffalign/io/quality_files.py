@@ -12,6 +12,7 @@ from diffalign import names
 from diffalign.alignment.intervals import of_mean
 from diffalign.io.headers import FileKind, StoreError
 from diffalign.offenders import first_five
+from diffalign.reasons import reason
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +39,8 @@ SUMMARY = {
 }
 SEPARATORS = {".tsv": "\t", ".csv": ","}
 _KEYS = ("model", "step")
+# bytes of a table with a row a checkpoint
+_LARGEST = 2**24
 _SHARED = ("dataset", "model", "step", "measure", "reference", "samples", "images", "note")
 
 
@@ -69,10 +72,12 @@ def read_given(path: Path, dataset: str, checkpoints: Mapping[str, Sequence[int]
         raise StoreError(f"{path}: '{path.suffix}' is not known here; allowed: {', '.join(SEPARATORS)}")
     if not path.is_file():
         raise StoreError(f"{path}: no such file; samples.table in the configuration says where it is")
+    if path.stat().st_size > _LARGEST:
+        raise StoreError(f"{path}: is no table of checkpoints: it has {path.stat().st_size / 1e6:.0f} MB")
     try:
         table = pd.read_csv(path, sep=SEPARATORS[path.suffix], dtype=str, keep_default_na=False)
-    except ValueError as error:
-        raise StoreError(f"{path}: cannot be read as a table ({error})") from error
+    except Exception as error:  # pandas has many ways to refuse a file
+        raise StoreError(f"{path}: cannot be read as a table ({reason(error)})") from error
     missing = [key for key in _KEYS if key not in table.columns]
     measures = [column for column in table.columns if column not in _KEYS]
     if missing or not measures:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from diffalign.io.checkpoint_errors import CheckpointError, check_keys
 from diffalign.offenders import first_five
+from diffalign.reasons import reason
 
 # where a state dict may lie, the one that is preferred first
 NESTINGS = ("ema", "G_ema", "model", "state_dict")
@@ -110,7 +111,7 @@ def _read_safetensors(path: Path) -> Any:
     except FileNotFoundError:
         raise
     except Exception as error:
-        raise CheckpointError(f"{path}: cannot be read as safetensors: {error}") from error
+        raise CheckpointError(f"{path}: cannot be read as safetensors: {reason(error)}") from error
 
 
 def _is_state_dict(content: Mapping[Any, Any]) -> bool:
@@ -131,5 +132,4 @@ def _unpickle(path: Path) -> Any:
                 f"{path}: holds a {refused[1]}, which is no tensor, and reading it may run code of its author; "
                 "where you trust it, save its state dict alone"
             ) from error
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path}: cannot be read as a checkpoint: {reason}") from error
+        raise CheckpointError(f"{path}: cannot be read as a checkpoint: {reason(error)}") from error

@@ -5,6 +5,7 @@ Importing torch takes longer than most measurements of features do.
 
 from __future__ import annotations
 
+import math
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -53,6 +54,8 @@ class _Tensors(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> NDArray[np.float32]:
         _, dtype, key, _, count = pid
+        if dtype is not _FLOAT32:
+            raise pickle.UnpicklingError("it holds a tensor of other numbers than float32")
         values = np.empty(count, dtype)
         unread = memoryview(values.data).cast("B")
         with self._archive.open(f"{self._folder}data/{key}") as file:
@@ -71,6 +74,8 @@ def _rebuilt(
     """A tensor of this shape within its storage; offset and strides are in numbers."""
     size = storage.itemsize
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
-    if min([offset, *shape, *strides]) < 0 or (0 not in shape and last >= len(storage)):
+    is_outside = min([offset, *shape, *strides]) < 0 or (0 not in shape and last >= len(storage))
+    # a step of 0 repeats a number any number of times
+    if is_outside or math.prod(shape) > len(storage):
         raise pickle.UnpicklingError(f"a tensor of shape {tuple(shape)} reaches beyond its {len(storage)} numbers")
     return np.lib.stride_tricks.as_strided(storage[offset:], shape, [step * size for step in strides])

@@ -158,7 +158,10 @@ def read_tokens(folder: Path) -> Tokens:
     if not manifest.is_file():
         raise StoreError(f"{manifest}: missing, so the folder is not whole; delete it and rerun")
     content = KIND.read_json(manifest)
-    layers = {alias: np.load(folder / f"{alias}.npy", mmap_mode="r") for alias in content["layers"]}
+    layers = {}
+    for alias in content["layers"]:
+        with KIND.reading(folder / f"{alias}.npy"):
+            layers[alias] = np.load(folder / f"{alias}.npy", mmap_mode="r", allow_pickle=False)
     of_layer = content.get("grids", {})
     grids = {alias: tuple(of_layer[alias]) if of_layer.get(alias) else None for alias in layers}
     return Tokens(layers, tuple(content["names"]), content["recipe"], grids)

@@ -10,7 +10,9 @@ import numpy as np
 
 from diffalign.human.transforms import Transform, TransformError
 from diffalign.io.atomic import write_arrays
+from diffalign.io.headers import members_of
 from diffalign.io.pickled_arrays import unpickled
+from diffalign.reasons import reason
 
 
 def write_transform(path: Path, transform: Transform) -> None:
@@ -38,19 +40,33 @@ def read_transform(path: Path, keys: tuple[str, ...] = ()) -> Transform:
     if path.suffix not in (".npz", ".npy", ".pkl"):
         raise TransformError(f"{path}: a transform is a file .npz, .npy or .pkl")
     try:
-        content = unpickled(path.read_bytes()) if path.suffix == ".pkl" else np.load(path, allow_pickle=False)
+        content = unpickled(path.read_bytes()) if path.suffix == ".pkl" else _arrays(path)
     except FileNotFoundError:
         raise
     except Exception as error:
-        raise TransformError(f"{path}: cannot be read as a transform ({error})") from error
-    if isinstance(content, np.lib.npyio.NpzFile) and content.files == ["arr_0"]:
+        raise TransformError(f"{path}: cannot be read as a transform ({reason(error)})") from error
+    if isinstance(content, Mapping) and list(content) == ["arr_0"]:
         content = content["arr_0"]
     for key in keys:
         if not isinstance(content, Mapping) or key not in content:
             there = ", ".join(map(str, content)) if isinstance(content, Mapping) else "an array"
             raise TransformError(f"{path}: has no '{key}'; there: {there}")
         content = content[key]
-    return _of(content, str(path))
+    try:
+        return _of(content, str(path))
+    except (ValueError, TypeError, MemoryError) as error:
+        if isinstance(error, TransformError):
+            raise
+        raise TransformError(f"{path}: holds no numbers ({reason(error)})") from error
+
+
+def _arrays(path: Path) -> Any:
+    """The array of a ``.npy``, or those of an ``.npz`` by name. Raises ValueError for a member that is no array."""
+    loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    with loaded:
+        return members_of(loaded)
 
 
 def _of(content: Any, where: str) -> Transform:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.models.protocol import Denoiser, Loaded, LoadedLanguage, Trainable
 from diffalign.models.registry import all_families, find_family
+from diffalign.reasons import reason
 
 if TYPE_CHECKING:
     import torch
@@ -73,4 +74,4 @@ def _load(model: Model, folder: Path, device: torch.device, **options: bool) -> 
         raise
     except Exception as error:
         # safetensors, torch, diffusers and transformers have an error of their own for each way to be broken
-        raise CheckpointError(f"{folder}: {model.name} cannot be loaded: {error}") from error
+        raise CheckpointError(f"{folder}: {model.name} cannot be loaded: {reason(error)}") from error

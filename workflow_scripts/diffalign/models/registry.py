@@ -48,6 +48,7 @@ class Family:
     closed_form: whether its denoiser is known exactly: the reference line of the dynamics of others.
     schedulers: whether its models have one of diffusers, `Denoiser.scheduler`.
     trains: losses that its models can be trained with here; see `config.training`.
+    weights_file: the one file that its weights are in, for families that read no other; None for others.
     completed_by: a module of `diffalign.models` whose function ``complete(entry)`` fills in what an entry leaves out.
 
     load(model, folder, device): reads the checkpoint in `folder`; a `Loaded` where the family reads pixels, a
@@ -70,6 +71,7 @@ class Family:
     closed_form: bool = False
     schedulers: bool = False
     trains: tuple[str, ...] = ()
+    weights_file: str | None = None
     completed_by: str | None = None
     load: Callable[..., Any] = field(default=_absent("load"), compare=False, repr=False)
     make_miniature: Callable[..., None] = field(default=_absent("make_miniature"), compare=False, repr=False)

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from diffalign.io.checkpoint_errors import CheckpointError, check_there
+from diffalign.logs import log
+from diffalign.offenders import first_five
 
 Parts = dict[str, list[str]]
 # parts that see or make images and are left out
@@ -50,6 +52,24 @@ def encoding_pipeline(folder: Path, device: torch.device, initial_seed: int | No
         for name in sorted(part for part in index if part.startswith("text_encoder")):
             parts[name] = _untrained(folder / name, index[name])
     return assembled(kind, folder, parts).to(device)
+
+
+def tell_cut_texts(pipeline: Any, texts: Sequence[str]) -> None:
+    """Log which texts are longer than a tokenizer of the pipeline reads; it cuts them without a word."""
+    longest = inspect.signature(pipeline.encode_prompt).parameters.get("max_sequence_length")
+    for name in sorted(part for part in pipeline.components if part.startswith("tokenizer")):
+        tokenizer = getattr(pipeline, name)
+        if tokenizer is None:
+            continue
+        limit = int(tokenizer.model_max_length)
+        if longest is not None and "CLIP" not in type(tokenizer).__name__:
+            limit = min(limit, int(longest.default))
+        cut = [text for text in texts if len(tokenizer(text, truncation=False, verbose=False).input_ids) > limit]
+        if cut:
+            log.warning(
+                "%d of %d texts are longer than the %d tokens that %s reads, and are cut, first: %s",
+                *(len(cut), len(texts), limit, name, first_five(cut)),
+            )
 
 
 def assembled(kind: Any, folder: Path, parts: Mapping[str, Any]) -> Any:

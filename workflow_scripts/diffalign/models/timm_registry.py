@@ -21,6 +21,8 @@ from diffalign.provenance import file_sha256
 
 _INPUT = ("size", "interpolation", "mean", "std")
 _SAY = "say input (size, interpolation, mean, std), layers and default_layer"
+# where a checkpoint is not looked at before its job runs
+_UNREAD = ("folder", "file", "url", "package")
 _FILES = ("config.json", "model.safetensors")
 
 
@@ -28,7 +30,7 @@ def complete(entry: Mapping[str, Any]) -> dict[str, Any]:
     """An entry of family timm_vision with the keys that it leaves out: files, input, layers, default layer.
 
     timm is asked only where one of the last three is missing. Raises ValueError for a hub id or an architecture that
-    timm does not know.
+    timm does not know, and where the entry says neither.
     """
     completed = dict(entry)
     weights, given = entry.get("weights"), entry.get("input") or {}
@@ -40,11 +42,19 @@ def complete(entry: Mapping[str, Any]) -> dict[str, Any]:
         return completed
     asked = _asked(entry, weights)
     if asked is None:
+        if weights.get("from") == "miniature":
+            raise ValueError("weights from 'miniature' need the key 'miniature': its architecture and its widths")
+        if weights.get("from") in _UNREAD:
+            raise ValueError(
+                f"weights from '{weights['from']}' do not say which model they are of before they are read: write "
+                f"architecture: {{architecture: vit_small_patch16_224}}, as timm calls it, or {_SAY}"
+            )
         return completed
     about = _known(asked)
     completed["input"] = {**about["input"], **_miniature_size(entry, weights), **given}
     layers = completed.setdefault("layers", about["layers"])
-    with suppress(UnknownName, AttributeError):
+    # layers of another form are refused where the entry is read
+    with suppress(UnknownName, AttributeError, TypeError):
         if about["default_layer"] in expand_layers(layers):
             completed.setdefault("default_layer", about["default_layer"])
     return completed
@@ -52,7 +62,7 @@ def complete(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def _asked(entry: Mapping[str, Any], weights: Mapping[str, Any]) -> str | None:
     """The architecture or the hub id that says which model is meant; None where the entry says neither."""
-    miniature, architecture = entry.get("miniature") or {}, entry.get("architecture") or {}
+    miniature, architecture = _mapping(entry.get("miniature")), _mapping(entry.get("architecture"))
     if weights.get("from") == "miniature" and "architecture" in miniature:
         return str(miniature["architecture"])
     if "architecture" in architecture:
@@ -60,8 +70,13 @@ def _asked(entry: Mapping[str, Any], weights: Mapping[str, Any]) -> str | None:
     return weights.get("hub") or miniature.get("architecture")
 
 
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """A mapping of an entry; anything else is refused where the entry is read."""
+    return value if isinstance(value, Mapping) else {}
+
+
 def _miniature_size(entry: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
-    miniature = entry.get("miniature") or {}
+    miniature = _mapping(entry.get("miniature"))
     side = miniature.get("img_size") if weights.get("from") == "miniature" else None
     return {} if side is None else {"size": side}
 

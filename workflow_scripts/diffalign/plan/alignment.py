@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from diffalign import names
@@ -89,9 +89,11 @@ class Alignment(Stage):
         """The features of both sides."""
         return self._of_both(wildcards, ["features"])
 
-    def _of_both(self, wildcards: Wildcards, parts: Iterable[str]) -> dict[str, str]:
+    def _of_both(self, wildcards: Wildcards, parts: Collection[str]) -> dict[str, str]:
         dataset, condition = self.dataset(wildcards), self.condition(wildcards)
         sides = {"a": wildcards.a, "b": wildcards.b}
+        if "neighbors" in parts:
+            self.plan.stimuli.check_neighbors(dataset)
         return {
             input_name(part, side): self.plan.features.place(PARTS_OF_SIDES[part], dataset, condition, name)
             for part in parts

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffalign.conditions import CLEAN
 from diffalign.dataset_specs import Dataset
@@ -13,12 +14,24 @@ from diffalign.plan.stage import Stage, Wildcards, any_or_none
 from diffalign.provenance import files_digest, folder_digest
 from diffalign.specs import without_defaults
 from diffalign.stimuli import kinds
+from diffalign.stimuli.folders import flat_folder, synset_folders
 from diffalign.stimuli.kinds import faces
-from diffalign.stimuli.squares import SUFFIXES
+from diffalign.stimuli.squares import SUFFIXES, ImageError
+
+if TYPE_CHECKING:
+    from diffalign.plan import Plan
+
+
+# kinds whose images lie in a folder of the user's
+_LISTED: Mapping[str, Callable[[Path], Sized]] = {"folder": flat_folder, "synsets": synset_folders}
 
 
 class Stimuli(Stage):
     """Rules of rules/stimuli.smk, and the texts that prompts and language models read."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self._counts: dict[str, int | None] = {}
 
     @property
     def with_images(self) -> str:
@@ -137,6 +150,30 @@ class Stimuli(Stage):
             return files_digest([Path(path)])
         # other files in a folder of images change nothing
         return folder_digest(Path(path), SUFFIXES if kinds.KINDS[dataset.kind].images_alone else ())
+
+    def check_neighbors(self, dataset: str) -> None:
+        """Raise ValueError where a data set has too few images for k neighbours, and that is known before a job runs:
+        by its sample, or by the folder of a user's images.
+        """
+        if dataset not in self._counts:
+            self._counts[dataset] = self._count(dataset)
+        k, count = self.study.alignment.k, self._counts[dataset]
+        if count is not None and count <= k:
+            raise ValueError(
+                f"the data set '{dataset}' has {count} images, and {k} neighbours (alignment.k) need at least {k + 1}"
+            )
+
+    def _count(self, dataset: str) -> int | None:
+        """Images of a data set, where a dry run knows their number."""
+        entry = self.study.datasets[dataset]
+        listing = _LISTED.get(entry.kind)
+        if entry.sample is not None or listing is None or entry.archive or entry.split:
+            return entry.sample
+        try:
+            return len(listing(Path(str(entry.path))))
+        except ImageError:
+            # the job says what is wrong with the folder
+            return None
 
     def published_images(self, wildcards: Wildcards) -> str | None:
         """The folder of a data set whose transformed images exist already; None for others."""

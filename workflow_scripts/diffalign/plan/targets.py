@@ -22,13 +22,16 @@ _WILDCARD = re.compile(r"\{(\w+)\}")
 # folders of results of all layers of two models
 _OF_ALL_LAYERS = {"layers", "calibration", "layer_maps", "depth_curves", "relative_depth_curves", "null_histograms"}
 _OTHER_FORM = "another form"
+_FOLDERS = ("results", "resources")
 
 
 def unknown_pattern(made: Iterable[str]) -> str:
-    """Regular expression of targets below results/ and resources/ that none of these expressions of outputs matches."""
+    """Regular expression of targets below results/ and resources/, or a folder that is spelt nearly so, that none of
+    these expressions of outputs matches.
+    """
     # the names of wildcards may stand only once in a pattern
     bare = sorted({re.sub(r"\(\?P<\w+>", "(?:", pattern).rstrip("$") for pattern in made})
-    return f"(?!{names.any_path(bare)}$)(?:results|resources)/.+"
+    return f"(?!{names.any_path(bare)}$)re[a-z]{{3,8}}/.+"
 
 
 def refusal(outputs: Words, study: Study, known_metrics: Iterable[str]) -> Callable[[Wildcards], list[str]]:
@@ -47,6 +50,9 @@ def explain(target: str, outputs: Iterable[str], study: Study, known_metrics: It
     known_metrics: those that exist, whether or not the study asks for them.
     """
     words, metrics = target.split("/"), study.alignment.metrics
+    if words[0] not in _FOLDERS:
+        near = difflib.get_close_matches(words[0], _FOLDERS, n=1, cutoff=0)[0]
+        return f"no rule makes '{target}'; did you mean '{'/'.join([near, *words[1:]])}'?"
     stage = words[1] if len(words) > 1 else ""
     if stage in set(known_metrics) - set(metrics):
         return f"'{target}': the metric '{stage}' exists but is not among alignment.metrics ({', '.join(metrics)})"
@@ -276,6 +282,8 @@ def _no_file(target: str, patterns: Sequence[Words], words: Words, study: Study)
         return next(wrong, len(words))
 
     nearest = sorted(patterns, key=lambda pattern: (-agreeing(pattern), _cost(pattern, words, study)))
-    forms = list(dict.fromkeys(re.sub(r"^(\w+)/\{metric\}/", rf"\1/{stage}/", "/".join(each)) for each in nearest))
+    # a function, since a target may hold what re.sub reads as a reference
+    named = (re.sub(r"^(\w+)/\{metric\}/", lambda match: f"{match[1]}/{stage}/", "/".join(each)) for each in nearest)
+    forms = list(dict.fromkeys(named))
     listed = " or ".join(forms[:4]) + (" or others" if len(forms) > 4 else "")
     return f"'{target}' is no file of this workflow; files of this stage are {listed}"

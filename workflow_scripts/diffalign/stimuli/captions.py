@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from diffalign.io.headers import StoreError
-from diffalign.io.manifest import Image
+from diffalign.io.manifest import Image, check_lengths
 from diffalign.io.pickled_dictionaries import read_by_image
 from diffalign.offenders import first_five
+from diffalign.reasons import reason
 
 # conditionings with a text of each image
 TEXTS = ("caption", "description", "caption2")
@@ -87,11 +88,11 @@ def read_texts(path: Path) -> Mapping[str, str]:
             header, *rows = csv.reader(content.splitlines(), delimiter="\t")
             if len(header) != 2 or header[0] != "name" or any(len(row) != 2 for row in rows):
                 raise CaptionError(f"{path}: expected two columns, 'name' and a text, with this header")
-            return _unique(path, [(row[0], row[1]) for row in rows])
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error, ValueError) as error:
+            return _of_length(path, _unique(path, [(row[0], row[1]) for row in rows]))
+    except (csv.Error, ValueError, MemoryError, RecursionError) as error:
         if isinstance(error, CaptionError):
             raise
-        raise CaptionError(f"{path}: cannot be read: {error}") from error
+        raise CaptionError(f"{path}: cannot be read: {reason(error)}") from error
     raise CaptionError(f"{path}: '{path.suffix}' is not known here; allowed: .json, .tsv, .npy")
 
 
@@ -102,21 +103,43 @@ def read_words(path: Path) -> Mapping[str, str]:
     """
     if not path.is_file():
         raise CaptionError(f"{path}: no such file; datasets.*.class_names in config.yaml says where they are")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (UnicodeDecodeError, MemoryError) as error:
+        raise CaptionError(f"{path}: cannot be read: {reason(error)}") from error
     pairs = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in lines:
         if line.strip():
             label, _, rest = line.strip().partition("\t" if "\t" in line else " ")
             word = rest.split(",")[0].strip()
             if not word:
-                raise CaptionError(f"{path}: '{label}' has no word")
+                raise CaptionError(f"{path}: '{first_five([label])}' has no word")
             pairs.append((label, word))
     return _unique(path, pairs)
 
 
 def _mapping(path: Path, content: object) -> dict[str, str]:
-    if not isinstance(content, dict) or not all(isinstance(text, str) for text in content.values()):
-        raise CaptionError(f"{path}: expected a mapping of names to texts")
-    return content
+    if not isinstance(content, dict):
+        raise CaptionError(f"{path}: expected a mapping of names to texts, not a {type(content).__name__}")
+    other = [f"{name} ({_shown(text)})" for name, text in content.items() if not isinstance(text, str)]
+    if other:
+        raise CaptionError(
+            f"{path}: expected a mapping of names to texts; {len(other)} of {len(content)} have none: "
+            f"{first_five(other)}"
+        )
+    return _of_length(path, content)
+
+
+def _of_length(path: Path, texts: dict[str, str]) -> dict[str, str]:
+    try:
+        check_lengths(texts, str(path))
+    except StoreError as error:
+        raise CaptionError(str(error)) from error
+    return texts
+
+
+def _shown(value: object) -> str:
+    return "null" if value is None else type(value).__name__
 
 
 def _unique(path: Path, pairs: Sequence[tuple[str, str]]) -> dict[str, str]:

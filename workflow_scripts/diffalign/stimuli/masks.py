@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from diffalign.offenders import first_five
+from diffalign.reasons import reason
 from diffalign.stimuli.squares import ImageError, make_square
 
 PARTS_TABLE = "parts.tsv"
@@ -43,8 +44,11 @@ def folder_masks(folder: Path, images: Mapping[str, Path], size: int, square: st
 
     def read(name: str) -> NDArray[np.uint8]:
         path = folder / f"{name}.png"
-        with Image.open(path) as image:
-            drawn = np.asarray(image)
+        try:
+            with Image.open(path) as image:
+                drawn = np.asarray(image)
+        except Exception as error:  # Pillow has many ways to refuse a file
+            raise ImageError(f"{path}: cannot be read as a mask ({reason(error)})") from error
         unknown = sorted({int(value) for value in np.unique(drawn)} - {0, *values})
         if unknown:
             raise ImageError(
@@ -77,10 +81,13 @@ def _read_parts(path: Path) -> dict[int, str]:
     """Value -> part. Raises ImageError that names the line."""
     if not path.is_file():
         raise ImageError(f"{path}: missing; it says which part each value of a mask is, in columns value and part")
-    with path.open(newline="", encoding="utf-8") as file:
-        header, *lines = list(csv.reader(file, delimiter="\t")) or [[]]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *lines = list(csv.reader(file, delimiter="\t")) or [[]]
+    except (csv.Error, ValueError, MemoryError) as error:
+        raise ImageError(f"{path}: cannot be read as a table ({reason(error)})") from error
     if header != _COLUMNS:
-        raise ImageError(f"{path}: columns are {', '.join(header)}; expected {', '.join(_COLUMNS)}")
+        raise ImageError(f"{path}: columns are {first_five(header)}; expected {', '.join(_COLUMNS)}")
     part_of: dict[int, str] = {}
     for number, line in enumerate(lines, 2):
         value, part = line if len(line) == 2 else ("", "")
@@ -116,5 +123,5 @@ def _header(path: Path) -> tuple[str, tuple[int, int]]:
     try:
         with Image.open(path) as image:
             return image.mode, image.size
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"{path}: cannot be read as an image ({error})") from error
+    except Exception as error:  # Pillow has many ways to refuse a file
+        raise ImageError(f"{path}: cannot be read as an image ({reason(error)})") from error

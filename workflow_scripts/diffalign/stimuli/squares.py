@@ -6,12 +6,16 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+
+from diffalign.reasons import reason
 
 SQUARES = ("adm", "crop", "bilinear", "squash")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-
-
+# what is read, whatever a file is called: Pillow would hand others, such as PostScript, to other programs
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+# the tag of EXIF, and its value for a picture that stands upright
+_ORIENTATION, _UPRIGHT = 0x0112, 1
 # pixels of the longer side of an image whose shorter side has the size of a square
 _LONGEST = 2**15
 
@@ -25,26 +29,33 @@ def read_rgb(path: Path, content: bytes | None = None) -> tuple[Image.Image, str
     where they are known and `path` only says where they stand.
 
     Grey, palette, CMYK and 16-bit images are converted; transparency is laid on white. EXIF orientation is ignored,
-    as the published pipelines do. Raises ImageError for a truncated or unreadable file.
+    as the published pipelines do, and noted. Raises ImageError for a truncated or unreadable file.
     """
     try:
-        with Image.open(path if content is None else io.BytesIO(content)) as image:
+        with Image.open(path if content is None else io.BytesIO(content), formats=_FORMATS) as image:
             image.load()
-            mode = image.mode
-            if mode == "RGB":
-                return image.copy(), ""
-            if mode.startswith("I"):
-                eight_bit = (np.asarray(image).astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8)
-                return Image.fromarray(eight_bit).convert("RGB"), f"converted from {mode}"
-            if mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                rgba = image.convert("RGBA")
-                white = Image.new("RGBA", rgba.size, "white")
-                return Image.alpha_composite(white, rgba).convert("RGB"), f"converted from {mode} on white"
-            return image.convert("RGB"), f"converted from {mode}"
+            turned = image.getexif().get(_ORIENTATION, _UPRIGHT)
+            converted, notes = _as_rgb(image)
+            ignored = "" if turned == _UPRIGHT else f"EXIF orientation {turned} ignored"
+            return converted, "; ".join(note for note in (notes, ignored) if note)
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{path}: is too large ({error}); make it smaller") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, MemoryError) as error:
-        raise ImageError(f"{path}: cannot be read as an image ({error})") from error
+        raise ImageError(f"{path}: is too large ({reason(error)}); make it smaller") from error
+    except Exception as error:  # Pillow has many ways to refuse a file
+        raise ImageError(f"{path}: cannot be read as an image ({reason(error)})") from error
+
+
+def _as_rgb(image: Image.Image) -> tuple[Image.Image, str]:
+    mode = image.mode
+    if mode == "RGB":
+        return image.copy(), ""
+    if mode.startswith("I"):
+        eight_bit = (np.asarray(image).astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8)
+        return Image.fromarray(eight_bit).convert("RGB"), f"converted from {mode}"
+    if mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB"), f"converted from {mode} on white"
+    return image.convert("RGB"), f"converted from {mode}"
 
 
 def check_square(image: Image.Image, size: int, path: Path) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from diffalign.conditions import EQUIVARIANCE, ROTATIONS, SCALES, Condition
 from diffalign.offenders import first_five
 from diffalign.randomness import keyed
+from diffalign.reasons import reason
 from diffalign.stimuli.squares import ImageError
 
 SEEDINGS = ("name", "index")
@@ -122,8 +123,8 @@ def read_records(path: Path, names: Sequence[str]) -> dict[str, Transform]:
         raise ImageError(f"{path}: missing, so rotations and scales of the condition '{EQUIVARIANCE}' are not known")
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ImageError(f"{path}: cannot be read as JSON ({error})") from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise ImageError(f"{path}: cannot be read as JSON ({reason(error)})") from error
     if not isinstance(records, dict):
         raise ImageError(f"{path}: holds no mapping of names to rotations and scales")
     missing = [name for name in names if name not in records]

@@ -19,7 +19,7 @@ from diffalign.alignment.metrics.declaration import (
     Settings,
     first_lists,
 )
-from diffalign.alignment.metrics.engine import NeighborScores, error_grid, measure_grid, prepare, score
+from diffalign.alignment.metrics.engine import NeighborScores, check_range, error_grid, measure_grid, prepare, score
 from diffalign.alignment.metrics.registry import METRICS
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "Permutations",
     "Score",
     "Settings",
+    "check_range",
     "error_grid",
     "first_lists",
     "measure_grid",

@@ -237,11 +237,11 @@ def measure_grid(
         functions = {name: partial(METRICS[name].function, eps=settings.eps) for name in names}
         grids |= _each_pair(functions, need, a, b, settings, memory, progress)
     for name in wanted:
-        _check_range(name, grids[name], settings.k)
+        check_range(name, grids[name], settings.k)
     return {name: grids[name] for name in wanted}
 
 
-def _check_range(name: str, grid: Grid, k: int) -> None:
+def check_range(name: str, grid: Grid, k: int) -> None:
     """Raise ValueError for a score outside of the declared range of its metric."""
     lowest, highest = METRICS[name].lowest, METRICS[name].highest(k)
     outside = (grid < lowest - _ROUNDING) | (grid > highest + _ROUNDING)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +32,40 @@ class Content:
 
 
 @dataclass(frozen=True)
+class Keys:
+    """What the features and the names are called in a file; None for the words of its layout."""
+
+    features: str | None = None
+    names: str | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether a user says any of them."""
+        return self.features is not None or self.names is not None
+
+
+NO_KEYS = Keys()
+
+# of pickles in files of torch: arrays of numbers and text, no objects
+_DTYPES = ("Float16", "Float32", "Float64", "Int8", "Int16", "Int32", "Int64", "UInt8", "Bool", "Str", "Bytes")
+
+
+def read_torch(path: Path) -> Any:
+    """What a file of torch holds, on the CPU: tensors, arrays of NumPy, numbers, text and plain containers.
+
+    Nothing else is unpickled. Raises what torch raises.
+    """
+    import torch
+
+    core = np._core.multiarray  # type: ignore[attr-defined]
+    arrays = [core._reconstruct, core.scalar, np.ndarray, np.dtype]
+    named = [(core._reconstruct, "numpy.core.multiarray._reconstruct"), (core.scalar, "numpy.core.multiarray.scalar")]
+    kinds = [getattr(np.dtypes, f"{name}DType") for name in _DTYPES]
+    with torch.serialization.safe_globals([*arrays, *named, *kinds]):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+@dataclass(frozen=True)
 class TensorFile:
     """A layout of ``torch.save``: a dictionary with these keys, the features and, if it has any, the names.
 
@@ -49,38 +81,35 @@ class TensorFile:
         """The content of a dictionary that has all of the keys. Raises StoreError for names that are no list, and
         features that are no tensors.
         """
-        import torch
-
         if self.header is not None:
             self.header.check_version(content["format"], path)
-        names = None if self.names is None else content[self.names]
-        if names is not None and not isinstance(names, list | tuple):
-            raise StoreError(f"{path}: 'names' is a {type(names).__name__}; expected a list of text")
+        names = None if self.names is None else listed(content[self.names], self.names, path)
         features = content[self.features]
         if isinstance(features, list | tuple):
             parts = {str(i): part for i, part in enumerate(features)}
         else:
             parts = stacked(features)
-        strange = [key or "features" for key, part in parts.items() if not isinstance(part, torch.Tensor)]
+        strange = [key or "features" for key, part in parts.items() if not is_numbers(part)]
         if strange or not parts:
             raise StoreError(f"{path}: features are no tensors: {first_five(strange) or 'an empty list'}")
         return Content(layout, parts, names, path)
 
 
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Raise StoreError that names the file for every error of a library that cannot read it."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except Exception as error:
-        # torch, numpy, zipfile and safetensors have an error of their own for each way to be broken
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if isinstance(error, pickle.UnpicklingError) or "allow_pickle" in str(error):
-            # both libraries raise the same error for a damaged file and for one that would have to be unpickled
-            reason = "it is damaged, or holds pickled objects and not only arrays and text; nothing of it was executed"
-        raise StoreError(f"{path}: cannot be read as features ({reason})") from error
+def listed(names: Any, key: str, path: Path) -> list[object]:
+    """Names as a list. Raises StoreError for what is neither a list nor an array of text."""
+    if isinstance(names, np.ndarray) and names.ndim == 1 and names.dtype.kind in "US":
+        decoded = np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names
+        return list(decoded.tolist())
+    if not isinstance(names, list | tuple):
+        raise StoreError(f"{path}: '{key}' is a {type(names).__name__}; expected a list of text")
+    return list(names)
+
+
+def is_numbers(part: Any) -> bool:
+    """Whether it is a tensor, or an array of NumPy."""
+    import torch
+
+    return isinstance(part, torch.Tensor | np.ndarray)
 
 
 def stacked(array: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from diffalign.io.headers import StoreError
+from diffalign.io.headers import StoreError, reading
 from diffalign.io.latents import decode_names
 from diffalign.io.layouts.latent_records import Draw, Folder
 from diffalign.io.layouts.row_names import cleaned_names
@@ -48,14 +48,14 @@ def open_folder(path: Path, given: Sequence[str] | None, draw: Draw) -> Folder:
             raise StoreError(f"{file}: names stand in an earlier file, too: {first_five(twice)}")
         where.update((name, (file, row)) for row, name in enumerate(names))
         if "labels" in tensors:
-            with safe_open(file, "pt") as opened:
+            with reading(file, "latents"), safe_open(file, "pt") as opened:
                 labels.update(zip(names, opened.get_tensor("labels").tolist(), strict=True))
     if given is not None and at != len(given):
         raise StoreError(f"{path}: {at} latents, but {len(given)} names for them")
 
     def read(name: str) -> Tensor:
         file, row = where[name]
-        with safe_open(file, "pt") as opened:
+        with reading(file, "latents"), safe_open(file, "pt") as opened:
             latent: Tensor = opened.get_slice("latents")[row : row + 1][0].float()
         return latent
 
@@ -65,12 +65,9 @@ def open_folder(path: Path, given: Sequence[str] | None, draw: Draw) -> Folder:
 
 def _opened(file: Path) -> tuple[set[str], list[int]]:
     """The keys of a file and the shape of its latents."""
-    try:
-        with safe_open(file, "pt") as opened:
-            keys = set(opened.keys())
-            shape = list(opened.get_slice("latents").get_shape()) if "latents" in keys else []
-    except Exception as error:
-        raise StoreError(f"{file}: cannot be read as safetensors: {error}") from error
+    with reading(file, "safetensors"), safe_open(file, "pt") as opened:
+        keys = set(opened.keys())
+        shape = list(opened.get_slice("latents").get_shape()) if "latents" in keys else []
     if len(shape) != 4:
         raise StoreError(
             f"{file}: needs 'latents' (n, C, H, W); it has {', '.join(sorted(keys))} {shape or ''}".strip()
@@ -84,7 +81,7 @@ def _row_names(file: Path, keys: set[str], count: int) -> list[str]:
             f"{file}: latents without names cannot be joined with images; give latents_from.names, a file with one "
             "name a line in the order of the rows"
         )
-    with safe_open(file, "pt") as opened:
+    with reading(file, "latents"), safe_open(file, "pt") as opened:
         names = cleaned_names(decode_names(opened.get_tensor("names")), file)
     if len(names) != count:
         raise StoreError(f"{file}: {count} latents for {len(names)} names")
@@ -108,14 +105,8 @@ def statistics_of(file: Path) -> tuple[Tensor, Tensor]:
 
     Nothing is unpickled but tensors and plain containers. Raises FileNotFoundError, and StoreError for anything else.
     """
-    try:
+    with reading(file, "tensors, 'mean' and 'std' of latents"):
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise StoreError(
-            f"{file}: cannot be read as tensors, 'mean' and 'std' of latents ({type(error).__name__})"
-        ) from error
     there = content if isinstance(content, Mapping) else {}
     key = next((key for key in ("std", "var") if isinstance(there.get(key), Tensor)), None)
     if key is None or not isinstance(there.get("mean"), Tensor):

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from diffalign.io.atomic import replacing
 from diffalign.io.feature_files import Features
-from diffalign.io.headers import StoreError, check_same_names
-from diffalign.io.layouts.content import TensorFile, readable, write_tensors
+from diffalign.io.headers import StoreError, check_same_names, reading
+from diffalign.io.layouts.content import TensorFile, read_torch, write_tensors
 from diffalign.io.layouts.row_names import write_names
 from diffalign.io.pickled_arrays import unpickled
+from diffalign.reasons import reason
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,8 +33,8 @@ def read_quality(path: Path) -> dict[str, float]:
 
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such feature file")
-    with readable(path):
-        content = torch.load(path, map_location="cpu", weights_only=True)
+    with reading(path, "features"):
+        content = read_torch(path)
     keys = {"loss": "loss", "bpb": "bits_per_byte", "num_params": "parameters"}
     missing = sorted(set(keys) - set(content if isinstance(content, dict) else ()))
     if missing:
@@ -142,7 +143,7 @@ def read_alignment(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]
     except FileNotFoundError:
         raise
     except Exception as error:
-        raise StoreError(f"{path}: cannot be read as an alignment of platonic-rep ({error})") from error
+        raise StoreError(f"{path}: cannot be read as an alignment of platonic-rep ({reason(error)})") from error
     if not isinstance(content, dict) or not {"scores", "indices"} <= set(content):
         raise StoreError(f"{path}: no alignment of platonic-rep; it needs the keys indices, scores")
     scores, indices = content["scores"], content["indices"]

@@ -16,6 +16,7 @@ from diffalign.io.headers import StoreError
 from diffalign.io.layouts.latent_records import Draw, Folder
 from diffalign.offenders import first_five
 from diffalign.randomness import normal
+from diffalign.reasons import reason
 
 # Stable Diffusion's first autoencoder, the only one that REPA encodes with
 REPA_SCALE, REPA_CHANNELS = 0.18215, 4
@@ -61,16 +62,16 @@ def _listed(listing: Path) -> dict[str, int]:
         return {
             str(file): int(label) for file, label in json.loads(listing.read_text(encoding="utf-8"))["labels"] or []
         }
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{listing}: expected {{'labels': [[file, label], …]}}: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise StoreError(f"{listing}: expected {{'labels': [[file, label], …]}}: {reason(error)}") from error
 
 
 def _drawn(file: Path, name: str, draw: Draw) -> Tensor:
     """The mode of a file with mean and std (2C, H, W), or a sample."""
     try:
         both = np.load(file, allow_pickle=False).astype(np.float32)
-    except (ValueError, EOFError, OSError) as error:
-        raise StoreError(f"{file}: cannot be read as an array: {error}") from error
+    except Exception as error:  # NumPy has many ways to refuse a file
+        raise StoreError(f"{file}: cannot be read as an array: {reason(error)}") from error
     if both.ndim != 3 or len(both) != 2 * REPA_CHANNELS:
         raise StoreError(f"{file}: is {both.shape}; expected mean and std of {REPA_CHANNELS} channels, (8, H, W)")
     mean, std = np.split(both, 2)

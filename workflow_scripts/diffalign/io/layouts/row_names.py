@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 from diffalign.io.atomic import write_text
 from diffalign.io.headers import StoreError
 from diffalign.io.layouts.content import Content
-from diffalign.offenders import first_five
+from diffalign.offenders import breaking_lines, first_five
+from diffalign.reasons import reason
 
 # in place of a names file: rows are named by their numbers
 ROWS = "rows"
@@ -67,8 +68,8 @@ def names_file(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such names file") from None
-    except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise StoreError(f"{path}: cannot be read as a list of names, one a line ({error})") from error
+    except (UnicodeDecodeError, IsADirectoryError, MemoryError) as error:
+        raise StoreError(f"{path}: cannot be read as a list of names, one a line ({reason(error)})") from error
     # not splitlines: a name may hold what that takes for the end of a line
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     lines = lines[:-1] if lines[-1] == "" else lines
@@ -92,6 +93,9 @@ def cleaned_names(names: Sequence[object], where: Path) -> list[str]:
     twice = [name for name, count in Counter(raw).items() if count > 1]
     if twice:
         raise StoreError(f"{where}: {len(twice)} names stand more than once, first: {first_five(twice)}")
+    broken = breaking_lines(raw)
+    if broken:
+        raise StoreError(f"{where}: {len(broken)} names hold line breaks or control characters: {first_five(broken)}")
     cleaned = [image_name(name) for name in raw]
     counts = Counter(cleaned)
     alike = [name for name, short in zip(raw, cleaned, strict=True) if counts[short] > 1]

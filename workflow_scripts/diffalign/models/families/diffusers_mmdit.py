@@ -83,9 +83,10 @@ def embed_prompts(model: Model, folder: Path, texts: Sequence[str], device: torc
     """
     import torch
 
-    from diffalign.models.text_encoders import encoding_pipeline
+    from diffalign.models.text_encoders import encoding_pipeline, tell_cut_texts
 
     pipeline = encoding_pipeline(folder, device, model.initial_seed)
+    tell_cut_texts(pipeline, texts)
     rows: dict[str, list[Tensor]] = {"prompt_embeds": [], "pooled_prompt_embeds": []}
     with torch.inference_mode():
         for text in texts:

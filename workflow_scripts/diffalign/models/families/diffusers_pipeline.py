@@ -107,6 +107,7 @@ def embed_prompts(model: Model, folder: Path, texts: Sequence[str], device: torc
     from diffalign.models import text_encoders as encoders
 
     pipeline = encoders.encoding_pipeline(folder, device, model.initial_seed)
+    encoders.tell_cut_texts(pipeline, texts)
     call = inspect.signature(type(pipeline).__call__).parameters
     returned = _returned_names(type(pipeline))
     taken = [name for name in returned if name in call and not name.startswith("negative")]

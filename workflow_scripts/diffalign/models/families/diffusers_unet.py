@@ -77,9 +77,10 @@ def embed_prompts(model: Model, folder: Path, texts: Sequence[str], device: torc
     """Embed texts as the pipeline: ``prompt_embeds`` (M, 77, D), and ``text`` (M, D), the last token, float32."""
     import torch
 
-    from diffalign.models.text_encoders import encoding_pipeline, end_tokens
+    from diffalign.models.text_encoders import encoding_pipeline, end_tokens, tell_cut_texts
 
     pipeline = encoding_pipeline(folder, device, model.initial_seed)
+    tell_cut_texts(pipeline, texts)
     with torch.inference_mode():
         embeds = [pipeline.encode_prompt(text, device, 1, do_classifier_free_guidance=False)[0][0] for text in texts]
         ends = end_tokens(pipeline.tokenizer, texts)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+# arguments of timm's create_model that lead to other files than those of the checkpoint
+_ELSEWHERE = frozenset({"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"})
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 
 
@@ -185,12 +187,23 @@ def _sides(net: torch.nn.Module) -> tuple[int, int | None]:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
+    """config.json. Raises CheckpointError for what is no architecture of timm with its arguments."""
+    import timm
+
     path = folder / _CONFIG
     if not path.is_file():
         raise CheckpointError(f"{path}: missing; a timm checkpoint is a folder with {_CONFIG} and {_WEIGHTS}")
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if "architecture" not in config:
+    if not isinstance(config, dict) or "architecture" not in config:
         raise CheckpointError(f"{path}: no key 'architecture', so this is no timm checkpoint")
+    if not timm.is_model(str(config["architecture"]).partition(".")[0]):
+        raise CheckpointError(f"{path}: timm {timm.__version__} has no architecture '{config['architecture']}'")
+    arguments = config.get("model_args", {})
+    elsewhere = sorted(_ELSEWHERE & set(arguments)) if isinstance(arguments, dict) else ["no mapping"]
+    if elsewhere:
+        raise CheckpointError(
+            f"{path}: model_args holds {', '.join(elsewhere)}, which would read weights from elsewhere; leave it out"
+        )
     return config
 
 
@@ -199,6 +212,7 @@ FAMILY = Family(
     takes=("tokens", "architecture"),
     untrained="configuration",
     trains=("classification",),
+    weights_file=_WEIGHTS,
     completed_by="timm_registry",
     load=load,
     make_miniature=make_miniature,

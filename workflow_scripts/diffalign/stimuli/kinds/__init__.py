@@ -5,13 +5,12 @@ A new kind is a module with a `DatasetKind` and its line in `KINDS`; the word th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from diffalign.dataset_specs import Dataset, Split
 from diffalign.io.manifest import Image
-from diffalign.offenders import first_five
+from diffalign.offenders import breaking_lines, first_five
 from diffalign.stimuli.kinds import (
     faces,
     folder,
@@ -54,10 +53,6 @@ KINDS: Mapping[str, DatasetKind] = {
 }
 
 
-# control characters, and separators of lines and paragraphs
-_BREAKS_LINES = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-
-
 def rows(dataset: Dataset, supplied: Supplied) -> Listing:
     """The rows of a data set: of its split and its sample, where it has them.
 
@@ -69,7 +64,7 @@ def rows(dataset: Dataset, supplied: Supplied) -> Listing:
         raise ValueError(f"data sets of kind '{dataset.kind}' have no rows: only features know their names")
     whole = listing(dataset, supplied)
     where = dataset.path or f"data set of kind '{dataset.kind}'"
-    unfit = [repr(name) for name in whole.names if _BREAKS_LINES.search(name)]
+    unfit = breaking_lines(whole.names)
     if unfit:
         raise ValueError(f"{where}: {len(unfit)} names hold line breaks or control characters: {first_five(unfit)}")
     split = None if dataset.split is None else Split(**dataset.split)

@@ -145,6 +145,12 @@ def square(dataset: Dataset, path: Path, content: bytes | None = None) -> tuple[
     assert dataset.size is not None  # the config is checked
     image, notes = squares.read_rgb(path, content)
     try:
-        return squares.make_square(image, dataset.size, dataset.square), notes
+        made = squares.make_square(image, dataset.size, dataset.square)
     except squares.ImageError as error:
         raise squares.ImageError(f"{path}: {error}") from error
+    except MemoryError as error:
+        raise squares.ImageError(f"{path}: is {image.width} x {image.height} px, which memory does not hold") from error
+    if min(image.size) >= dataset.size:
+        return made, notes
+    enlarged = f"enlarged from {image.width} x {image.height} px"
+    return made, f"{notes}; {enlarged}" if notes else enlarged

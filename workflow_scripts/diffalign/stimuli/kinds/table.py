@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,9 +13,11 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from diffalign.dataset_specs import Columns, Dataset
-from diffalign.io.manifest import check_unique
+from diffalign.io.headers import StoreError
+from diffalign.io.manifest import check_lengths, check_unique
 from diffalign.names import nearest
 from diffalign.offenders import first_five
+from diffalign.reasons import reason
 from diffalign.stimuli.kinds.declaration import DatasetKind, Listing, Stimulus, Supplied, square
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
@@ -22,6 +25,10 @@ SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
 
 class TableError(ValueError):
     """A table that cannot be used; the message names the file and the first five rows or names."""
+
+
+class _NoText(ValueError):
+    """A cell that is neither text nor a number; the message says what it is."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +59,17 @@ def read_rows(path: Path, columns: Columns, index: int = 0, prompt: str = "") ->
     check_unique(names, str(path))
     texts = {}
     for key in ("label", "caption", "description", "group"):
-        texts[key] = [_text(row, getattr(columns, key), index) for _, _, row in cells]
+        texts[key] = _texts([row for _, _, row in cells], names, key, columns, index, path)
         short = [name for name, text in zip(names, texts[key], strict=True) if text is None]
         if short:
             raise TableError(
                 f"{path}: {len(short)} rows have no text number {index} in the column of the {key}, "
                 f"first: {first_five(short)}"
             )
+        try:
+            check_lengths(dict(zip(names, map(str, texts[key]), strict=True)), str(path))
+        except StoreError as error:
+            raise TableError(str(error)) from error
     labels = sorted({str(label) for label in texts["label"]} - {""})
     rows = [
         Row(
@@ -106,9 +117,9 @@ def _read(file: Path, asked: Sequence[str]) -> Iterator[tuple[int, dict[str, Any
             yield number, row
     except TableError:
         raise
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error, MemoryError, RecursionError) as error:
         # of pyarrow, too: its errors are ValueError and OSError
-        raise TableError(f"{file}: cannot be read as a table ({error})") from error
+        raise TableError(f"{file}: cannot be read as a table ({reason(error)})") from error
 
 
 def _parquet(file: Path, asked: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -155,14 +166,36 @@ def _name(number: int, file: Path, row: Mapping[str, Any], columns: Columns) -> 
     return str(name).strip()
 
 
+def _texts(
+    rows: Sequence[Mapping[str, Any]], names: Sequence[str], key: str, columns: Columns, index: int, path: Path
+) -> list[str | None]:
+    """`_text` of every row. Raises TableError that names the first five rows whose cell is no text."""
+    found: list[str | None] = []
+    odd = []
+    for name, row in zip(names, rows, strict=True):
+        try:
+            found.append(_text(row, getattr(columns, key), index))
+        except _NoText as error:
+            odd.append(f"{name} ({error})")
+    if odd:
+        raise TableError(f"{path}: {len(odd)} of {len(rows)} rows have no text as their {key}: {first_five(odd)}")
+    return found
+
+
 def _text(row: Mapping[str, Any], columns: str | Sequence[str] | None, index: int) -> str | None:
-    """The first text of these columns that is not empty, '' for none; None where a list is too short."""
+    """The first text of these columns that is not empty, '' for none; None where a list is too short. Raises _NoText
+    for a cell that is neither text nor a number.
+    """
     for column in [columns] if isinstance(columns, str) else columns or []:
         value = row[column]
         if isinstance(value, list):
             if not -len(value) <= index < len(value):
                 return None
             value = value[index]
+        if isinstance(value, float) and math.isnan(value):
+            raise _NoText("NaN")
+        if not isinstance(value, str | int | float | None):
+            raise _NoText(type(value).__name__)
         text = "" if value is None else str(value).strip()
         if text:
             return text

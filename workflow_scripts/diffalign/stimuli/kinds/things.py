@@ -13,6 +13,7 @@ from diffalign.io.headers import StoreError
 from diffalign.io.manifest import check_unique
 from diffalign.offenders import first_five
 from diffalign.provenance import file_sha256
+from diffalign.reasons import reason
 from diffalign.stimuli.folders import Source, flat_folder
 from diffalign.stimuli.kinds.declaration import DatasetKind, Listing, Stimulus, Supplied, of_file, square
 
@@ -36,22 +37,27 @@ def read_concepts(path: Path) -> list[Concept]:
 
     Raises StoreError that names the file for a missing column, no rows, or an id that stands twice.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file, delimiter="\t")
-        missing = [
-            column for column in (_ID, _WORD, _DEFINITION, _CATEGORIES) if column not in (reader.fieldnames or ())
-        ]
-        if missing:
-            raise StoreError(f"{path}: has no column {', '.join(missing)}; expected things_concepts.tsv of THINGS")
-        concepts = [
-            Concept(
-                row[_ID],
-                row[_WORD],
-                row[_DEFINITION] or row[_WORD],
-                tuple(word.strip() for word in row[_CATEGORIES].split(",") if word.strip()),
-            )
-            for row in reader
-        ]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, delimiter="\t")
+            there, rows = reader.fieldnames or (), list(reader)
+    except (csv.Error, UnicodeDecodeError, MemoryError) as error:
+        raise StoreError(f"{path}: cannot be read as a table of concepts ({reason(error)})") from error
+    missing = [column for column in (_ID, _WORD, _DEFINITION, _CATEGORIES) if column not in there]
+    if missing:
+        raise StoreError(f"{path}: has no column {', '.join(missing)}; expected things_concepts.tsv of THINGS")
+    short = [str(row[_ID]) for row in rows if None in row.values() or not row[_ID]]
+    if short:
+        raise StoreError(f"{path}: {len(short)} rows have fewer cells than the header, first: {first_five(short)}")
+    concepts = [
+        Concept(
+            row[_ID],
+            row[_WORD],
+            row[_DEFINITION] or row[_WORD],
+            tuple(word.strip() for word in row[_CATEGORIES].split(",") if word.strip()),
+        )
+        for row in rows
+    ]
     if not concepts:
         raise StoreError(f"{path}: holds no concepts")
     check_unique([concept.name for concept in concepts], str(path))
