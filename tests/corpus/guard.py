@@ -83,12 +83,17 @@ def _guarded(read: Any, path: Path, folder: Path) -> dict[str, Any]:
 
 def _call(read: Any, path: Path, work: Path, told: Path) -> None:
     """Read a file with bounds, and write what came of it."""
+    from diffalign.human import matlab
+
     os.chdir(work)
     touched: list[str] = []
     folder = str(work.parent)
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         if event in _STARTS:
+            # files of MATLAB are read by a process of their own
+            if event == "subprocess.Popen" and list(arguments[1][1:2]) == [matlab.__file__]:
+                return
             touched.append(f"{event} {arguments[:1]}")
         elif (
             event == "open" and isinstance(arguments[0], str) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
