@@ -52,7 +52,7 @@ class Job(SimpleNamespace):
         ({"gpus_by": "gres", "gpu_model": "a100"}, lambda wildcards: 2, " --gres=gpu:a100:2", "gpu"),
         ({"gpus_by": "gres"}, 0, "", "cpu"),
     ],
-    ids=str,
+    ids=lambda value: "per job" if callable(value) else str(value),
 )
 def test_gpus_are_asked_for_as_the_cluster_wants_it(
     slurm: dict[str, Any], count: Any, option: str, partition: str
