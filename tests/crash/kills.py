@@ -68,6 +68,7 @@ class Kills:
     orphans: list[psutil.Process] = field(default_factory=list)
     said_unlock: bool = False
     slower: float = 1.0
+    refused: int = 0
 
     def __post_init__(self) -> None:
         print(f"seed {self.seed}", flush=True)
@@ -128,7 +129,9 @@ class Kills:
             if not running.is_running():
                 code, said = running.ended()
                 if code:
-                    # a job of the last kill's run, or a lock
+                    # locked by a Snakemake that was killed, for example
+                    self.refused += 1
+                    assert self.refused < _CALLS, (self.seed, said)
                     self._unlock_if_said(workflow, said)
                 return code == 0
             jobs = jobs_of(running.pid)
@@ -145,6 +148,7 @@ class Kills:
             running.ended()
             return False
         self.killed.append(what)
+        self.refused = 0
         print(f"kill {len(self.killed)}: {what}", flush=True)
         running.ended()
         # where nothing was finished before the kill, this machine is slower than it was
