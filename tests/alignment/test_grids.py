@@ -53,15 +53,27 @@ def test_neighbour_scores_do_not_depend_on_chunks_and_bitmaps(monkeypatch: pytes
     a, b = ([x.lists() for x in side] for side in several())
     order = np.random.default_rng(0).permutation(50)
     whole = NeighborScores(ON_LISTS, a, b, 8)
-    expected = whole.scores(), whole.scores(permutation=order), whole.errors()
+    expected = whole.scores(), whole.scores(permutation=order), *spread_of(whole)
     monkeypatch.setattr(graphs, "_MATCHES", 1)
     monkeypatch.setattr(graphs, "_BITMAP_BYTES", 0)
     parts = NeighborScores(ON_LISTS, a, b, 8)
-    for one, other in zip(expected, (parts.scores(), parts.scores(permutation=order), parts.errors()), strict=True):
+    found = parts.scores(), parts.scores(permutation=order), *spread_of(parts)
+    for one, other in zip(expected, found, strict=True):
         assert set(one) == set(other)
         for name, values in one.items():
             # errors are roots of differences, which are 0 but for rounding where both layers are the same
             np.testing.assert_allclose(other[name], values, rtol=1e-12, atol=ROOT_EPS, err_msg=name)
+
+
+def spread_of(scorer: NeighborScores) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Errors, and the skewness where there is an error."""
+    spreads = scorer.spreads()
+    errors = {name: spread.error for name, spread in spreads.items()}
+    moved = {
+        name: np.where(spread.error > ROOT_EPS, spread.of_single + spread.of_pairs, 0)
+        for name, spread in spreads.items()
+    }
+    return errors, moved
 
 
 def test_progress_sees_every_row() -> None:
@@ -217,4 +229,5 @@ def test_no_shared_edges_at_all() -> None:
     assert lcs_knn(shared) == [0]
     scores = NeighborScores(["mutual_knn", "cycle_knn", "lcs_knn", "edit_distance_knn"], rings[:1], rings[1:], 1)
     assert all(values == 0 for values in scores.scores().values())
-    assert all(np.isfinite(values).all() for values in scores.errors().values())
+    for spread in scores.spreads().values():
+        assert all(np.isfinite(part).all() for part in (spread.error, spread.of_single, spread.of_pairs))

@@ -104,7 +104,11 @@ def test_scores_nulls_and_errors_are_those_of_matrices(
         whole = np.load(matrices[metric])
         np.testing.assert_allclose(found[metric].scores[:, 0], whole[:, 1], rtol=1e-12)
         stored = calibration_files.read_calibration(calibrations[metric])
-        np.testing.assert_allclose(found[metric].errors[:, 0], stored.error[:, 1], rtol=1e-9, equal_nan=True)
+        bounds = found[metric].interval
+        for end in ("error", "low", "high"):
+            expected = getattr(stored, end)[:, 1]
+            of_end = np.full_like(expected, np.nan) if bounds is None else getattr(bounds, end)[:, 0]
+            np.testing.assert_allclose(of_end, expected, rtol=1e-9, equal_nan=True)
         row = found[metric].row(2)
         if stored.null is None:
             assert np.isnan([row["p"], found[metric].maximum_p]).all()

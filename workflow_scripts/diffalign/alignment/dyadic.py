@@ -213,8 +213,8 @@ class Covariances:
     """Covariances of scores of the same images, from the influences (N, N) of all edges on each score.
 
     groups: of images that are not independent; edges between two groups are then summed first, and those within a group
-    count once, as in `clustered.errors`. at_unit: (C, N) or (C, G), influence on each score of the edges at each image,
-    or at each group.
+    count once, as in `clustered.spreads`. at_unit: (C, N) or (C, G), influence on each score of the edges at each
+    image, or at each group.
     """
 
     def __init__(self, influences: Sequence[sparse.csr_array], groups: Groups | None = None) -> None:
