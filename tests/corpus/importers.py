@@ -170,8 +170,8 @@ def _similarities(path: Path, out: Path) -> Any:
 
 
 def _dimensions(path: Path, out: Path) -> Any:
+    from diffalign.dataset_specs import SourceFile, TripletFile
     from diffalign.human.triplets import read_triplets  # noqa: F401  (what the script imports, too)
-    from diffalign.specs import SourceFile, TripletFile
     from human_choices import human_choices
 
     concepts, choices = path.with_name("concepts.tsv"), path.with_name("choices.npy")
@@ -190,7 +190,7 @@ def _quality_table(path: Path, out: Path) -> Any:
 
 def _table(path: Path, out: Path) -> Any:
     """A table of texts."""
-    from diffalign.specs import Dataset
+    from diffalign.dataset_specs import Dataset
     from diffalign.stimuli import kinds
 
     columns = {"name": "name", "caption": "caption"}
@@ -200,7 +200,7 @@ def _table(path: Path, out: Path) -> Any:
 
 def _table_of_images(path: Path, out: Path) -> Any:
     """A table with images as bytes or paths, to PNG files and their manifest."""
-    from diffalign.specs import Dataset
+    from diffalign.dataset_specs import Dataset
 
     entry = Dataset("table", 8, str(path), columns={"name": "name", "image": "image"})
     return _images_of(entry, out)
@@ -208,7 +208,7 @@ def _table_of_images(path: Path, out: Path) -> Any:
 
 def _image(path: Path, out: Path) -> Any:
     """A folder of images, to PNG files and their manifest."""
-    from diffalign.specs import Dataset
+    from diffalign.dataset_specs import Dataset
 
     return _images_of(Dataset("folder", 8, str(path.parent)), out)
 

@@ -361,7 +361,12 @@ def test_what_timm_does_not_know_is_a_mistake_with_the_nearest_word() -> None:
     small = {"family": "timm_vision", "weights": {"from": "miniature"}, "miniature": {"architecture": "vit_smol"}}
     assert "models.vits: timm knows no architecture 'vit_smol'" in mistakes({"models": {"vits": small}})
     bare = {"family": "timm_vision", "weights": {"from": "folder", "folder": "/models/mine"}}
-    assert "models.vits: missing keys 'layers', 'default_layer'" in mistakes({"models": {"vits": bare}})
+    assert (
+        "models.vits: weights from 'folder' do not say which model they are of before they are read: write architecture"
+        in (mistakes({"models": {"vits": bare}}))
+    )
+    said = {"input": {"size": 32}, "layers": {"b{0..1}": "blocks.{}"}, "default_layer": "b1"}
+    assert "vits" not in mistakes({"models": {"vits": {**bare, **said}}, "nothing": 1})
 
 
 def test_timm_is_asked_once_and_only_where_something_is_missing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

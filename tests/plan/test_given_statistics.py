@@ -159,7 +159,7 @@ def test_a_file_of_a_folder_is_taken_with_the_files_that_are_named(tmp_path: Pat
         ({"mean": MEAN[0, 0], "std": STD[0, 0]}, r"mean \(1, 1\) and std \(1, 1\) do not normalise latents"),
         (
             {"mean": Path("x"), "std": STD},
-            r"cannot be read as tensors, 'mean' and 'std' of latents \(UnpicklingError\)",
+            r"cannot be read as tensors, 'mean' and 'std' of latents \(it is damaged, or holds pickled objects",
         ),
     ],
 )

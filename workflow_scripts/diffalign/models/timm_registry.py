@@ -44,7 +44,9 @@ def complete(entry: Mapping[str, Any]) -> dict[str, Any]:
     if asked is None:
         if weights.get("from") == "miniature":
             raise ValueError("weights from 'miniature' need the key 'miniature': its architecture and its widths")
-        if weights.get("from") in _UNREAD:
+        # the rest of an input has defaults
+        is_said = "layers" in entry and "default_layer" in entry and "size" in given
+        if weights.get("from") in _UNREAD and not is_said:
             raise ValueError(
                 f"weights from '{weights['from']}' do not say which model they are of before they are read: write "
                 f"architecture: {{architecture: vit_small_patch16_224}}, as timm calls it, or {_SAY}"
