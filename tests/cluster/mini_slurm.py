@@ -284,6 +284,8 @@ def _stop(cluster: Cluster, daemons: "list[subprocess.Popen[bytes]]") -> None:
 if __name__ == "__main__":
     # ended like one that is interrupted from the keyboard: in order
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # what a shell starts in the background ignores the keyboard
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with running(Path(sys.argv[1])) as mini:
         code = subprocess.run(sys.argv[2:], env=mini.environment, check=False).returncode
     sys.exit(code)
