@@ -1,5 +1,6 @@
 """Contributions of layers: a planted pattern is found, what is written nowhere counts for nothing."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -284,7 +285,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         chunk = Chunk(tuple(NAMES), {"latents": latents, "x0": latents, "images": images, "x0_images": images})
         folders.append(tmp_path / str(seed))
         write_trajectories(folders[-1], [chunk], run.groups, LEVELS, {**RECIPE, "seed": seed})
-    (tmp_path / "recipe.json").write_text(contributions.json.dumps(RECIPE))
+    (tmp_path / "recipe.json").write_text(json.dumps(RECIPE))
     outputs = {"contributions_tsv": tmp_path / "c.tsv", "contributions_parquet": tmp_path / "c.parquet"}
     return {
         "recipe": tmp_path / "recipe.json",
@@ -313,10 +314,10 @@ def test_tables_and_recipe_of_a_job(files: dict[str, Any]) -> None:
 def test_noising_and_other_trajectories_are_refused(files: dict[str, Any]) -> None:
     noising = {**RECIPE, "configuration": {"name": "plain", "start": "noising"}}
     other = {**RECIPE, "configuration": {"name": "other", "start": "noise"}}
-    files["recipe"].write_text(contributions.json.dumps(other))
+    files["recipe"].write_text(json.dumps(other))
     with pytest.raises(StoreError, match=r"5 is of another configuration than .*recipe.json"):
         write_contributions(**files)
-    files["recipe"].write_text(contributions.json.dumps(noising))
+    files["recipe"].write_text(json.dumps(noising))
     with pytest.raises(ValueError, match="noising makes no images"):
         write_contributions(**files)
 
@@ -332,7 +333,7 @@ def test_a_configuration_from_its_files(tmp_path: Path) -> None:
     for each in stored:
         # the recipe of trajectories is that of the configuration
         assert each.recipe["configuration"] == recipe["configuration"]
-    (tmp_path / "recipe.json").write_text(contributions.json.dumps(recipe))
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
     outputs = {"contributions_tsv": tmp_path / "c.tsv", "contributions_parquet": tmp_path / "c.parquet"}
     given = {
         "recipe": tmp_path / "recipe.json",
@@ -345,7 +346,7 @@ def test_a_configuration_from_its_files(tmp_path: Path) -> None:
     }
     with pytest.raises(StoreError, match="is of another model than"):
         write_contributions(**given)
-    (tmp_path / "recipe.json").write_text(contributions.json.dumps(place.recipe("sit", **settings)))
+    (tmp_path / "recipe.json").write_text(json.dumps(place.recipe("sit", **settings)))
     write_contributions(**given)
     found = pd.read_parquet(outputs["contributions_parquet"])
     assert set(found.layer) == {"embed", "b0"}
