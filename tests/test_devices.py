@@ -167,6 +167,7 @@ def four(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setattr(devices, "_taken", taken)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(os.environ["CUDA_VISIBLE_DEVICES"].split(",")))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     yield
     for lease in taken:
         lease.give_back()

@@ -15,7 +15,7 @@ from diffalign.io.atomic import replacing, write_text
 def test_two_jobs_that_write_one_file_leave_each_other_alone(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        part = tmp_path / f".x.txt.{platform.node()}.{other.pid}.part.txt"
+        part = tmp_path / f".x.txt.{other.pid}@{platform.node()}.part.txt"
         part.write_text("half of what the other job writes")
         write_text(path, "ours")
         assert part.exists()
@@ -28,8 +28,8 @@ def test_two_jobs_that_write_one_file_leave_each_other_alone(tmp_path: Path) -> 
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.txt"]
 
 
-def test_parts_of_other_machines_are_removed_when_nobody_has_touched_them_for_a_day(tmp_path: Path) -> None:
-    fresh, old = tmp_path / ".x.txt.elsewhere.1.part.txt", tmp_path / ".x.txt.elsewhere.2.part.txt"
+def test_parts_of_other_machines_are_removed_when_nobody_has_touched_them_for_a_week(tmp_path: Path) -> None:
+    fresh, old = tmp_path / ".x.txt.1@elsewhere.part.txt", tmp_path / ".x.txt.2@elsewhere.part.txt"
     for part in (fresh, old):
         part.write_text("")
     os.utime(old, (0, 0))
