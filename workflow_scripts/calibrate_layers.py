@@ -56,15 +56,16 @@ def calibrate_layers(
         if null.reason is not None:
             logs.log.warning("%s: no p in some or all pairs of layers: %s", metric, null.reason)
     bounds = calibration.over_images(scores, layers[0], layers[1], setting, memory_mb * 2**20, a.groups)
+    for metric, interval in bounds.items():
+        missing = np.isnan(interval.error) & np.isfinite(scores[metric])
+        if missing.any():
+            counts = int(missing.sum()), missing.size
+            logs.log.warning("%s: no interval in %d of %d pairs of layers: %s", metric, *counts, CONCENTRATED)
     chosen = selections(list(scores), a, b, setting, drawing.seed, memory_mb) if drawing.split_selection else {}
     settled = recipes.drawing_recipe(drawing, a.groups.exchanges)
     for metric, path in outputs.items():
         unknown = np.full_like(scores[metric], np.nan)
         around = bounds.get(metric, intervals.Interval(unknown, unknown, unknown))
-        if metric in bounds and (missing := np.isnan(around.error) & np.isfinite(scores[metric])).any():
-            logs.log.warning(
-                "%s: no interval in %d of %d pairs of layers: %s", metric, missing.sum(), missing.size, CONCENTRATED
-            )
         calibration_files.write_calibration(
             path,
             StoredCalibration(nulls.get(metric), around.error, around.low, around.high, chosen.get(metric), settled),

@@ -155,12 +155,17 @@ def watched(
     return Run(code, text)
 
 
+def signalled(cluster: Cluster, job: Job, word: str, what: signal.Signals) -> bool:
+    """Send a signal to the processes of a job whose command has a word, and say whether there were any."""
+    numbers = [number for number, command in cluster.processes(job.number).items() if word in command]
+    for number in numbers:
+        os.kill(number, what)
+    return bool(numbers)
+
+
 def script_dies(cluster: Cluster, job: Job) -> bool:
     """End the script of a job as the kernel does where memory runs out."""
-    scripts = [number for number, command in cluster.processes(job.number).items() if "/.snakemake/scripts/" in command]
-    for number in scripts:
-        os.kill(number, signal.SIGKILL)
-    return bool(scripts)
+    return signalled(cluster, job, "/.snakemake/scripts/", signal.SIGKILL)
 
 
 def is_cancelled(cluster: Cluster, job: Job) -> bool:
@@ -170,10 +175,7 @@ def is_cancelled(cluster: Cluster, job: Job) -> bool:
 
 def hangs(cluster: Cluster, job: Job) -> bool:
     """Let a job do nothing more."""
-    processes = [number for number, command in cluster.processes(job.number).items() if "snakemake" in command]
-    for number in processes:
-        os.kill(number, signal.SIGSTOP)
-    return bool(processes)
+    return signalled(cluster, job, "snakemake", signal.SIGSTOP)
 
 
 def hangs_beyond_its_time(cluster: Cluster, job: Job) -> bool:

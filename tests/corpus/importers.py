@@ -3,6 +3,7 @@
 `hostile.py` makes files of these kinds that must be refused, and the fuzzers damage the valid ones.
 """
 
+import importlib
 import io
 import json
 import pickle
@@ -36,7 +37,9 @@ class Importer:
         return tuple(self.valid)
 
 
-# --- how readers are called -----------------------------------------------------------------------------------------
+def _by(module: str, name: str) -> Callable[[Path, Path], Any]:
+    """A function of a module that takes a file alone, imported when it is called."""
+    return lambda path, out: getattr(importlib.import_module(module), name)(path)
 
 
 def _features(path: Path, out: Path) -> Any:
@@ -67,70 +70,10 @@ def _compare(path: Path, out: Path) -> Any:
     return printed.getvalue()
 
 
-def _own_features(path: Path, out: Path) -> Any:
-    from diffalign.io.feature_files import read_features
-
-    return read_features(path)
-
-
-def _checkpoint(path: Path, out: Path) -> Any:
-    from diffalign.io.state_dicts import read_state_dict
-
-    return read_state_dict(path)
-
-
-def _transform(path: Path, out: Path) -> Any:
-    from diffalign.io.transform_files import read_transform
-
-    return read_transform(path)
-
-
 def _embeddings(path: Path, out: Path) -> Any:
     from diffalign.io.prompt_files import read_embeddings
 
     return read_embeddings(path, NAMES)
-
-
-def _captions(path: Path, out: Path) -> Any:
-    from diffalign.stimuli.captions import read_texts
-
-    return read_texts(path)
-
-
-def _class_names(path: Path, out: Path) -> Any:
-    from diffalign.stimuli.captions import read_words
-
-    return read_words(path)
-
-
-def _published_scores(path: Path, out: Path) -> Any:
-    from diffalign.io.layouts.platonic import read_alignment
-
-    return read_alignment(path)
-
-
-def _published_accuracies(path: Path, out: Path) -> Any:
-    from diffalign.io.layouts.diffusion_alignment import read_accuracies
-
-    return read_accuracies(path)
-
-
-def _bits_per_byte(path: Path, out: Path) -> Any:
-    from diffalign.io.layouts.platonic import read_quality
-
-    return read_quality(path)
-
-
-def _statistics(path: Path, out: Path) -> Any:
-    from diffalign.io.layouts.lightningdit import statistics_of
-
-    return statistics_of(path)
-
-
-def _own_statistics(path: Path, out: Path) -> Any:
-    from diffalign.io.latents import read_statistics
-
-    return read_statistics(path)
 
 
 def _latents(path: Path, out: Path) -> Any:
@@ -148,12 +91,6 @@ def _triplets(path: Path, out: Path) -> Any:
     from diffalign.human.triplets import read_triplets
 
     return read_triplets(path, len(CONCEPTS), 0, "last")
-
-
-def _concepts(path: Path, out: Path) -> Any:
-    from diffalign.stimuli.kinds.things import read_concepts
-
-    return read_concepts(path)
 
 
 def _similarities(path: Path, out: Path) -> Any:
@@ -277,9 +214,6 @@ def _catalogue(path: Path, out: Path) -> Any:
     from diffalign.config.catalogue import read_catalogue
 
     return read_catalogue(path.parent)
-
-
-# --- valid files ----------------------------------------------------------------------------------------------------
 
 
 def _saved(content: Any) -> Callable[[Path], None]:
@@ -436,16 +370,16 @@ IMPORTERS: Mapping[str, Importer] = {
             ".safetensors": _write_safetensors,
         },
     ),
-    "own features": Importer(_own_features, {".pt": _write_own_features}),
+    "own features": Importer(_by("diffalign.io.feature_files", "read_features"), {".pt": _write_own_features}),
     "checkpoint": Importer(
-        _checkpoint,
+        _by("diffalign.io.state_dicts", "read_state_dict"),
         {
             **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), _saved({"model": _STATE, "epoch": 3})),
             ".safetensors": _write_safetensors,
         },
     ),
     "transform": Importer(
-        _transform,
+        _by("diffalign.io.transform_files", "read_transform"),
         {
             ".npz": lambda path: np.savez(path, **_TRANSFORM),
             ".npy": lambda path: np.save(path, _TRANSFORM["weights"]),
@@ -463,31 +397,38 @@ IMPORTERS: Mapping[str, Importer] = {
         },
     ),
     "captions": Importer(
-        _captions,
+        _by("diffalign.stimuli.captions", "read_texts"),
         {
             ".json": _text(json.dumps({row["name"]: row["caption"] for row in _ROWS})),
             ".tsv": _text(_separated("\t").replace("caption", "text", 1)),
             ".npy": _in_npy(_BY_IMAGE),
         },
     ),
-    "class names": Importer(_class_names, {".txt": _text("n01440764 tench, Tinca tinca\nn01443537 goldfish\n")}),
-    "published scores": Importer(_published_scores, {".npy": _in_npy(_SCORES)}),
+    "class names": Importer(
+        _by("diffalign.stimuli.captions", "read_words"),
+        {".txt": _text("n01440764 tench, Tinca tinca\nn01443537 goldfish\n")},
+    ),
+    "published scores": Importer(_by("diffalign.io.layouts.platonic", "read_alignment"), {".npy": _in_npy(_SCORES)}),
     "published accuracies": Importer(
-        _published_accuracies, {".pkl": _pickled({"diffusion": {"sd2": {"mid_block": 0.5}}})}
+        _by("diffalign.io.layouts.diffusion_alignment", "read_accuracies"),
+        {".pkl": _pickled({"diffusion": {"sd2": {"mid_block": 0.5}}})},
     ),
     "bits per byte": Importer(
-        _bits_per_byte, {".pt": _saved({"loss": torch.tensor(2.0), "bpb": torch.tensor(1.0), "num_params": 7})}
+        _by("diffalign.io.layouts.platonic", "read_quality"),
+        {".pt": _saved({"loss": torch.tensor(2.0), "bpb": torch.tensor(1.0), "num_params": 7})},
     ),
     "statistics": Importer(
-        _statistics, {".pt": _saved({"mean": torch.zeros(1, 4, 1, 1), "std": torch.ones(1, 4, 1, 1)})}
+        _by("diffalign.io.layouts.lightningdit", "statistics_of"),
+        {".pt": _saved({"mean": torch.zeros(1, 4, 1, 1), "std": torch.ones(1, 4, 1, 1)})},
     ),
     "own statistics": Importer(
-        _own_statistics, {".pt": _saved({"mean": torch.zeros(1, 4, 1, 1), "std": torch.ones(1, 4, 1, 1)})}
+        _by("diffalign.io.latents", "read_statistics"),
+        {".pt": _saved({"mean": torch.zeros(1, 4, 1, 1), "std": torch.ones(1, 4, 1, 1)})},
     ),
     "latents": Importer(_latents, {".safetensors": _write_latents}),
     "posteriors": Importer(_latents, {".npy": _write_moments}),
     "triplets": Importer(_triplets, {".npy": _write_triplets, ".csv": _text("0,1,2\n1,2,3\n0,2,3\n")}),
-    "concepts": Importer(_concepts, {".tsv": _write_concepts}),
+    "concepts": Importer(_by("diffalign.stimuli.kinds.things", "read_concepts"), {".tsv": _write_concepts}),
     "similarities": Importer(
         _similarities,
         {

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffalign import job_records
+from diffalign import job_records, logs
 from diffalign.io import audits
 from diffalign.io.headers import StoreError
 
@@ -144,3 +145,15 @@ def test_numbers_are_the_same_within_a_share(tmp_path: Path) -> None:
         assert [audits.same_numbers(a / name, b / name) for name in ("x.npy", "x.npz", "x.tsv")] == [same] * 3
     (b / "x.tsv").write_text("name\tscore\nj\t1\ni\tnan\ni\t3\n")
     assert not audits.same_numbers(a / "x.tsv", b / "x.tsv")
+
+
+def test_a_job_that_is_computed_again_in_a_folder_named_logs_leaves_no_record(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else its record would take the place of that of `verify`, or of another study."""
+    monkeypatch.setattr(sys.modules["__main__"], "snakemake", object(), raising=False)
+    log = tmp_path / "logs" / "scratch" / "job.log"
+    with logs.attached(log, "job"):
+        pass
+    assert log.is_file()
+    assert not (tmp_path / "results").exists()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from diffalign.code_digests import code_digest
+from diffalign.provenance import file_sha256
 
 FORMAT = 1
 FOLDER = Path("results", "provenance")
@@ -42,8 +43,10 @@ def place_of(log: Path) -> Path:
 
 
 def _is_recorded(log: Path) -> bool:
-    """Whether a job leaves a record: one that Snakemake has begun, and that is not computed again elsewhere."""
-    return _LOGS in log.parts and _given() is not None
+    """Whether a job leaves a record: one that Snakemake has begun, and that is not computed again elsewhere, where the
+    path of its log is absolute.
+    """
+    return not log.is_absolute() and _LOGS in log.parts and _given() is not None
 
 
 def note(**facts: Any) -> None:
@@ -155,17 +158,12 @@ def digest_of(path: Path) -> str:
     A link out of a folder counts as where it leads: files of a checkpoint have digests of their own in weights.json.
     """
     if not path.is_dir():
-        return _sha256(path)
+        return file_sha256(path)
     lines = []
     for each in files_of(path):
         name = each.relative_to(path).as_posix()
-        lines.append(f"{name} -> {each.readlink()}" if each.is_symlink() else f"{name} {_sha256(each)}")
+        lines.append(f"{name} -> {each.readlink()}" if each.is_symlink() else f"{name} {file_sha256(each)}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _given() -> Any:

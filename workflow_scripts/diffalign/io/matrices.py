@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from diffalign.alignment import claims
 from diffalign.io.calibration_files import StoredCalibration, read_calibration
-from diffalign.io.headers import StoreError
+from diffalign.io.headers import StoreError, reading
 from diffalign.io.score_recipes import is_miniature, read_recipe
-from diffalign.reasons import reason
 
 
 @dataclass(frozen=True)
@@ -110,12 +109,8 @@ class CalibratedMatrix(LayerMatrix):
 def read_matrix(path: Path) -> LayerMatrix:
     """Read ``x.npy`` and the recipe ``x.json`` beside it. Raises StoreError where they disagree."""
     recipe = read_recipe(path.with_suffix(".json"))
-    try:
+    with reading(path, "a matrix, so delete it and rerun"):
         values = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # NumPy has many ways to refuse a file
-        raise StoreError(f"{path}: cannot be read as a matrix ({reason(error)}); delete it and rerun") from error
     if list(values.shape) != recipe["shape"]:
         raise StoreError(f"{path}: shape {values.shape}, but its recipe says {recipe['shape']}")
     _check_range(values, recipe, path)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.io.headers import StoreError
+from diffalign.io.headers import reading
 from diffalign.io.pickled_arrays import ArraysOnly
 
 # names of pyarrow's types of text -> type of their offsets
@@ -27,14 +27,11 @@ def read_frame(path: Path) -> dict[str, list[Any]]:
     Columns hold numbers, truth values, text or objects of plain Python. Raises FileNotFoundError, and StoreError that
     names the file for anything else, before anything of it is executed.
     """
-    content = path.read_bytes()
-    try:
-        frame = _FramesOnly(io.BytesIO(content)).load()
+    with reading(path, "a data frame of pandas"):
+        frame = _FramesOnly(io.BytesIO(path.read_bytes())).load()
         if not isinstance(frame, _Frame):
-            raise pickle.UnpicklingError(f"it holds {type(frame).__name__}; expected a data frame of pandas")
+            raise pickle.UnpicklingError(f"it holds {type(frame).__name__}")
         return frame.columns()
-    except Exception as error:  # pickle has many ways to refuse a file
-        raise StoreError(f"{path}: cannot be read: {error}") from error
 
 
 def _expect(met: bool, what: str) -> None:
