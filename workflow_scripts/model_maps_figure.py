@@ -79,7 +79,8 @@ def model_maps_figure(
         figure,
         f"{style.title_of({**read[0].recipe, 'leak': leaks_of([each.recipe for each in read])})}. {order} Hatched, "
         f"n.s.: not significant at {100 * level_of(read):g} % after correction over these pairs. "
-        f"±: half of a 95 % interval over images.{f' {left_out}.' if left_out else ''}",
+        "±: half the width of a 95 % interval over images, whose ends are in the table."
+        f"{f' {left_out}.' if left_out else ''}",
         above=True,
     )
     style.save(figure, outputs, any(matrix.miniature for matrix in read), pairs)
