@@ -188,7 +188,7 @@ def run_stage(given: argparse.Namespace) -> dict[str, Any]:
     (folder / "calibration.json").write_text(json.dumps(drawing))
     sides = [Files(folder / f"{s}.npz", folder / s / "layers.json", folder / f"{s}_factors.npz") for s in "ab"]
     files = (sides[0], sides[1])
-    matrices = {metric: folder / metric / "layers.npy" for metric in metrics}
+    matrices = folder / "matrices.npz"
     started = time.perf_counter()
     if given.stage == "neighbors":
         search = neighbors.Search("cpu", 500, given.threads)
@@ -200,13 +200,12 @@ def run_stage(given: argparse.Namespace) -> dict[str, Any]:
         for side in "ab":
             factors.factors(folder / f"{side}.npz", folder / side / "layers.json", folder / f"{side}_factors.npz")
     elif given.stage == "align_layers":
-        beside = {metric: path.with_suffix(".json") for metric, path in matrices.items()}
         where = recipes.Where("made up", "clean")
-        align_layers.align_layers(files, folder / "alignment.json", None, where, matrices, beside, 0, given.memory_mb)
+        align_layers.align_layers(files, folder / "alignment.json", None, where, metrics, matrices, 0, given.memory_mb)
     else:
-        outputs = {metric: folder / metric / "calibration.npz" for metric in metrics}
         settings = folder / "alignment.json", folder / "calibration.json"
-        calibrate_layers.calibrate_layers(files, *settings, None, matrices, outputs, given.memory_mb)
+        output = folder / "calibrations.npz"
+        calibrate_layers.calibrate_layers(files, *settings, None, matrices, metrics, output, given.memory_mb)
     return {"seconds": time.perf_counter() - started}
 
 

@@ -1,5 +1,6 @@
 # Inputs: neighbour lists of two bundles; features and factors for the metrics that need them; settings of scores.
-# Outputs: single scores; layer x layer matrices of all metrics in one job, and their calibrations in another.
+# Outputs: single scores; layer x layer matrices of all metrics in one file, and their calibrations in another; the matrix
+# of one metric on request.
 
 
 use rule recipe as alignment_settings with:
@@ -73,8 +74,7 @@ rule align_layers:
         settings=paths.ALIGNMENT_SETTINGS,
         metrics=paths.METRICS_SETTINGS,
     output:
-        matrices=PLAN.alignment.matrices(METRICS),
-        recipes=PLAN.alignment.matrix_recipes(METRICS),
+        paths.MATRICES,
     log:
         paths.log("align_layers", "dataset", "condition", "a", "b"),
     wildcard_constraints:
@@ -98,14 +98,12 @@ rule calibrate_layers:
     input:
         unpack(PLAN.alignment.all_metrics),
         unpack(PLAN.alignment.manifest),
-        # that of one metric stands for all
-        matrix=PLAN.alignment.matrices(METRICS[:1])[0],
-        recipe=PLAN.alignment.matrix_recipes(METRICS[:1])[0],
+        matrices=paths.MATRICES,
         settings=paths.ALIGNMENT_SETTINGS,
         metrics=paths.METRICS_SETTINGS,
         calibration=paths.CALIBRATION_SETTINGS,
     output:
-        PLAN.alignment.calibrations(METRICS),
+        paths.CALIBRATIONS,
     log:
         paths.log("calibrate_layers", "dataset", "condition", "a", "b"),
     wildcard_constraints:
@@ -122,3 +120,27 @@ rule calibrate_layers:
         metrics=METRICS,
     script:
         "../workflow_scripts/calibrate_layers.py"
+
+
+# for readers of NumPy alone: one matrix, and its recipe beside it
+rule layer_matrix:
+    input:
+        paths.MATRICES,
+    output:
+        matrix=paths.MATRIX,
+        recipe=paths.MATRIX_RECIPE,
+    log:
+        paths.log("layer_matrix", "metric", "dataset", "condition", "a", "b"),
+    wildcard_constraints:
+        a=TYPED,
+        b=TYPED,
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=30,
+    params:
+        code=PLAN.code("layer_matrix.py"),
+    script:
+        "../workflow_scripts/layer_matrix.py"

@@ -4,7 +4,8 @@
 
 rule layer_maps_figure:
     input:
-        unpack(PLAN.alignment.of_pair),
+        matrices=paths.MATRICES,
+        calibrations=paths.CALIBRATIONS,
     output:
         figure(
             paths.fill(paths.PAIR_FIGURE, figure="layer_maps"),
@@ -37,7 +38,8 @@ rule layer_maps_figure:
 
 rule depth_curves_figure:
     input:
-        unpack(PLAN.alignment.of_pair),
+        matrices=paths.MATRICES,
+        calibrations=paths.CALIBRATIONS,
     output:
         figure(
             paths.fill(paths.PAIR_FIGURE, figure="depth_curves"),
@@ -95,7 +97,8 @@ use rule depth_curves_figure as relative_depth_curves_figure with:
 
 rule null_histograms_figure:
     input:
-        unpack(PLAN.alignment.of_pair),
+        matrices=paths.MATRICES,
+        calibrations=paths.CALIBRATIONS,
     output:
         figure(
             paths.fill(paths.PAIR_FIGURE, figure="null_histograms"),
@@ -128,19 +131,22 @@ rule null_histograms_figure:
 
 rule model_maps_figure:
     input:
-        unpack(PLAN.alignment.of_metric),
+        unpack(PLAN.alignment.of_condition),
     output:
-        figure(
-            paths.fill(paths.METRIC_FIGURE, figure="model_maps"),
-            tabled=True,
-            caption="model_maps",
-            category="Models",
-            subcategory="{dataset}, {condition}",
-            metric="{metric}",
-            figure="all pairs",
-        ),
+        **{
+            metric: figure(
+                paths.fill(paths.METRIC_FIGURE, figure="model_maps", metric=metric),
+                tabled=True,
+                caption="model_maps",
+                category="Models",
+                subcategory="{dataset}, {condition}",
+                metric=metric,
+                figure="all pairs",
+            )
+            for metric in METRICS
+        },
     log:
-        paths.log("model_maps_figure", "dataset", "condition", "metric"),
+        paths.log("model_maps_figure", "dataset", "condition"),
     conda:
         "../envs/analysis.yaml"
     threads: 1
@@ -148,6 +154,7 @@ rule model_maps_figure:
         mem_mb=memory(2000),
         runtime=30,
     params:
+        metrics=METRICS,
         # for the caption
         miniature=PLAN.figures.miniature_study,
         defaults=PLAN.figures.default_layers_of_study,

@@ -112,6 +112,7 @@ rule bits_per_byte_table:
         mem_mb=memory(4000),
         runtime=60,
     params:
+        metrics=METRICS,
         languages=PLAN.language.languages,
         seed=STUDY.seed,
         code=PLAN.code("bits_per_byte_table.py"),

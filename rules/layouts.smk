@@ -99,6 +99,7 @@ rule published_scores_table:
         runtime=30,
     params:
         files=PLAN.exchange.files(),
+        metrics=PLAN.exchange.metrics(),
         digests=PLAN.exchange.digests(),
         k=STUDY.alignment.k,
         code=PLAN.code("published_scores_table.py"),
@@ -200,7 +201,7 @@ use rule export_vfmvae as export_platonic with:
 
 rule export_platonic_alignment:
     input:
-        unpack(PLAN.layouts.scores_of_pair),
+        matrices=paths.MATRICES,
     output:
         alignment=f"{paths.EXPORT_PAIR}.npy",
         recipe=f"{paths.EXPORT_PAIR}.json",
@@ -216,6 +217,7 @@ rule export_platonic_alignment:
         mem_mb=memory(2000),
         runtime=30,
     params:
+        metric=PLAN.layouts.metric,
         code=PLAN.code("export_alignment.py"),
     script:
         "../workflow_scripts/export_alignment.py"
@@ -224,7 +226,7 @@ rule export_platonic_alignment:
 # all pairs between the two sides of the study in one file
 use rule export_platonic_alignment as export_platonic_set with:
     input:
-        unpack(PLAN.layouts.scores_of_set),
+        matrices=PLAN.layouts.scores_of_set,
     output:
         alignment=f"{paths.EXPORT_SET}.npy",
         recipe=f"{paths.EXPORT_SET}.json",

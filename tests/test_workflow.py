@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from diffalign.io import feature_files, neighbor_files
 from diffalign.io.latents import decode_names
 from diffalign.io.manifest import read_manifest
+from diffalign.io.matrices import read_layer_matrices
 
 FEATURES = "results/features/photographs/clean"
 NEIGHBORS = "results/neighbors/photographs/clean"
@@ -64,31 +65,29 @@ def test_every_artifact_has_the_form_that_the_readme_promises(finished: Workflow
 
 def test_recipes_follow_their_schema(finished: Workflow) -> None:
     schema = yaml.safe_load((ROOT / "schemas/recipe.schema.yaml").read_text())
-    paths = [*(finished.directory / "results/cknna").rglob("*.json")]
-    assert len(paths) == 7
+    (path,) = (finished.directory / "results/cknna").rglob("*.json")
+    recipe = json.loads(path.read_text())
+    jsonschema.validate(recipe, schema)
+    score = np.load(path.with_suffix(".npy"))
+    assert score.dtype == np.float64
+    assert recipe["value"] == float(score)
+    assert [recipe[side]["layers"][0]["layer"] for side in "ab"] == ["final", "b8"]
+    paths = [*(finished.directory / "results/alignment").rglob("*.npz")]
+    assert len(paths) == 6
     for path in paths:
-        recipe = json.loads(path.read_text())
-        jsonschema.validate(recipe, schema)
-        array = np.load(path.with_suffix(".npy"))
-        assert array.dtype == np.float64
-        if "value" in recipe:
-            assert recipe["value"] == float(array)
-            assert [recipe[side]["layers"][0]["layer"] for side in "ab"] == ["final", "b8"]
-        else:
-            assert list(array.shape) == recipe["shape"]
+        (matrix,) = read_layer_matrices(path, ["cknna"])
+        jsonschema.validate(matrix.recipe, schema)
+        assert matrix.values.dtype == np.float64
+        assert list(matrix.values.shape) == matrix.recipe["shape"]
 
 
 def test_the_single_score_is_the_cell_of_the_matrix(finished: Workflow) -> None:
-    folder = finished.directory / "results/cknna"
-    recipe = json.loads((folder / "photographs/clean/layers/dinov2_vs_sd3.json").read_text())
-    row, column = (
-        [entry["layer"] for entry in recipe[side]["layers"]].index(layer)
-        for side, layer in (("a", "final"), ("b", "b8"))
-    )
-    matrix = np.load(folder / "photographs/clean/layers/dinov2_vs_sd3.npy")
+    results = finished.directory / "results"
+    (matrix,) = read_layer_matrices(results / "alignment/photographs/clean/dinov2_vs_sd3.npz", ["cknna"])
+    cell = matrix.values[matrix.layers("a").index("final"), matrix.layers("b").index("b8")]
     # a matrix sums its cells in other pieces
-    near = pytest.approx(matrix[row, column], rel=1e3 * np.finfo(np.float64).eps)
-    assert float(np.load(folder / "dinov2_vs_sd3_b8.npy")) == near
+    near = pytest.approx(cell, rel=1e3 * np.finfo(np.float64).eps)
+    assert float(np.load(results / "cknna/dinov2_vs_sd3_b8.npy")) == near
 
 
 def test_the_table_holds_every_score_once_in_both_formats(finished: Workflow) -> None:
@@ -139,15 +138,21 @@ def test_the_report_is_one_offline_page_with_captions(finished: Workflow, tmp_pa
 
 def test_an_added_metric_and_another_preparation_change_every_score(copied: Workflow) -> None:
     overlay = {"alignment": {"metrics": ["cknna", "mutual_knn"], "center": True}}
-    path = copied.directory / "results/cknna/photographs/clean/layers/dinov2_vs_sdvae.npy"
-    before = np.load(path)
+    path = copied.directory / "results/alignment/photographs/clean/dinov2_vs_sdvae.npz"
+    (before,) = read_layer_matrices(path, ["cknna"])
     target = "results/figures/photographs/clean/layer_maps/dinov2_vs_sdvae.png"
     done = copied.run(target, overlay=overlay)
     assert done.code == 0, done.output
-    assert not np.allclose(np.load(path), before)
-    assert json.loads(path.with_suffix(".json").read_text())["preparation"]["center"] is True
-    mutual = np.load(str(path).replace("cknna", "mutual_knn"))
-    assert mutual.shape == before.shape
+    cknna, mutual = read_layer_matrices(path, ["cknna", "mutual_knn"])
+    assert not np.allclose(cknna.values, before.values)
+    assert cknna.recipe["preparation"]["center"] is True
+    assert mutual.values.shape == before.values.shape
+    # one of them by itself, with its recipe
+    alone = "results/mutual_knn/photographs/clean/layers/dinov2_vs_sdvae.npy"
+    done = copied.run(alone, overlay=overlay)
+    assert done.jobs() == {"layer_matrix": 1}, done.output
+    assert np.array_equal(np.load(copied.directory / alone), mutual.values)
+    assert json.loads((copied.directory / alone).with_suffix(".json").read_text()) == mutual.recipe
     assert ((mutual >= 0) & (mutual <= 1)).all()
 
 

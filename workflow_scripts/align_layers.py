@@ -1,16 +1,15 @@
 """Layer x layer matrices of all metrics for one pair of models, in one job."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
 from diffalign import logs
 from diffalign.alignment.metrics import measure_grid
 from diffalign.io import recipes, sides
-from diffalign.io.atomic import replacing, write_json
+from diffalign.io.matrices import LayerMatrix, write_matrices
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -21,30 +20,32 @@ def align_layers(
     settings: Path,
     manifest: Path | None,
     where: recipes.Where,
-    matrices: Mapping[str, Path],
-    recipe_paths: Mapping[str, Path],
+    metrics: Sequence[str],
+    output: Path,
     seed: int,
     memory_mb: int,
 ) -> None:
-    """Measure every layer of A (rows) against every layer of B (columns); write one matrix and recipe per metric.
+    """Measure every layer of A (rows) against every layer of B (columns); write a matrix and a recipe of every metric.
 
     Raises StoreError, which names the first five images, where the two sides have different images.
     """
     setting = recipes.read_settings(settings)
     a, b = sides.read_sides(*files, seed, manifest)
     grids = measure_grid(
-        matrices,
+        metrics,
         [a.layer(alias) for alias in a.layers],
         [b.layer(alias) for alias in b.layers],
         setting,
         memory_mb * 2**20,
         lambda rows, count: logs.progress(rows, count, "align_layers"),
     )
-    for metric, path in matrices.items():
-        with replacing(path) as temporary:
-            np.save(temporary, grids[metric], allow_pickle=False)
-        recipe = recipes.matrix_recipe(metric, a.lists, b.lists, setting, where, a.groups, grids[metric])
-        write_json(recipe_paths[metric], recipe)
+    matrices = {
+        metric: LayerMatrix(
+            grids[metric], recipes.matrix_recipe(metric, a.lists, b.lists, setting, where, a.groups, grids[metric])
+        )
+        for metric in metrics
+    }
+    write_matrices(output, matrices)
 
 
 if __name__ == "__main__":
@@ -54,8 +55,8 @@ if __name__ == "__main__":
             Path(snakemake.input.settings),
             sides.manifest_of(snakemake.input),
             recipes.Where(snakemake.wildcards.dataset, snakemake.wildcards.condition),
-            dict(zip(snakemake.params.metrics, map(Path, snakemake.output.matrices), strict=True)),
-            dict(zip(snakemake.params.metrics, map(Path, snakemake.output.recipes), strict=True)),
+            snakemake.params.metrics,
+            Path(snakemake.output[0]),
             snakemake.params.seed,
             snakemake.resources.memory_mb,
         )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from diffalign import logs
 from diffalign.io import tables
-from diffalign.io.matrices import CalibratedMatrix, claimed, level_of, of_all_metrics, read_matrices, untested
+from diffalign.io.matrices import CalibratedMatrix, claimed, level_of, read_matrices, untested
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -29,7 +29,12 @@ COLUMNS = {
 
 
 def alignment_table(
-    matrices: Sequence[Path], calibrations: Sequence[Path], defaults: Mapping[str, str], tsv: Path, parquet: Path
+    matrices: Sequence[Path],
+    calibrations: Sequence[Path],
+    metrics: Sequence[str],
+    defaults: Mapping[str, str],
+    tsv: Path,
+    parquet: Path,
 ) -> None:
     """Write the scores of all matrices in long form, as TSV and Parquet with the same rows.
 
@@ -41,7 +46,7 @@ def alignment_table(
     or groups of them), shared_noise (as in recipes: how both sides see one noise), leak (as in recipes: what one side
     was given of the other), miniature. What is not known is empty. defaults: model -> its default layer.
     """
-    read = read_matrices(matrices, calibrations)
+    read = read_matrices(matrices, calibrations, metrics)
     alpha = level_of(read)
     table = tables.frame(
         (row for matrix, q in zip(read, claimed(read), strict=True) for row in rows(matrix, defaults, q, alpha)),
@@ -98,8 +103,9 @@ def rows(
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "alignment_table"):
         alignment_table(
-            of_all_metrics([Path(path) for path in snakemake.input.matrices], snakemake.params.metrics),
-            of_all_metrics([Path(path) for path in snakemake.input.calibrations], snakemake.params.metrics),
+            [Path(path) for path in snakemake.input.matrices],
+            [Path(path) for path in snakemake.input.calibrations],
+            snakemake.params.metrics,
             snakemake.params.defaults,
             Path(snakemake.output.tsv),
             Path(snakemake.output.parquet),

@@ -1,6 +1,6 @@
 """Calibration of the matrices of one pair of models: nulls, intervals, layers chosen on half of the images."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from diffalign.alignment.metrics import Settings, measure_grid
 from diffalign.alignment.moments import CONCENTRATED
 from diffalign.io import calibration_files, recipes, sides
 from diffalign.io.calibration_files import Selection, StoredCalibration
-from diffalign.io.matrices import of_all_metrics, read_matrix
+from diffalign.io.matrices import read_layer_matrices
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -24,21 +24,21 @@ def calibrate_layers(
     settings: Path,
     calibration_settings: Path,
     manifest: Path | None,
-    matrices: Mapping[str, Path],
-    outputs: Mapping[str, Path],
+    matrices: Path,
+    metrics: Sequence[str],
+    output: Path,
     memory_mb: int,
 ) -> None:
-    """Write one calibration file per metric. All metrics and pairs of layers share the permutations of images."""
+    """Write the calibrations of all metrics. They and all pairs of layers share the permutations of images."""
     setting, drawing = recipes.read_settings(settings), recipes.read_drawing(calibration_settings)
     a, b = sides.read_sides(*files, drawing.seed, manifest)
     scores = {}
-    for metric, path in matrices.items():
-        matrix = read_matrix(path)
+    for matrix in read_layer_matrices(matrices, metrics):
         if tuple(matrix.layers("a")) != a.layers or tuple(matrix.layers("b")) != b.layers:
             raise ValueError(
-                f"{path}: its layers are not those of {files[0].neighbors} and {files[1].neighbors}; rerun"
+                f"{matrices}: its layers are not those of {files[0].neighbors} and {files[1].neighbors}; rerun"
             )
-        scores[metric] = matrix.values
+        scores[matrix.metric] = matrix.values
     layers = [[side.layer(alias) for alias in side.layers] for side in (a, b)]
     nulls = calibration.calibrate(
         scores,
@@ -63,13 +63,14 @@ def calibrate_layers(
             logs.log.warning("%s: no interval in %d of %d pairs of layers: %s", metric, *counts, CONCENTRATED)
     chosen = selections(list(scores), a, b, setting, drawing.seed, memory_mb) if drawing.split_selection else {}
     settled = recipes.drawing_recipe(drawing, a.groups.exchanges)
-    for metric, path in outputs.items():
+    stored = {}
+    for metric in metrics:
         unknown = np.full_like(scores[metric], np.nan)
         around = bounds.get(metric, intervals.Interval(unknown, unknown, unknown))
-        calibration_files.write_calibration(
-            path,
-            StoredCalibration(nulls.get(metric), around.error, around.low, around.high, chosen.get(metric), settled),
+        stored[metric] = StoredCalibration(
+            nulls.get(metric), around.error, around.low, around.high, chosen.get(metric), settled
         )
+    calibration_files.write_calibrations(output, stored)
 
 
 def selections(
@@ -103,13 +104,13 @@ def selections(
 
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "calibrate_layers"), threadpool_limits(snakemake.threads):
-        metrics = list(snakemake.params.metrics)
         calibrate_layers(
             (sides.files_of(snakemake.input, "a"), sides.files_of(snakemake.input, "b")),
             Path(snakemake.input.settings),
             Path(snakemake.input.calibration),
             sides.manifest_of(snakemake.input),
-            dict(zip(metrics, of_all_metrics([Path(snakemake.input.matrix)], metrics), strict=True)),
-            dict(zip(metrics, map(Path, snakemake.output), strict=True)),
+            Path(snakemake.input.matrices),
+            snakemake.params.metrics,
+            Path(snakemake.output[0]),
             snakemake.resources.memory_mb,
         )

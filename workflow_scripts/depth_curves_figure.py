@@ -14,7 +14,7 @@ from diffalign import logs
 from diffalign.alignment.metrics import METRICS
 from diffalign.figures import cells, grids, style
 from diffalign.figures.curves import Curve, depth_curve
-from diffalign.io.matrices import CalibratedMatrix, of_all_metrics, read_matrices
+from diffalign.io.matrices import CalibratedMatrix, read_matrices
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 def depth_curves_figure(
     matrices: Sequence[Path],
     calibrations: Sequence[Path],
+    metrics: Sequence[str],
     defaults: Mapping[str, str],
     outputs: Sequence[Path],
     relative: bool = False,
@@ -34,7 +35,7 @@ def depth_curves_figure(
     names, unless they have no depth.
     """
     style.styled()
-    read = read_matrices(matrices, calibrations)
+    read = read_matrices(matrices, calibrations, metrics)
     lines, across = grids.grid_of_panels(len(read), 1 if len(read) <= 4 else 2)
     figure, panels = plt.subplots(
         lines, 2 * across, figsize=(style.PAGE, 1.15 * lines + 0.8), squeeze=False, layout="constrained"
@@ -176,8 +177,9 @@ def _at_best(grid: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "depth_curves_figure"):
         depth_curves_figure(
-            of_all_metrics([Path(path) for path in snakemake.input.matrices], snakemake.params.metrics),
-            of_all_metrics([Path(path) for path in snakemake.input.calibrations], snakemake.params.metrics),
+            [Path(snakemake.input.matrices)],
+            [Path(snakemake.input.calibrations)],
+            snakemake.params.metrics,
             snakemake.params.defaults,
             [Path(path) for path in snakemake.output],
             snakemake.params.relative,

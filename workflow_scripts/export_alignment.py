@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from diffalign import logs
 from diffalign.io.headers import FileKind
 from diffalign.io.layouts import platonic
-from diffalign.io.matrices import read_matrix
+from diffalign.io.matrices import read_layer_matrices
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 KIND = FileKind("a list of exported alignments", 1)
 
 
-def export_alignment(matrices: Sequence[Path], path: Path, recipe: Path) -> None:
+def export_alignment(matrices: Sequence[Path], metric: str, path: Path, recipe: Path) -> None:
     """Write the largest scores and their layers, the As in the place of y and the Bs in that of x, and what they are:
     the bundles ``x`` and ``y`` in order, and the recipe of every matrix.
 
-    matrices: of one metric, of every A with every B. Raises ValueError where a pair is missing, StoreError where no
+    matrices: of every A with every B. Raises ValueError where a pair is missing, StoreError where no
     score is defined.
     """
-    matrix_of = {(each.bundle("a"), each.bundle("b")): each for each in map(read_matrix, matrices)}
+    read = [read_layer_matrices(each, [metric])[0] for each in matrices]
+    matrix_of = {(each.bundle("a"), each.bundle("b")): each for each in read}
     y, x = (list(dict.fromkeys(side)) for side in zip(*matrix_of, strict=True))
     missing = [f"{a} and {b}" for b in x for a in y if (a, b) not in matrix_of]
     if missing or len(matrix_of) != len(matrices):
@@ -35,7 +36,9 @@ def export_alignment(matrices: Sequence[Path], path: Path, recipe: Path) -> None
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], snakemake.rule):
         export_alignment(
-            [Path(path) for path in snakemake.input.matrices],
+            # one file, or a list of them
+            [Path(path) for path in snakemake.input],
+            snakemake.params.metric,
             Path(snakemake.output.alignment),
             Path(snakemake.output.recipe),
         )

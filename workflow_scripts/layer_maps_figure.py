@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from diffalign import logs
 from diffalign.alignment.metrics import METRICS
 from diffalign.figures import cells, grids, maps, style
-from diffalign.io.matrices import CalibratedMatrix, of_all_metrics, read_matrices
+from diffalign.io.matrices import CalibratedMatrix, read_matrices
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 _SCALE, _LEAST = 0.42, 0.75
 
 
-def layer_maps_figure(matrices: Sequence[Path], calibrations: Sequence[Path], outputs: Sequence[Path]) -> None:
+def layer_maps_figure(
+    matrices: Sequence[Path], calibrations: Sequence[Path], metrics: Sequence[str], outputs: Sequence[Path]
+) -> None:
     """Draw two panels a metric, at most four metrics beside each other: A upwards, B to the right, the largest score
     framed, and named with the p-value of the largest score of the grid. Cells that are not significant are hatched.
 
     Both panels of a metric have one scale, from 0 to a round share of the highest score.
     """
     style.styled()
-    read = read_matrices(matrices, calibrations)
+    read = read_matrices(matrices, calibrations, metrics)
     rows, columns = read[0].layers("a"), read[0].layers("b")
     beside = max(style.text_width(layer, style.SMALL) for layer in rows) + 0.1 + _SCALE
     most = int((style.PAGE - 0.2) / (beside + _LEAST))
@@ -129,7 +131,8 @@ def calibrated_map(axes: Axes, matrix: CalibratedMatrix, end: float, width: floa
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "layer_maps_figure"):
         layer_maps_figure(
-            of_all_metrics([Path(path) for path in snakemake.input.matrices], snakemake.params.metrics),
-            of_all_metrics([Path(path) for path in snakemake.input.calibrations], snakemake.params.metrics),
+            [Path(snakemake.input.matrices)],
+            [Path(snakemake.input.calibrations)],
+            snakemake.params.metrics,
             [Path(path) for path in snakemake.output],
         )

@@ -20,7 +20,7 @@ from diffalign.alignment.metrics import METRICS
 from diffalign.alignment.model_similarity import Grid
 from diffalign.figures import cells, grids, maps, style
 from diffalign.io import tables
-from diffalign.io.matrices import CalibratedMatrix, claimed, level_of, matrix_beside, read_matrices, untested
+from diffalign.io.matrices import CalibratedMatrix, claimed, level_of, read_matrices, untested
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -50,21 +50,32 @@ class Shown:
 
 
 def model_maps_figure(
-    matrices: Sequence[Path], calibrations: Sequence[Path], defaults: Mapping[str, str], outputs: Sequence[Path]
+    matrices: Sequence[Path],
+    calibrations: Sequence[Path],
+    defaults: Mapping[str, str],
+    outputs: Mapping[str, Sequence[Path]],
 ) -> None:
+    """Draw `model_maps` of every metric of `outputs`, of the pairs of one data set and condition. defaults: bundle ->
+    its default layer. Raises ValueError without any pair.
+    """
+    if not matrices:
+        raise ValueError("study.pairs names no pair of models, so there is nothing to draw")
+    style.styled()
+    # metric by metric: those of a large study together do not fit into the memory of a small job
+    for metric, paths in outputs.items():
+        model_maps(read_matrices(matrices, calibrations, [metric]), defaults, paths)
+        plt.close("all")
+
+
+def model_maps(read: Sequence[CalibratedMatrix], defaults: Mapping[str, str], outputs: Sequence[Path]) -> None:
     """Draw the scores of the default layers of all pairs, and their largest scores against the null of the largest
     score of each grid, with a dendrogram; and a map of the models.
 
     Largest scores themselves are not drawn: those of grids with more layers are larger by chance. All matrices are of
     one metric, data set and condition. Order, dendrogram and map come from the calibrated scores; from the scores of
     default layers where the metric has none. Where no model stands on both sides of pairs, one side is the rows and the
-    other the columns, in the order of the study, without a map. defaults: bundle -> its default layer. Raises
-    ValueError without any pair.
+    other the columns, in the order of the study, without a map. defaults: bundle -> its default layer.
     """
-    if not matrices:
-        raise ValueError("study.pairs names no pair of models, so there is nothing to draw")
-    style.styled()
-    read = read_matrices(matrices, calibrations)
     pairs = table(read, defaults)
     models = model_similarity.between((a, b, 0.0) for a, b in zip(pairs["a"], pairs["b"], strict=True))[0]
     both = tuple(shown(pairs, read[0], level_of(read)) for shown in (of_defaults, of_largest))
@@ -301,8 +312,8 @@ def leaks_of(recipes: Sequence[Mapping[str, Any]]) -> str:
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "model_maps_figure"):
         model_maps_figure(
-            [matrix_beside(Path(path)) for path in snakemake.input.calibrations],
+            [Path(path) for path in snakemake.input.matrices],
             [Path(path) for path in snakemake.input.calibrations],
             snakemake.params.defaults,
-            [Path(path) for path in snakemake.output],
+            {metric: [Path(path) for path in snakemake.output[metric]] for metric in snakemake.params.metrics},
         )

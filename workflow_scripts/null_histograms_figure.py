@@ -13,7 +13,7 @@ from diffalign.alignment.calibration import Calibration
 from diffalign.alignment.metrics import METRICS
 from diffalign.figures import cells, curves, grids, style
 from diffalign.io import tables
-from diffalign.io.matrices import CalibratedMatrix, of_all_metrics, read_matrices
+from diffalign.io.matrices import CalibratedMatrix, read_matrices
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -23,7 +23,9 @@ _WIDTHS = 8.0
 _COLUMNS = ("metric", "dataset", "condition", "a", "b", "leak", "null_of", "quantity")
 
 
-def null_histograms_figure(matrices: Sequence[Path], calibrations: Sequence[Path], outputs: Sequence[Path]) -> None:
+def null_histograms_figure(
+    matrices: Sequence[Path], calibrations: Sequence[Path], metrics: Sequence[str], outputs: Sequence[Path]
+) -> None:
     """Draw one panel for every metric whose null is known; the others are named below them.
 
     By permutations: the largest score of the grid under each. In closed form: the density of the null of the best pair
@@ -31,7 +33,7 @@ def null_histograms_figure(matrices: Sequence[Path], calibrations: Sequence[Path
     from its null, a panel has numbers in the place of a picture that would be empty between them.
     """
     style.styled()
-    read = read_matrices(matrices, calibrations)
+    read = read_matrices(matrices, calibrations, metrics)
     shown = [matrix for matrix in read if drawable(matrix)]
     pictures = any(is_near(matrix) for matrix in shown)
     figure, panels = grids.panels(max(1, len(shown)), 4, 1.35 if pictures else 0.6)
@@ -141,7 +143,8 @@ def not_drawn(matrices: Sequence[CalibratedMatrix]) -> list[str]:
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "null_histograms_figure"):
         null_histograms_figure(
-            of_all_metrics([Path(path) for path in snakemake.input.matrices], snakemake.params.metrics),
-            of_all_metrics([Path(path) for path in snakemake.input.calibrations], snakemake.params.metrics),
+            [Path(snakemake.input.matrices)],
+            [Path(snakemake.input.calibrations)],
+            snakemake.params.metrics,
             [Path(path) for path in snakemake.output],
         )

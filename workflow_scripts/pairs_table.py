@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from diffalign import logs
 from diffalign.alignment import claims
 from diffalign.io import tables
-from diffalign.io.matrices import CalibratedMatrix, claimed, level_of, of_all_metrics, read_matrices, untested
+from diffalign.io.matrices import CalibratedMatrix, claimed, level_of, read_matrices, untested
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -36,7 +36,12 @@ COLUMNS = {
 
 
 def pairs_table(
-    matrices: Sequence[Path], calibrations: Sequence[Path], defaults: Mapping[str, str], tsv: Path, parquet: Path
+    matrices: Sequence[Path],
+    calibrations: Sequence[Path],
+    metrics: Sequence[str],
+    defaults: Mapping[str, str],
+    tsv: Path,
+    parquet: Path,
 ) -> None:
     """Write what is claimed of every pair of models, as TSV and Parquet with the same rows.
 
@@ -52,7 +57,7 @@ def pairs_table(
     (as in recipes: what one side was given of the other), miniature. What is not known is empty. defaults: bundle ->
     its default layer.
     """
-    read = read_matrices(matrices, calibrations)
+    read = read_matrices(matrices, calibrations, metrics)
     alpha = level_of(read)
     each = zip(read, claimed(read), strict=True)
     table = tables.frame((row(matrix, defaults, q, alpha) for matrix, q in each), COLUMNS)
@@ -125,8 +130,9 @@ def row(matrix: CalibratedMatrix, defaults: Mapping[str, str], q: NDArray[np.flo
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "pairs_table"):
         pairs_table(
-            of_all_metrics([Path(path) for path in snakemake.input.matrices], snakemake.params.metrics),
-            of_all_metrics([Path(path) for path in snakemake.input.calibrations], snakemake.params.metrics),
+            [Path(path) for path in snakemake.input.matrices],
+            [Path(path) for path in snakemake.input.calibrations],
+            snakemake.params.metrics,
             snakemake.params.defaults,
             Path(snakemake.output.tsv),
             Path(snakemake.output.parquet),

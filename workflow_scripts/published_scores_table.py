@@ -12,7 +12,7 @@ from diffalign.alignment.metrics import METRICS
 from diffalign.io import tables
 from diffalign.io.headers import StoreError
 from diffalign.io.layouts import platonic
-from diffalign.io.matrices import LayerMatrix, read_matrix
+from diffalign.io.matrices import LayerMatrix, read_layer_matrices
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -45,17 +45,18 @@ class ScoreFile:
 
 
 def published_scores_table(
-    files: Mapping[str, ScoreFile], matrices: Sequence[Path], k: int, tsv: Path, parquet: Path
+    files: Mapping[str, ScoreFile], matrices: Sequence[Path], metrics: Sequence[str], k: int, tsv: Path, parquet: Path
 ) -> None:
     """Write one row a score of every file, as TSV and Parquet with the same rows.
 
     Columns: file (its name in the configuration), metric, k (of metrics on neighbours), x, y, score, layer_x, layer_y
     (the best layers: aliases of a model of the study, else numbers from 0; empty where no score was above 0), here (the
     largest score of the study, of y as a and x as b), here_layer_x, here_layer_y, difference (here - score). What the
-    study does not have is empty. k: of the study. Raises FileNotFoundError or StoreError for a file that cannot be read
-    or has another shape than its names say.
+    study does not have is empty. metrics: those of the study that files are of. k: of the study. Raises
+    FileNotFoundError or StoreError for a file that cannot be read or has another shape than its names say.
     """
-    ours = {(each.metric, each.bundle("a"), each.bundle("b")): each for each in map(read_matrix, matrices)}
+    read = (each for path in matrices for each in read_layer_matrices(path, metrics))
+    ours = {(each.metric, each.bundle("a"), each.bundle("b")): each for each in read}
     rows = [row for name, file in files.items() for row in rows_of(name, file, ours, k)]
     tables.write(tables.frame(rows, COLUMNS), tsv, parquet)
 
@@ -113,6 +114,7 @@ if __name__ == "__main__":
                 for name, entry in snakemake.params.files.items()
             },
             [Path(path) for path in snakemake.input.matrices],
+            snakemake.params.metrics,
             snakemake.params.k,
             Path(snakemake.output.tsv),
             Path(snakemake.output.parquet),

@@ -81,12 +81,16 @@ def _write_people(path: Path) -> None:
 
 
 def _matrix(path: Path, out: Path) -> Any:
-    import json
+    from diffalign.io.matrices import read_layer_matrices
 
-    from diffalign.io.matrices import read_matrix
+    return read_layer_matrices(path, ["cknna"])
 
-    path.with_suffix(".json").write_text(json.dumps({"format": 2, "shape": [2, 3], "metric": "cknna"}))
-    return read_matrix(path)
+
+def _write_matrix(path: Path) -> None:
+    from diffalign.io.matrices import LayerMatrix, write_matrices
+
+    values = np.linspace(0, 1, 6).reshape(2, 3)
+    write_matrices(path, {"cknna": LayerMatrix(values, {"format": 2, "shape": [2, 3], "metric": "cknna"})})
 
 
 def _manifest(path: Path, out: Path) -> Any:
@@ -135,7 +139,7 @@ OWN_FILES: Mapping[str, Importer] = {
     "prompts": Importer(_prompts, {".safetensors": _write_prompts}),
     "samples": Importer(_samples, {".safetensors": _write_samples}),
     "people": Importer(_people, {".npz": _write_people}),
-    "matrix": Importer(_matrix, {".npy": lambda path: np.save(path, np.full((2, 3), 0.5))}),
+    "matrix": Importer(_matrix, {".npz": _write_matrix}),
     "manifest": Importer(_manifest, {".tsv": _write_manifest}),
     "record of weights": Importer(_record, {".json": _write_record}),
     "training": Importer(_training, {".pt": _write_training}),

@@ -1,6 +1,5 @@
 """Results that were edited by hand or deleted: what says so, and names the file."""
 
-import json
 import re
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from conftest import write_neighbors
 
 from diffalign.alignment.search.exact import Neighbors
 from diffalign.io import calibration_files, feature_files, matrices
-from diffalign.io.calibration_files import StoredCalibration, read_calibration, write_calibration
+from diffalign.io.calibration_files import StoredCalibration, read_calibrations, write_calibrations
 from diffalign.io.headers import StoreError
 from diffalign.io.neighbor_files import read_neighbors
 
@@ -22,15 +21,33 @@ def refuses(path: Path, message: str) -> "pytest.RaisesExc[StoreError]":
 
 
 def test_a_score_that_its_metric_cannot_have(tmp_path: Path) -> None:
-    path = tmp_path / "a_vs_b.npy"
+    path = tmp_path / "a_vs_b.npz"
     recipe = {"format": 2, "metric": "mutual_knn", "k": 10, "shape": [1, 2]}
-    path.with_suffix(".json").write_text(json.dumps(recipe))
-    np.save(path, np.array([[0.2, np.nan]]))
-    assert matrices.read_matrix(path).best == (0, 0)
+
+    def write(*scores: float) -> None:
+        matrices.write_matrices(path, {"mutual_knn": matrices.LayerMatrix(np.array([scores]), recipe)})
+
+    write(0.2, np.nan)
+    assert matrices.read_layer_matrices(path, ["mutual_knn"])[0].best == (0, 0)
     for wrong in (9.9, -1.0, np.inf):
-        np.save(path, np.array([[0.2, wrong]]))
+        write(0.2, wrong)
         with refuses(path, "mutual_knn: the score .* lies outside of its range .*; delete it and rerun"):
-            matrices.read_matrix(path)
+            matrices.read_layer_matrices(path, ["mutual_knn"])
+    write(0.2, 0.3, 0.4)
+    with refuses(path, r"mutual_knn has the shape \(1, 3\), but its recipe says \[1, 2\]"):
+        matrices.read_layer_matrices(path, ["mutual_knn"])
+
+
+def test_a_metric_that_a_file_of_a_pair_lacks(tmp_path: Path) -> None:
+    path, beside = tmp_path / "a_vs_b.npz", tmp_path / "calibration.npz"
+    grid = np.full((1, 2), 0.5)
+    recipe = {"format": 2, "metric": "mutual_knn", "k": 10, "shape": [1, 2]}
+    matrices.write_matrices(path, {"mutual_knn": matrices.LayerMatrix(grid, recipe)})
+    write_calibrations(beside, {"mutual_knn": StoredCalibration(None, grid, grid, grid, None, {"alpha": 0.05})})
+    with refuses(path, "holds no matrix of cknna; delete it and rerun"):
+        matrices.read_layer_matrices(path, ["mutual_knn", "cknna"])
+    with refuses(beside, "holds no calibration of cknna; delete it and rerun"):
+        read_calibrations(beside, ["mutual_knn", "cknna"])
 
 
 def test_a_p_of_zero(tmp_path: Path) -> None:
@@ -50,12 +67,12 @@ def test_a_p_of_zero(tmp_path: Path) -> None:
             maximum_threshold=0.1,
             maximum_calibrated=0.1,
         )
-        write_calibration(path, StoredCalibration(null, grid, grid, grid, None, {"alpha": 0.05}))
+        write_calibrations(path, {"cknna": StoredCalibration(null, grid, grid, grid, None, {"alpha": 0.05})})
         if fits:
-            assert read_calibration(path).null is not None
+            assert read_calibrations(path, ["cknna"])[0].null is not None
         else:
-            with refuses(path, f"p holds {p:g}, which no test gives; delete it and rerun"):
-                read_calibration(path)
+            with refuses(path, f"p of cknna holds {p:g}, which no test gives; delete it and rerun"):
+                read_calibrations(path, ["cknna"])
 
 
 def test_neighbours_that_do_not_exist(tmp_path: Path) -> None:

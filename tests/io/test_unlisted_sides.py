@@ -14,8 +14,9 @@ from diffalign.alignment import series
 from diffalign.alignment.metrics import METRICS, Settings
 from diffalign.alignment.preparation import FeatureError
 from diffalign.alignment.settings import Preparation
-from diffalign.io import bundles, calibration_files, neighbor_files, recipes, sides
+from diffalign.io import bundles, neighbor_files, recipes, sides
 from diffalign.io.headers import StoreError
+from diffalign.io.matrices import read_matrices
 from diffalign.io.unlisted_sides import Search, read_side
 from diffalign.names import UnknownName
 from neighbors import Search as ListSearch
@@ -88,22 +89,19 @@ def test_scores_nulls_and_errors_are_those_of_matrices(
         lists = tmp_path / f"{path.parent.name}.npz"
         neighbors(path, 10 * K, preparation, lists, ListSearch("cpu", 100, 1))
         files.append(sides.Files(lists, path))
-    matrices = {metric: tmp_path / metric / "matrix.npy" for metric in SHOWN}
-    beside = {metric: path.with_suffix(".json") for metric, path in matrices.items()}
-    calibrations = {metric: path.with_suffix(".npz") for metric, path in matrices.items()}
+    matrices, calibrations = tmp_path / "matrices.npz", tmp_path / "calibrations.npz"
     pair = (files[0], files[1])
-    align_layers(pair, settings[0], None, recipes.Where("digits", "clean"), matrices, beside, 0, 100)
-    calibrate_layers(pair, *settings, None, matrices, calibrations, 100)
+    align_layers(pair, settings[0], None, recipes.Where("digits", "clean"), SHOWN, matrices, 0, 100)
+    calibrate_layers(pair, *settings, None, matrices, SHOWN, calibrations, 100)
 
     own = search(preparation=preparation)
     reference = read_side(written[1], own, ["final"])
     model = read_side(written[0], own, like=reference, where=written[1])
     (other,) = reference.of()
     found = series.against(SHOWN, model.of(), other, Settings(K), series.Drawn(DRAWS, 0.05, 0))
-    for metric in SHOWN:
-        whole = np.load(matrices[metric])
-        np.testing.assert_allclose(found[metric].scores[:, 0], whole[:, 1], rtol=1e-12)
-        stored = calibration_files.read_calibration(calibrations[metric])
+    for matrix in read_matrices([matrices], [calibrations], SHOWN):
+        metric, stored = matrix.metric, matrix.calibration
+        np.testing.assert_allclose(found[metric].scores[:, 0], matrix.values[:, 1], rtol=1e-12)
         bounds = found[metric].interval
         for end in ("error", "low", "high"):
             expected = getattr(stored, end)[:, 1]

@@ -17,7 +17,7 @@ from dense_metrics import dense_cknna, unit
 from diffalign.io import feature_files
 from diffalign.io.layouts import platonic
 from diffalign.io.layouts.feature_tables import read_layers
-from diffalign.io.matrices import read_matrix
+from diffalign.io.matrices import read_layer_matrices
 from diffalign.provenance import file_sha256
 from export_features import export_features
 
@@ -47,6 +47,7 @@ STUDY: dict[str, Any] = {
 }
 FEATURES = "results/features/theirs/clean"
 MATRIX = "results/cknna/theirs/clean/layers/left_vs_right.npy"
+MATRICES = "results/alignment/theirs/clean/left_vs_right.npz"
 SCORE = "results/cknna/theirs/clean/left_vs_right.npy"
 THINGSVISION = "results/export/thingsvision/theirs/clean/left_b0/features.npy"
 PLATONIC = "results/export/platonic/theirs/clean/left_vs_right/cknna_k5.npy"
@@ -83,6 +84,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
         "neighbors": 2,
         "align": 1,
         "align_layers": 1,
+        "layer_matrix": 1,
         "export_thingsvision": 1,
         "export_platonic_alignment": 1,
     }
@@ -99,7 +101,8 @@ def mine(imported: Workflow, tmp_path: Path) -> Workflow:
 
 def test_planted_features_meet_on_their_names(imported: Workflow) -> None:
     work = imported.directory
-    matrix = read_matrix(work / MATRIX)
+    (matrix,) = read_layer_matrices(work / MATRICES, ["cknna"])
+    assert np.array_equal(np.load(work / MATRIX), matrix.values)
     assert (matrix.layers("a"), matrix.layers("b")) == (["b0", "b1"], ["b0", "b1"])
     # right's b1 is left's b0, turned: the same neighbours, whatever the order of the rows
     assert matrix.values[0, 1] == pytest.approx(1, abs=1e-5)

@@ -226,7 +226,6 @@ def test_a_new_metric_and_a_changed_preparation_rerun_all_alignments(finished: W
     jobs = plan(finished, {"alignment": {"metrics": ["cknna", "mutual_knn"], "center": True}})
     assert jobs == ALL_ALIGNMENTS | {
         "align_default": 2,
-        "model_maps_figure": 2,
         "neighbors": 4,
         "metrics_settings": 1,
     }
@@ -235,7 +234,7 @@ def test_a_new_metric_and_a_changed_preparation_rerun_all_alignments(finished: W
 def test_a_new_metric_and_a_changed_eps_rerun_all_alignments(finished: Workflow) -> None:
     jobs = plan(finished, {"alignment": {"metrics": ["cknna", "mutual_knn"], "eps": 1e-6}})
     settings = {"alignment_settings": 1, "metrics_settings": 1}
-    assert jobs == ALL_ALIGNMENTS | {"align_default": 2, "model_maps_figure": 2} | settings
+    assert jobs == ALL_ALIGNMENTS | {"align_default": 2} | settings
 
 
 def test_a_new_metric_alone_recomputes_no_list(finished: Workflow) -> None:
@@ -243,7 +242,7 @@ def test_a_new_metric_alone_recomputes_no_list(finished: Workflow) -> None:
     # galleries and rows an image are made from lists alone
     assert jobs == {
         rule: count for rule, count in ALL_ALIGNMENTS.items() if rule not in ("gallery_figure", "per_image")
-    } | {"model_maps_figure": 2, "metrics_settings": 1}
+    } | {"metrics_settings": 1}
 
 
 SETTINGS = {"alignment_settings": 1, "calibration_settings": 1}
@@ -426,30 +425,11 @@ def test_a_tap_of_an_autoencoder_leaves_its_latents_alone(finished: Workflow) ->
     assert "Nothing to be done" in finished.plan(overlay=overlay).output
 
 
-def test_figures_depend_on_the_recipes_that_they_read(copied: Workflow) -> None:
+def test_figures_depend_on_the_matrices_that_they_read(copied: Workflow) -> None:
     figure = "results/figures/photographs/clean/layer_maps/dinov2_vs_sd3.png"
-    (copied.directory / "results/cknna/photographs/clean/layers/dinov2_vs_sd3.json").unlink()
+    (copied.directory / "results/alignment/photographs/clean/dinov2_vs_sd3.npz").unlink()
     (copied.directory / figure).unlink()
     assert copied.plan(figure).jobs() == {"align_layers": 1, "calibrate_layers": 1, "layer_maps_figure": 1}
-
-
-def test_a_removed_matrix_that_no_job_lists_is_named_with_what_to_do(copied: Workflow) -> None:
-    two = {"alignment": {"metrics": ["cknna", "mutual_knn"]}}
-    figure = "results/figures/photographs/clean/layer_maps/dinov2_vs_sdvae.png"
-    made = copied.run(figure, overlay=two)
-    assert made.code == 0, made.output
-    first, second = (
-        copied.directory / f"results/{metric}/photographs/clean/layers/dinov2_vs_sdvae.npy"
-        for metric in two["alignment"]["metrics"]
-    )
-    second.unlink()
-    (copied.directory / figure).unlink()
-    refused = copied.run(figure, overlay=two)
-    relative = [str(path.relative_to(copied.directory)) for path in (first, second)]
-    assert f"{relative[1]} is missing; remove {relative[0]}, too, and rerun" in refused.output, refused.output
-    first.unlink()
-    assert copied.run(figure, overlay=two).code == 0
-    assert second.exists()
 
 
 def test_only_the_layers_that_are_taken_are_planned(finished: Workflow) -> None:

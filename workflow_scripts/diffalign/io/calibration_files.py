@@ -1,9 +1,11 @@
-"""The calibration file of one layer x layer matrix: its null, its errors, and the layers chosen on half the images."""
+"""The calibrations of the layer x layer matrices of a pair, one a metric: nulls, errors, and the layers chosen on half
+of the images.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,9 @@ from diffalign.alignment.calibration import Calibration
 from diffalign.io.atomic import write_arrays
 from diffalign.io.headers import FileKind, StoreError, packed
 
-KIND = FileKind("a calibration file", 2)
+KIND = FileKind("a file of calibrations", 3)
 _GRIDS = ("mean", "sd", "z", "p", "threshold", "calibrated", "p_adjusted", "grid_threshold")
+_ARRAYS = (*_GRIDS, "maxima", "skewness", "error", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,18 @@ class StoredCalibration:
     settings: Mapping[str, Any]
 
 
-def write_calibration(path: Path, stored: StoredCalibration) -> None:
-    """Write arrays and a JSON header as one .npz."""
-    arrays = {"error": stored.error, "low": stored.low, "high": stored.high}
-    header = KIND.header(settings=dict(stored.settings), method=None)
+def write_calibrations(path: Path, calibrations: Mapping[str, StoredCalibration]) -> None:
+    """Write the calibrations of a pair by metric as one .npz: arrays ``{metric}/{what}``, and a JSON header."""
+    parts = {metric: _parts(stored) for metric, stored in calibrations.items()}
+    header = KIND.header(metrics={metric: facts for metric, (facts, _) in parts.items()})
+    named = {f"{metric}/{what}": array for metric, (_, arrays) in parts.items() for what, array in arrays.items()}
+    write_arrays(path, {**packed(header), **named})
+
+
+def _parts(stored: StoredCalibration) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The facts of a calibration, for the header, and its arrays."""
+    arrays: dict[str, NDArray[Any]] = {"error": stored.error, "low": stored.low, "high": stored.high}
+    header: dict[str, Any] = {"settings": dict(stored.settings), "method": None}
     if stored.null is not None:
         arrays |= {key: getattr(stored.null, key) for key in (*_GRIDS, "maxima")}
         if stored.null.skewness is not None:
@@ -71,16 +82,28 @@ def write_calibration(path: Path, stored: StoredCalibration) -> None:
             "count": stored.selection.count,
             **{key: _plain(getattr(stored.selection, key)) for key in ("chosen", "reported", "uncorrected")},
         }
-    write_arrays(path, {**packed(header), **arrays})
+    return header, arrays
 
 
-def read_calibration(path: Path) -> StoredCalibration:
-    """Read what `write_calibration` wrote. Raises StoreError for anything else."""
-    header, arrays = KIND.read_archive(path)
+def read_calibrations(path: Path, metrics: Sequence[str]) -> list[StoredCalibration]:
+    """Read the calibrations of these metrics. Raises StoreError for one that is absent or has impossible values."""
+    header, arrays = KIND.read_archive(path, [f"{metric}/{what}" for metric in metrics for what in _ARRAYS])
     if header["format"] < KIND.format:
-        raise StoreError(
-            f"{path}: format {header['format']} has no p that is corrected over the matrix; delete it and rerun"
-        )
+        raise StoreError(f"{path}: format {header['format']} holds a single metric; delete it and rerun")
+    by_metric: dict[str, dict[str, NDArray[Any]]] = {}
+    for name, array in arrays.items():
+        metric, _, what = name.partition("/")
+        by_metric.setdefault(metric, {})[what] = array
+    missing = [metric for metric in metrics if metric not in by_metric or metric not in header["metrics"]]
+    if missing:
+        raise StoreError(f"{path}: holds no calibration of {', '.join(missing)}; delete it and rerun")
+    return [_calibration(header["metrics"][metric], by_metric[metric], metric, path) for metric in metrics]
+
+
+def _calibration(
+    header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], metric: str, path: Path
+) -> StoredCalibration:
+    """The inverse of `_parts`."""
     null = None
     if header["method"] is not None:
         maximum: dict[str, Any] = {f"maximum_{key}": _number(value) for key, value in header["maximum"].items()}
@@ -89,9 +112,8 @@ def read_calibration(path: Path) -> StoredCalibration:
         for key in ("p", "p_adjusted"):
             wrong = (grids[key] <= 0) | (grids[key] > 1)
             if wrong.any():
-                raise StoreError(
-                    f"{path}: {key} holds {grids[key][wrong][0]:g}, which no test gives; delete it and rerun"
-                )
+                found = f"{key} of {metric} holds {grids[key][wrong][0]:g}"
+                raise StoreError(f"{path}: {found}, which no test gives; delete it and rerun")
         null = Calibration(method=header["method"], **grids, **maximum, **more)
     selection = None
     if "selection" in header:

@@ -1,4 +1,6 @@
-"""Layer x layer matrices with their recipes and calibrations, as figures and tables read them."""
+"""Layer x layer matrices of all metrics of a pair of models in one file, each with its recipe, and with their
+calibrations as figures and tables read them.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.alignment import claims
-from diffalign.io.calibration_files import StoredCalibration, read_calibration
-from diffalign.io.headers import StoreError, reading
-from diffalign.io.score_recipes import is_miniature, read_recipe
+from diffalign.io.atomic import write_arrays
+from diffalign.io.calibration_files import StoredCalibration, read_calibrations
+from diffalign.io.headers import FileKind, StoreError, packed
+from diffalign.io.score_recipes import is_miniature
+
+KIND = FileKind("a file of layer x layer matrices", 1)
 
 
 @dataclass(frozen=True)
@@ -106,36 +111,27 @@ class CalibratedMatrix(LayerMatrix):
         return "no null: only its mean and sd are known" if why is None else f"no p: {why}"
 
 
-def read_matrix(path: Path) -> LayerMatrix:
-    """Read ``x.npy`` and the recipe ``x.json`` beside it. Raises StoreError where they disagree."""
-    recipe = read_recipe(path.with_suffix(".json"))
-    with reading(path, "a matrix, so delete it and rerun"):
-        values = np.load(path, allow_pickle=False)
-    if list(values.shape) != recipe["shape"]:
-        raise StoreError(f"{path}: shape {values.shape}, but its recipe says {recipe['shape']}")
-    _check_range(values, recipe, path)
-    return LayerMatrix(values, recipe)
+def write_matrices(path: Path, matrices: Mapping[str, LayerMatrix]) -> None:
+    """Write the matrices of a pair by metric, (L_A, L_B) float64 each, and their recipes, as one ``.npz``."""
+    recipes = {metric: dict(matrix.recipe) for metric, matrix in matrices.items()}
+    header = packed(KIND.header(recipes=recipes))
+    write_arrays(path, {**header, **{metric: matrix.values for metric, matrix in matrices.items()}})
 
 
-def of_all_metrics(paths: Sequence[Path], metrics: Sequence[str]) -> list[Path]:
-    """The files of all metrics that lie beside those of one: of each path in order, one a metric.
-
-    paths: of layer x layer matrices or of calibrations, ``{root}/{metric}/{dataset}/{condition}/layers/x.npy``. Raises
-    StoreError, which says what to do, for a file that was removed since: Snakemake looks at those of one metric alone.
-    """
-    found = []
-    for path in paths:
-        folder = path.parents[3]
-        for metric in metrics:
-            found.append(folder.parent / metric / path.relative_to(folder))
-            if not found[-1].exists():
-                raise StoreError(f"{found[-1]} is missing; remove {path}, too, and rerun: one job writes both")
-    return found
-
-
-def matrix_beside(calibration: Path) -> Path:
-    """The matrix of a calibration: ``calibration/x.npz`` -> ``layers/x.npy``."""
-    return (calibration.parent.with_name("layers") / calibration.name).with_suffix(".npy")
+def read_layer_matrices(path: Path, metrics: Sequence[str]) -> list[LayerMatrix]:
+    """Read the matrices of these metrics. Raises StoreError for a file that lacks one or holds impossible scores."""
+    header, arrays = KIND.read_archive(path, metrics)
+    read = []
+    for metric in metrics:
+        recipe = header.get("recipes", {}).get(metric)
+        if recipe is None or metric not in arrays:
+            raise StoreError(f"{path}: holds no matrix of {metric}; delete it and rerun")
+        values = arrays[metric]
+        if list(values.shape) != recipe["shape"]:
+            raise StoreError(f"{path}: {metric} has the shape {values.shape}, but its recipe says {recipe['shape']}")
+        _check_range(values, recipe, path)
+        read.append(LayerMatrix(values, recipe))
+    return read
 
 
 def _check_range(values: NDArray[np.float64], recipe: Mapping[str, Any], path: Path) -> None:
@@ -150,19 +146,28 @@ def _check_range(values: NDArray[np.float64], recipe: Mapping[str, Any], path: P
         raise StoreError(f"{path}: {error}; delete it and rerun") from error
 
 
-def read_matrices(matrices: Sequence[Path], calibrations: Sequence[Path]) -> list[CalibratedMatrix]:
-    """Read matrices and their calibrations, in the same order. Raises StoreError where two do not belong together,
-    or were made with other settings.
+def read_matrices(
+    matrices: Sequence[Path], calibrations: Sequence[Path], metrics: Sequence[str]
+) -> list[CalibratedMatrix]:
+    """Read the matrices of these metrics of every pair with their calibrations: of each file in order, one a metric.
+
+    Raises StoreError where two files do not belong together, or were made with other settings.
     """
     calibrated = []
     for path, beside in zip(matrices, calibrations, strict=True):
-        matrix, calibration = read_matrix(path), read_calibration(beside)
-        if calibration.error.shape != matrix.values.shape:
-            raise StoreError(f"{beside}: shape {calibration.error.shape}, but {path} has {matrix.values.shape}; rerun")
-        calibrated.append(CalibratedMatrix(matrix.values, matrix.recipe, calibration))
-    _check_settings(matrices, [matrix.recipe for matrix in calibrated], ("k", "eps", "rbf_sigma", "preparation"))
-    drawn = [matrix.calibration.settings for matrix in calibrated]
-    _check_settings(calibrations, drawn, ("permutations", "alpha", "seed", "split_selection"))
+        both = zip(read_layer_matrices(path, metrics), read_calibrations(beside, metrics), strict=True)
+        for matrix, calibration in both:
+            if calibration.error.shape != matrix.values.shape:
+                raise StoreError(
+                    f"{beside}: {matrix.metric} has the shape {calibration.error.shape}, but {matrix.values.shape} "
+                    f"in {path}; rerun"
+                )
+            calibrated.append(CalibratedMatrix(matrix.values, matrix.recipe, calibration))
+    sources = [(path, beside) for path, beside in zip(matrices, calibrations, strict=True) for _ in metrics]
+    recipes, drawn = ([m.recipe for m in calibrated], [m.calibration.settings for m in calibrated])
+    _check_settings([path for path, _ in sources], recipes, ("k", "eps", "rbf_sigma", "preparation"))
+    drawing = ("permutations", "alpha", "seed", "split_selection")
+    _check_settings([beside for _, beside in sources], drawn, drawing)
     return calibrated
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from diffalign import names
@@ -39,10 +39,7 @@ class Alignment(Stage):
         }
 
     def metrics_settings(self, _: Wildcards) -> dict[str, Any]:
-        """What matrices of all metrics depend on, and single scores do not: which metrics these are.
-
-        As a parameter it would be missed, since the job of a new metric gains outputs.
-        """
+        """What matrices of all metrics depend on, and single scores do not: which metrics these are."""
         return {"metrics": self.metrics}
 
     def dataset(self, wildcards: Wildcards) -> str:
@@ -111,53 +108,24 @@ class Alignment(Stage):
 
         return megabytes
 
-    def matrices(
-        self,
-        metrics: Iterable[str],
-        dataset: str = "{dataset}",
-        condition: str = "{condition}",
-        a: str = "{a}",
-        b: str = "{b}",
-    ) -> list[str]:
-        """The layer x layer matrices of one pair."""
-        return _filled(paths.MATRIX, metrics, dataset, condition, a, b)
+    def matrices(self, dataset: str, condition: str, a: str, b: str) -> str:
+        """The layer x layer matrices of one pair, of all metrics."""
+        return _of_pair(paths.MATRICES, dataset, condition, a, b)
 
-    def matrix_recipes(self, metrics: Iterable[str]) -> list[str]:
-        """Patterns of the recipes beside matrices."""
-        return _filled(paths.MATRIX_RECIPE, metrics, "{dataset}", "{condition}", "{a}", "{b}")
-
-    def calibrations(self, metrics: Iterable[str]) -> list[str]:
-        """Patterns of the calibrations of matrices."""
-        return _filled(paths.CALIBRATION, metrics, "{dataset}", "{condition}", "{a}", "{b}")
-
-    def with_recipes(self, matrices: Sequence[str]) -> dict[str, list[str]]:
-        """Matrices, their recipes and their calibrations, as named inputs."""
+    def of_places(self, places: Iterable[tuple[str, str, str, str]]) -> dict[str, list[str]]:
+        """The matrices of pairs at (dataset, condition, a, b) and their calibrations, as named inputs."""
+        listed = list(places)
         return {
-            "matrices": list(matrices),
-            "recipes": [path.removesuffix(".npy") + ".json" for path in matrices],
-            "calibrations": [
-                path.replace("/layers/", "/calibration/").removesuffix(".npy") + ".npz" for path in matrices
-            ],
+            "matrices": [_of_pair(paths.MATRICES, *place) for place in listed],
+            "calibrations": [_of_pair(paths.CALIBRATIONS, *place) for place in listed],
         }
 
-    def of_pair(self, wildcards: Wildcards) -> dict[str, list[str]]:
-        """The matrix of one pair that stands for those of all metrics, with its recipe and calibration.
+    def of_condition(self, wildcards: Wildcards) -> dict[str, list[str]]:
+        """The matrices of every pair of the study on a data set and condition, and their calibrations."""
+        return self.of_places((wildcards.dataset, wildcards.condition, a, b) for a, b in self.study.pairs)
 
-        One job writes the matrices of all metrics, another their calibrations, so that the files of the first metric
-        are as new as those of all: scripts find the others by `io.matrices.of_all_metrics`. An input file costs a
-        plan about as much as a tenth of a job, and a pair has three a metric.
-        """
-        place = (wildcards.dataset, wildcards.condition, wildcards.a, wildcards.b)
-        return self.with_recipes(self.matrices(self.metrics[:1], *place))
-
-    def of_metric(self, wildcards: Wildcards) -> dict[str, list[str]]:
-        """The calibrations of one metric of every pair of the study, which are newer than its matrices."""
-        places = ((wildcards.dataset, wildcards.condition, a, b) for a, b in self.study.pairs)
-        matrices = [path for place in places for path in self.matrices([wildcards.metric], *place)]
-        return {"calibrations": self.with_recipes(matrices)["calibrations"]}
-
-    def of_two_sides(self, metric: str, dataset: str, condition: str) -> list[str]:
-        """The matrices of one metric of every model of one side of the study with every one of the other.
+    def of_two_sides(self, dataset: str, condition: str) -> list[str]:
+        """The matrices of every model of one side of the study with every one of the other.
 
         Raises ValueError where the study has no two sides.
         """
@@ -168,11 +136,11 @@ class Alignment(Stage):
                 "a file of scores X x Y has every model of one side with every one of the other: set study.against, "
                 "and study.pairs to all"
             )
-        return [path for a in first for b in second for path in self.matrices([metric], dataset, condition, a, b)]
+        return [self.matrices(dataset, condition, a, b) for a in first for b in second]
 
     def all_matrices(self, _: Wildcards) -> dict[str, list[str]]:
-        """Of every pair of the study the matrix that stands for those of all metrics, as in `of_pair`."""
-        return self.with_recipes([path for place in self.places() for path in self.matrices(self.metrics[:1], *place)])
+        """The matrices of every pair of the study, and their calibrations."""
+        return self.of_places(self.places())
 
     def places(self) -> list[tuple[str, str, str, str]]:
         """(dataset, condition, a, b) of every pair of the study."""
@@ -184,8 +152,8 @@ class Alignment(Stage):
         ]
 
 
-def _filled(pattern: str, metrics: Iterable[str], dataset: str, condition: str, a: str, b: str) -> list[str]:
-    return [paths.fill(pattern, metric=m, dataset=dataset, condition=condition, a=a, b=b) for m in metrics]
+def _of_pair(pattern: str, dataset: str, condition: str, a: str, b: str) -> str:
+    return paths.fill(pattern, dataset=dataset, condition=condition, a=a, b=b)
 
 
 def pair_file(pattern: str, pair: str, **words: str) -> str:

@@ -20,18 +20,21 @@ class Exchange(Stage):
     """The rules published_scores_table and published_people_table of rules/layouts.smk."""
 
     def inputs(self) -> dict[str, list[str]]:
-        """The matrices of the study that published scores have a counterpart in, with their recipes."""
+        """The matrices of the study that published scores have a counterpart in."""
         place = (self.study.default_dataset, self.study.default_condition)
         matrices = {
-            path: None
+            self.plan.alignment.matrices(*place, y, x): None
             for entry in self.study.exchange.scores.values()
             for x in entry.x
             for y in entry.y
             if self._is_measured(entry, x, y)
-            for path in self.plan.alignment.matrices([entry.metric], *place, y, x)
         }
-        files = self.plan.alignment.with_recipes(list(matrices))
-        return {key: files[key] for key in ("matrices", "recipes")}
+        return {"matrices": list(matrices)}
+
+    def metrics(self) -> list[str]:
+        """The metrics of the study that published scores are of."""
+        asked = {entry.metric for entry in self.study.exchange.scores.values()}
+        return [metric for metric in self.study.alignment.metrics if metric in asked]
 
     def files(self) -> dict[str, dict[str, Any]]:
         """Every file of scores: path, metric, k, rows and columns, and of each its bundle and layers in the study."""

@@ -86,33 +86,27 @@ class Language(Stage):
         sides = {pair: [self.predicts_texts(name) for name in pair] for pair in self.study.pairs}
         return {pair: "ab"[which.index(True)] for pair, which in sides.items() if sum(which) == 1}
 
-    def places(self) -> list[tuple[str, str, str, tuple[str, str], str]]:
-        """(metric, dataset, condition, pair, side of the language model) of the rows of the table."""
+    def places(self) -> list[tuple[str, str, tuple[str, str], str]]:
+        """(dataset, condition, pair, side of the language model) of the rows of the table, each a row a metric."""
         pairs = self.pairs()
         return [
-            (metric, dataset, condition, pair, side)
+            (dataset, condition, pair, side)
             for dataset in self.study.study_datasets
             for condition in self.study.study_conditions
-            for metric in self.study.alignment.metrics
             for pair, side in pairs.items()
         ]
 
     def table_inputs(self, _: Wildcards) -> dict[str, list[str]]:
         """The matrices of these pairs, and of each the loss file of its language model."""
         places = self.places()
-        matrices = [
-            path
-            for metric, dataset, condition, pair, _side in places
-            for path in self.plan.alignment.matrices([metric], dataset, condition, *pair)
-        ]
+        files = self.plan.alignment.of_places((dataset, condition, *pair) for dataset, condition, pair, _ in places)
         losses = [
-            self.loss_file(dataset, condition, pair["ab".index(side)])
-            for _metric, dataset, condition, pair, side in places
+            self.loss_file(dataset, condition, pair["ab".index(side)]) for dataset, condition, pair, side in places
         ]
-        return {**self.plan.alignment.with_recipes(matrices), "losses": losses}
+        return {**files, "losses": losses}
 
     def languages(self, _: Wildcards) -> list[dict[str, str]]:
-        """Of every matrix of the table, its language model: side, variant, and series."""
+        """Of every pair of the table, its language model: side, variant, and series."""
         rows = []
         for *_where, pair, side in self.places():
             bundle, model = self.study.bundle(pair["ab".index(side)]), self.study.model_of(pair["ab".index(side)])

@@ -47,19 +47,13 @@ class Layouts(Stage):
         setting = self.study.alignment
         return {platonic.alignment_name(metric, setting.k): metric for metric in setting.metrics}
 
-    def scores_of_pair(self, wildcards: Wildcards) -> dict[str, list[str]]:
-        """The matrix of a pair that an exported file of scores is made from, and its recipe."""
-        place = (wildcards.dataset, wildcards.condition, wildcards.a, wildcards.b)
-        return self._without_calibrations(self.plan.alignment.matrices([self.scores[wildcards.scores]], *place))
+    def metric(self, wildcards: Wildcards) -> str:
+        """The metric of an exported file of scores."""
+        return self.scores[wildcards.scores]
 
-    def scores_of_set(self, wildcards: Wildcards) -> dict[str, list[str]]:
-        """The matrices of the study that an exported file of scores is made from, and their recipes."""
-        place = (wildcards.dataset, wildcards.condition)
-        return self._without_calibrations(self.plan.alignment.of_two_sides(self.scores[wildcards.scores], *place))
-
-    def _without_calibrations(self, matrices: list[str]) -> dict[str, list[str]]:
-        files = self.plan.alignment.with_recipes(matrices)
-        return {key: files[key] for key in ("matrices", "recipes")}
+    def scores_of_set(self, wildcards: Wildcards) -> list[str]:
+        """The matrices of the study that an exported file of scores is made from."""
+        return self.plan.alignment.of_two_sides(wildcards.dataset, wildcards.condition)
 
     def people_inputs(self, wildcards: Wildcards) -> dict[str, str]:
         """Features of a typed name, and their odd-one-out accuracy. Raises ValueError where nobody chose."""

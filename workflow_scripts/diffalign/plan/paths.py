@@ -77,9 +77,12 @@ SCORE = "results/{metric}/{dataset}/{condition}/{a}_vs_{b}.npy"
 SCORE_RECIPE = "results/{metric}/{dataset}/{condition}/{a}_vs_{b}.json"
 DEFAULT_SCORE = "results/{metric}/{a}_vs_{b}.npy"
 DEFAULT_SCORE_RECIPE = "results/{metric}/{a}_vs_{b}.json"
+# of a pair, for all metrics: their layer x layer matrices, and the calibrations of these
+MATRICES = "results/alignment/{dataset}/{condition}/{a}_vs_{b}.npz"
+CALIBRATIONS = "results/calibration/{dataset}/{condition}/{a}_vs_{b}.npz"
+# the matrix of one metric, on request
 MATRIX = "results/{metric}/{dataset}/{condition}/layers/{a}_vs_{b}.npy"
 MATRIX_RECIPE = "results/{metric}/{dataset}/{condition}/layers/{a}_vs_{b}.json"
-CALIBRATION = "results/{metric}/{dataset}/{condition}/calibration/{a}_vs_{b}.npz"
 PER_IMAGE = "results/per_image/{dataset}/{condition}/{a}_vs_{b}.parquet"
 PER_IMAGE_RECIPE = "results/per_image/{dataset}/{condition}/{a}_vs_{b}.json"
 CONTRASTS = "results/contrasts/{dataset}/{condition}"

@@ -20,7 +20,15 @@ Words = Sequence[str]
 _CONSTRAINED = re.compile(r"\{(\w+),[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")
 _WILDCARD = re.compile(r"\{(\w+)\}")
 # folders of results of all layers of two models
-_OF_ALL_LAYERS = {"layers", "calibration", "layer_maps", "depth_curves", "relative_depth_curves", "null_histograms"}
+_OF_ALL_LAYERS = {
+    "alignment",
+    "layers",
+    "calibration",
+    "layer_maps",
+    "depth_curves",
+    "relative_depth_curves",
+    "null_histograms",
+}
 _OTHER_FORM = "another form"
 _FOLDERS = ("results", "resources")
 
@@ -253,7 +261,9 @@ def _unknown_literal(patterns: Sequence[Words], words: Words, depth: int, study:
         word = stem
     if depth == 1 and words[0] == "results":
         literal |= set(study.alignment.metrics)
-    return str(names.unknown(_kind(words, depth), word, sorted(literal))) if literal and word not in literal else ""
+    # figures of a metric each are outputs of one rule
+    kind = "metric" if is_file and literal <= set(study.alignment.metrics) else _kind(words, depth)
+    return str(names.unknown(kind, word, sorted(literal))) if literal and word not in literal else ""
 
 
 def _agrees(pattern: Words, words: Words, depth: int, study: Study) -> bool:
