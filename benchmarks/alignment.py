@@ -169,7 +169,7 @@ def write_study(folder: Path, count: int, depths: dict[str, int], widths: dict[s
             recipe = {"bundle": side, "model": {"name": side}, "layer": f"b{i}", "module": f"blocks.{i}"}
             write_features(path, Features(layer(side, i, count, widths[side]), names, recipe))
             made[f"b{i}"] = {"sha256": file_sha256(path)}
-        LAYERS.write_json(folder / side / "layers.json", layers=made)
+        LAYERS.write_json(folder / f"{side}.json", layers=made)
     (folder / "alignment.json").write_text(json.dumps({"k": K, "eps": EPS, "rbf_sigma": 1}))
 
 
@@ -186,19 +186,17 @@ def run_stage(given: argparse.Namespace) -> dict[str, Any]:
     folder, metrics = Path(given.folder), given.metrics
     drawing = {"permutations": given.permutations, "alpha": 0.05, "seed": 0, "split_selection": False}
     (folder / "calibration.json").write_text(json.dumps(drawing))
-    sides = [Files(folder / f"{s}.npz", folder / s / "layers.json", folder / f"{s}_factors.npz") for s in "ab"]
+    sides = [Files(folder / f"{s}.npz", folder / f"{s}.json", folder / f"{s}_factors.npz") for s in "ab"]
     files = (sides[0], sides[1])
     matrices = folder / "matrices.npz"
     started = time.perf_counter()
     if given.stage == "neighbors":
         search = neighbors.Search("cpu", 500, given.threads)
         for side in "ab":
-            neighbors.neighbors(
-                folder / side / "layers.json", given.k_max, Preparation(), folder / f"{side}.npz", search
-            )
+            neighbors.neighbors(folder / f"{side}.json", given.k_max, Preparation(), folder / f"{side}.npz", search)
     elif given.stage == "factors":
         for side in "ab":
-            factors.factors(folder / f"{side}.npz", folder / side / "layers.json", folder / f"{side}_factors.npz")
+            factors.factors(folder / f"{side}.npz", folder / f"{side}.json", folder / f"{side}_factors.npz")
     elif given.stage == "align_layers":
         where = recipes.Where("made up", "clean")
         align_layers.align_layers(files, folder / "alignment.json", None, where, metrics, matrices, 0, given.memory_mb)

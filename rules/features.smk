@@ -1,5 +1,7 @@
 # Inputs: images, or latents and prompts; the checkpoint and the recipe of a bundle (model with variant).
-# Outputs: one feature file per layer, from one forward pass; neighbour lists and factors of all layers.
+# Outputs: a folder of feature files, one a layer, from one forward pass, and its manifest; neighbour lists and factors of
+# all layers.
+FEATURES = {"features": directory(paths.FEATURES), "manifest": paths.FEATURE_MANIFEST}
 
 
 rule recipe:
@@ -27,7 +29,7 @@ for name, model in PLAN.features.image_models.items():
             dataset=paths.DATASET_RECORD,
             manifest=paths.MANIFEST,
         output:
-            **({"part": temp(paths.FEATURE_PART)} if PLAN.features.in_parts else PLAN.features.outputs(model)),
+            **({"part": temp(paths.FEATURE_PART)} if PLAN.features.in_parts else FEATURES),
         log:
             PLAN.features.log("extract"),
         wildcard_constraints:
@@ -47,6 +49,7 @@ for name, model in PLAN.features.image_models.items():
             runtime=PLAN.features.runtime(model),
         params:
             layers=list(model.layers),
+            class_tokens=PLAN.features.class_token_layer(name),
             shards=PLAN.features.shards(),
         script:
             "../workflow_scripts/extract.py"
@@ -59,7 +62,7 @@ for name, model in PLAN.features.image_models.items():
             input:
                 PLAN.features.parts(),
             output:
-                **PLAN.features.outputs(model),
+                **FEATURES,
             log:
                 paths.log("merge_features", "dataset", "condition", "bundle"),
             wildcard_constraints:
@@ -71,7 +74,6 @@ for name, model in PLAN.features.image_models.items():
                 mem_mb=PLAN.features.memory(4000, model),
                 runtime=120,
             params:
-                layers=list(model.layers),
                 code=PLAN.code("merge_features.py"),
             script:
                 "../workflow_scripts/merge_features.py"
@@ -81,8 +83,7 @@ rule text_features:
     input:
         unpack(PLAN.features.texts_inputs),
     output:
-        features=f"{paths.FEATURES}/{names.TEXT_LAYERS[0]}.pt",
-        manifest=paths.FEATURE_MANIFEST,
+        **FEATURES,
     log:
         paths.log("text_features", "dataset", "condition", "bundle"),
     wildcard_constraints:

@@ -3,6 +3,14 @@
 # Outputs: texts by image; features of every hidden state, of means over tokens and of last tokens, from one pass per
 # text; bits per byte of each model, and alignment against them. Language models read no images, so their features are
 # stored under the condition clean and shared by all conditions.
+TEXT_FEATURES = {
+    "features": directory(PLAN.language.means),
+    "manifest": f"{PLAN.language.means}.json",
+    "last": directory(PLAN.language.last),
+    "last_manifest": f"{PLAN.language.last}.json",
+    "losses": paths.LOSSES,
+    "table": paths.LOSS_TABLE,
+}
 
 
 rule texts:
@@ -37,7 +45,7 @@ for name, model in PLAN.features.language_models.items():
         input:
             unpack(PLAN.language.inputs),
         output:
-            **({"part": temp(PLAN.language.part)} if PLAN.features.in_parts else PLAN.language.outputs(model)),
+            **({"part": temp(PLAN.language.part)} if PLAN.features.in_parts else TEXT_FEATURES),
         log:
             PLAN.features.log("extract", "means"),
         wildcard_constraints:
@@ -72,7 +80,7 @@ for name, model in PLAN.features.language_models.items():
             input:
                 PLAN.language.parts(),
             output:
-                **PLAN.language.outputs(model),
+                **TEXT_FEATURES,
             log:
                 paths.log("merge_texts", "dataset", "condition", "means"),
             wildcard_constraints:
@@ -86,7 +94,6 @@ for name, model in PLAN.features.language_models.items():
                 mem_mb=PLAN.features.memory(4000, model, copies=2),
                 runtime=120,
             params:
-                layers=list(model.layers),
                 code=PLAN.code("merge_texts.py"),
             script:
                 "../workflow_scripts/merge_texts.py"

@@ -41,7 +41,7 @@ for name, model in PLAN.features.precomputed_models.items():
         input:
             **PLAN.features.import_inputs(name),
         output:
-            **PLAN.features.outputs(model),
+            **FEATURES,
         log:
             paths.log("import_features", "dataset", "condition", "bundle"),
         wildcard_constraints:
@@ -52,8 +52,6 @@ for name, model in PLAN.features.precomputed_models.items():
         resources:
             mem_mb=PLAN.features.memory(4000, model, copies=2),
             runtime=60,
-        params:
-            layers=list(model.layers),
         script:
             "../workflow_scripts/import_features.py"
 
@@ -134,7 +132,7 @@ rule published_people_table:
 rule export_vfmvae:
     input:
         unpack(PLAN.stimuli.manifest),
-        features=PLAN.layouts.one_layer,
+        features=PLAN.layouts.features,
     output:
         features=f"{paths.fill(paths.EXPORT, layout='vfmvae')}.pt",
         recipe=f"{paths.fill(paths.EXPORT, layout='vfmvae')}.json",
@@ -148,6 +146,7 @@ rule export_vfmvae:
         runtime=30,
     params:
         layout="vfmvae",
+        layers=PLAN.layouts.one_layer,
         code=PLAN.code("export_features.py"),
     script:
         "../workflow_scripts/export_features.py"
@@ -157,7 +156,7 @@ rule export_vfmvae:
 use rule export_vfmvae as export_vfmvae_files with:
     input:
         unpack(PLAN.stimuli.manifest),
-        features=PLAN.layouts.published_layers,
+        features=PLAN.layouts.features,
     output:
         features=directory(f"{paths.fill(paths.EXPORT, layout='vfmvae')}/features"),
         recipe=f"{paths.fill(paths.EXPORT, layout='vfmvae')}/recipe.json",
@@ -167,6 +166,7 @@ use rule export_vfmvae as export_vfmvae_files with:
         a=TYPED,
     params:
         layout="vfmvae_files",
+        layers=PLAN.layouts.published_layers,
         code=PLAN.code("export_features.py"),
 
 
@@ -179,6 +179,7 @@ use rule export_vfmvae as export_thingsvision with:
         paths.log("export_thingsvision", "dataset", "condition", "a"),
     params:
         layout="thingsvision",
+        layers=PLAN.layouts.one_layer,
         code=PLAN.code("export_features.py"),
 
 
@@ -196,6 +197,7 @@ use rule export_vfmvae as export_platonic with:
         a=TYPED,
     params:
         layout="platonic",
+        layers=PLAN.layouts.all_layers,
         code=PLAN.code("export_features.py"),
 
 

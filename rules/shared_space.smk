@@ -112,6 +112,7 @@ rule shared_transforms:
         mem_mb=memory(8000),
         runtime=240,
     params:
+        layers=PLAN.shared_space.pair_layers,
         settings=PLAN.shared_space.pair_settings(),
         code=PLAN.code("shared_transforms.py"),
     script:
@@ -135,6 +136,7 @@ rule shared_scores:
         mem_mb=memory(8000),
         runtime=240,
     params:
+        layers=PLAN.shared_space.pair_layers,
         settings=PLAN.shared_space.pair_settings(),
         code=PLAN.code("shared_scores.py"),
     script:

@@ -56,8 +56,8 @@ def contents(tree: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("addition", "add", "target", "rule"),
     [
-        ("a model", add_model, "results/features/photographs/clean/dinov2.crops/layers.json", "extract_dinov2_crops"),
-        ("a family of models", add_family, "results/features/photographs/clean/mine/layers.json", "extract_mine"),
+        ("a model", add_model, "results/features/photographs/clean/dinov2.crops.json", "extract_dinov2_crops"),
+        ("a family of models", add_family, "results/features/photographs/clean/mine.json", "extract_mine"),
         ("a metric", add_metric, "results/jaccard_knn/photographs/clean/layers/dinov2_vs_siglip2.npy", "align_layers"),
         ("a data set", add_dataset, "results/images/mine/clean/manifest.tsv", "images"),
     ],

@@ -79,7 +79,7 @@ def test_the_example_of_a_new_family_runs(fresh: Workflow) -> None:
     overlay = yaml.safe_load(entry)
     merge(overlay, {"models": {"mine": {"weights": {"from": "miniature"}, "input": {"size": 64}}}})
     folder = "results/features/photographs/clean/mine"
-    done = fresh.run(f"{folder}/layers.json", overlay=overlay)
+    done = fresh.run(f"{folder}.json", overlay=overlay)
     assert done.code == 0, done.output
     for layer in expand_layers(overlay["models"]["mine"]["layers"]):
         assert read_features(fresh.directory / folder / f"{layer}.pt").values.shape[1] == 32

@@ -96,6 +96,6 @@ def test_the_table_of_provenance_has_every_number(copied: Workflow) -> None:
     found = {path.relative_to(copied.directory).as_posix() for path in (copied.directory / "results").rglob("*.np[yz]")}
     assert found <= set(table.index)
     assert (table.device == "cpu").all()
-    features = table.loc["results/features/photographs/clean/sd3-t0.5/b8.pt"]
+    features = table.loc["results/features/photographs/clean/sd3-t0.5"]
     assert features.rule == "extract_sd3"
     assert features.seed == 0

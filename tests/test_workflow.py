@@ -285,7 +285,7 @@ def test_a_checkpoint_with_missing_keys(copied: Workflow, tmp_path: Path) -> Non
     tensors = load_file(tmp_path / "mine/model.safetensors")
     del tensors["blocks.3.attn.qkv.weight"]
     save_file(tensors, tmp_path / "mine/model.safetensors")
-    refused = copied.run(f"{FEATURES}/dinov2/layers.json", overlay=dinov2_from(tmp_path / "mine"))
+    refused = copied.run(f"{FEATURES}/dinov2.json", overlay=dinov2_from(tmp_path / "mine"))
     checkpoint = "resources/weights/dinov2/checkpoint/model.safetensors"
     message = f"extract_dinov2: {checkpoint}: the checkpoint does not fit the model: keys 1 missing (blocks.3"
     check_refused(refused, copied, f"{FEATURES}/dinov2", message)
@@ -295,7 +295,7 @@ def test_a_checkpoint_that_is_cut_off(copied: Workflow, tmp_path: Path) -> None:
     shutil.copytree(copied.directory / "resources/weights/dinov2/checkpoint", tmp_path / "mine")
     path = tmp_path / "mine/model.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
-    refused = copied.run(f"{FEATURES}/dinov2/layers.json", overlay=dinov2_from(tmp_path / "mine"))
+    refused = copied.run(f"{FEATURES}/dinov2.json", overlay=dinov2_from(tmp_path / "mine"))
     message = "extract_dinov2: resources/weights/dinov2/checkpoint: dinov2 cannot be loaded:"
     check_refused(refused, copied, f"{FEATURES}/dinov2", message)
 
@@ -303,7 +303,7 @@ def test_a_checkpoint_that_is_cut_off(copied: Workflow, tmp_path: Path) -> None:
 def test_a_local_checkpoint_that_changes_is_noticed(copied: Workflow, tmp_path: Path) -> None:
     shutil.copytree(copied.directory / "resources/weights/dinov2/checkpoint", tmp_path / "mine")
     overlay = dinov2_from(tmp_path / "mine")
-    target = f"{FEATURES}/dinov2/layers.json"
+    target = f"{FEATURES}/dinov2.json"
     assert copied.run(target, overlay=overlay).code == 0
     assert "Nothing to be done" in copied.plan(target, overlay=overlay).output
     tensors = load_file(tmp_path / "mine/model.safetensors")
@@ -314,9 +314,8 @@ def test_a_local_checkpoint_that_changes_is_noticed(copied: Workflow, tmp_path: 
 def test_a_checkpoint_that_is_not_the_recorded_one(copied: Workflow) -> None:
     path = copied.directory / "resources/weights/dinov2/checkpoint/config.json"
     path.write_text(path.read_text() + " ")
-    for file in (copied.directory / FEATURES / "dinov2").iterdir():
-        file.unlink()
-    refused = copied.run(f"{FEATURES}/dinov2/layers.json")
+    shutil.rmtree(copied.directory / FEATURES / "dinov2")
+    refused = copied.run(f"{FEATURES}/dinov2.json")
     message = (
         "checkpoint/config.json: has changed since its sha256 was recorded in resources/weights/dinov2/weights.json"
     )
@@ -324,7 +323,7 @@ def test_a_checkpoint_that_is_not_the_recorded_one(copied: Workflow) -> None:
 
 
 def test_latents_of_another_width_are_refused_by_name(copied: Workflow) -> None:
-    refused = copied.run(f"{FEATURES}/sd3-t0.5/layers.json", overlay={"models": {"sd3": {"latents": "sdvae"}}})
+    refused = copied.run(f"{FEATURES}/sd3-t0.5.json", overlay={"models": {"sd3": {"latents": "sdvae"}}})
     assert refused.code != 0
     assert "sd3 reads latents of 16 channels, but those of models.sd3.latents, 'sdvae', have 4" in refused.output
 
@@ -343,7 +342,7 @@ def test_a_local_folder_gives_the_same_features_as_the_checkpoint_it_holds(copie
     before = feature_files.read_features(copied.directory / FEATURES / "siglip2/final.pt")
     # weights of the user's own take the published size, unless the user says another one
     mine = {"weights": {"from": "folder", "folder": str(tmp_path / "mine")}, "input": {"size": 64}}
-    done = copied.run(f"{FEATURES}/siglip2/layers.json", overlay={"models": {"siglip2": mine}})
+    done = copied.run(f"{FEATURES}/siglip2.json", overlay={"models": {"siglip2": mine}})
     assert done.code == 0, done.output
     after = feature_files.read_features(copied.directory / FEATURES / "siglip2/final.pt")
     assert np.array_equal(before.values, after.values)
@@ -354,16 +353,16 @@ def test_a_local_folder_gives_the_same_features_as_the_checkpoint_it_holds(copie
 def test_a_killed_extraction_leaves_nothing_and_the_same_command_finishes(copied: Workflow) -> None:
     folder = copied.directory / FEATURES / "sd3-t0.5"
     expected = {path.name: path.read_bytes() for path in folder.glob("*.pt")}
-    for path in folder.iterdir():
-        path.unlink()
+    shutil.rmtree(folder)
+    folder.with_name("sd3-t0.5.json").unlink()
     log = copied.directory / "logs/extract/photographs/clean/sd3-t0.5.log"
     log.unlink()
-    command = copied.command(f"{FEATURES}/sd3-t0.5/layers.json")
+    command = copied.command(f"{FEATURES}/sd3-t0.5.json")
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=copied.tree) as running:
         kill_extraction(running.pid, log)
         assert running.wait(60) != 0
-    assert not list(folder.iterdir()) if folder.exists() else True
-    done = copied.run(f"{FEATURES}/sd3-t0.5/layers.json")
+    assert not folder.exists()
+    done = copied.run(f"{FEATURES}/sd3-t0.5.json")
     assert done.code == 0, done.output
     assert {path.name for path in folder.glob("*.pt")} == set(expected)
     for name, content in expected.items():

@@ -40,7 +40,7 @@ BEYOND = {
 
 @dataclass(frozen=True)
 class Level:
-    """A noise level t, and where the features of the model at it and of its untrained twin lie: layers.json."""
+    """A noise level t, and where the features of the model at it and of its untrained twin lie: their manifests."""
 
     level: float
     trained: Path
@@ -51,7 +51,7 @@ class Level:
 class Control:
     """What could be shared for other reasons: ``labels``, ``untrained``, or a bundle of its own and some layers of it.
 
-    name: as it was typed. features: its layers.json; None for labels and the twin.
+    name: as it was typed. features: its manifest; None for labels and the twin.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Control:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What an atlas is made of. reference: a layers.json and its layer. manifest: of the images, with their labels."""
+    """What an atlas is made of. reference: a manifest of features and a layer. manifest: of the images, with labels."""
 
     model: str
     levels: Sequence[Level]

@@ -72,7 +72,7 @@ if __name__ == "__main__":
         export_features(
             snakemake.params.layout,
             snakemake.wildcards.condition,
-            [Path(path) for path in snakemake.input.features],
+            [feature_files.layer_path(Path(given["features"]), layer) for layer in snakemake.params.layers],
             Path(given["manifest"]) if "manifest" in given else None,
             Path(made["features"]),
             Path(made["names"]) if "names" in made else None,

@@ -45,10 +45,10 @@ class LatentInputs:
 
 @dataclass(frozen=True)
 class Whole:
-    """The features of all images: layer -> file, and their manifest. shards: as of a `Part`."""
+    """The features of all images, by their manifest. layers: of these. shards: as of a `Part`."""
 
-    features: Mapping[str, Path]
-    layers_json: Path
+    manifest: Path
+    layers: Sequence[str]
     shards: Path
 
 
@@ -141,10 +141,9 @@ def extract(
         files = {row.name: reads / f"{row.name}.png" for row in rows}
         datasets = [inputs.ImageFiles(files, spec, {row.name: row.scale for row in rows})]
     check_sides(model.name, loaded, datasets[0].sides)
-    aliases = tuple(writes.features) if isinstance(writes, Whole) else writes.layers
     rows_here = range(len(rows)) if isinstance(writes, Whole) else writes.rows(len(rows))
-    logs.log.info("%s on %s: %d images, %d layers", model.name, on, len(rows_here), len(aliases))
-    layers = {alias: model.layers[alias] for alias in aliases}
+    logs.log.info("%s on %s: %d images, %d layers", model.name, on, len(rows_here), len(writes.layers))
+    layers = {alias: model.layers[alias] for alias in writes.layers}
     if compute.compile:
         compile_layers(loaded, layers)
     batches = [inputs.Batches(each, compute.batch_size, compute.workers, on, rows_here) for each in datasets]
@@ -205,7 +204,7 @@ def _run(
     if isinstance(writes, Part):
         bundles.write_part(writes.path, order, pooled, made, len(names))
     else:
-        bundles.write(writes.features, writes.layers_json, order, pooled.__getitem__, made, model.layers)
+        bundles.write(writes.manifest, order, pooled.__getitem__, made, layers)
     kept.shards.clear()
 
 
@@ -268,7 +267,10 @@ if __name__ == "__main__":
                 [Path(shard) for shard in given.latents],
                 Path(given.statistics),
                 Path(given.autoencoder_record),
-                *(Path(named[key]) if key in named else None for key in ("prompts", "class_tokens")),
+                Path(named["prompts"]) if "prompts" in named else None,
+                feature_files.layer_path(Path(named["class_tokens"]), snakemake.params.class_tokens)
+                if "class_tokens" in named
+                else None,
             ),
             Part(
                 Path(snakemake.output[0]),
@@ -280,10 +282,6 @@ if __name__ == "__main__":
             if "part" in dict(wildcards.items())
             else Unpooled(Path(snakemake.output.unpooled), layers)
             if "unpooled" in dict(snakemake.output.items())
-            else Whole(
-                dict(zip(layers, map(Path, snakemake.output.features), strict=True)),
-                Path(snakemake.output.manifest),
-                Path(snakemake.params.shards),
-            ),
+            else Whole(Path(snakemake.output.manifest), layers, Path(snakemake.params.shards)),
             Compute(resources.device, resources.batch_size, resources.workers, compile=bool(resources.compile)),
         )

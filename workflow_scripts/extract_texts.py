@@ -113,16 +113,15 @@ if __name__ == "__main__":
             snakemake.resources,
             snakemake.wildcards,
         )
-        layers = snakemake.params.layers
         extract_texts(
             Path(given.recipe),
             Path(given.weights),
             Path(given.record),
             Path(given.texts),
-            layers,
+            snakemake.params.layers,
             Part(Path(made[0]), int(wildcards.part), int(wildcards.parts))
             if "part" in dict(wildcards.items())
-            else outputs_of(made, layers),
+            else outputs_of(made),
             Compute(resources.device, resources.batch_size, 0),
             Path(snakemake.params.shards),
             resources.device_map or None,

@@ -1,7 +1,6 @@
 """Import of precomputed features, in place of an extraction."""
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,13 +22,12 @@ def import_features(
     recipe: Path,
     dataset: str,
     condition: str,
-    features: Mapping[str, Path],
-    layers_json: Path,
+    listed: Path,
     downloaded: Path | None = None,
 ) -> None:
     """Read the files of every layer; write one feature file per layer, rows in order of name, and their manifest.
 
-    features: alias -> file to write. downloaded: folder of the files of a model with a url instead of paths. Raises
+    listed: the manifest. downloaded: folder of the files of a model with a url instead of paths. Raises
     FileNotFoundError or StoreError, which name the file and the first five offenders, before anything is written.
     """
     content = read_settings_file(recipe)
@@ -65,7 +63,7 @@ def import_features(
         },
         "torch": torch.__version__,
     }
-    bundles.write(features, layers_json, imported.names, imported.values.__getitem__, shared, model.layers)
+    bundles.write(listed, imported.names, imported.values.__getitem__, shared, model.layers)
 
 
 if __name__ == "__main__":
@@ -75,7 +73,6 @@ if __name__ == "__main__":
             Path(snakemake.input.recipe),
             snakemake.wildcards.dataset,
             snakemake.wildcards.condition,
-            dict(zip(snakemake.params.layers, map(Path, snakemake.output.features), strict=True)),
             Path(snakemake.output.manifest),
             Path(snakemake.input.features[0]).parent if "features" in snakemake.input.keys() else None,  # noqa: SIM118
         )

@@ -45,9 +45,9 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Inputs:
-    """The files of a ladder. a, b: layers.json and layer. untrained, noise: ``a``, ``b`` -> layers.json of the twin and
-    of pure noise, where the side has them. controls: in the order of the rungs; (layers.json, layer) of models, None
-    for labels and the twins. manifest: of the images; None for a data set without one.
+    """The files of a ladder. a, b: manifest of features, and layer. untrained, noise: ``a``, ``b`` -> manifest of the
+    twin and of pure noise, where the side has them. controls: in the order of the rungs; (manifest, layer) of models,
+    None for labels and the twins. manifest: of the images; None for a data set without one.
     """
 
     a: tuple[Path, str]

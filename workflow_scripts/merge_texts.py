@@ -26,14 +26,10 @@ def merge_texts(parts: Sequence[Path], outputs: Outputs, batch_size: int) -> Non
         parameters,
         batch_size,
     )
-    logs.log.info("%s: %d parts", outputs.mean_json, len(parts))
+    logs.log.info("%s: %d parts", outputs.mean, len(parts))
 
 
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], snakemake.rule):
-        output, layers = snakemake.output, snakemake.params.layers
-        merge_texts(
-            [Path(part) for part in snakemake.input],
-            outputs_of(output, layers),
-            snakemake.resources.batch_size,
-        )
+        parts = [Path(part) for part in snakemake.input]
+        merge_texts(parts, outputs_of(snakemake.output), snakemake.resources.batch_size)

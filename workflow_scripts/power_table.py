@@ -47,7 +47,7 @@ def power_table(
 ) -> None:
     """Write one row a metric, as TSV and Parquet with the same rows.
 
-    features: layers.json of both sides. asked: power, difference, correlation. Columns: metric, dataset, condition, a,
+    features: manifests of both sides. asked: power, difference, correlation. Columns: metric, dataset, condition, a,
     b, layer_a, layer_b, images, groups, k, score, error, null_mean, null_sd, threshold, alpha, power, smallest_score
     and why there is none, correlation, smallest_difference, difference and the images that it needs, limit_of, limit,
     limit_low, limit_high and why there is none. Raises StoreError where the two sides have other images.

@@ -45,7 +45,7 @@ Scores = Mapping[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Models:
-    """The layers of models, in the order of the study, and of their reference. files: layers.json of each."""
+    """The layers of models, in the order of the study, and of their reference. files: manifest of each."""
 
     files: Sequence[Path]
     layers: Sequence[str]

@@ -167,7 +167,7 @@ if __name__ == "__main__":
                 Path(given[f"{key}_weights"]),
                 Path(given[f"{key}_record"]),
                 params[f"{key}_layer"],
-                Path(given[f"{key}_held_out"]),
+                feature_files.layer_path(Path(given[f"{key}_held_out"]), params[f"{key}_layer"]),
             )
             for key in ("classifier", "features")
         }

@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from diffalign import logs
 from diffalign.io import tables
+from diffalign.io.feature_files import layer_path
 from diffalign.io.headers import StoreError
 from diffalign.io.shared_transform_files import RECIPE, Layers, SharedTransform, read_layers, read_shared_transform
 from diffalign.shared_space.contrasts import (
@@ -159,10 +160,10 @@ def read_runs(paths: Sequence[Path], settings: Settings, layers: Layers, where: 
 
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "shared_scores"), threadpool_limits(snakemake.threads):
-        given = snakemake.input
+        given, layers = snakemake.input, snakemake.params.layers
         shared_scores(
             [Path(path) for path in given.transforms],
-            (Path(given.a), Path(given.b)),
+            (layer_path(Path(given.a), layers[0]), layer_path(Path(given.b), layers[1])),
             Path(manifest) if (manifest := given.get("manifest")) else None,
             Path(given.recipe),
             Settings.of(snakemake.params.settings),

@@ -9,6 +9,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from diffalign import logs
+from diffalign.io.feature_files import layer_path
 from diffalign.io.shared_transform_files import RECIPE, read_layers, write_shared_transform
 from diffalign.shared_space.transforms import LINEAR, Settings, fit, is_held_out, run_name, select
 
@@ -57,9 +58,9 @@ def shared_transforms(
 
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "shared_transforms"), threadpool_limits(snakemake.threads):
-        given, output = snakemake.input, dict(snakemake.output.items())
+        given, output, layers = snakemake.input, dict(snakemake.output.items()), snakemake.params.layers
         shared_transforms(
-            (Path(given.a), Path(given.b)),
+            (layer_path(Path(given.a), layers[0]), layer_path(Path(given.b), layers[1])),
             Path(manifest) if (manifest := given.get("manifest")) else None,
             Settings.of(snakemake.params.settings),
             {name: Path(path) for name, path in output.items() if name != "recipe"},

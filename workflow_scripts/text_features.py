@@ -26,8 +26,7 @@ def text_features(
     dataset_json: Path,
     manifest: Path,
     prompts: Path,
-    features: Path,
-    layers_json: Path,
+    listed: Path,
 ) -> None:
     """Write the row of each image. record: of the text encoder, None for embeddings that were given. Raises StoreError
     where the prompts are of other images than the manifest.
@@ -47,7 +46,7 @@ def text_features(
         "images": json.loads(dataset_json.read_text(encoding="utf-8")),
         "torch": torch.__version__,
     }
-    bundles.write({layer: features}, layers_json, names, lambda _: values, made, {layer: layer})
+    bundles.write(listed, names, lambda _: values, made, {layer: layer})
 
 
 def _tokens(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -73,6 +72,5 @@ if __name__ == "__main__":
             Path(given.dataset),
             Path(given.manifest),
             Path(given.prompts),
-            Path(snakemake.output.features),
             Path(snakemake.output.manifest),
         )

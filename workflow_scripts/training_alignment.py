@@ -26,7 +26,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A step of a training. recipe: the name of what trainings with other seeds share. features: its layers.json."""
+    """A step of a training. recipe: the name of what trainings with other seeds share. features: its manifest."""
 
     recipe: str
     model: str
@@ -44,7 +44,7 @@ def training_alignment(
     search: Search,
     outputs: Mapping[str, Path],
 ) -> None:
-    """Write a row a checkpoint, layer and metric; reference: its layers.json and layer; settings: of scores and nulls.
+    """Write a row a checkpoint, layer and metric; reference: its manifest and layer; settings: of scores and nulls.
 
     Columns: recipe, model, seed, step, and those of `series_tables`. chosen: the layer with the largest score of its
     checkpoint on the first half of the images. outputs: ``tsv``, ``parquet``, ``recipe``. Raises StoreError where the

@@ -38,7 +38,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Others:
-    """What else one side could have been: the layers.json of its redraws, and of trainings with other seeds."""
+    """What else one side could have been: the manifests of its redraws, and of trainings with other seeds."""
 
     redraws: Sequence[Path]
     trainings: Sequence[Path]
@@ -68,7 +68,7 @@ def variance_table(
 ) -> None:
     """Write one row a metric and source of variance, as TSV and Parquet.
 
-    features: layers.json of both sides. sensitivity: the table of scores under other preparations. Columns: metric,
+    features: manifests of both sides. sensitivity: the table of scores under other preparations. Columns: metric,
     dataset, condition, a, b, layer_a, layer_b, images (their number), groups, k, score, source (images, noise,
     training, preparation), side (a, b or both), n (images or groups, draws, trainings, preparations), mean, sd, low and
     high of the sd, minimum, maximum, variance, share (of the sum of the rows with an sd that are no part of another

@@ -28,18 +28,19 @@ SIDES = {"early": ("a", "b"), "late": ("worse", "c"), "vit": ("reference",)}
 
 
 def write_side(folder: Path, bundle: str, layers: dict[str, np.ndarray]) -> sides.Files:
-    folder.mkdir(parents=True)
-    lists = {}
+    manifest, lists = folder / "bundle.json", {}
     for alias, values in layers.items():
         features = feature_files.Features(values.astype(np.float32), NAMES, {"layer": alias})
-        feature_files.write_features(folder / f"{alias}.pt", features)
+        path = feature_files.layer_path(manifest, alias)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        feature_files.write_features(path, features)
         lists[alias] = nearest_neighbors(unit_rows(features.values, NAMES, Preparation()), 5)
     settings = {**prepared_features.preparation_settings(Preparation()), "k_max": 5, "bounds": {}}
     model = {"name": bundle, "trained_towards": ["vit"] if bundle == "late" else []}
     recipe = {"bundle": bundle, "modules": dict.fromkeys(layers, ""), "spreads": dict.fromkeys(layers, 1.0)}
     weights = {"weights": {"source": "miniature"}, "autoencoder_weights": None}
     write_neighbors(folder / "lists.npz", NAMES, lists, settings, recipe | weights | {"model": model})
-    return sides.Files(folder / "lists.npz", folder / "layers.json")
+    return sides.Files(folder / "lists.npz", manifest)
 
 
 @pytest.fixture(scope="module")

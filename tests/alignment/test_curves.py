@@ -42,16 +42,17 @@ def related(width: int = 12) -> tuple[np.ndarray, np.ndarray]:
 
 def write_side(folder: Path, bundle: str, layers: Mapping[str, np.ndarray], prepared: Preparation) -> sides.Files:
     """Feature files of some layers and their neighbour lists, as rules leave them."""
-    folder.mkdir(parents=True)
-    lists = {}
+    manifest, lists = folder / "bundle.json", {}
     for alias, values in layers.items():
         features = feature_files.Features(values.astype(np.float32), NAMES, {"layer": alias})
-        feature_files.write_features(folder / f"{alias}.pt", features)
+        path = feature_files.layer_path(manifest, alias)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        feature_files.write_features(path, features)
         lists[alias] = nearest_neighbors(unit_rows(features.values, NAMES, prepared), K_MAX)
     settings = {**prepared_features.preparation_settings(prepared), "k_max": K_MAX, "bounds": {}}
     recipe = {"bundle": bundle, "modules": dict.fromkeys(layers, ""), "spreads": dict.fromkeys(layers, 1.0)}
     write_neighbors(folder / "lists.npz", NAMES, lists, settings, recipe)
-    return sides.Files(folder / "lists.npz", folder / "layers.json")
+    return sides.Files(folder / "lists.npz", manifest)
 
 
 def write_settings(folder: Path, **changed: Any) -> tuple[Path, Path]:

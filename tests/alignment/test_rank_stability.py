@@ -111,7 +111,7 @@ def test_models_of_an_order_are_the_other_sides_of_the_pairs_of_the_study() -> N
     words = Words("own.vit_b0", "")
     assert made.variance.ordered(words) == ["own.sit@20-t0.3", "own.sit.s1@20-t0.3", "own.repa@20-t0.3"]
     assert made.variance.order_layers(words) == ["b1"] * 3
-    assert made.variance.order_inputs(words)["reference"] == "results/features/held/clean/own.vit@20/layers.json"
+    assert made.variance.order_inputs(words)["reference"] == "results/features/held/clean/own.vit@20.json"
     assert not made.variance.order_miniature(words)
     assert made.variance.order_memory(1000)(words, 1) >= 1000
     with pytest.raises(ValueError, match="0 of study.pairs stand beside 'dinov2'"):

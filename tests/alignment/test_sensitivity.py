@@ -82,7 +82,7 @@ def test_whitening_is_skipped_with_a_reason_where_images_are_few(tmp_path: Path)
     frame, _ = written(tmp_path, COUNT - 1)
     skipped = frame.loc["whitened"]
     assert skipped["score"].isna().all()
-    path = tmp_path / "a" / "b0.pt"
+    path = tmp_path / "a" / "bundle" / "b0.pt"
     assert set(skipped["skipped"]) == {f"{path}: whitening 63 dimensions needs more than 64 images, got 64"}
     assert frame.loc[frame["skipped"] == "", "score"].notna().all()
 

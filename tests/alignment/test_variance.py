@@ -67,8 +67,8 @@ class Pair:
             "autoencoder_weights": None,
             "images": {"dataset": "digits"},
         }
-        path = self.folder / name / "layers.json"
-        bundles.write({"b0": path.parent / "b0.pt"}, path, NAMES, lambda _: self.rows[name], recipe, {"b0": "b"})
+        path = self.folder / f"{name}.json"
+        bundles.write(path, NAMES, lambda _: self.rows[name], recipe, {"b0": "b"})
         return path
 
     def table(self, features: tuple[Path, Path], others: tuple[Others, Others], shown: Sequence[str] = SHOWN) -> Any:
@@ -157,8 +157,8 @@ def test_a_budget_reads_redraws_and_other_seeds() -> None:
     made = plan(read_yaml(ROOT / "tests/plan/every_rule.yaml") | {"alignment": {"variance": {"redraws": 2}}})
     files = made.variance.inputs(Words("own.sit_b0", "own.vit_b1"))
     folder = "results/features/held/clean"
-    assert files["redraws_a"] == [f"{folder}/own.sit@20-t0.3-redraw{i}/layers.json" for i in (1, 2)]
-    assert files["trainings_a"] == [f"{folder}/own.sit.s1@20-t0.3/layers.json"]
+    assert files["redraws_a"] == [f"{folder}/own.sit@20-t0.3-redraw{i}.json" for i in (1, 2)]
+    assert files["trainings_a"] == [f"{folder}/own.sit.s1@20-t0.3.json"]
     assert files["redraws_b"] == files["trainings_b"] == []
     assert files["sensitivity"] == "results/tables/sensitivity/held/clean/own.sit_b0_vs_own.vit_b1.tsv"
     # what is a side already is no other training of it

@@ -36,9 +36,9 @@ def test_every_checkpoint_of_every_training_is_measured() -> None:
     ]
     inputs = plan.inputs()
     stem = "results/features/photographs/clean"
-    assert inputs["checkpoints"][1] == f"{stem}/small.sit@40-t0.5-label/layers.json"
-    assert inputs["checkpoints"][4] == f"{stem}/small.repa@0-t0.3/layers.json"
-    assert (inputs["reference"], plan.reference_layer) == (f"{stem}/dinov2/layers.json", "b3")
+    assert inputs["checkpoints"][1] == f"{stem}/small.sit@40-t0.5-label.json"
+    assert inputs["checkpoints"][4] == f"{stem}/small.repa@0-t0.3.json"
+    assert (inputs["reference"], plan.reference_layer) == (f"{stem}/dinov2.json", "b3")
     assert "quality" not in plan.table_inputs()
     assert "results/tables/through_training_correlations.tsv" in plan.targets()
 
@@ -83,10 +83,10 @@ def test_an_atlas_reads_a_model_and_its_twin_at_every_level(model: str, trained:
     plan = planned(atlas={"models": [model], "reference": "dinov2", "levels": [0, 0.9, 1.0]}).atlas
     inputs = plan.inputs(Wildcards(model))  # type: ignore[arg-type]
     stem = "results/features/photographs/clean"
-    assert inputs["trained"][1] == f"{stem}/{trained}/layers.json"
-    assert inputs["untrained"][1] == f"{stem}/{untrained}/layers.json"
-    assert "-t0/" in inputs["trained"][0].replace("-t0-", "-t0/")
-    assert inputs["controls"] == [f"{stem}/pixels/layers.json"]
+    assert inputs["trained"][1] == f"{stem}/{trained}.json"
+    assert inputs["untrained"][1] == f"{stem}/{untrained}.json"
+    assert inputs["trained"][0] == f"{stem}/{trained.replace('-t0.9', '-t0')}.json"
+    assert inputs["controls"] == [f"{stem}/pixels.json"]
     assert plan.controls() == {"labels": None, "pixels_p8": ["p8"], "untrained": None}
     assert f"results/figures/photographs/clean/atlas/cknna/{model}.png" in plan.targets()
 
@@ -96,8 +96,8 @@ def test_every_atlas_has_pure_noise_of_its_own_as_a_negative_control() -> None:
     plan = planned(atlas=section).atlas
     assert plan.study.atlas.passes == (0, 0.9, 1)
     inputs = plan.inputs(Wildcards("sd3-commonnoise"))  # type: ignore[arg-type]
-    assert [Path(path).parent.name for path in inputs["trained"]][1:] == ["sd3-t0.9-commonnoise", "sd3-t1"]
-    assert Path(inputs["untrained"][-1]).parent.name == "sd3-t1-untrained"
+    assert [Path(path).stem for path in inputs["trained"]][1:] == ["sd3-t0.9-commonnoise", "sd3-t1"]
+    assert Path(inputs["untrained"][-1]).stem == "sd3-t1-untrained"
     assert planned(atlas={**section, "negative_control": False}).atlas.study.atlas.passes == (0, 0.9)
     assert planned(atlas={**section, "levels": [1, 0.5]}).atlas.study.atlas.passes == (1, 0.5)
 

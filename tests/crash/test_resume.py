@@ -116,7 +116,7 @@ def extracted(folder: Path, to: Path, batch_size: int = BATCH, part: bool = Fals
         folder / "png",
         extraction.Part(to / "part.safetensors", list(VIT.layers), 0, 1, shards)
         if part
-        else extraction.Whole({layer: to / f"{layer}.pt" for layer in VIT.layers}, to / "layers.json", shards),
+        else extraction.Whole(to / "vit.json", list(VIT.layers), shards),
         Compute("cpu", batch_size, 0),
         shard_seconds=0,
     )

@@ -73,10 +73,10 @@ class Study:
                 at / "weights.json",
                 class_tokens=None if self.tokens is None else at / "tokens.pt",
             ),
-            Whole({"b0": at / "b0.pt"}, at / "layers.json", at / "shards"),
+            Whole(at / "made.json", ["b0"], at / "shards"),
             Compute("cpu", batch_size, 0),
         )
-        return feature_files.read_features(at / "b0.pt")
+        return feature_files.read_layer(at / "made.json", "b0")
 
 
 def class_tokens(names: Sequence[str] = NAMES, width: int = 24) -> feature_files.Features:
@@ -164,7 +164,7 @@ def test_what_does_not_fit_is_refused_before_latents_are_read(
     monkeypatch.setattr("diffalign.io.latents.Latents.__getitem__", untouched)
     with pytest.raises(error, match=said):
         replace(Study(tmp_path / "study", model_of("sit")), **changes).run()
-    assert not (tmp_path / "study" / "b0.pt").exists()
+    assert not (tmp_path / "study" / "made").exists()
 
 
 def test_other_latents_are_taken_where_positions_may_be_interpolated(tmp_path: Path) -> None:

@@ -311,15 +311,9 @@ def test_parameters_are_counted_once(checkpoints: dict[str, Path]) -> None:
     assert loaded("gpt2", checkpoints).parameters == sum(p.numel() for p in net.parameters())
 
 
-def outputs(folder: Path, layers: Mapping[str, str]) -> language_files.Outputs:
-    return language_files.Outputs(
-        {alias: folder / "gpt2" / f"{alias}.pt" for alias in layers},
-        folder / "gpt2" / "layers.json",
-        {alias: folder / "gpt2-last" / f"{alias}.pt" for alias in layers},
-        folder / "gpt2-last" / "layers.json",
-        folder / "gpt2.json",
-        folder / "gpt2.tsv",
-    )
+def outputs(folder: Path) -> language_files.Outputs:
+    files = ("gpt2.json", "gpt2-last.json", "losses.json", "losses.tsv")
+    return language_files.Outputs(*(folder / name for name in files))
 
 
 def test_one_job_or_its_parts_write_both_bundles(tmp_path: Path) -> None:
@@ -333,7 +327,7 @@ def test_one_job_or_its_parts_write_both_bundles(tmp_path: Path) -> None:
     language_files.write_texts(texts, language_files.Texts(TEXTS, {"conditioning": "caption"}, {"dataset": "five"}))
     layers = list(model.layers)
     given, compute = (recipe, weights, record, texts, layers), Compute("cpu", 2, 0)
-    whole, merged = outputs(tmp_path / "whole", model.layers), outputs(tmp_path / "merged", model.layers)
+    whole, merged = outputs(tmp_path / "whole"), outputs(tmp_path / "merged")
     extract_texts(*given, whole, compute, tmp_path / "shards")
     parts = [tmp_path / f"{part}-of-2.safetensors" for part in range(2)]
     for part, path in enumerate(parts):

@@ -336,11 +336,10 @@ def test_people_are_kept_in_order_of_name(tmp_path: Path) -> None:
     assert people.members.shape == (2, 3)
     with pytest.raises(StoreError, match="expected one row for each of 3 concepts"):
         ordered(listed, triplets, dimensions[:2], {})
-    files = {"b0": tmp_path / "b0.pt"}
     rows = np.zeros((3, 2), np.float32)
-    bundles.write(files, tmp_path / "layers.json", ("ant", "bat1", "dog"), lambda _: rows, {"bundle": "x"}, {"b0": "0"})
+    bundles.write(tmp_path / "x.json", ("ant", "bat1", "dog"), lambda _: rows, {"bundle": "x"}, {"b0": "0"})
     with pytest.raises(StoreError, match=r"1 only in .*p\.npz: cat; 1 only in .*b0\.pt: dog"):
-        layer_of(read_bundle(tmp_path / "layers.json"), "b0", people)
+        layer_of(read_bundle(tmp_path / "x.json"), "b0", people)
     (tmp_path / "q.npz").write_bytes(b"no")
     with pytest.raises(StoreError, match="cannot be read as a file of people's choices"):
         read_people(tmp_path / "q.npz")

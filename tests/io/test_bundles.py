@@ -31,10 +31,6 @@ def parts(folder: Path, count: int = 3) -> list[Path]:
     return paths
 
 
-def files(folder: Path) -> dict[str, Path]:
-    return {alias: folder / f"{alias}.pt" for alias in features()}
-
-
 def test_parts_are_ranges_that_cover_every_image_once() -> None:
     for count in (1, 2, 3, 7, 9):
         ranges = [part_rows(7, part, count) for part in range(count)]
@@ -45,29 +41,24 @@ def test_parts_are_ranges_that_cover_every_image_once() -> None:
 @pytest.mark.parametrize("count", [1, 3, 7])
 def test_merged_parts_are_what_one_job_writes_to_the_byte(count: int, tmp_path: Path) -> None:
     whole, merged = tmp_path / "whole", tmp_path / "merged"
-    for folder in (whole, merged):
-        folder.mkdir()
-    modules = RECIPE["model"]["layers"]
-    bundles.write(files(whole), whole / "layers.json", NAMES, features().__getitem__, RECIPE, modules)
-    bundles.merge(parts(tmp_path, count), files(merged), merged / "layers.json")
-    for name in ("b0.pt", "b1.pt", "layers.json"):
+    bundles.write(whole / "x.json", NAMES, features().__getitem__, RECIPE, RECIPE["model"]["layers"])
+    bundles.merge(parts(tmp_path, count), merged / "x.json")
+    for name in ("x/b0.pt", "x/b1.pt", "x.json"):
         assert (merged / name).read_bytes() == (whole / name).read_bytes()
-    assert feature_files.read_features(merged / "b1.pt").recipe["module"] == "blocks.1"
+    assert feature_files.read_layer(merged / "x.json", "b1").recipe["module"] == "blocks.1"
 
 
 def test_a_layer_is_the_one_that_its_manifest_lists(tmp_path: Path) -> None:
-    bundles.write(
-        files(tmp_path), tmp_path / "layers.json", NAMES, features().__getitem__, RECIPE, {"b0": "0", "b1": "1"}
-    )
-    bundle = feature_files.read_bundle(tmp_path / "layers.json")
+    bundles.write(tmp_path / "x.json", NAMES, features().__getitem__, RECIPE, {"b0": "0", "b1": "1"})
+    bundle = feature_files.read_bundle(tmp_path / "x.json")
     assert list(bundle.digests) == ["b0", "b1"]
     found = bundle.read("b1")
     assert np.array_equal(found.values, features()["b1"])
     assert (found.recipe, found.shared) == ({**RECIPE, "layer": "b1", "module": "1"}, RECIPE)
     feature_files.write_features(bundle.path("b1"), bundle.read("b0"))
-    with pytest.raises(
-        StoreError, match=r"b1\.pt: has changed since .*layers\.json was written; delete both and rerun"
-    ):
+    with pytest.raises(StoreError, match="lists no layer 'b2'; delete it and rerun"):
+        feature_files.read_layer(tmp_path / "x.json", "b2")
+    with pytest.raises(StoreError, match=r"b1\.pt: has changed since .*x\.json was written; delete both and rerun"):
         bundle.read("b1")
 
 
@@ -75,7 +66,7 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     paths = parts(tmp_path)
 
     def merge(found: list[Path]) -> None:
-        bundles.merge(found, files(tmp_path), tmp_path / "layers.json")
+        bundles.merge(found, tmp_path / "x.json")
 
     with pytest.raises(StoreError, match="2 parts hold 4 images of 7"):
         merge(paths[:2])
@@ -85,4 +76,4 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     bundles.write_part(other, ["x"], {alias: v[:1] for alias, v in features().items()}, {**RECIPE, "noise": "t0.2"}, 7)
     with pytest.raises(StoreError, match="other.safetensors has another recipe than"):
         merge([*paths, other])
-    assert not (tmp_path / "layers.json").exists()
+    assert not (tmp_path / "x.json").exists()

@@ -134,9 +134,8 @@ def written(folder: Path) -> Path:
     """The features of two layers, as an extraction writes them."""
     names = tuple(sorted(LISTED))
     values = {alias: by_name(ROWS[module]) for alias, module in MODULES.items()}
-    files = {alias: folder / "bundle" / f"{alias}.pt" for alias in MODULES}
-    bundles.write(files, folder / "bundle/layers.json", names, values.__getitem__, {"bundle": "sd2-s20-label"}, MODULES)
-    return folder / "bundle/layers.json"
+    bundles.write(folder / "bundle.json", names, values.__getitem__, {"bundle": "sd2-s20-label"}, MODULES)
+    return folder / "bundle.json"
 
 
 def test_readers_of_the_published_code_get_the_same_arrays(tmp_path: Path) -> None:

@@ -92,10 +92,11 @@ def test_neighbours_that_do_not_exist(tmp_path: Path) -> None:
 
 def test_a_layer_that_was_deleted(tmp_path: Path) -> None:
     features = feature_files.Features(np.ones((6, 2), np.float32), tuple(NAMES), {"layer": "b0"})
-    feature_files.write_features(tmp_path / "b0.pt", features)
-    manifest = tmp_path / "layers.json"
+    manifest, path = tmp_path / "x.json", tmp_path / "x" / "b0.pt"
+    path.parent.mkdir()
+    feature_files.write_features(path, features)
     feature_files.LAYERS.write_json(manifest, bundle="x", count=6, layers={"b0": {"sha256": "0" * 64}})
     bundle = feature_files.read_bundle(manifest)
-    (tmp_path / "b0.pt").unlink()
-    with refuses(tmp_path / "b0.pt", f"is missing, but {re.escape(str(manifest))} lists it; delete that file, too"):
+    path.unlink()
+    with refuses(path, f"is missing, but {re.escape(str(manifest))} lists it; delete that file, too"):
         bundle.read("b0")

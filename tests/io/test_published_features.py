@@ -154,7 +154,7 @@ def test_every_layer_and_condition_may_have_an_address_of_its_own(
     workflow = Workflow(ROOT, tmp_path / "work")
     overlay = of_layers(f"{address}/{{condition}}/sit_{{layer}}_t0.500.pt")
     overlay["models"]["sit.published"] |= {"take": ["embed", "b0"], "default_layer": "b0"}
-    target = "results/features/theirs/noise_0.050/sit.published/layers.json"
+    target = "results/features/theirs/noise_0.050/sit.published.json"
     done = workflow.run(target, overlay=overlay)
     assert done.code == 0, done.output
     assert done.jobs() == {"fetch_features": 2, "recipe": 1, "import_sit_published": 1}

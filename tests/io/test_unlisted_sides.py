@@ -15,6 +15,7 @@ from diffalign.alignment.metrics import METRICS, Settings
 from diffalign.alignment.preparation import FeatureError
 from diffalign.alignment.settings import Preparation
 from diffalign.io import bundles, neighbor_files, recipes, sides
+from diffalign.io.feature_files import layer_path
 from diffalign.io.headers import StoreError
 from diffalign.io.matrices import read_matrices
 from diffalign.io.unlisted_sides import Search, read_side
@@ -29,7 +30,6 @@ SHOWN = ("cknna", "mutual_knn", "cknna_biased", "unbiased_cka", "cka", "svcca", 
 
 def write_bundle(folder: Path, bundle: str, layers: Mapping[str, np.ndarray], names: Sequence[str] = NAMES) -> Path:
     """The features of a bundle as the rule of its model leaves them."""
-    files = {alias: folder / f"{alias}.pt" for alias in layers}
     recipe: dict[str, Any] = {
         "bundle": bundle,
         "model": {"name": bundle},
@@ -39,8 +39,8 @@ def write_bundle(folder: Path, bundle: str, layers: Mapping[str, np.ndarray], na
     }
     modules = {alias: f"blocks.{alias}" for alias in layers}
     values = {alias: np.asarray(rows, np.float32) for alias, rows in layers.items()}
-    bundles.write(files, folder / "layers.json", names, values.__getitem__, recipe, modules)
-    return folder / "layers.json"
+    bundles.write(folder.with_name(f"{folder.name}.json"), names, values.__getitem__, recipe, modules)
+    return folder.with_name(f"{folder.name}.json")
 
 
 def write_settings(folder: Path, k: int = K, draws: int = DRAWS) -> tuple[Path, Path]:
@@ -86,7 +86,7 @@ def test_scores_nulls_and_errors_are_those_of_matrices(
     settings = write_settings(tmp_path)
     files = []
     for path in written:
-        lists = tmp_path / f"{path.parent.name}.npz"
+        lists = tmp_path / f"{path.stem}.npz"
         neighbors(path, 10 * K, preparation, lists, ListSearch("cpu", 100, 1))
         files.append(sides.Files(lists, path))
     matrices, calibrations = tmp_path / "matrices.npz", tmp_path / "calibrations.npz"
@@ -158,8 +158,8 @@ def test_other_images_and_layers_are_refused(written: tuple[Path, Path], tmp_pat
 
 
 def test_a_layer_is_the_one_that_its_manifest_lists(written: tuple[Path, Path]) -> None:
-    path = written[0].with_name("b1.pt")
-    path.write_bytes(written[0].with_name("b0.pt").read_bytes())
+    path = layer_path(written[0], "b1")
+    path.write_bytes(layer_path(written[0], "b0").read_bytes())
     with pytest.raises(StoreError, match=r"b1\.pt: has changed since"):
         read_side(written[0], search())
 
@@ -188,7 +188,7 @@ def test_a_common_mean_is_reported_and_warned_of(tmp_path: Path, caplog: pytest.
     assert spreads["b2"] == pytest.approx(1e-6, rel=0.2)
     assert spreads["b3"] == pytest.approx(1e-12, rel=0.2)
     of_b2, of_b3 = [record.getMessage() for record in caplog.records]
-    assert f"{path.with_name('b2.pt')}: all images have nearly the same direction" in of_b2
+    assert f"{layer_path(path, 'b2')}: all images have nearly the same direction" in of_b2
     assert "uncertain" not in of_b2
     assert of_b3.endswith("so that neighbours are uncertain.")
     caplog.clear()

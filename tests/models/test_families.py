@@ -131,7 +131,7 @@ class Bench:
             "conditioning": conditioning,
         }
         (folder / "recipe.json").write_text(json.dumps({**content, "autoencoder": None, "code": ""}))
-        paths = {alias: folder / f"{alias}.pt" for alias in layers}
+        made_json = folder.with_name(f"{folder.name}.json")
         extract(
             folder / "recipe.json",
             *self.weights(model),
@@ -139,10 +139,10 @@ class Bench:
             made.manifest,
             parse_condition(condition),
             reads,
-            Whole(paths, folder / "layers.json", folder / "shards"),
+            Whole(made_json, list(layers), folder / "shards"),
             COMPUTE,
         )
-        return {alias: feature_files.read_features(path) for alias, path in paths.items()}
+        return {alias: feature_files.read_layer(made_json, alias) for alias in layers}
 
     def reads(self, model: Model, condition: str) -> Path | LatentInputs:
         made = self.stimuli[condition]

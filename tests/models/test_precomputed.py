@@ -213,7 +213,7 @@ def test_names_that_are_not_those_of_the_other_model(mine: Workflow) -> None:
 
 
 def check_import_refused(workflow: Workflow, message: str, study: Mapping[str, Any] = STUDY) -> None:
-    refused = workflow.run(f"{FEATURES}/left/layers.json", overlay=study)
+    refused = workflow.run(f"{FEATURES}/left.json", overlay=study)
     assert refused.code != 0
     assert f"import_left: {message}" in refused.output, refused.output
     folder = workflow.directory / FEATURES / "left"

@@ -56,7 +56,7 @@ def place(model: str) -> dict[str, str]:
 
 
 def test_a_graph_reads_them_from_the_checkpoint(fresh: Workflow) -> None:
-    planned = fresh.plan("results/features/photographs/clean/reg.vfmvae-t0.5/b8.pt", overlay={"models": HUB})
+    planned = fresh.plan("results/features/photographs/clean/reg.vfmvae-t0.5.json", overlay={"models": HUB})
     jobs = planned.jobs()
     assert (jobs["given_statistics"], jobs["weights"], jobs["latents"]) == (1, 1, 1)
     assert OWN in planned.outputs()

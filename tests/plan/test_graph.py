@@ -69,7 +69,7 @@ def test_the_same_graph_is_planned_for_the_published_models(tmp_path: Path) -> N
     assert real.code == 0, real.output
     assert real.jobs() == SINGLE | {"weights": 3}
     assert "siglip2" not in real.output
-    assert "results/features/imagenet/clean/sd3-t0.5/b8.pt" in real.outputs()
+    assert "results/features/imagenet/clean/sd3-t0.5.json" in real.outputs()
 
 
 def test_a_model_that_is_told_labels_needs_no_prompts_and_reg_the_class_tokens(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_model_that_is_told_labels_needs_no_prompts_and_reg_the_class_tokens(t
     assert "prompts" not in jobs
     assert (jobs["weights"], jobs["latents"], jobs["neighbors"]) == (4, 1, 2)
     reg = next(part for part in planned.output.split("\n\n") if "rule extract_reg:" in part)
-    assert "results/features/imagenet/clean/dinov2.cls/final.pt" in reg
+    assert "results/features/imagenet/clean/dinov2.cls.json" in reg
     alone = snakemake(tmp_path, "--configfile", "config.yaml", "-n", "--", "results/cknna/dinov2_vs_sit_b8.npy").jobs()
     assert not {"prompts", "extract_dinov2_cls"} & set(alone)
 
@@ -346,7 +346,7 @@ def test_what_no_job_reads_reruns_nothing(overlay: dict[str, Any], finished: Wor
 
 def test_a_change_is_seen_by_what_hangs_on_it_in_a_later_call(copied: Workflow) -> None:
     changed = {"models": {"siglip2": {"input": {"mean": [0.4, 0.4, 0.4]}}}}
-    done = copied.run("results/features/photographs/clean/siglip2/layers.json", overlay=changed)
+    done = copied.run("results/features/photographs/clean/siglip2.json", overlay=changed)
     assert done.code == 0, done.output
     assert copied.plan(overlay=changed).jobs() == PAIRS_OF_A_MODEL | {"neighbors": 1}
 
@@ -378,7 +378,7 @@ def test_lists_that_are_searched_in_parts_are_the_same_to_the_byte(copied: Workf
 
 def test_features_that_are_extracted_in_parts_are_the_same(copied: Workflow) -> None:
     folder = "results/features/photographs/clean/sd3-t0.5"
-    target = f"{folder}/layers.json"
+    target = f"{folder}.json"
     extracted = {"extract_sd3_part": 3, "merge_features_sd3": 1}
     layers = ("embed", "b8", "final")
     before = {layer: read_features(copied.directory / folder / f"{layer}.pt") for layer in layers}
@@ -392,7 +392,7 @@ def test_features_that_are_extracted_in_parts_are_the_same(copied: Workflow) -> 
         assert merged.recipe == expected.recipe
         assert np.abs(merged.values - expected.values).max() <= 1e-5
     # parts are gone, and nothing misses them until what they depend on changes
-    assert not list((copied.directory / folder).glob("*.safetensors"))
+    assert not list((copied.directory / "results/feature_parts").rglob("*.safetensors"))
     assert "Nothing to be done" in copied.plan(target, overlay=three).output
     changed = {**three, "models": {"sd3": {"seeding": "constant"}}}
     assert copied.plan(target, overlay=changed).jobs() == extracted | {"recipe": 1}
@@ -437,7 +437,9 @@ def test_only_the_layers_that_are_taken_are_planned(finished: Workflow) -> None:
     assert planned.jobs() == PAIRS_OF_A_MODEL | {"recipe": 1, "extract_sd3": 1, "neighbors": 1} | OF_THE_SCORE
     made = {path for path in planned.outputs() if path.startswith("results/features")}
     folder = "results/features/photographs/clean/sd3-t0.5"
-    assert made == {f"{folder}/{name}" for name in ("embed.pt", "b8.pt", "layers.json")}
+    assert made == {folder, f"{folder}.json"}
+    # of all parameters, and of no other
+    assert "layers=['embed', 'b8']" in planned.output
 
 
 def test_a_fifth_model_runs_only_its_own_jobs(finished: Workflow) -> None:
@@ -561,7 +563,7 @@ def test_a_new_data_set_imports_no_features_again(fresh: Workflow) -> None:
 
     fresh.directory.mkdir()
     np.save(fresh.directory / "first.npy", np.random.default_rng(0).standard_normal((12, 4)).astype(np.float32))
-    target = "results/features/first/clean/theirs/layers.json"
+    target = "results/features/first/clean/theirs.json"
     done = fresh.run(target, overlay=overlay("first"))
     assert done.code == 0, done.output
     assert "Nothing to be done" in fresh.plan(target, overlay=overlay("first", "second")).output
@@ -591,7 +593,7 @@ def test_texts_and_given_embeddings_alone_need_no_image_model(tmp_path: Path) ->
         "calibration_settings": 1,
         "align_default": 1,
     }
-    assert "results/features/imagenet/clean/sd1-textlast-caption/text.pt" in planned.outputs()
+    assert "results/features/imagenet/clean/sd1-textlast-caption.json" in planned.outputs()
 
 
 def test_a_given_embedding_is_the_prompt_after_a_noise_level(tmp_path: Path) -> None:
@@ -681,4 +683,4 @@ def test_the_typed_name_decides_the_bundle(finished: Workflow) -> None:
         "results/mutual_knn/sd3-t0.50_b1_vs_sd3-s20.npy", overlay={"alignment": {"metrics": ["mutual_knn"]}}
     )
     assert planned.jobs() == {"recipe": 1, "extract_sd3": 1, "neighbors": 1} | {"align_default": 1}
-    assert "results/features/photographs/clean/sd3-s20/b8.pt" in planned.outputs()
+    assert "results/features/photographs/clean/sd3-s20.json" in planned.outputs()

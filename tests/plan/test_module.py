@@ -48,7 +48,7 @@ def test_another_workflow_uses_the_rules_under_a_prefix(fresh: Workflow, tmp_pat
     assert planned.code == 0, planned.output
     assert planned.jobs()["diffalign_align_default"] == 1
     assert all(path.startswith("alike/") for path in planned.outputs())
-    made = snakemake(outer, "alike/results/features/photographs/clean/dinov2/layers.json")
+    made = snakemake(outer, "alike/results/features/photographs/clean/dinov2.json")
     assert made.code == 0, made.output
     assert {path.name for path in outer.iterdir()} <= {"Snakefile", "alike", ".snakemake"}
     refused = snakemake(outer, "--dry-run", "alike/results/cknna/dinov22_vs_sd3_b8.npy")

@@ -96,13 +96,13 @@ def test_a_ladder_reads_the_rungs_that_a_pair_and_a_data_set_have() -> None:
     files, controls = asked("dinov2_b5", "sd3-t0.2_b8")
     assert controls == {"labels": None, "untrained": None, "pixels_p8": "p8", "colors_c4": "c4"}
     folder = "results/features/imagenet/clean"
-    assert files["untrained_a"] == f"{folder}/dinov2-untrained/layers.json"
-    assert files["untrained_b"] == f"{folder}/sd3-t0.2-untrained/layers.json"
+    assert files["untrained_a"] == f"{folder}/dinov2-untrained.json"
+    assert files["untrained_b"] == f"{folder}/sd3-t0.2-untrained.json"
     # pure noise of its own, also for noise that is shared
-    assert files["noise_b"] == f"{folder}/sd3-t1/layers.json"
+    assert files["noise_b"] == f"{folder}/sd3-t1.json"
     assert asked("dinov2", "sd3-t0.2-commonnoise")[0]["noise_b"] == files["noise_b"]
     assert "noise_a" not in files
-    assert files["controls"] == [f"{folder}/{name}/layers.json" for name in ("pixels", "colors")]
+    assert files["controls"] == [f"{folder}/{name}.json" for name in ("pixels", "colors")]
     assert files["manifest"] == "results/images/imagenet/clean/manifest.tsv"
     # a twin and pure noise are no rungs of themselves
     twins, _ = asked("dinov2-untrained", "sd3-t1")

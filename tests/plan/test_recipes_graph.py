@@ -14,7 +14,7 @@ from diffalign.io.atomic import write_json
 from diffalign.plan.stage import as_json
 
 RECIPE = "results/recipes/left.json"
-IMPORTED = "results/features/theirs/clean/left/layers.json"
+IMPORTED = "results/features/theirs/clean/left.json"
 # what a shell, or Snakemake's formatting of commands, could take for something else
 AWKWARD = """it's "$HOME" `id` %s \\n {output} — ü"""
 

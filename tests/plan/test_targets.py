@@ -29,6 +29,10 @@ EVERY_RULE = (ROOT / "config.yaml", ROOT / "profiles" / "demo" / "study.yaml", M
         ("results/cknna/photographs/clean/layers/dinov2_vs_sd3_b8.npy", "names a layer; here all layers are meant"),
         ("results/features/photographs/clean/sd3/b8.pt", "write 'sd3-t0.5' for 'sd3'"),
         ("results/features/photographs/clean/sd3-t0.5/b99.pt", "sd3 has no layer 'b99'"),
+        (
+            "results/features/photographs/clean/sd3-t0.5/b8.pt",
+            "is made with all layers of 'sd3-t0.5': ask for 'results/features/photographs/clean/sd3-t0.5.json'",
+        ),
         ("results/neighbors/photographs/clean/sd4-t0.5.npz", "unknown model 'sd4'; did you mean 'sd3'?"),
         (
             "results/figures/photographs/clean/layer_map/dinov2_vs_sd3.png",

@@ -120,17 +120,17 @@ class Study:
 
     def extract(self, pictures: Path, manifest: Path, into: Path) -> dict[str, feature_files.Features]:
         """Features of PNG files by the transformer, through the script."""
-        files = {layer: into / f"{layer}.pt" for layer in VIT.layers}
+        made = into.with_name(f"{into.name}.json")
         extract(
             self.recipe("vit", format=1, bundle="vit", model=VIT.recipe(), noise=None, conditioning=None),
             *(self.folder / name for name in ("vit", "vit.json", "dataset.json")),
             manifest,
             CLEAN,
             pictures,
-            Whole(files, into / "layers.json", into / "shards"),
+            Whole(made, list(VIT.layers), into / "shards"),
             Compute("cpu", 7, 0),
         )
-        return {layer: feature_files.read_features(path) for layer, path in files.items()}
+        return {layer: feature_files.read_layer(made, layer) for layer in VIT.layers}
 
     def reader(self, layer: str) -> Reader:
         files = (self.folder / name for name in ("vit_recipe.json", "vit", "vit.json"))

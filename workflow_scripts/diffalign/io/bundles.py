@@ -1,4 +1,4 @@
-"""The features of a bundle: one file a layer and their manifest, layers.json; or those of a part of the images.
+"""The features of a bundle: one file a layer, beside their folder the manifest; or those of a part of the images.
 
 A part is one safetensors file: a tensor (n, D) float32 a layer, ``names`` as in latents, and as metadata what the
 recipe of every layer shares.
@@ -28,26 +28,25 @@ _NAMES, _PART = "names", "a part of features"
 
 
 def write(
-    features: Mapping[str, Path],
-    layers_json: Path,
+    manifest: Path,
     names: Sequence[str],
     values: Callable[[str], NDArray[np.float32]],
     recipe: Mapping[str, Any],
     modules: Mapping[str, str],
 ) -> None:
-    """Write a feature file a layer and their manifest.
+    """Write a feature file a layer, as `feature_files.layer_path` says, and their manifest.
 
-    features: alias -> path. values: alias -> (N, D), asked for one layer at a time. recipe: what those of all layers
-    share. modules: alias -> module path. Raises StoreError as `feature_files.write_features`.
+    values: alias -> (N, D), asked for one layer at a time. recipe: what those of all layers share. modules: alias ->
+    module path. Raises StoreError as `feature_files.write_features`.
     """
     made_of = {}
-    for alias, path in features.items():
-        of_layer = values(alias)
-        made = {**recipe, "layer": alias, "module": modules[alias]}
+    for alias, module in modules.items():
+        path, of_layer = feature_files.layer_path(manifest, alias), values(alias)
+        made = {**recipe, "layer": alias, "module": module}
         feature_files.write_features(path, feature_files.Features(of_layer, tuple(names), made))
         # with a digest: Snakemake takes a small input whose content is the same for unchanged
         made_of[alias] = {"width": int(of_layer.shape[1]), "sha256": file_sha256(path)}
-    feature_files.LAYERS.write_json(layers_json, bundle=recipe["bundle"], count=len(names), layers=made_of)
+    feature_files.LAYERS.write_json(manifest, bundle=recipe["bundle"], count=len(names), layers=made_of)
 
 
 def write_part(
@@ -67,13 +66,13 @@ def write_part(
         )
 
 
-def merge(parts: Sequence[Path], features: Mapping[str, Path], layers_json: Path) -> None:
+def merge(parts: Sequence[Path], manifest: Path) -> None:
     """Write from parts what one job would have written, with rows in order of name.
 
     Raises StoreError where parts have other recipes, share an image, or lack one.
     """
     names, recipe, values = read_parts(parts)
-    write(features, layers_json, names, values, recipe, recipe["model"]["layers"])
+    write(manifest, names, values, recipe, recipe["model"]["layers"])
 
 
 def read_parts(parts: Sequence[Path]) -> tuple[list[str], dict[str, Any], Callable[[str], NDArray[Any]]]:

@@ -21,7 +21,7 @@ from diffalign.provenance import file_sha256
 class Combined:
     """A layer of concatenated features of several layers, optionally transformed.
 
-    of: (layers.json, layer) of each. transform: file of the transform, or None. keys: path of the transform in a .pkl.
+    of: (manifest, layer) of each. transform: file of the transform, or None. keys: path of the transform in a .pkl.
     """
 
     name: str

@@ -33,7 +33,7 @@ class ControlSide:
 
 
 def of_model(features: Path, layers: Sequence[str], like: UnlistedSide, where: Path, search: Search) -> ControlSide:
-    """Some layers of a bundle. features: its layers.json. like, where: a side and its file, whose images must be the
+    """Some layers of a bundle. features: its manifest. like, where: a side and its file, whose images must be the
     same.
     """
     side = read_side(features, search, layers, like=like, where=where)

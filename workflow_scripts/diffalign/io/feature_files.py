@@ -20,7 +20,7 @@ from diffalign.provenance import file_sha256
 
 KIND = FileKind("a feature file", 1)
 KEYS = frozenset({"format", "features", "names", "recipe"})
-# layers.json, beside the feature files of a bundle
+# x.json, beside the folder x of the feature files of a bundle
 LAYERS = FileKind("a list of layers", 1)
 
 
@@ -40,14 +40,14 @@ class Features:
 
 @dataclass(frozen=True)
 class Bundle:
-    """The feature files of a bundle as their manifest, layers.json, lists them. digests: alias -> sha256, by depth."""
+    """The feature files of a bundle as their manifest lists them. digests: alias -> sha256, by depth."""
 
     manifest: Path
     digests: Mapping[str, str]
 
     def path(self, alias: str) -> Path:
         """The file of one layer."""
-        return self.manifest.with_name(f"{alias}.pt")
+        return layer_path(self.manifest, alias)
 
     def read(self, alias: str) -> Features:
         """The features of one layer. Raises StoreError as `read_features`, and where the file is not the one listed."""
@@ -58,6 +58,11 @@ class Bundle:
         if file_sha256(path) != self.digests[alias]:
             raise StoreError(f"{path}: has changed since {self.manifest} was written; delete both and rerun")
         return features
+
+
+def layer_path(manifest: Path, alias: str) -> Path:
+    """The feature file of a layer: ``x/{alias}.pt`` for the manifest ``x.json`` of a bundle."""
+    return manifest.with_suffix("") / f"{alias}.pt"
 
 
 def write_features(path: Path, features: Features) -> None:
@@ -99,9 +104,17 @@ def read_features(path: Path) -> Features:
 
 
 def read_bundle(manifest: Path) -> Bundle:
-    """Read which feature files a bundle has. manifest: its layers.json. Raises StoreError for another format."""
+    """Read which feature files a bundle has. Raises StoreError for another format."""
     layers = LAYERS.read_json(manifest)["layers"]
     return Bundle(manifest, {alias: made["sha256"] for alias, made in layers.items()})
+
+
+def read_layer(manifest: Path, alias: str) -> Features:
+    """The features of one layer of a bundle. Raises StoreError as `Bundle.read`, and for a layer that is not listed."""
+    bundle = read_bundle(manifest)
+    if alias not in bundle.digests:
+        raise StoreError(f"{manifest}: lists no layer '{alias}'; delete it and rerun")
+    return bundle.read(alias)
 
 
 def _check_features(values: NDArray[np.floating], names: Sequence[str], path: Path) -> None:

@@ -39,26 +39,17 @@ class Texts:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Files of one extraction: features (alias -> path) and manifest of both poolings, losses and table."""
+    """Files of one extraction: the manifests of the features of both poolings, losses and table."""
 
-    mean: Mapping[str, Path]
-    mean_json: Path
-    last: Mapping[str, Path]
-    last_json: Path
+    mean: Path
+    last: Path
     losses: Path
     table: Path
 
 
-def outputs_of(made: Any, layers: Sequence[str]) -> Outputs:
-    """The named outputs of a rule: features and manifest, last and last_manifest, losses, table."""
-    return Outputs(
-        dict(zip(layers, map(Path, made.features), strict=True)),
-        Path(made.manifest),
-        dict(zip(layers, map(Path, made.last), strict=True)),
-        Path(made.last_manifest),
-        Path(made.losses),
-        Path(made.table),
-    )
+def outputs_of(made: Any) -> Outputs:
+    """The named outputs of a rule: manifest, last_manifest, losses, table."""
+    return Outputs(Path(made.manifest), Path(made.last_manifest), Path(made.losses), Path(made.table))
 
 
 def write_texts(path: Path, texts: Texts) -> None:
@@ -94,8 +85,8 @@ def write(
     made = {**recipe, "prompts": prompts, **halved}
     modules = recipe["model"]["layers"]
     of_last = {**made, "bundle": last_of(recipe["bundle"]), "model": {**recipe["model"], LAST: True}}
-    bundles.write(outputs.mean, outputs.mean_json, names, mean, {**made, "pooling": "mean"}, modules)
-    bundles.write(outputs.last, outputs.last_json, names, last, {**of_last, "pooling": "last token"}, modules)
+    bundles.write(outputs.mean, names, mean, {**made, "pooling": "mean"}, modules)
+    bundles.write(outputs.last, names, last, {**of_last, "pooling": "last token"}, modules)
     write_text(outputs.table, print_measures(names, measures))
     facts = {key: made[key] for key in ("bundle", "class", "conditioning")}
     source = {"miniature": recipe["weights"]["source"] == "miniature", "parameters": parameters}

@@ -38,7 +38,7 @@ def prepared_rows(
         bounds = clamp_bounds(features, lists.layers, preparation)
     else:
         bounds = {}
-    path = features.with_name(f"{alias}.pt")
+    path = feature_files.layer_path(features, alias)
     unprepared = feature_files.read_features(path)
     check_same_names(lists.names, unprepared.names, lists.path, path)
     try:
@@ -69,7 +69,7 @@ def noted_spread(rows: NDArray[np.float32], source: Path) -> float:
     return left
 
 
-def clamp_bounds(layers_json: Path, aliases: Iterable[str], preparation: Preparation) -> dict[str, float]:
+def clamp_bounds(manifest: Path, aliases: Iterable[str], preparation: Preparation) -> dict[str, float]:
     """What each layer is clamped at; nothing without a clamp.
 
     Layers of a model are pooled only where they have one width: published scripts hold them as one tensor then, and as
@@ -77,7 +77,7 @@ def clamp_bounds(layers_json: Path, aliases: Iterable[str], preparation: Prepara
     """
     if preparation.clamp is None:
         return {}
-    paths = {alias: layers_json.with_name(f"{alias}.pt") for alias in aliases}
+    paths = {alias: feature_files.layer_path(manifest, alias) for alias in aliases}
     bound = partial(clamp_bound, quantile=preparation.clamp, rule=preparation.clamp_rule)
     if preparation.clamp_over == "model":
         everything = [feature_files.read_features(path).values for path in paths.values()]

@@ -39,7 +39,7 @@ def reads(metrics: Sequence[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Files:
-    """Where one side lies. features: its layers.json; factors: its factor file; None where no metric needs them."""
+    """Where one side lies. features: its manifest; factors: its factor file; None where no metric needs them."""
 
     neighbors: Path
     features: Path | None = None

@@ -175,9 +175,8 @@ class Features(Stage):
             if self.plan.families[model.family].conditioned_on == "prompts":
                 files["prompts"] = self.plan.latents.prompts(wildcards)
             if model.class_tokens is not None:
-                layer = self.study.models[model.class_tokens].default_layer
-                folder = self.place(paths.FEATURES, wildcards.dataset, wildcards.condition, model.class_tokens)
-                files["class_tokens"] = f"{folder}/{layer}.pt"
+                where = (wildcards.dataset, wildcards.condition, model.class_tokens)
+                files["class_tokens"] = self.place(paths.FEATURE_MANIFEST, *where)
             return files
 
         return inputs
@@ -214,9 +213,10 @@ class Features(Stage):
             )
         return self.inputs(representation.model)(wildcards)
 
-    def outputs(self, model: Model, folder: str = paths.FEATURES) -> dict[str, Any]:
-        """The features of every layer of a bundle and their manifest."""
-        return {"features": [f"{folder}/{layer}.pt" for layer in model.layers], "manifest": f"{folder}/layers.json"}
+    def class_token_layer(self, name: str) -> str:
+        """The layer whose features a model reads as class tokens; empty where it reads none."""
+        reads = self.study.models[name].class_tokens
+        return "" if reads is None else self.study.models[reads].default_layer
 
     def parts(self, pattern: str = paths.FEATURE_PART) -> list[str]:
         """The parts of a bundle's features, in order. Their names say how many there are, so that none is mixed."""

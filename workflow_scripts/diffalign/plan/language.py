@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from diffalign import names
 from diffalign.plan import paths
@@ -15,8 +14,6 @@ from diffalign.specs import TEXTS_OF_IMAGES, Model
 
 # One job makes the bundle of means over tokens and that of last tokens, and both are found by the first. It has a
 # wildcard of its own: Snakemake passes one of the same name on, and holds it against the beginning of its constraint.
-MEANS = paths.FEATURES.replace("{bundle}", "{means}")
-LAST = f"{MEANS}-{names.LAST}"
 PART = paths.FEATURE_PART.replace("{bundle}", "{means}")
 
 
@@ -25,6 +22,8 @@ class Language(Stage):
 
     conditionings = names.any_of(TEXTS_OF_IMAGES)
     part = PART
+    means = paths.FEATURES.replace("{bundle}", "{means}")
+    last = f"{means}-{names.LAST}"
 
     def bundles(self, model: Model) -> str:
         """Pattern of the bundles of means over tokens; those of last tokens come with them."""
@@ -41,17 +40,6 @@ class Language(Stage):
             "recipe": paths.fill(paths.RECIPE, bundle=wildcards.means),
             **self.plan.weights.files(wildcards.means),
             "texts": paths.fill(paths.TEXTS, dataset=dataset, conditioning=conditioning),
-        }
-
-    def outputs(self, model: Model) -> dict[str, Any]:
-        """Features and manifests of both bundles, and how well texts are predicted."""
-        last = self.plan.features.outputs(model, LAST)
-        return {
-            **self.plan.features.outputs(model, MEANS),
-            "last": last["features"],
-            "last_manifest": last["manifest"],
-            "losses": paths.LOSSES,
-            "table": paths.LOSS_TABLE,
         }
 
     def parts(self) -> list[str]:

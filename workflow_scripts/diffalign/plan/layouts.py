@@ -15,24 +15,26 @@ from diffalign.plan.stage import Stage, Wildcards
 class Layouts(Stage):
     """Rules of rules/layouts.smk."""
 
+    def features(self, wildcards: Wildcards) -> str:
+        """The manifest of the features of a typed name."""
+        return self.plan.features.place(paths.FEATURE_MANIFEST, wildcards.dataset, wildcards.condition, wildcards.a)
+
     def all_layers(self, wildcards: Wildcards) -> list[str]:
-        """Feature files of every layer of a typed name, in order of depth."""
-        folder = self.plan.features.place(paths.FEATURES, wildcards.dataset, wildcards.condition, wildcards.a)
-        return [f"{folder}/{layer}.pt" for layer in self.study.model_of(wildcards.a).layers]
+        """Every layer of a typed name, in order of depth."""
+        return list(self.study.model_of(wildcards.a).layers)
 
     def one_layer(self, wildcards: Wildcards) -> list[str]:
-        """The feature file of the layer that a typed name means."""
-        folder = self.plan.features.place(paths.FEATURES, wildcards.dataset, wildcards.condition, wildcards.a)
-        return [f"{folder}/{self.study.layer(wildcards.a)}.pt"]
+        """The layer that a typed name means."""
+        return [self.study.layer(wildcards.a)]
 
     def published_layers(self, wildcards: Wildcards) -> list[str]:
         """What VFM-VAE's scripts write of a model: all layers of one with a noise level, one of another."""
         has_noise = self.study.model_of(wildcards.a).noise is not None
         return self.all_layers(wildcards) if has_noise else self.one_layer(wildcards)
 
-    def platonic_features(self, wildcards: Wildcards) -> dict[str, Any]:
-        """Every layer of a typed name, and of a language model how well it predicts its texts."""
-        files: dict[str, Any] = {"features": self.all_layers(wildcards)}
+    def platonic_features(self, wildcards: Wildcards) -> dict[str, str]:
+        """The features of a typed name, and of a language model how well it predicts its texts."""
+        files = {"features": self.features(wildcards)}
         place = (wildcards.dataset, wildcards.condition, wildcards.a)
         if self.plan.language.predicts_texts(wildcards.a):
             files["losses"] = self.plan.language.loss_file(*place)

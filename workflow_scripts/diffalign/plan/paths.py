@@ -49,8 +49,9 @@ UNTRAINED_PROMPTS = "results/prompts/{dataset}/{model}-{conditioning}-untrained.
 GIVEN_PROMPTS = "results/prompts/{dataset}/{model}-{word}.safetensors"
 
 FEATURES = "results/features/{dataset}/{condition}/{bundle}"
-FEATURE_MANIFEST = f"{FEATURES}/layers.json"
-FEATURE_PART = f"{FEATURES}/{{part}}-of-{{parts}}.safetensors"
+# beside the folder of feature files, one a layer: a rule that lists each of them makes every plan slow
+FEATURE_MANIFEST = f"{FEATURES}.json"
+FEATURE_PART = "results/feature_parts/{dataset}/{condition}/{bundle}/{part}-of-{parts}.safetensors"
 # finished shards of an extraction that was killed
 FEATURE_SHARDS = "results/checkpoints/features/{dataset}/{condition}/{bundle}"
 TOKENS = "results/unpooled/{dataset}/{condition}/{bundle}"

@@ -140,10 +140,10 @@ class Samples(Stage):
         for key in READERS:
             text = self._reader(key)
             bundle = self.study.bundle(text)
-            folder = self.plan.features.place(paths.FEATURES, wildcards.dataset, CLEAN, text)
+            held_out = self.plan.features.place(paths.FEATURE_MANIFEST, wildcards.dataset, CLEAN, text)
             files[f"{key}_recipe"] = paths.fill(paths.RECIPE, bundle=bundle)
             files |= {f"{key}_{name}": path for name, path in self.plan.weights.files(bundle).items()}
-            files[f"{key}_held_out"] = f"{folder}/{self.study.layer(text)}.pt"
+            files[f"{key}_held_out"] = held_out
         return files
 
     def reader_layer(self, key: str) -> Callable[[Wildcards], str]:

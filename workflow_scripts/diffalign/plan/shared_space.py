@@ -102,15 +102,16 @@ class SharedSpace(Stage):
         return wildcards.space not in self.named()
 
     def pair_inputs(self, wildcards: Wildcards) -> dict[str, str]:
-        """Pooled features of both layers, and the manifest that labels stand in, where the data set has one."""
-        files = {}
-        for side in ("a", "b"):
-            typed = getattr(wildcards, side)
-            folder = self.plan.features.place(paths.FEATURES, wildcards.dataset, wildcards.condition, typed)
-            files[side] = f"{folder}/{self.study.layer(typed)}.pt"
+        """Pooled features of both sides, and the manifest that labels stand in, where the data set has one."""
+        place = (paths.FEATURE_MANIFEST, wildcards.dataset, wildcards.condition)
+        files = {side: self.plan.features.place(*place, getattr(wildcards, side)) for side in ("a", "b")}
         if self.has_manifest(wildcards.dataset):
             files["manifest"] = self.image_file(paths.MANIFEST, wildcards)
         return files
+
+    def pair_layers(self, wildcards: Wildcards) -> list[str]:
+        """The layers that both sides mean."""
+        return [self.study.layer(wildcards.a), self.study.layer(wildcards.b)]
 
     def transforms(self) -> dict[str, str]:
         """The saved transforms of a pair: one file a method, one a seed for the half-shared MLP."""

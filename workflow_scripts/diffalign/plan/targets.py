@@ -30,6 +30,8 @@ _OF_ALL_LAYERS = {
     "null_histograms",
 }
 _OTHER_FORM = "another form"
+# written with the other layers of a bundle, so not a target
+_LAYER_FILE = f"{paths.FEATURES}/{{layer}}.pt"
 _FOLDERS = ("results", "resources")
 
 
@@ -64,7 +66,7 @@ def explain(target: str, outputs: Iterable[str], study: Study, known_metrics: It
     stage = words[1] if len(words) > 1 else ""
     if stage in set(known_metrics) - set(metrics):
         return f"'{target}': the metric '{stage}' exists but is not among alignment.metrics ({', '.join(metrics)})"
-    patterns = [pattern.split("/") for pattern in dict.fromkeys(map(_bare, outputs))]
+    patterns = [pattern.split("/") for pattern in dict.fromkeys([*map(_bare, outputs), _LAYER_FILE])]
     stages = {stage, "{metric}"} if stage in metrics else {stage}
     patterns = [each for each in patterns if each[1] in stages] or patterns
     costs = [_cost(pattern, words, study) for pattern in patterns]
@@ -283,6 +285,11 @@ def _kind(words: Words, depth: int) -> str:
 def _no_file(target: str, patterns: Sequence[Words], words: Words, study: Study) -> str:
     """The answer where no single word is to blame: the forms that are nearest."""
     stage = words[1] if len(words) > 1 else ""
+    layer_file = _LAYER_FILE.split("/")
+    if len(words) == len(layer_file) and not any(
+        _problem(layer_file, words, depth, study) for depth in range(len(layer_file))
+    ):
+        return f"'{target}' is made with all layers of '{words[-2]}': ask for '{'/'.join(words[:-1])}.json'"
     if stage in study.alignment.metrics:
         patterns = [each for each in patterns if each[1] == "{metric}"]
 
