@@ -242,7 +242,7 @@ def read_texts(folder: Path, to: Path) -> dict[str, bytes]:
     texts_extraction.extract_texts(
         *(folder / name for name in ("recipe.json", "weights", "weights.json", "texts.json")),
         layers,
-        outputs(to, model.layers),
+        outputs(to),
         Compute("cpu", 3, 0),
         folder / "shards",
         shard_seconds=0,

@@ -335,7 +335,7 @@ def test_one_job_or_its_parts_write_both_bundles(tmp_path: Path) -> None:
     merge_texts(parts, merged, 2)
     for kind in ("mean", "last"):
         for alias in layers:
-            a, b = (feature_files.read_features(getattr(each, kind)[alias]) for each in (whole, merged))
+            a, b = (feature_files.read_layer(getattr(each, kind), alias) for each in (whole, merged))
             np.testing.assert_allclose(a.values, b.values, atol=1e-5)
             assert a.names == b.names == tuple(sorted(TEXTS))
             assert a.recipe == b.recipe
@@ -349,7 +349,7 @@ def test_one_job_or_its_parts_write_both_bundles(tmp_path: Path) -> None:
     rows = list(csv.DictReader(whole.table.read_text().splitlines(), delimiter="\t"))
     assert [row["name"] for row in rows] == sorted(TEXTS)
     assert rows[1]["loss"] == ""
-    assert json.loads(whole.mean_json.read_text())["count"] == 5
+    assert json.loads(whole.mean.read_text())["count"] == 5
     with pytest.raises(StoreError, match="2 parts hold 4 images of 5|hold 2 images"):
         bundles.read_parts(parts[:1])
 
