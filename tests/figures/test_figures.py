@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,21 @@ from PIL import Image
 
 from alignment_table import COLUMNS as CELL_COLUMNS
 from alignment_table import alignment_table
-from depth_curves_figure import curves, depth_curves_figure, selected
 from diffalign.alignment import model_similarity
 from diffalign.alignment.calibration import Calibration, calibrate_by_moments, calibrate_by_permutations, without_p
 from diffalign.alignment.metrics import METRICS, NoNull, Permutations
 from diffalign.alignment.nulls import NullMoments
-from diffalign.figures import maps, style
+from diffalign.figures import depth_curves, layer_maps, maps, null_histograms, style
 from diffalign.figures.cells import not_significant
+from diffalign.figures.depth_curves import curves, selected
+from diffalign.figures.null_histograms import drawable, not_drawn
 from diffalign.io import tables
 from diffalign.io.calibration_files import Selection, StoredCalibration, read_calibration, write_calibration
 from diffalign.io.matrices import read_matrices
 from diffalign.io.score_recipes import KIND
-from layer_maps_figure import layer_maps_figure
 from model_maps_figure import model_maps_figure, number, reason
 from model_maps_figure import table as table_of_pairs
-from null_histograms_figure import drawable, not_drawn, null_histograms_figure
+from pair_figures import pair_figures
 from pairs_table import COLUMNS as PAIR_COLUMNS
 from pairs_table import pairs_table
 
@@ -383,15 +384,21 @@ def test_figures_of_a_pair(metrics: list[str], kind: str, write: Callable[..., P
     if kind == "nothing defined":
         values[:] = np.nan
     pairs = apart([write(metric, "one", "two", values, source="miniature") for metric in metrics])
-    outputs = [tmp_path / "figure.png", *([tmp_path / "figure.pdf"] if len(metrics) == 1 else [])]
-    written = [tmp_path / "figure.tsv", tmp_path / "figure.parquet"]
-    layer_maps_figure(*pairs, [*outputs, *written])
-    check_pictures(outputs)
-    assert len(pd.read_csv(written[0], sep="\t")) == len(pd.read_parquet(written[1])) == len(metrics) * values.size
-    depth_curves_figure(*pairs, {"one": "b0", "two": "b0"}, outputs)
-    check_pictures(outputs)
-    null_histograms_figure(*pairs, outputs)
-    check_pictures(outputs)
+    names = ("layer_maps", "depth_curves", "null_histograms")
+    suffixes = (".png", *([".pdf"] if len(metrics) == 1 else []), ".tsv", ".parquet")
+    outputs = {name: [tmp_path / f"{name}{suffix}" for suffix in suffixes] for name in names}
+    pair_figures(*pairs, {"one": "b0", "two": "b0"}, outputs)
+    rows = {}
+    for name in names:
+        *pictures, tsv, parquet = outputs[name]
+        check_pictures(pictures)
+        rows[name] = len(pd.read_csv(tsv, sep="\t"))
+        assert rows[name] == len(pd.read_parquet(parquet))
+    assert rows["layer_maps"] == len(metrics) * values.size
+    assert rows["depth_curves"] == len(metrics) * 2 * sum(values.shape)
+    # nothing of a figure stays behind for the next one
+    layer_maps.draw(read_matrices(*pairs), [tmp_path / "again.png"])
+    assert (tmp_path / "again.png").read_bytes() == outputs["layer_maps"][0].read_bytes()
 
 
 @pytest.mark.parametrize(("metrics", "width"), [(SEVERAL[:1], style.COLUMN), (SEVERAL, style.PAGE)])
@@ -399,7 +406,7 @@ def test_figures_are_as_wide_as_a_column_or_a_page(
     metrics: list[str], width: float, write: Callable[..., Pair], tmp_path: Path
 ) -> None:
     pairs = apart([write(metric, "one", "two", grid(14, 30)) for metric in metrics])
-    layer_maps_figure(*pairs, [tmp_path / "maps.png", tmp_path / "maps.pdf"])
+    layer_maps.draw(read_matrices(*pairs), [tmp_path / "maps.png", tmp_path / "maps.pdf"])
     with Image.open(tmp_path / "maps.png") as image:
         assert image.width == pytest.approx(width * style.DPI, abs=2)
         assert image.info["dpi"] == pytest.approx((style.DPI, style.DPI), abs=0.1)
@@ -460,11 +467,11 @@ def test_a_scale_makes_no_contrast_of_nothing(
     faint = np.zeros((3, 4))
     faint[0, 0] = 0.0025
     write_calibration(beside, replace(stored, null=replace(stored.null, calibrated=faint, maximum_p=0.01)))
-    layer_maps_figure([matrix], [beside], [tmp_path / "maps.png"])
+    layer_maps.draw(read_matrices([matrix], [beside]), [tmp_path / "maps.png"])
     assert [limits for _, limits, _, _ in drawn] == [(0.0, 0.1), (0.0, 0.1)]
     # lists run up to k; the sign of a correlation says something, and its scale has a middle
-    layer_maps_figure(*apart([write("lcs_knn", "one", "two", 2 * grid())]), [tmp_path / "maps.png"])
-    layer_maps_figure(*apart([write("rsa", "one", "two", grid() - 0.5)]), [tmp_path / "maps.png"])
+    layer_maps.draw(read_matrices(*apart([write("lcs_knn", "one", "two", 2 * grid())])), [tmp_path / "maps.png"])
+    layer_maps.draw(read_matrices(*apart([write("rsa", "one", "two", grid() - 0.5)])), [tmp_path / "maps.png"])
     assert [limits for _, limits, _, _ in drawn[2:]] == [(0.0, 2.5), (0.0, 0.5), (-0.5, 0.5)]
     assert drawn[4][2] == style.SIGNED
 
@@ -489,7 +496,7 @@ def test_cells_that_are_not_significant_are_hatched_and_rows_are_labelled_everyw
     read = read_matrices(*apart(pairs))
     assert 0 < read[0].significant.sum() < 11
     assert np.array_equal(read[0].significant, (grid() > 0.5) & ~np.isnan(read[0].calibrated))
-    layer_maps_figure(*apart(pairs), [tmp_path / "maps.png"])
+    layer_maps.draw(read, [tmp_path / "maps.png"])
     assert [each.sum() for each in hatched] == [11 - read[0].significant.sum()] * 2 + [11, 11]
     words = [text.get_text() for axes in figures[0].axes for text in axes.texts]
     assert words == ["no score exceeds the null of the grid"]
@@ -566,9 +573,8 @@ def test_layers_that_are_no_depth_are_not_joined(
     recipe["a"]["weights"] = {"source": "none"}
     matrix.with_suffix(".json").write_text(json.dumps(recipe))
     outputs = [tmp_path / f"curves{suffix}" for suffix in (".png", ".tsv", ".parquet")]
-    left, right = lines_of(
-        monkeypatch, lambda: depth_curves_figure([matrix], [beside], {"one": "b1", "two": "b0"}, outputs, relative)
-    )
+    read = read_matrices([matrix], [beside])
+    left, right = lines_of(monkeypatch, lambda: depth_curves.draw(read, {"one": "b1", "two": "b0"}, outputs, relative))
     assert {line.get_linestyle() for line in left.lines} == {"None"}
     assert {"-", "--", ":"} <= {line.get_linestyle() for line in right.lines}
     assert left.get_xlabel() == "layer of one (in no order)"
@@ -583,8 +589,7 @@ def test_layers_that_are_no_depth_are_not_joined(
     assert best["score"].tolist() == pytest.approx(grid().max(axis=0))
     assert best["other_layer"].tolist() == [f"b{i}" for i in grid().argmax(axis=0)]
     assert best["depth"].tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1])
-    (read,) = read_matrices([matrix], [beside])
-    assert selected(read) == "0.512 at b1, b2 (largest there 0.534)"
+    assert selected(read[0]) == "0.512 at b1, b2 (largest there 0.534)"
 
 
 def test_metrics_that_are_not_drawn_are_named_with_the_reason(write: Callable[..., Pair]) -> None:
@@ -606,8 +611,9 @@ def test_a_null_far_from_the_score_is_numbers_and_not_a_picture(
     for spread, near in ((0.2, True), (0.01, False)):
         maxima = 0.3 + spread * np.linspace(-1, 1, 39)
         write_calibration(beside, replace(stored, null=replace(stored.null, maxima=maxima)))
+        read = read_matrices([matrix], [beside])
         with monkeypatch.context() as patch:
-            (panel,) = lines_of(patch, lambda: null_histograms_figure([matrix], [beside], outputs))
+            (panel,) = lines_of(patch, partial(null_histograms.draw, read, outputs))
         assert bool(panel.patches) == near
         words = " ".join(text.get_text().replace("\n", " ") for text in panel.texts)
         assert (f"largest score {grid().max():.3f}" in words) == (not near)
@@ -648,7 +654,7 @@ def test_maps_of_two_models_of_missing_pairs_and_of_three(
 def test_miniatures_say_so_in_the_picture(write: Callable[..., Pair], tmp_path: Path) -> None:
     for source in ("hub", "miniature"):
         output = tmp_path / f"{source}.png"
-        layer_maps_figure(*apart([write("cknna", "one", "two", grid(), source=source)]), [output])
+        layer_maps.draw(read_matrices(*apart([write("cknna", "one", "two", grid(), source=source)])), [output])
         with Image.open(output) as image:
             colors = np.asarray(image.convert("RGB")).reshape(-1, 3)
         red = (colors == (0xB9, 0x1C, 0x1C)).all(axis=1).sum()
