@@ -52,6 +52,19 @@ def figure(stem, caption, category, subcategory, tabled=False, **labels):
     return [shown, f"{stem}.pdf", *([f"{stem}.tsv", f"{stem}.parquet"] if tabled else [])]
 
 
+def figure_of_pair(name, shown, caption=None):
+    """Output files of a figure of all layers of a pair. shown: its label in the report. caption: where it is not `name`."""
+    return figure(
+        paths.fill(paths.PAIR_FIGURE, figure=name),
+        tabled=True,
+        caption=caption or name,
+        category="Alignment, layer by layer",
+        subcategory="{dataset}, {condition}",
+        pair="{a} vs {b}",
+        figure=shown,
+    )
+
+
 def table(name, label, caption=None):
     """Output files of a table: a TSV, which is in the report, and a Parquet file."""
     stem = paths.fill(paths.TABLE, table=name)

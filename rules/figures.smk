@@ -2,22 +2,16 @@
 # Outputs: heat maps, curves over depth and null histograms of every pair; maps of all models; tables.
 
 
-rule layer_maps_figure:
+rule pair_figures:
     input:
         matrices=paths.MATRICES,
         calibrations=paths.CALIBRATIONS,
     output:
-        figure(
-            paths.fill(paths.PAIR_FIGURE, figure="layer_maps"),
-            tabled=True,
-            caption="layer_maps",
-            category="Alignment, layer by layer",
-            subcategory="{dataset}, {condition}",
-            pair="{a} vs {b}",
-            figure="layer x layer",
-        ),
+        layer_maps=figure_of_pair("layer_maps", shown="layer x layer"),
+        depth_curves=figure_of_pair("depth_curves", shown="over depth"),
+        null_histograms=figure_of_pair("null_histograms", shown="nulls"),
     log:
-        paths.log("layer_maps_figure", "dataset", "condition", "a", "b"),
+        paths.log("pair_figures", "dataset", "condition", "a", "b"),
     wildcard_constraints:
         a=TYPED,
         b=TYPED,
@@ -29,88 +23,23 @@ rule layer_maps_figure:
         runtime=30,
     params:
         metrics=METRICS,
-        # for the caption
-        miniature=PLAN.figures.miniature("a", "b"),
-        code=PLAN.code("layer_maps_figure.py"),
-    script:
-        "../workflow_scripts/layer_maps_figure.py"
-
-
-rule depth_curves_figure:
-    input:
-        matrices=paths.MATRICES,
-        calibrations=paths.CALIBRATIONS,
-    output:
-        figure(
-            paths.fill(paths.PAIR_FIGURE, figure="depth_curves"),
-            tabled=True,
-            caption="depth_curves",
-            category="Alignment, layer by layer",
-            subcategory="{dataset}, {condition}",
-            pair="{a} vs {b}",
-            figure="over depth",
-        ),
-    log:
-        paths.log("depth_curves_figure", "dataset", "condition", "a", "b"),
-    wildcard_constraints:
-        a=TYPED,
-        b=TYPED,
-    conda:
-        "../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=memory(2000),
-        runtime=30,
-    params:
-        metrics=METRICS,
-        # for the caption
+        # for the captions
         miniature=PLAN.figures.miniature("a", "b"),
         defaults=PLAN.figures.default_layers_of_pair,
-        relative=False,
-        code=PLAN.code("depth_curves_figure.py"),
+        code=PLAN.code("pair_figures.py"),
     script:
-        "../workflow_scripts/depth_curves_figure.py"
+        "../workflow_scripts/pair_figures.py"
 
 
-# the same over relative depth, on request
-use rule depth_curves_figure as relative_depth_curves_figure with:
+# curves over relative depth, on request
+rule relative_depth_curves_figure:
+    input:
+        matrices=paths.MATRICES,
+        calibrations=paths.CALIBRATIONS,
     output:
-        figure(
-            paths.fill(paths.PAIR_FIGURE, figure="relative_depth_curves"),
-            tabled=True,
-            caption="depth_curves",
-            category="Alignment, layer by layer",
-            subcategory="{dataset}, {condition}",
-            pair="{a} vs {b}",
-            figure="over relative depth",
-        ),
+        figure_of_pair("relative_depth_curves", shown="over relative depth", caption="depth_curves"),
     log:
         paths.log("relative_depth_curves_figure", "dataset", "condition", "a", "b"),
-    params:
-        metrics=METRICS,
-        # for the caption
-        miniature=PLAN.figures.miniature("a", "b"),
-        defaults=PLAN.figures.default_layers_of_pair,
-        relative=True,
-        code=PLAN.code("depth_curves_figure.py"),
-
-
-rule null_histograms_figure:
-    input:
-        matrices=paths.MATRICES,
-        calibrations=paths.CALIBRATIONS,
-    output:
-        figure(
-            paths.fill(paths.PAIR_FIGURE, figure="null_histograms"),
-            tabled=True,
-            caption="null_histograms",
-            category="Alignment, layer by layer",
-            subcategory="{dataset}, {condition}",
-            pair="{a} vs {b}",
-            figure="nulls",
-        ),
-    log:
-        paths.log("null_histograms_figure", "dataset", "condition", "a", "b"),
     wildcard_constraints:
         a=TYPED,
         b=TYPED,
@@ -124,9 +53,10 @@ rule null_histograms_figure:
         metrics=METRICS,
         # for the caption
         miniature=PLAN.figures.miniature("a", "b"),
-        code=PLAN.code("null_histograms_figure.py"),
+        defaults=PLAN.figures.default_layers_of_pair,
+        code=PLAN.code("relative_depth_curves_figure.py"),
     script:
-        "../workflow_scripts/null_histograms_figure.py"
+        "../workflow_scripts/relative_depth_curves_figure.py"
 
 
 rule model_maps_figure:

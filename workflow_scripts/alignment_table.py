@@ -28,14 +28,7 @@ COLUMNS = {
 }
 
 
-def alignment_table(
-    matrices: Sequence[Path],
-    calibrations: Sequence[Path],
-    metrics: Sequence[str],
-    defaults: Mapping[str, str],
-    tsv: Path,
-    parquet: Path,
-) -> None:
+def alignment_table(read: Sequence[CalibratedMatrix], defaults: Mapping[str, str], tsv: Path, parquet: Path) -> None:
     """Write the scores of all matrices in long form, as TSV and Parquet with the same rows.
 
     Columns: metric, dataset, condition, a, b (bundles), layer_a, layer_b, depth_a, depth_b (0 first, 1 last), score,
@@ -46,7 +39,6 @@ def alignment_table(
     or groups of them), shared_noise (as in recipes: how both sides see one noise), leak (as in recipes: what one side
     was given of the other), miniature. What is not known is empty. defaults: model -> its default layer.
     """
-    read = read_matrices(matrices, calibrations, metrics)
     alpha = level_of(read)
     table = tables.frame(
         (row for matrix, q in zip(read, claimed(read), strict=True) for row in rows(matrix, defaults, q, alpha)),
@@ -103,9 +95,11 @@ def rows(
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "alignment_table"):
         alignment_table(
-            [Path(path) for path in snakemake.input.matrices],
-            [Path(path) for path in snakemake.input.calibrations],
-            snakemake.params.metrics,
+            read_matrices(
+                [Path(path) for path in snakemake.input.matrices],
+                [Path(path) for path in snakemake.input.calibrations],
+                snakemake.params.metrics,
+            ),
             snakemake.params.defaults,
             Path(snakemake.output.tsv),
             Path(snakemake.output.parquet),

@@ -48,16 +48,14 @@ class Language:
 
 
 def bits_per_byte_table(
-    matrices: Sequence[Path],
-    calibrations: Sequence[Path],
-    metrics: Sequence[str],
+    read: Sequence[CalibratedMatrix],
     languages: Sequence[Language],
     seed: int,
     outputs: Mapping[str, Path],
 ) -> None:
     """Write one row a pair and metric, and the rank correlations of quality and alignment of every panel.
 
-    languages: of every file of matrices, in their order. outputs: ``tsv``, ``parquet``, ``correlations_tsv`` and
+    languages: of every matrix, in their order. outputs: ``tsv``, ``parquet``, ``correlations_tsv`` and
     ``correlations_parquet``.
 
     Rows: metric, dataset, condition, other (a bundle), variant, language (a bundle), series; bits_per_byte, loss,
@@ -66,13 +64,7 @@ def bits_per_byte_table(
     score and of quality, which is less bits per byte: above 0 where better models are more alike; low, high (95 % over
     series), within (agreement of pairs of one series) and the number of these pairs, models and series.
     """
-    read = read_matrices(matrices, calibrations, metrics)
-    of_matrices = [language for language in languages for _ in metrics]
-    rows = [row(*each) for each in zip(read, of_matrices, strict=True)]
-    # all pairs of a metric below each other
-    points = tables.frame(
-        (rows[i] for first in range(len(metrics)) for i in range(first, len(rows), len(metrics))), COLUMNS
-    )
+    points = tables.frame((row(*each) for each in zip(read, languages, strict=True)), COLUMNS)
     tables.write(points, outputs["tsv"], outputs["parquet"])
     correlated = tables.frame(correlations(points, seed), CORRELATIONS)
     tables.write(correlated, outputs["correlations_tsv"], outputs["correlations_parquet"])
@@ -126,14 +118,22 @@ def correlations(points: "pd.DataFrame", seed: int) -> Iterator[dict[str, Any]]:
 
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "bits_per_byte_table"):
-        bits_per_byte_table(
+        metrics = snakemake.params.metrics
+        matrices = read_matrices(
             [Path(path) for path in snakemake.input.matrices],
             [Path(path) for path in snakemake.input.calibrations],
-            snakemake.params.metrics,
-            [
-                Language(**language, losses=Path(path))
-                for language, path in zip(snakemake.params.languages, snakemake.input.losses, strict=True)
-            ],
+            metrics,
+        )
+        languages = [
+            Language(**language, losses=Path(path))
+            for language, path in zip(snakemake.params.languages, snakemake.input.losses, strict=True)
+            for _ in metrics
+        ]
+        # all pairs of a metric below each other
+        order = sorted(range(len(matrices)), key=lambda number: metrics.index(matrices[number].metric))
+        bits_per_byte_table(
+            [matrices[number] for number in order],
+            [languages[number] for number in order],
             snakemake.params.seed,
             {key: Path(path) for key, path in snakemake.output.items()},
         )

@@ -60,11 +60,9 @@ def model_maps_figure(
     """
     if not matrices:
         raise ValueError("study.pairs names no pair of models, so there is nothing to draw")
-    style.styled()
     # metric by metric: those of a large study together do not fit into the memory of a small job
     for metric, paths in outputs.items():
         model_maps(read_matrices(matrices, calibrations, [metric]), defaults, paths)
-        plt.close("all")
 
 
 def model_maps(read: Sequence[CalibratedMatrix], defaults: Mapping[str, str], outputs: Sequence[Path]) -> None:
@@ -76,6 +74,7 @@ def model_maps(read: Sequence[CalibratedMatrix], defaults: Mapping[str, str], ou
     default layers where the metric has none. Where no model stands on both sides of pairs, one side is the rows and the
     other the columns, in the order of the study, without a map. defaults: bundle -> its default layer.
     """
+    style.styled()
     pairs = table(read, defaults)
     models = model_similarity.between((a, b, 0.0) for a, b in zip(pairs["a"], pairs["b"], strict=True))[0]
     both = tuple(shown(pairs, read[0], level_of(read)) for shown in (of_defaults, of_largest))

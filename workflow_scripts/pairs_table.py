@@ -35,14 +35,7 @@ COLUMNS = {
 }
 
 
-def pairs_table(
-    matrices: Sequence[Path],
-    calibrations: Sequence[Path],
-    metrics: Sequence[str],
-    defaults: Mapping[str, str],
-    tsv: Path,
-    parquet: Path,
-) -> None:
+def pairs_table(read: Sequence[CalibratedMatrix], defaults: Mapping[str, str], tsv: Path, parquet: Path) -> None:
     """Write what is claimed of every pair of models, as TSV and Parquet with the same rows.
 
     Columns: metric, dataset, condition, a, b (bundles); layer_a, layer_b (the best pair of layers); grid_p (that no
@@ -57,7 +50,6 @@ def pairs_table(
     (as in recipes: what one side was given of the other), miniature. What is not known is empty. defaults: bundle ->
     its default layer.
     """
-    read = read_matrices(matrices, calibrations, metrics)
     alpha = level_of(read)
     each = zip(read, claimed(read), strict=True)
     table = tables.frame((row(matrix, defaults, q, alpha) for matrix, q in each), COLUMNS)
@@ -130,9 +122,11 @@ def row(matrix: CalibratedMatrix, defaults: Mapping[str, str], q: NDArray[np.flo
 if __name__ == "__main__":
     with logs.attached(snakemake.log[0], "pairs_table"):
         pairs_table(
-            [Path(path) for path in snakemake.input.matrices],
-            [Path(path) for path in snakemake.input.calibrations],
-            snakemake.params.metrics,
+            read_matrices(
+                [Path(path) for path in snakemake.input.matrices],
+                [Path(path) for path in snakemake.input.calibrations],
+                snakemake.params.metrics,
+            ),
             snakemake.params.defaults,
             Path(snakemake.output.tsv),
             Path(snakemake.output.parquet),

@@ -52,7 +52,7 @@ EXPECTED = {
     **{WEIGHTS.format(model): False for model in ("dinov2", *ASIDE)},
     **{f"rule_extract_{model}_wildcards_photographs_clean_{model}": True for model in ("dinov2", "pixels")},
     **{NEIGHBORS.format(model): True for model in ("dinov2", "pixels")},
-    "rule_pair_align_layers_calibrate_layers_depth_curves_figure_layer_maps_figure": False,
+    "rule_pair_align_layers_calibrate_layers_pair_figures": False,
 }
 # what is done to a running job; True once it is done
 Deed = Callable[[Cluster, Job], bool]

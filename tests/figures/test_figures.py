@@ -1,11 +1,11 @@
 """Figures and tables from small matrices that are written by hand."""
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,27 +20,42 @@ from PIL import Image
 
 from alignment_table import COLUMNS as CELL_COLUMNS
 from alignment_table import alignment_table
-from depth_curves_figure import curves, depth_curves_figure, selected
 from diffalign.alignment import model_similarity
 from diffalign.alignment.calibration import Calibration, calibrate_by_moments, calibrate_by_permutations, without_p
 from diffalign.alignment.metrics import METRICS, NoNull, Permutations
 from diffalign.alignment.nulls import NullMoments
-from diffalign.figures import maps, style
+from diffalign.figures import depth_curves, layer_maps, maps, null_histograms, style
 from diffalign.figures.cells import not_significant
+from diffalign.figures.depth_curves import curves, selected
+from diffalign.figures.null_histograms import drawable, not_drawn
 from diffalign.io import tables
-from diffalign.io.calibration_files import Selection, StoredCalibration, read_calibration, write_calibration
-from diffalign.io.matrices import read_matrices
+from diffalign.io.calibration_files import Selection, StoredCalibration, read_calibrations, write_calibrations
+from diffalign.io.matrices import CalibratedMatrix, LayerMatrix, read_layer_matrices, read_matrices, write_matrices
 from diffalign.io.score_recipes import KIND
-from layer_maps_figure import layer_maps_figure
-from model_maps_figure import model_maps_figure, number, reason
+from model_maps_figure import model_maps, model_maps_figure, number, reason
 from model_maps_figure import table as table_of_pairs
-from null_histograms_figure import drawable, not_drawn, null_histograms_figure
+from pair_figures import pair_figures
 from pairs_table import COLUMNS as PAIR_COLUMNS
 from pairs_table import pairs_table
 
 DEFAULTS = {"one": "b1", "two": "b0", "three": "b0"}
 ALPHA = 0.05
-Pair = tuple[Path, Path]
+
+
+class Pair(NamedTuple):
+    """The files of one pair and the metric that they hold."""
+
+    matrices: Path
+    calibrations: Path
+    metric: str
+
+    def read(self) -> StoredCalibration:
+        """Its calibration."""
+        return read_calibrations(self.calibrations, [self.metric])[0]
+
+    def write(self, calibration: StoredCalibration) -> None:
+        """Put another calibration in the place of its own."""
+        write_calibrations(self.calibrations, {self.metric: calibration})
 
 
 def null_of(metric: str, values: NDArray[np.float64], rng: np.random.Generator) -> Calibration | None:
@@ -69,8 +84,7 @@ def write(tmp_path: Path) -> Callable[..., Pair]:
     ) -> Pair:
         folder = tmp_path / metric
         folder.mkdir(exist_ok=True)
-        matrix, beside = folder / f"{a}_vs_{b}.npy", folder / f"{a}_vs_{b}.npz"
-        np.save(matrix, values)
+        pair = Pair(folder / f"{a}_vs_{b}.npz", folder / f"calibration_{a}_vs_{b}.npz", metric)
 
         def side(name: str, count: int) -> dict[str, Any]:
             return {
@@ -96,12 +110,12 @@ def write(tmp_path: Path) -> Callable[..., Pair]:
             "a": side(a, values.shape[0]),
             "b": side(b, values.shape[1]),
         }
-        matrix.with_suffix(".json").write_text(json.dumps(recipe))
+        write_matrices(pair.matrices, {metric: LayerMatrix(values, recipe)})
         error = np.full_like(values, 0.1)
         settings = {"permutations": 39, "alpha": ALPHA, "seed": 0, "level": 0.95}
         null = null_of(metric, values, np.random.default_rng(len(a + b + metric)))
-        write_calibration(beside, StoredCalibration(null, error, values - 0.2, values + 0.2, selection, settings))
-        return matrix, beside
+        pair.write(StoredCalibration(null, error, values - 0.2, values + 0.2, selection, settings))
+        return pair
 
     return written
 
@@ -110,8 +124,9 @@ def grid(rows: int = 3, columns: int = 4, seed: int = 0) -> NDArray[np.float64]:
     return np.random.default_rng(seed).uniform(0.2, 0.9, (rows, columns))
 
 
-def apart(pairs: Sequence[Pair]) -> tuple[list[Path], list[Path]]:
-    return [matrix for matrix, _ in pairs], [beside for _, beside in pairs]
+def read_pairs(pairs: Sequence[Pair]) -> list[CalibratedMatrix]:
+    """The matrices of pairs of one metric each."""
+    return [matrix for each in pairs for matrix in read_matrices([each.matrices], [each.calibrations], [each.metric])]
 
 
 @pytest.fixture(autouse=True)
@@ -177,7 +192,7 @@ def check_pictures(paths: Sequence[Path]) -> None:
 
 def test_a_matrix_is_read_with_its_calibration(write: Callable[..., Pair]) -> None:
     values = grid()
-    (matrix,) = read_matrices(*apart([write("cknna", "one", "two", values)]))
+    (matrix,) = read_pairs([write("cknna", "one", "two", values)])
     assert matrix.calibration.null is not None
     assert len(matrix.calibration.null.maxima) == 39
     assert matrix.best == np.unravel_index(values.argmax(), values.shape)
@@ -187,8 +202,8 @@ def test_a_matrix_is_read_with_its_calibration(write: Callable[..., Pair]) -> No
 
 def test_a_calibration_of_another_matrix_is_refused(write: Callable[..., Pair]) -> None:
     first, second = write("cknna", "one", "two", grid()), write("cknna", "one", "three", grid(2, 2))
-    with pytest.raises(ValueError, match=r"two\.npy has \(3, 4\); rerun"):
-        read_matrices([first[0]], [second[1]])
+    with pytest.raises(ValueError, match=r"cknna has the shape \(2, 2\), but \(3, 4\) in .*two\.npz; rerun"):
+        read_matrices([first.matrices], [second.calibrations], ["cknna"])
 
 
 @pytest.mark.parametrize(
@@ -196,16 +211,16 @@ def test_a_calibration_of_another_matrix_is_refused(write: Callable[..., Pair]) 
     [("procrustes", "no null"), ("rsa_pearson", "no null: only its mean and sd are known"), ("cka", "")],
 )
 def test_why_there_are_no_calibrated_scores(metric: str, why: str, write: Callable[..., Pair]) -> None:
-    (matrix,) = read_matrices(*apart([write(metric, "one", "two", grid())]))
+    (matrix,) = read_pairs([write(metric, "one", "two", grid())])
     assert matrix.missing_null == why
     assert drawable(matrix) == (why == "")
 
 
 def test_the_skewness_is_stored_where_it_is_known(write: Callable[..., Pair]) -> None:
-    stored = read_calibration(write("cka", "one", "two", grid())[1])
+    stored = write("cka", "one", "two", grid()).read()
     assert stored.null is not None
     assert np.array_equal(np.asarray(stored.null.skewness), np.full((3, 4), 0.5))
-    other = read_calibration(write("cknna", "one", "two", grid())[1])
+    other = write("cknna", "one", "two", grid()).read()
     assert other.null is not None
     assert other.null.skewness is None
 
@@ -227,12 +242,12 @@ def test_the_table_of_cells(write: Callable[..., Pair], tmp_path: Path) -> None:
     pairs = [write("cknna", "one", "two", values), write("cknna", "one", "three", grid(3, 2, 1))]
     pairs.append(write("procrustes", "one", "two", grid(seed=2)))
     tsv, parquet = tmp_path / "cells.tsv", tmp_path / "cells.parquet"
-    alignment_table(*apart(pairs), DEFAULTS, tsv, parquet)
+    alignment_table(read_pairs(pairs), DEFAULTS, tsv, parquet)
     table, same = pd.read_csv(tsv, sep="\t"), pd.read_parquet(parquet)
     assert list(table.columns) == list(same.columns) == list(CELL_COLUMNS)
     assert len(table) == len(same) == 12 + 6 + 12
     assert dict(same.dtypes.astype(str)) == CELL_COLUMNS
-    first = read_matrices(*apart(pairs[:1]))[0].calibration
+    first = read_pairs(pairs[:1])[0].calibration
     assert first.null is not None
     cell = table[(table.b == "two") & (table.metric == "cknna") & table.is_default]
     for column, wanted in (
@@ -270,8 +285,8 @@ def test_cells_of_a_pair_that_did_not_pass_are_not_claimed(write: Callable[..., 
     names = [("mutual_knn", "one", "two"), ("cknna", "one", "three"), ("cknna", "three", "two")]
     pairs += [write(*name, np.where(random.uniform(size=(6, 6)) < 0.2, 0.29, 0.15)) for name in names]
     outputs = [tmp_path / name for name in ("c.tsv", "c.parquet", "p.tsv", "p.parquet")]
-    alignment_table(*apart(pairs), DEFAULTS, *outputs[:2])
-    pairs_table(*apart(pairs), DEFAULTS, *outputs[2:])
+    alignment_table(read_pairs(pairs), DEFAULTS, *outputs[:2])
+    pairs_table(read_pairs(pairs), DEFAULTS, *outputs[2:])
     cells, grids = (pd.read_parquet(path) for path in outputs[1::2])
     claimed = (cells.metric == "cknna") & (cells.b == "two") & (cells.a == "one") & cells.layer_a.isin(["b0", "b1"])
     others = (cells.metric != "cknna") | (cells.b != "two") | (cells.a != "one")
@@ -282,10 +297,10 @@ def test_cells_of_a_pair_that_did_not_pass_are_not_claimed(write: Callable[..., 
     assert (grids.maximum_calibrated == 0).all()
     assert grids.grid_q.min() == pytest.approx(4 / 40)
     # by itself it is claimed, where it is and nowhere else
-    alignment_table(*apart(pairs[:1]), DEFAULTS, *outputs[:2])
+    alignment_table(read_pairs(pairs[:1]), DEFAULTS, *outputs[:2])
     alone = pd.read_parquet(outputs[1])
     assert np.array_equal(alone.significant, claimed[: len(alone)])
-    (matrix,) = read_matrices(*apart(pairs[:1]))
+    (matrix,) = read_pairs(pairs[:1])
     assert np.array_equal(matrix.significant.ravel(), alone.significant)
     assert np.array_equal(matrix.calibrated > 0, matrix.significant)
 
@@ -300,7 +315,7 @@ def test_the_table_of_pairs(write: Callable[..., Pair], tmp_path: Path) -> None:
         write("procrustes", "one", "two", grid(seed=2)),
     ]
     tsv, parquet = tmp_path / "pairs.tsv", tmp_path / "pairs.parquet"
-    pairs_table(*apart(pairs), DEFAULTS, tsv, parquet)
+    pairs_table(read_pairs(pairs), DEFAULTS, tsv, parquet)
     table, same = pd.read_csv(tsv, sep="\t"), pd.read_parquet(parquet)
     assert list(table.columns) == list(same.columns) == list(PAIR_COLUMNS)
     assert dict(same.dtypes.astype(str)) == PAIR_COLUMNS
@@ -332,16 +347,16 @@ def test_a_refused_p_is_no_claim_and_the_tables_say_so(
     write: Callable[..., Pair], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pairs = [write("cknna", "one", "two", grid()), write("cknna", "one", "three", grid(seed=1))]
-    stored = read_calibration(pairs[1][1])
+    stored = pairs[1].read()
     assert stored.null is not None
-    write_calibration(pairs[1][1], replace(stored, null=without_p(stored.null, "groups have 6 arrangements")))
-    refused = read_matrices(*apart(pairs))[1]
+    pairs[1].write(replace(stored, null=without_p(stored.null, "groups have 6 arrangements")))
+    refused = read_pairs(pairs)[1]
     assert not refused.significant.any()
     assert not refused.has_p
     outputs = [tmp_path / name for name in ("c.tsv", "c.parquet", "p.tsv", "p.parquet", "a.tsv", "a.parquet")]
     for make, paths in ((alignment_table, outputs[:2]), (pairs_table, outputs[2:4])):
         caplog.clear()
-        make(*apart(pairs), DEFAULTS, *paths)
+        make(read_pairs(pairs), DEFAULTS, *paths)
         assert "1 of 2 matrices have no p and are not tested: groups have 6 arrangements" in caplog.text
     cells, grids = (pd.read_parquet(path) for path in outputs[1:4:2])
     assert not cells.significant[cells.b == "three"].any()
@@ -349,13 +364,13 @@ def test_a_refused_p_is_no_claim_and_the_tables_say_so(
     assert grids.significant.tolist() == [True, False]
     assert grids.reason.fillna("").tolist() == ["", "groups have 6 arrangements"]
     # it does not count among the tests of the others
-    alignment_table(*apart(pairs[:1]), DEFAULTS, *outputs[4:])
+    alignment_table(read_pairs(pairs[:1]), DEFAULTS, *outputs[4:])
     assert cells.q[cells.b == "two"].tolist() == pd.read_parquet(outputs[5]).q.tolist()
 
 
 def test_tables_without_rows_keep_their_columns(tmp_path: Path) -> None:
     for make, columns in ((alignment_table, CELL_COLUMNS), (pairs_table, PAIR_COLUMNS)):
-        make([], [], {}, tmp_path / "t.tsv", tmp_path / "t.parquet")
+        make([], {}, tmp_path / "t.tsv", tmp_path / "t.parquet")
         assert list(pd.read_parquet(tmp_path / "t.parquet").columns) == list(columns)
 
 
@@ -382,24 +397,30 @@ def test_figures_of_a_pair(metrics: list[str], kind: str, write: Callable[..., P
         values[0, 1] = np.nan
     if kind == "nothing defined":
         values[:] = np.nan
-    pairs = apart([write(metric, "one", "two", values, source="miniature") for metric in metrics])
-    outputs = [tmp_path / "figure.png", *([tmp_path / "figure.pdf"] if len(metrics) == 1 else [])]
-    written = [tmp_path / "figure.tsv", tmp_path / "figure.parquet"]
-    layer_maps_figure(*pairs, [*outputs, *written])
-    check_pictures(outputs)
-    assert len(pd.read_csv(written[0], sep="\t")) == len(pd.read_parquet(written[1])) == len(metrics) * values.size
-    depth_curves_figure(*pairs, {"one": "b0", "two": "b0"}, outputs)
-    check_pictures(outputs)
-    null_histograms_figure(*pairs, outputs)
-    check_pictures(outputs)
+    pairs = read_pairs([write(metric, "one", "two", values, source="miniature") for metric in metrics])
+    names = ("layer_maps", "depth_curves", "null_histograms")
+    suffixes = (".png", *([".pdf"] if len(metrics) == 1 else []), ".tsv", ".parquet")
+    outputs = {name: [tmp_path / f"{name}{suffix}" for suffix in suffixes] for name in names}
+    pair_figures(pairs, {"one": "b0", "two": "b0"}, outputs)
+    rows = {}
+    for name in names:
+        *pictures, tsv, parquet = outputs[name]
+        check_pictures(pictures)
+        rows[name] = len(pd.read_csv(tsv, sep="\t"))
+        assert rows[name] == len(pd.read_parquet(parquet))
+    assert rows["layer_maps"] == len(metrics) * values.size
+    assert rows["depth_curves"] == len(metrics) * 2 * sum(values.shape)
+    # nothing of a figure stays behind for the next one
+    layer_maps.draw(pairs, [tmp_path / "again.png"])
+    assert (tmp_path / "again.png").read_bytes() == outputs["layer_maps"][0].read_bytes()
 
 
 @pytest.mark.parametrize(("metrics", "width"), [(SEVERAL[:1], style.COLUMN), (SEVERAL, style.PAGE)])
 def test_figures_are_as_wide_as_a_column_or_a_page(
     metrics: list[str], width: float, write: Callable[..., Pair], tmp_path: Path
 ) -> None:
-    pairs = apart([write(metric, "one", "two", grid(14, 30)) for metric in metrics])
-    layer_maps_figure(*pairs, [tmp_path / "maps.png", tmp_path / "maps.pdf"])
+    pairs = read_pairs([write(metric, "one", "two", grid(14, 30)) for metric in metrics])
+    layer_maps.draw(pairs, [tmp_path / "maps.png", tmp_path / "maps.pdf"])
     with Image.open(tmp_path / "maps.png") as image:
         assert image.width == pytest.approx(width * style.DPI, abs=2)
         assert image.info["dpi"] == pytest.approx((style.DPI, style.DPI), abs=0.1)
@@ -418,8 +439,8 @@ def test_figures_have_no_other_width_and_no_table_that_is_not_there(tmp_path: Pa
 
 
 def test_cells_are_significant_after_correction_over_the_grid_and_not_by_themselves(write: Callable[..., Pair]) -> None:
-    matrix, beside = write("cknna", "one", "two", grid())
-    stored = read_calibration(beside)
+    pair = write("cknna", "one", "two", grid())
+    stored = pair.read()
     assert stored.null is not None
     for p, wanted in ((0.22, False), (0.05, True), (math.nan, False)):
         p_adjusted = np.full((3, 4), 0.3)
@@ -427,14 +448,14 @@ def test_cells_are_significant_after_correction_over_the_grid_and_not_by_themsel
         calibrated = np.full((3, 4), 0.4)
         # by themselves all would be
         null = replace(stored.null, calibrated=calibrated, p=np.full((3, 4), 0.01), p_adjusted=p_adjusted)
-        write_calibration(beside, replace(stored, null=null))
-        (read,) = read_matrices([matrix], [beside])
+        pair.write(replace(stored, null=null))
+        (read,) = read_pairs([pair])
         assert read.significant.sum() == wanted
         assert read.significant[0, 1] == wanted
         assert read.calibrated[0].tolist() == [0, 0.4 if wanted else 0, 0, 0]
         # a cell without a p is not tested
         assert not_significant(read).sum() == 12 - wanted - math.isnan(p)
-    (bare,) = read_matrices(*apart([write("procrustes", "one", "two", grid())]))
+    (bare,) = read_pairs([write("procrustes", "one", "two", grid())])
     assert not bare.significant.any()
     assert not not_significant(bare).any()
 
@@ -454,17 +475,17 @@ def test_a_scale_makes_no_contrast_of_nothing(
     assert [maps.scale_end(value) for value in (0.0, 0.0025, 0.1, 0.11, 0.2, 0.4, 0.6, 1.3)] == [
         *(0.1, 0.1, 0.1, 0.2, 0.2, 0.5, 1.0, 1.3)
     ]
-    matrix, beside = write("cknna", "one", "two", grid() / 30)
-    stored = read_calibration(beside)
+    pair = write("cknna", "one", "two", grid() / 30)
+    stored = pair.read()
     assert stored.null is not None
     faint = np.zeros((3, 4))
     faint[0, 0] = 0.0025
-    write_calibration(beside, replace(stored, null=replace(stored.null, calibrated=faint, maximum_p=0.01)))
-    layer_maps_figure([matrix], [beside], [tmp_path / "maps.png"])
+    pair.write(replace(stored, null=replace(stored.null, calibrated=faint, maximum_p=0.01)))
+    layer_maps.draw(read_pairs([pair]), [tmp_path / "maps.png"])
     assert [limits for _, limits, _, _ in drawn] == [(0.0, 0.1), (0.0, 0.1)]
     # lists run up to k; the sign of a correlation says something, and its scale has a middle
-    layer_maps_figure(*apart([write("lcs_knn", "one", "two", 2 * grid())]), [tmp_path / "maps.png"])
-    layer_maps_figure(*apart([write("rsa", "one", "two", grid() - 0.5)]), [tmp_path / "maps.png"])
+    layer_maps.draw(read_pairs([write("lcs_knn", "one", "two", 2 * grid())]), [tmp_path / "maps.png"])
+    layer_maps.draw(read_pairs([write("rsa", "one", "two", grid() - 0.5)]), [tmp_path / "maps.png"])
     assert [limits for _, limits, _, _ in drawn[2:]] == [(0.0, 2.5), (0.0, 0.5), (-0.5, 0.5)]
     assert drawn[4][2] == style.SIGNED
 
@@ -477,19 +498,19 @@ def test_cells_that_are_not_significant_are_hatched_and_rows_are_labelled_everyw
     monkeypatch.setattr(maps, "hatched_cells", lambda *of, **look: hatched.append(of[1]) or hatched_cells(*of, **look))
     monkeypatch.setattr(style, "save", lambda *of: figures.append(of[0]) or save(*of))
     pairs = [write(metric, "one", "two", grid()) for metric in ("cknna", "mutual_knn")]
-    for matrix, beside in pairs:
-        stored = read_calibration(beside)
+    for pair in pairs:
+        stored = pair.read()
         assert stored.null is not None
-        p = np.where(grid() > 0.5, 0.01, 0.2) if "mutual_knn" not in str(matrix) else np.full((3, 4), 0.3)
+        p = np.where(grid() > 0.5, 0.01, 0.2) if pair.metric != "mutual_knn" else np.full((3, 4), 0.3)
         # one cell was not tested
         p[1, 2] = np.nan
         calibrated = np.where(np.isnan(p), np.nan, stored.null.calibrated)
         null = replace(stored.null, p_adjusted=p, calibrated=calibrated, maximum_p=float(np.nanmin(p)))
-        write_calibration(beside, replace(stored, null=null))
-    read = read_matrices(*apart(pairs))
+        pair.write(replace(stored, null=null))
+    read = read_pairs(pairs)
     assert 0 < read[0].significant.sum() < 11
     assert np.array_equal(read[0].significant, (grid() > 0.5) & ~np.isnan(read[0].calibrated))
-    layer_maps_figure(*apart(pairs), [tmp_path / "maps.png"])
+    layer_maps.draw(read, [tmp_path / "maps.png"])
     assert [each.sum() for each in hatched] == [11 - read[0].significant.sum()] * 2 + [11, 11]
     words = [text.get_text() for axes in figures[0].axes for text in axes.texts]
     assert words == ["no score exceeds the null of the grid"]
@@ -528,7 +549,7 @@ def test_series_are_told_apart_by_colour_and_marker() -> None:
 
 def test_curves_carry_intervals_and_thresholds_of_the_cells_they_show(write: Callable[..., Pair]) -> None:
     values = grid()
-    (matrix,) = read_matrices(*apart([write("cknna", "one", "two", values)]))
+    (matrix,) = read_pairs([write("cknna", "one", "two", values)])
     null = matrix.calibration.null
     assert null is not None
     best, default = curves(matrix, "b", "b1")
@@ -560,15 +581,15 @@ def lines_of(monkeypatch: pytest.MonkeyPatch, make: Callable[[], None]) -> list[
 def test_layers_that_are_no_depth_are_not_joined(
     relative: bool, write: Callable[..., Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    matrix, beside = write("cknna", "one", "two", grid(), Selection(("b1", "b2"), 0.6, 0.512, 0.534, 20))
-    recipe = json.loads(matrix.with_suffix(".json").read_text())
+    pair = write("cknna", "one", "two", grid(), Selection(("b1", "b2"), 0.6, 0.512, 0.534, 20))
+    (matrix,) = read_layer_matrices(pair.matrices, ["cknna"])
+    recipe = {**matrix.recipe}
     # a histogram of colours, as image_statistics has them
     recipe["a"]["weights"] = {"source": "none"}
-    matrix.with_suffix(".json").write_text(json.dumps(recipe))
+    write_matrices(pair.matrices, {"cknna": replace(matrix, recipe=recipe)})
     outputs = [tmp_path / f"curves{suffix}" for suffix in (".png", ".tsv", ".parquet")]
-    left, right = lines_of(
-        monkeypatch, lambda: depth_curves_figure([matrix], [beside], {"one": "b1", "two": "b0"}, outputs, relative)
-    )
+    read = read_pairs([pair])
+    left, right = lines_of(monkeypatch, lambda: depth_curves.draw(read, {"one": "b1", "two": "b0"}, outputs, relative))
     assert {line.get_linestyle() for line in left.lines} == {"None"}
     assert {"-", "--", ":"} <= {line.get_linestyle() for line in right.lines}
     assert left.get_xlabel() == "layer of one (in no order)"
@@ -583,13 +604,12 @@ def test_layers_that_are_no_depth_are_not_joined(
     assert best["score"].tolist() == pytest.approx(grid().max(axis=0))
     assert best["other_layer"].tolist() == [f"b{i}" for i in grid().argmax(axis=0)]
     assert best["depth"].tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1])
-    (read,) = read_matrices([matrix], [beside])
-    assert selected(read) == "0.512 at b1, b2 (largest there 0.534)"
+    assert selected(read[0]) == "0.512 at b1, b2 (largest there 0.534)"
 
 
 def test_metrics_that_are_not_drawn_are_named_with_the_reason(write: Callable[..., Pair]) -> None:
     names = ("procrustes", "rsa", "rsa_pearson")
-    found = read_matrices(*apart([write(name, "one", "two", grid()) for name in names]))
+    found = read_pairs([write(name, "one", "two", grid()) for name in names])
     assert not_drawn(found) == [
         "Not drawn (no null): Procrustes, RSA (Spearman)",
         "Not drawn (no null: only its mean and sd are known): RSA (Pearson)",
@@ -599,15 +619,16 @@ def test_metrics_that_are_not_drawn_are_named_with_the_reason(write: Callable[..
 def test_a_null_far_from_the_score_is_numbers_and_not_a_picture(
     write: Callable[..., Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    matrix, beside = write("cknna", "one", "two", grid())
-    stored = read_calibration(beside)
+    pair = write("cknna", "one", "two", grid())
+    stored = pair.read()
     assert stored.null is not None
     outputs = [tmp_path / f"null{suffix}" for suffix in (".png", ".tsv", ".parquet")]
     for spread, near in ((0.2, True), (0.01, False)):
         maxima = 0.3 + spread * np.linspace(-1, 1, 39)
-        write_calibration(beside, replace(stored, null=replace(stored.null, maxima=maxima)))
+        pair.write(replace(stored, null=replace(stored.null, maxima=maxima)))
+        read = read_pairs([pair])
         with monkeypatch.context() as patch:
-            (panel,) = lines_of(patch, lambda: null_histograms_figure([matrix], [beside], outputs))
+            (panel,) = lines_of(patch, partial(null_histograms.draw, read, outputs))
         assert bool(panel.patches) == near
         words = " ".join(text.get_text().replace("\n", " ") for text in panel.texts)
         assert (f"largest score {grid().max():.3f}" in words) == (not near)
@@ -629,7 +650,7 @@ def test_maps_of_many_models_and_of_long_names(
     pairs = [
         write("cknna", a, b, grid(2, 2, seed=9 * i + j)) for i, a in enumerate(names) for j, b in enumerate(names[:i])
     ]
-    model_maps_figure(*apart(pairs), dict.fromkeys(names, "b1"), [tmp_path / "map.png"])
+    model_maps(read_pairs(pairs), dict.fromkeys(names, "b1"), [tmp_path / "map.png"])
     assert legible[0].width == pytest.approx(style.PAGE, abs=0.02)
 
 
@@ -639,16 +660,16 @@ def test_maps_of_two_models_of_missing_pairs_and_of_three(
     metric: str, count: int, write: Callable[..., Pair], tmp_path: Path
 ) -> None:
     places = [("one", "two"), ("one", "three"), ("two", "three")][:count]
-    pairs = apart([write(metric, a, b, grid(seed=i)) for i, (a, b) in enumerate(places)])
+    pairs = read_pairs([write(metric, a, b, grid(seed=i)) for i, (a, b) in enumerate(places)])
     outputs = [tmp_path / "map.png"]
-    model_maps_figure(*pairs, DEFAULTS, outputs)
+    model_maps(pairs, DEFAULTS, outputs)
     check_pictures(outputs)
 
 
 def test_miniatures_say_so_in_the_picture(write: Callable[..., Pair], tmp_path: Path) -> None:
     for source in ("hub", "miniature"):
         output = tmp_path / f"{source}.png"
-        layer_maps_figure(*apart([write("cknna", "one", "two", grid(), source=source)]), [output])
+        layer_maps.draw(read_pairs([write("cknna", "one", "two", grid(), source=source)]), [output])
         with Image.open(output) as image:
             colors = np.asarray(image.convert("RGB")).reshape(-1, 3)
         red = (colors == (0xB9, 0x1C, 0x1C)).all(axis=1).sum()
@@ -664,16 +685,16 @@ def test_models_of_one_side_are_rows_and_those_of_the_other_columns(
     monkeypatch.setattr(maps, "model_matrix", lambda axes, *given: drawn.append(given) or model_matrix(axes, *given))
     places = [("one", "two"), ("one", "three"), ("one", "four"), ("five", "two"), ("five", "four")]
     scores = [grid(seed=i) for i in range(len(places))]
-    pairs = apart([write(metric, *place, values) for place, values in zip(places, scores, strict=True)])
+    pairs = read_pairs([write(metric, *place, values) for place, values in zip(places, scores, strict=True)])
     defaults = {"one": "b1", "two": "b0", "three": "b2", "four": "b0", "five": "b0"}
-    model_maps_figure(*pairs, defaults, [tmp_path / "map.png"])
+    model_maps(pairs, defaults, [tmp_path / "map.png"])
     check_pictures([tmp_path / "map.png"])
     values, rows, columns, *_ = drawn[0]
     assert (rows, columns) == (["one", "five"], ["two", "three", "four"])
     # of layers that were named before, and not the largest of grids of different sizes
     fixed = [scores[0][1, 0], scores[1][1, 2], scores[2][1, 0], scores[3][0, 0], scores[4][0, 0]]
     assert np.array_equal(values, [fixed[:3], [fixed[3], np.nan, fixed[4]]], equal_nan=True)
-    assert table_of_pairs(read_matrices(*pairs), defaults)["default_score"].tolist() == fixed
+    assert table_of_pairs(pairs, defaults)["default_score"].tolist() == fixed
 
 
 def test_a_pair_that_is_tested_and_null_is_not_a_small_number(
@@ -684,13 +705,13 @@ def test_a_pair_that_is_tested_and_null_is_not_a_small_number(
     model_matrix = maps.model_matrix
     monkeypatch.setattr(maps, "model_matrix", lambda axes, *given: drawn.append(given) or model_matrix(axes, *given))
     pairs = [write("cknna", "one", "two", grid()), write("cknna", "one", "three", grid(seed=1))]
-    stored = read_calibration(pairs[1][1])
+    stored = pairs[1].read()
     assert stored.null is not None
     grids = {"p": np.full((3, 4), 0.3), "p_adjusted": np.full((3, 4), 0.4)}
     null = replace(stored.null, maximum_p=0.4, maximum_calibrated=0.1, **grids)
-    write_calibration(pairs[1][1], replace(stored, null=null))
+    pairs[1].write(replace(stored, null=null))
     outputs = [tmp_path / "map.png", tmp_path / "map.tsv"]
-    model_maps_figure(*apart(pairs), DEFAULTS, outputs)
+    model_maps(read_pairs(pairs), DEFAULTS, outputs)
     *_, words, hatched = drawn[1]
     assert words.tolist() == [["n.s." if right else number(drawn[1][0][0, 0]) for right in (False, True)]]
     assert hatched.tolist() == [[False, True]]
@@ -705,8 +726,8 @@ def test_a_pair_that_is_tested_and_null_is_not_a_small_number(
     assert table["default_q"].tolist() == pytest.approx([2 / 40, 0.3])
     assert (table["maximum_calibrated"] > 0).tolist() == [True, False]
     # a pair without a p is not tested: neither hatched nor a number, and the others are not corrected for it
-    write_calibration(pairs[1][1], replace(stored, null=without_p(null, "groups have 6 arrangements")))
-    figures = lines_of(monkeypatch, lambda: model_maps_figure(*apart(pairs), DEFAULTS, outputs))
+    pairs[1].write(replace(stored, null=without_p(null, "groups have 6 arrangements")))
+    figures = lines_of(monkeypatch, lambda: model_maps(read_pairs(pairs), DEFAULTS, outputs))
     assert not any(each[-1].any() for each in drawn[-2:])
     assert np.isnan(drawn[-1][0]).tolist() == [[False, True]]
     assert "1 of 2 matrices have no p and are not tested" in " ".join(figures[0].figure.get_suptitle().split())
@@ -726,7 +747,7 @@ def test_sides_are_told_apart_only_where_no_model_is_on_both() -> None:
 
 def test_a_map_without_pairs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"study\.pairs names no pair"):
-        model_maps_figure([], [], {}, [tmp_path / "map.png"])
+        model_maps_figure([], [], {}, {"cknna": [tmp_path / "map.png"]})
 
 
 def test_both_directions_of_a_pair_are_averaged_and_missing_pairs_are_nan() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import spearmanr
-from test_figures import apart, check_pictures, legible, write  # noqa: F401  (a fixture)
+from test_figures import check_pictures, legible, read_pairs, write  # noqa: F401  (a fixture)
 
 from bits_per_byte_figure import bits_per_byte_figure
 from bits_per_byte_table import Language, bits_per_byte_table
@@ -112,7 +112,7 @@ def tables(write: Callable[..., Any], tmp_path: Path) -> dict[str, Path]:
             languages.append(Language(side, "", series, quality(tmp_path, name, bits)))
     outputs = {key: tmp_path / f"{key}.{key.split('_')[-1]}" for key in ("tsv", "parquet")}
     outputs |= {f"correlations_{key}": tmp_path / f"correlations.{key}" for key in ("tsv", "parquet")}
-    bits_per_byte_table(*apart(pairs), languages, 0, outputs)
+    bits_per_byte_table(read_pairs(pairs), languages, 0, outputs)
     return outputs
 
 
@@ -144,14 +144,14 @@ def test_the_quality_of_another_model_is_refused(write: Callable[..., Any], tmp_
     language = Language("b", "", "bloomz", quality(tmp_path, "bloom2", 1.0))
     outputs = dict.fromkeys(("tsv", "parquet", "correlations_tsv", "correlations_parquet"), tmp_path / "x")
     with pytest.raises(ValueError, match="is of 'bloom2', not of 'bloom1'"):
-        bits_per_byte_table(*apart([pair]), [language], 0, outputs)
+        bits_per_byte_table(read_pairs([pair]), [language], 0, outputs)
 
 
 def test_last_tokens_have_the_quality_of_their_means(write: Callable[..., Any], tmp_path: Path) -> None:
     pair = write("cknna", "dinov2", "bloom1-last", np.array([[0.1, 0.3]]))
     language = Language("b", "-last", "bloomz", quality(tmp_path, "bloom1", 1.0))
     outputs = {key: tmp_path / key for key in ("tsv", "parquet", "correlations_tsv", "correlations_parquet")}
-    bits_per_byte_table(*apart([pair]), [language], 0, outputs)
+    bits_per_byte_table(read_pairs([pair]), [language], 0, outputs)
     found = pd.read_parquet(outputs["parquet"]).iloc[0]
     assert found[["variant", "language", "bits_per_byte"]].tolist() == ["-last", "bloom1-last", 1.0]
 
@@ -166,7 +166,9 @@ def test_the_figure(tables: dict[str, Path], tmp_path: Path) -> None:
 def test_a_figure_of_encoders_alone_says_that_none_predicts_texts(write: Callable[..., Any], tmp_path: Path) -> None:
     pair = write("cknna", "dinov2", "minilm", np.array([[0.1, 0.3]]))
     outputs = {key: tmp_path / key for key in ("tsv", "parquet", "correlations_tsv", "correlations_parquet")}
-    bits_per_byte_table(*apart([pair]), [Language("b", "", "minilm", quality(tmp_path, "minilm", None))], 0, outputs)
+    bits_per_byte_table(
+        read_pairs([pair]), [Language("b", "", "minilm", quality(tmp_path, "minilm", None))], 0, outputs
+    )
     panel = {"metric": "cknna", "dataset": "images", "condition": "clean"}
     bits_per_byte_figure(outputs["tsv"], outputs["correlations_tsv"], panel, [tmp_path / "quality.png"])
     check_pictures([tmp_path / "quality.png"])

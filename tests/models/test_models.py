@@ -301,7 +301,7 @@ def test_features_that_are_not_finite_name_layer_and_image(checkpoints: dict[str
         ("diffalign.models.families.transformers_vision, extract", ("diffusers", "timm")),
         ("align, align_layers", ("torch", "pandas", "matplotlib", "timm", "diffusers", "transformers")),
         (
-            "layer_maps_figure, depth_curves_figure, null_histograms_figure, alignment_table, pairs_table",
+            "pair_figures, relative_depth_curves_figure, alignment_table, pairs_table",
             ("torch", "timm", "diffusers", "transformers"),
         ),
         (

@@ -33,9 +33,7 @@ SINGLE = {
     "align_default": 1,
 }
 OF_ALL_PAIRS = {"model_maps_figure": 1, "alignment_table": 1, "pairs_table": 1, "all": 1}
-PAIRS_OF_A_MODEL = OF_ALL_PAIRS | dict.fromkeys(
-    ("align_layers", "calibrate_layers", "layer_maps_figure", "depth_curves_figure", "null_histograms_figure"), 3
-)
+PAIRS_OF_A_MODEL = OF_ALL_PAIRS | dict.fromkeys(("align_layers", "calibrate_layers", "pair_figures"), 3)
 # the score that the study names, and what looks at it closely
 OF_THE_SCORE = dict.fromkeys(("align_default", "per_image", "gallery_figure", "curves_table", "curves_figure"), 1)
 ALL_ALIGNMENTS = {
@@ -43,9 +41,7 @@ ALL_ALIGNMENTS = {
     **OF_THE_SCORE,
     "align_layers": 6,
     "calibrate_layers": 6,
-    "layer_maps_figure": 6,
-    "depth_curves_figure": 6,
-    "null_histograms_figure": 6,
+    "pair_figures": 6,
 }
 
 
@@ -100,7 +96,7 @@ def test_the_whole_study_can_be_planned_under_every_profile(profile: str, tmp_pa
     # another miniature and its autoencoder give trajectories alone, two more tokens of faces
     # the study has ten models, and reads the class tokens of another and latents of one more autoencoder
     pairs, models, checkpoints = (3, 12, 9) if demo else (45, 11, 12)
-    assert jobs["align_layers"] == jobs["layer_maps_figure"] == jobs["depth_curves_figure"] == pairs
+    assert jobs["align_layers"] == jobs["pair_figures"] == pairs
     assert len([rule for rule in jobs if rule.startswith("extract_")]) == models
     assert jobs["miniature_weights" if demo else "weights"] == checkpoints
     # an autoencoder, too, is trained, and only other jobs read it
@@ -257,8 +253,7 @@ SETTINGS = {"alignment_settings": 1, "calibration_settings": 1}
         ("alignment/__init__.py", ALL_ALIGNMENTS | SETTINGS | {"neighbors": 4}),
         (
             "figures/__init__.py",
-            dict.fromkeys(("layer_maps_figure", "depth_curves_figure", "null_histograms_figure"), 6)
-            | dict.fromkeys(("model_maps_figure", "gallery_figure", "curves_figure", "all"), 1),
+            {"pair_figures": 6} | dict.fromkeys(("model_maps_figure", "gallery_figure", "curves_figure", "all"), 1),
         ),
         (
             "models/families/transformers_vision.py",
@@ -429,7 +424,7 @@ def test_figures_depend_on_the_matrices_that_they_read(copied: Workflow) -> None
     figure = "results/figures/photographs/clean/layer_maps/dinov2_vs_sd3.png"
     (copied.directory / "results/alignment/photographs/clean/dinov2_vs_sd3.npz").unlink()
     (copied.directory / figure).unlink()
-    assert copied.plan(figure).jobs() == {"align_layers": 1, "calibrate_layers": 1, "layer_maps_figure": 1}
+    assert copied.plan(figure).jobs() == {"align_layers": 1, "calibrate_layers": 1, "pair_figures": 1}
 
 
 def test_only_the_layers_that_are_taken_are_planned(finished: Workflow) -> None:
@@ -460,9 +455,7 @@ def test_a_fifth_model_runs_only_its_own_jobs(finished: Workflow) -> None:
         "neighbors": 1,
         "align_layers": 4,
         "calibrate_layers": 4,
-        "layer_maps_figure": 4,
-        "depth_curves_figure": 4,
-        "null_histograms_figure": 4,
+        "pair_figures": 4,
         **OF_ALL_PAIRS,
     }
 
@@ -475,7 +468,7 @@ def test_how_the_work_is_done_reruns_nothing(finished: Workflow) -> None:
 
 def test_a_default_layer_changes_what_a_name_means_and_no_feature(finished: Workflow) -> None:
     jobs = plan(finished, {"models": {"dinov2": {"default_layer": "b3"}}})
-    figures = {"depth_curves_figure": 3, "model_maps_figure": 1}
+    figures = {"pair_figures": 3, "model_maps_figure": 1}
     assert jobs == OF_THE_SCORE | figures | {"alignment_table": 1, "pairs_table": 1, "all": 1}
 
 

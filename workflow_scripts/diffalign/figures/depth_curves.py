@@ -1,41 +1,32 @@
 """Alignment over depth: for every layer of one model, the best and the default layer of the other."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from diffalign import logs
 from diffalign.alignment.metrics import METRICS
 from diffalign.figures import cells, grids, style
 from diffalign.figures.curves import Curve, depth_curve
-from diffalign.io.matrices import CalibratedMatrix, read_matrices
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
+from diffalign.io.matrices import CalibratedMatrix
 
 
-def depth_curves_figure(
-    matrices: Sequence[Path],
-    calibrations: Sequence[Path],
-    metrics: Sequence[str],
-    defaults: Mapping[str, str],
-    outputs: Sequence[Path],
-    relative: bool = False,
+def draw(
+    read: Sequence[CalibratedMatrix], defaults: Mapping[str, str], outputs: Sequence[Path], relative: bool = False
 ) -> None:
     """Draw two panels a metric, left over the depth of A, right over the depth of B; of more than four metrics, two
     stand in a row.
 
-    defaults: bundle -> its default layer. relative: layers stand at their relative depth, from 0 to 1, and not at their
-    names, unless they have no depth.
+    read: of one pair, a matrix (L_A, L_B) a metric. defaults: bundle -> its default layer. relative: layers stand at
+    their relative depth, from 0 to 1, and not at their names, unless they have no depth.
     """
     style.styled()
-    read = read_matrices(matrices, calibrations, metrics)
     lines, across = grids.grid_of_panels(len(read), 1 if len(read) <= 4 else 2)
     figure, panels = plt.subplots(
         lines, 2 * across, figsize=(style.PAGE, 1.15 * lines + 0.8), squeeze=False, layout="constrained"
@@ -172,15 +163,3 @@ def _at_best(grid: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[
         if np.isfinite(line).any():
             at_best[i] = grid[i, int(np.nanargmax(line))]
     return at_best
-
-
-if __name__ == "__main__":
-    with logs.attached(snakemake.log[0], "depth_curves_figure"):
-        depth_curves_figure(
-            [Path(snakemake.input.matrices)],
-            [Path(snakemake.input.calibrations)],
-            snakemake.params.metrics,
-            snakemake.params.defaults,
-            [Path(path) for path in snakemake.output],
-            snakemake.params.relative,
-        )

@@ -1,39 +1,34 @@
 """The largest score of every layer x layer matrix of one pair of models, beside what it would be by chance."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 from matplotlib.axes import Axes
 
-from diffalign import logs
 from diffalign.alignment.calibration import Calibration
 from diffalign.alignment.metrics import METRICS
 from diffalign.figures import cells, curves, grids, style
 from diffalign.io import tables
-from diffalign.io.matrices import CalibratedMatrix, read_matrices
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
+from diffalign.io.matrices import CalibratedMatrix
 
 # standard deviations of a null within which a score is drawn beside it
 _WIDTHS = 8.0
 _COLUMNS = ("metric", "dataset", "condition", "a", "b", "leak", "null_of", "quantity")
 
 
-def null_histograms_figure(
-    matrices: Sequence[Path], calibrations: Sequence[Path], metrics: Sequence[str], outputs: Sequence[Path]
-) -> None:
+def draw(read: Sequence[CalibratedMatrix], outputs: Sequence[Path]) -> None:
     """Draw one panel for every metric whose null is known; the others are named below them.
 
     By permutations: the largest score of the grid under each. In closed form: the density of the null of the best pair
     of layers, for its maximum over the grid is bounded (Bonferroni) and not known. Where the observed score lies far
-    from its null, a panel has numbers in the place of a picture that would be empty between them.
+    from its null, a panel has numbers in the place of a picture that would be empty between them. read: of one pair, a
+    matrix (L_A, L_B) a metric.
     """
     style.styled()
-    read = read_matrices(matrices, calibrations, metrics)
     shown = [matrix for matrix in read if drawable(matrix)]
     pictures = any(is_near(matrix) for matrix in shown)
     figure, panels = grids.panels(max(1, len(shown)), 4, 1.35 if pictures else 0.6)
@@ -138,13 +133,3 @@ def not_drawn(matrices: Sequence[CalibratedMatrix]) -> list[str]:
     for matrix in matrices:
         labels.setdefault(matrix.missing_null or "no p of the largest score", []).append(METRICS[matrix.metric].label)
     return [f"Not drawn ({why}): {', '.join(metrics)}" for why, metrics in labels.items()]
-
-
-if __name__ == "__main__":
-    with logs.attached(snakemake.log[0], "null_histograms_figure"):
-        null_histograms_figure(
-            [Path(snakemake.input.matrices)],
-            [Path(snakemake.input.calibrations)],
-            snakemake.params.metrics,
-            [Path(path) for path in snakemake.output],
-        )

@@ -1,35 +1,30 @@
 """Layer x layer heat maps of one pair of models: of every metric the scores, and below them the calibrated scores."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from diffalign import logs
 from diffalign.alignment.metrics import METRICS
 from diffalign.figures import cells, grids, maps, style
-from diffalign.io.matrices import CalibratedMatrix, read_matrices
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
+from diffalign.io.matrices import CalibratedMatrix
 
 # inches of a scale with its numbers, and of the least that a map takes
 _SCALE, _LEAST = 0.42, 0.75
 
 
-def layer_maps_figure(
-    matrices: Sequence[Path], calibrations: Sequence[Path], metrics: Sequence[str], outputs: Sequence[Path]
-) -> None:
+def draw(read: Sequence[CalibratedMatrix], outputs: Sequence[Path]) -> None:
     """Draw two panels a metric, at most four metrics beside each other: A upwards, B to the right, the largest score
     framed, and named with the p-value of the largest score of the grid. Cells that are not significant are hatched.
 
-    Both panels of a metric have one scale, from 0 to a round share of the highest score.
+    Both panels of a metric have one scale, from 0 to a round share of the highest score. read: of one pair, a matrix
+    (L_A, L_B) a metric.
     """
     style.styled()
-    read = read_matrices(matrices, calibrations, metrics)
     rows, columns = read[0].layers("a"), read[0].layers("b")
     beside = max(style.text_width(layer, style.SMALL) for layer in rows) + 0.1 + _SCALE
     most = int((style.PAGE - 0.2) / (beside + _LEAST))
@@ -125,14 +120,4 @@ def calibrated_map(axes: Axes, matrix: CalibratedMatrix, end: float, width: floa
             ha="center",
             va="center",
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
-        )
-
-
-if __name__ == "__main__":
-    with logs.attached(snakemake.log[0], "layer_maps_figure"):
-        layer_maps_figure(
-            [Path(snakemake.input.matrices)],
-            [Path(snakemake.input.calibrations)],
-            snakemake.params.metrics,
-            [Path(path) for path in snakemake.output],
         )
