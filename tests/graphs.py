@@ -18,4 +18,4 @@ def outputs(*configfiles: Path) -> dict[str, tuple[str, ...]]:
             config_settings=ConfigSettings(configfiles=files),
             snakefile=ROOT / "Snakefile",
         )._workflow
-        return {rule.name: tuple(map(str, rule.output)) for rule in workflow.rules if rule.name != "unknown_target"}
+        return {rule.name: tuple(map(str, rule.output)) for rule in workflow.rules}

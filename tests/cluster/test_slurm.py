@@ -1,7 +1,7 @@
 """A part of the demo on a real SLURM cluster, through profiles/slurm: what SLURM says of its jobs, and what comes out.
 
-The cluster is this machine (`mini_slurm.py`). Of the profile only what a site says is replaced: partitions, how jobs
-are watched, and how often.
+The cluster is this machine (`mini_slurm.py`). Of the profile only the file of the site is replaced; jobs are asked for
+more often than by default.
 """
 
 import os
@@ -31,14 +31,11 @@ PARTITIONS = {
 }
 # MB of the largest node, as a site says
 LARGEST = 15_000
-SITE = """
-slurm-status-command: squeue
-slurm-init-seconds-before-status-checks: 10
-seconds-between-status-checks: 1
-"""
+SITE = {"partitions": PARTITIONS, "site": {"largest_node_mb": LARGEST, "status_command": "squeue"}}
+OFTEN = ("--slurm-init-seconds-before-status-checks", "10", "--seconds-between-status-checks", "1")
 # a GPU where there is one: that of this cluster is an empty file, which jobs are given and torch does not see
 OVERLAY = {"compute": {"device": "auto"}}
-STUDIES = ("profiles/demo/study.yaml", "profiles/slurm/study.yaml", SMALL)
+STUDIES = ("profiles/demo/study.yaml", "profiles/slurm/site.yaml", SMALL)
 PAIR = "dinov2_vs_pixels"
 FIGURES = [f"results/figures/photographs/clean/{name}/{PAIR}.png" for name in ("layer_maps", "depth_curves")]
 # models of which only the weights are made
@@ -93,12 +90,7 @@ def installed() -> None:
 
 def of_site(workflow: Workflow) -> None:
     """What a site changes of the profile."""
-    profile = workflow.tree / "profiles" / "slurm"
-    (profile / "partitions.yaml").write_text(yaml.safe_dump({"partitions": PARTITIONS}))
-    settings = (profile / "config.yaml").read_text()
-    largest = "resources: [mem_mb=250000]"
-    assert largest in settings
-    (profile / "config.yaml").write_text(settings.replace(largest, f"resources: [mem_mb={LARGEST}]") + SITE)
+    (workflow.tree / "profiles" / "slurm" / "site.yaml").write_text(yaml.safe_dump(SITE))
 
 
 def start(cluster: Cluster, workflow: Workflow, output: Path, *arguments: str) -> "subprocess.Popen[bytes]":
@@ -107,6 +99,7 @@ def start(cluster: Cluster, workflow: Workflow, output: Path, *arguments: str) -
     overlay.write_text(yaml.safe_dump(OVERLAY))
     command = [
         *(sys.executable, "-m", "snakemake", "--profile", "profiles/slurm", "--directory", str(workflow.directory)),
+        *OFTEN,
         *("--configfile", "config.yaml", *map(str, STUDIES), str(overlay)),
     ]
     with output.open("wb") as file:
@@ -318,7 +311,7 @@ def test_without_an_accounting_database_nothing_is_submitted_and_the_message_say
     run = story.calls["unwatched"]
     assert run.code != 0
     assert "SLURM's accounting database does not answer" in run.output
-    assert "slurm-status-command: squeue" in run.output
+    assert "status_command: squeue" in run.output
     assert story.submitted_unwatched == 0
 
 

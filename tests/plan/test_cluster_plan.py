@@ -60,7 +60,7 @@ def test_gpus_are_asked_for_as_the_cluster_wants_it(
     job = Job(resources=Resources(asked(CUDA | {"slurm": slurm}, count), mem_mb=4000, runtime=60))
     assert set_gres_string(job) == option
     silent = SimpleNamespace(warning=lambda *_: None, info=lambda *_: None, debug=lambda *_: None)
-    partitions = read_partition_file(ROOT / "profiles/slurm/partitions.yaml")
+    partitions = read_partition_file(ROOT / "profiles/slurm/site.yaml")
     assert get_best_partition(partitions, job, silent) == partition
 
 

@@ -651,6 +651,7 @@ def test_other_texts_embed_prompts_again_and_make_no_image(finished: Workflow, t
         ("results/features/photographs/clean/sd1-textlast-label/mid.pt", "sd1 has no layer 'mid'; it has text"),
         ("results/cknna/dinov2_vs_sd1-textlast.npy", "textlast is followed by a text: label, caption"),
         ("resources/weights/dinov22/weights.json", "unknown model 'dinov22'; did you mean 'dinov2'?"),
+        ("al", "'al' is neither a rule nor a file of this workflow; did you mean 'all'?"),
     ],
 )
 def test_an_unknown_word_in_a_target_is_named(target: str, message: str, tmp_path: Path) -> None:

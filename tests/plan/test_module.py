@@ -53,3 +53,5 @@ def test_another_workflow_uses_the_rules_under_a_prefix(fresh: Workflow, tmp_pat
     assert {path.name for path in outer.iterdir()} <= {"Snakefile", "alike", ".snakemake"}
     refused = snakemake(outer, "--dry-run", "alike/results/cknna/dinov22_vs_sd3_b8.npy")
     assert refused.code != 0
+    assert "'results/cknna/dinov22_vs_sd3_b8.npy': unknown model 'dinov22'; did you mean 'dinov2'?" in refused.output
+    assert "No rule to produce al " in snakemake(outer, "--dry-run", "al").output

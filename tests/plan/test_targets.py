@@ -1,8 +1,13 @@
+import logging
 import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import ROOT, read_yaml
 from graphs import outputs
+from snakemake.exceptions import MissingRuleException
 from test_study import load
 
 from diffalign.alignment.metrics import METRICS
@@ -260,3 +265,77 @@ def test_a_misspelt_word_in_an_output_of_any_rule_is_named_with_the_nearest_one(
             if not (near and near[1] in stem) and f"'{stem}'" not in answer and stem not in answer:
                 unanswered.append(f"{name}: {answer}")
     assert not unanswered, "\n".join(unanswered)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("al", "'al' is neither a rule nor a file of this workflow; did you mean 'all'? Files lie below results/ and"),
+        ("verfy", "did you mean 'verify'?"),
+        (
+            "README.md",
+            "'README.md' is neither a rule nor a file of this workflow. Files lie below results/ and resources/",
+        ),
+        ("", "'' is neither a rule nor a file"),
+        ("/work/results/x.npy", "files are named from the working directory, /work: results/x.npy"),
+        ("/else/x.npy", "files are named from the working directory, /work"),
+    ],
+)
+def test_a_target_elsewhere_is_neither_a_rule_nor_a_file(target: str, message: str) -> None:
+    assert message in targets.neither(target, ["all", "all_models", "verify", "hub_table"], Path("/work"))
+
+
+def workflow(prefix: str | None = None, is_module: bool = False) -> Any:
+    """What is read of Snakemake's workflow: some rules, one of them with wildcards and one of another workflow."""
+    made = {"all": [], "align": ["results/{metric}/{a}_vs_{b}.npy"], "table": ["results/tables/pairs.tsv"]}
+    rules = [
+        SimpleNamespace(
+            name=name, output=[(prefix or "") + file for file in files], has_wildcards=lambda name=name: name == "align"
+        )
+        for name, files in {**made, "outer": []}.items()
+    ]
+    rules[-1].output.append("outer.txt")
+    modifier = SimpleNamespace(
+        path_modifier=SimpleNamespace(prefix=prefix), parent_modifier=object() if is_module else None
+    )
+    return SimpleNamespace(rules=rules, modifier=modifier)
+
+
+def said(target: str, *answering: targets.Answers) -> str:
+    """What is logged where Snakemake finds no rule for a target."""
+    heard: list[str] = []
+    logger = logging.Logger("of a test")
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    for each in answering:
+        each.install(logger)
+    logger.error(str(MissingRuleException(target)))
+    return heard[0]
+
+
+def test_the_answer_takes_the_place_of_the_message_of_snakemake() -> None:
+    ours = targets.Answers(workflow(), load(), METRICS)
+    assert said("alll", ours).startswith("'alll' is neither a rule nor a file of this workflow; did you mean 'all'?")
+    assert said("alin", ours).count("did you mean") == 0
+    assert said("results/tables/pars.tsv", ours) == (
+        "'results/tables/pars.tsv': unknown table 'pars'; did you mean 'pairs'?"
+    )
+    assert said("results/cknaa/a (b).npy", ours).startswith("'results/cknaa/a (b).npy': unknown metric")
+    assert said("results/a\nb", ours).startswith("'results/a\nb'")
+    assert "No rule to produce al " in said("al")
+
+
+def test_a_module_answers_for_targets_below_its_prefix_alone() -> None:
+    module = targets.Answers(workflow("alike/", is_module=True), load(), METRICS)
+    assert said("alike/results/tables/pars.tsv", module).endswith("unknown table 'pars'; did you mean 'pairs'?")
+    for other in ("al", "results/tables/pars.tsv", "alike/x"):
+        assert "No rule to produce" in said(other, module)
+
+
+def test_a_later_workflow_of_the_same_process_answers_alone() -> None:
+    first, second = (targets.Answers(workflow(), load(), METRICS) for _ in range(2))
+    second._rules = []
+    assert "did you mean" not in said("alll", first, second)
+    module = targets.Answers(workflow("alike/", is_module=True), load(), METRICS)
+    assert "did you mean 'all'" in said("alll", first, module)

@@ -404,21 +404,6 @@ def any_of(words: Iterable[str]) -> str:
     return "(?:" + "|".join(re.escape(w) for w in sorted(words, key=lambda w: (-len(w), w))) + ")"
 
 
-def any_path(patterns: Iterable[str]) -> str:
-    """Regular expression of the union of patterns of paths, in which the file follows the last slash.
-
-    Common folders and files occur once in it, so that it compiles fast.
-    """
-    by_folder: dict[str, dict[str, None]] = {}
-    for pattern in patterns:
-        folder, _, file = pattern.rpartition("/")
-        by_folder.setdefault(folder, {})[file] = None
-    by_files: dict[str, list[str]] = {}
-    for folder, files in by_folder.items():
-        by_files.setdefault("|".join(files), []).append(folder)
-    return "(?:" + "|".join(f"(?:{'|'.join(folders)})/(?:{files})" for files, folders in by_files.items()) + ")"
-
-
 def _alternatives(words: tuple[str, ...]) -> str:
     return f"(?:-{any_of(words)})?" if words else ""
 

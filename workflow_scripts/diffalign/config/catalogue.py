@@ -29,14 +29,7 @@ def read_catalogue(folder: Path) -> dict[str, Entry]:
     """
     entries: dict[str, Entry] = {}
     for path in sorted(folder.glob("*.yaml")):
-        # the C loader of the library, where it was built with one: four times as fast
-        loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        try:
-            text = path.read_text(encoding="utf-8")
-            _check_depth(text, loader)
-            content = check_size(yaml.load(text, loader))  # noqa: S506
-        except (yaml.YAMLError, ValueError, RecursionError, MemoryError) as error:
-            raise ValueError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
+        content = read_yaml(path)
         if not isinstance(content, dict) or not all(isinstance(entry, dict) for entry in content.values()):
             raise ValueError(f"{path}: expected entries of models, name: {{family: …}}")
         for name, entry in content.items():
@@ -44,6 +37,18 @@ def read_catalogue(folder: Path) -> dict[str, Entry]:
                 raise ValueError(f"{path}: the model '{name}' stands in another file of {folder}, too")
             entries[name] = entry
     return entries
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a file. Raises ValueError for what is no YAML, too large or too deep."""
+    # the C loader of the library, where it was built with one: four times as fast
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        text = path.read_text(encoding="utf-8")
+        _check_depth(text, loader)
+        return check_size(yaml.load(text, loader))  # noqa: S506
+    except (yaml.YAMLError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
 
 
 def _check_depth(text: str, loader: Any) -> None:

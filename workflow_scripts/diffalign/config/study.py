@@ -24,7 +24,7 @@ from diffalign.config.contrasts import ContrastsSection
 from diffalign.config.datasets import DatasetEntry, Things
 from diffalign.config.dynamics import DynamicsSection
 from diffalign.config.exchange import ExchangeSection
-from diffalign.config.fields import ConditionName, Distinct, ModelName, NonEmpty, Section, Seed, Word
+from diffalign.config.fields import ConditionName, Distinct, ModelName, NonEmpty, Section, Seed, Text, Word
 from diffalign.config.hardware import HardwareSection
 from diffalign.config.human import HumanSection
 from diffalign.config.ladder import LadderSection
@@ -34,6 +34,7 @@ from diffalign.config.pairs import DefaultsSection, StudySection
 from diffalign.config.samples import SamplesSection
 from diffalign.config.se_cknna import SemanticEquivarianceSection
 from diffalign.config.shared_space import SharedSpaceSection
+from diffalign.config.site import PartitionSection, SiteSection
 from diffalign.config.slurm import SlurmSection
 from diffalign.config.through_training import ThroughTrainingSection
 from diffalign.config.work import ComputeSection, ExtractionSection, LatentsSection, Transforms, TransformsSection
@@ -114,6 +115,12 @@ class Configuration(Top):
     hardware: HardwareSection = Field(
         HardwareSection(), description="What jobs run on, for what they ask for and for what a study costs."
     )
+    partitions: dict[Text, PartitionSection] = Field(
+        {}, description="Partitions of a SLURM cluster by name, in profiles/slurm/site.yaml; docs/cluster.md."
+    )
+    site: SiteSection = Field(
+        SiteSection(), description="What a SLURM cluster wants of every call, likewise; docs/cluster.md."
+    )
 
 
 @dataclass
@@ -140,6 +147,8 @@ class Sections:
     compute: ComputeSection | None
     slurm: SlurmSection | None
     hardware: HardwareSection | None
+    site: SiteSection | None
+    partitions: Mapping[str, PartitionSection]
     datasets: Mapping[str, DatasetEntry]
     models: Mapping[str, ModelEntry]
     # model -> keys of its entry that were refused
@@ -320,6 +329,8 @@ def _read_sections(
         section("compute", ComputeSection),
         section("slurm", SlurmSection),
         section("hardware", HardwareSection),
+        section("site", SiteSection),
+        _read_entries("partitions", plain.get("partitions", {}), Text, PartitionSection, mistakes),
         _read_entries("datasets", plain.get("datasets", {}), Word, DatasetEntry, mistakes),
         entries,
         {name: set(given[name]) - entry.model_fields_set for name, entry in entries.items()},

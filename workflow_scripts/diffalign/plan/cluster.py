@@ -62,8 +62,8 @@ def check_slurm(settings: Settings, logs: Path = LOGS) -> None:
         if answer.returncode != 0:
             raise ClusterError(
                 f"SLURM's accounting database does not answer (sacct: {answer.stderr.strip()}), so the end of no job "
-                "would be seen. Where there is none, add `slurm-status-command: squeue` to profiles/slurm/config.yaml, "
-                "or --slurm-status-command squeue to the call; docs/cluster.md"
+                "would be seen. Where there is none, write `status_command: squeue` in profiles/slurm/site.yaml, or "
+                "--slurm-status-command squeue in the call; docs/cluster.md"
             )
     queued = _call("squeue", "--me", "--noheader", "--Format=JobID:|,STDOUT:|")
     earlier = jobs_of(queued.stdout.splitlines(), logs.resolve())

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 from diffalign import names
 from diffalign.conditions import is_condition
@@ -13,7 +16,6 @@ from diffalign.config.study import Study
 from diffalign.io.layouts import platonic
 from diffalign.names import UnknownName
 from diffalign.plan import paths
-from diffalign.plan.stage import Wildcards
 from diffalign.specs import LABEL_CONDITIONINGS, TEXTS_OF_IMAGES
 
 Words = Sequence[str]
@@ -33,24 +35,64 @@ _OTHER_FORM = "another form"
 # written with the other layers of a bundle, so not a target
 _LAYER_FILE = f"{paths.FEATURES}/{{layer}}.pt"
 _FOLDERS = ("results", "resources")
+# a path below one of these, or of a folder that is spelt nearly so
+_BELOW_FOLDER = re.compile(r"re[a-z]{3,8}/.+", re.DOTALL)
+_NO_RULE = re.compile(r"No rule to produce (.*) \(if you use input functions [^()]*\)\.", re.DOTALL)
 
 
-def unknown_pattern(made: Iterable[str]) -> str:
-    """Regular expression of targets below results/ and resources/, or a folder that is spelt nearly so, that none of
-    these expressions of outputs matches.
+class Answers(logging.Filter):
+    """Puts what is wrong with a target in the place of Snakemake's message that no rule makes it.
+
+    Nothing is looked up before that message is logged, so that a plan takes no longer.
     """
-    # the names of wildcards may stand only once in a pattern
-    bare = sorted({re.sub(r"\(\?P<\w+>", "(?:", pattern).rstrip("$") for pattern in made})
-    return f"(?!{names.any_path(bare)}$)re[a-z]{{3,8}}/.+"
+
+    def __init__(self, workflow: Any, study: Study, known_metrics: Collection[str]) -> None:
+        """workflow: Snakemake's, while it reads this project's Snakefile, with all rules once the message comes."""
+        super().__init__()
+        modifier = workflow.modifier
+        self._rules: list[Any] = workflow.rules
+        self._prefix: str = modifier.path_modifier.prefix or ""
+        self._is_module = modifier.parent_modifier is not None
+        self._study, self._known_metrics = study, known_metrics
+
+    def install(self, logger: logging.Logger) -> None:
+        """Answer for this workflow, in the place of one that the same process read before."""
+        for each in [each for each in logger.filters if isinstance(each, Answers) and not self._is_module]:
+            logger.removeFilter(each)
+        logger.addFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """True: every message is logged, and this one in other words."""
+        found = _NO_RULE.search(text := record.getMessage())
+        answer = self._answer(found[1]) if found else None
+        if found and answer is not None:
+            record.msg, record.args = text[: found.start()] + answer + text[found.end() :], None
+        return True
+
+    def _answer(self, target: str) -> str | None:
+        """None for a target of the workflow that uses this one as a module."""
+        if target.startswith(self._prefix) and _BELOW_FOLDER.fullmatch(target := target.removeprefix(self._prefix)):
+            outputs = [str(output).removeprefix(self._prefix) for rule in self._rules for output in rule.output]
+            ours = [output for output in outputs if output.split("/")[0] in _FOLDERS]
+            return explain(target, ours, self._study, self._known_metrics)
+        rules = [rule.name for rule in self._rules if not rule.has_wildcards()]
+        return None if self._is_module else neither(target, rules, Path.cwd())
 
 
-def refusal(outputs: Words, study: Study, known_metrics: Iterable[str]) -> Callable[[Wildcards], list[str]]:
-    """A function of inputs that raises ValueError, which says what is wrong with the target."""
+def neither(target: str, rules: Iterable[str], folder: Path) -> str:
+    """What is wrong with a target that is no rule and lies below no folder of this workflow.
 
-    def refuse(wildcards: Wildcards) -> list[str]:
-        raise ValueError(explain(wildcards.target, outputs, study, known_metrics))
-
-    return refuse
+    rules: names of those that can be asked for. folder: the working directory.
+    """
+    wrong = f"'{target}' is neither a rule nor a file of this workflow"
+    path = Path(target)
+    if path.is_absolute():
+        inside = f": {path.relative_to(folder)}" if path.is_relative_to(folder) else ""
+        return f"{wrong}; files are named from the working directory, {folder}{inside}"
+    near = difflib.get_close_matches(target, list(rules), n=1, cutoff=0.6)
+    meant = f"; did you mean '{near[0]}'?" if near else "."
+    folders = " and ".join(f"{each}/" for each in _FOLDERS)
+    return f"{wrong}{meant} Files lie below {folders}; --list-target-rules lists rules"
 
 
 def explain(target: str, outputs: Iterable[str], study: Study, known_metrics: Iterable[str]) -> str:
