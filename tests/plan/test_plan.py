@@ -1,6 +1,7 @@
 """The plan without Snakemake: paths, facts for the report, estimates of memory."""
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -48,6 +49,44 @@ def test_memory_grows_with_the_attempt_and_with_what_is_held() -> None:
     assert few > 1000
     many = plan({"datasets": {"imagenet": {"sample": 100000}}}).features.memory(1000, model)(wildcards, 1)
     assert many - 1000 == pytest.approx(100 * (few - 1000), abs=100)
+
+
+@pytest.mark.parametrize(
+    ("entry", "count"),
+    [
+        ({"kind": "faces", "size": 64}, 6),
+        ({"kind": "photographs", "size": 64, "per_photograph": 1}, 20),
+        ({"kind": "photographs", "size": 64}, 320),
+        ({"kind": "packaged", "collection": "digits", "size": 16}, 1797),
+        ({"kind": "table", "path": "words.tsv", "columns": {"name": "id", "caption": "id"}}, 2),
+        ({"kind": "transformed", "path": ".", "size": 64}, 1),
+        ({"kind": "folder", "path": "clean", "size": 64}, 1),
+        ({"kind": "folder", "path": "clean", "size": 64, "sample": 3}, 3),
+        # only a job learns these
+        ({"kind": "folder", "path": "clean", "size": 64, "split": {"part": "train"}}, None),
+        ({"kind": "table", "hub": {"repository": "a/b"}, "columns": {"caption": "id"}}, None),
+        ({"kind": "folder", "archive": {"path": "x.zip"}, "path": "clean", "size": 64}, None),
+        # the job says what is wrong with them
+        ({"kind": "folder", "path": "none", "size": 64}, None),
+        ({"kind": "table", "path": "none.tsv", "columns": {"caption": "id"}}, None),
+    ],
+)
+def test_too_few_images_for_k_are_refused_where_a_plan_can_tell(
+    entry: dict[str, Any], count: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "words.tsv").write_text("id\na\nb\n")
+    (tmp_path / "clean").mkdir()
+    (tmp_path / "clean" / "a.png").touch()
+    for k in (2, 5, 19, 20, 320, 1796, 1797):
+        stimuli = plan({"datasets": {"mine": entry}, "alignment": {"k": k, "k_max": 2000}}).stimuli
+        if count is None or k < count:
+            stimuli.check_neighbors("mine")
+            continue
+        with pytest.raises(ValueError, match=f"'mine' has {count} images, and {k} neighbours .* need at least {k + 1}"):
+            stimuli.check_neighbors("mine")
+    dense = {"datasets": {"mine": entry}, "alignment": {"k": 1797, "k_max": 2000, "metrics": ["cka"]}}
+    plan(dense).stimuli.check_neighbors("mine")
 
 
 def test_the_seed_reaches_images_that_are_drawn_or_split_alone() -> None:

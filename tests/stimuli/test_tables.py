@@ -19,7 +19,7 @@ from diffalign.io.manifest import read_manifest
 from diffalign.stimuli import kinds
 from diffalign.stimuli.captions import CaptionError
 from diffalign.stimuli.kinds import Supplied
-from diffalign.stimuli.kinds.table import TableError, read_rows
+from diffalign.stimuli.kinds.table import TableError, count_rows, read_rows
 from images import images
 from named_texts import named_texts
 from texts import texts
@@ -40,6 +40,26 @@ def hub_like(path: Path) -> Path:
     ]
     parquet.write_table(pa.Table.from_pylist(rows), path)
     return path
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".csv", ".jsonl", ".parquet"])
+def test_rows_are_counted_without_reading_all_of_them(suffix: str, tmp_path: Path) -> None:
+    for number, count in enumerate((3, 4)):
+        path, values = tmp_path / f"{number}{suffix}", [str(row) for row in range(count)]
+        if suffix == ".parquet":
+            parquet.write_table(pa.table({"id": values}), path)
+        elif suffix == ".jsonl":
+            path.write_text("".join(f'{{"id": {row}}}\n' for row in values))
+        else:
+            path.write_text("id\n" + "".join(f"{row}\n" for row in values))
+    assert count_rows(tmp_path / f"0{suffix}", 10) == 3
+    assert count_rows(tmp_path, 10) == 7
+    assert 5 <= count_rows(tmp_path, 5) <= 7
+    (tmp_path / f"0{suffix}").write_bytes(b"\xff\xfe{")
+    with pytest.raises(TableError, match=f"0{suffix}: cannot be read as a table"):
+        count_rows(tmp_path, 10)
+    with pytest.raises(TableError, match="no such table"):
+        count_rows(tmp_path / "none", 10)
 
 
 @pytest.mark.parametrize("suffix", [".tsv", ".csv", ".jsonl", ".parquet"])
@@ -203,7 +223,8 @@ def test_contradictions_in_a_table() -> None:
 
 
 def test_language_models_run_where_there_is_no_image(fresh: Workflow, tmp_path: Path) -> None:
-    (tmp_path / "words.tsv").write_text(WORDS)
+    # enough for the neighbours of the study
+    (tmp_path / "words.tsv").write_text(WORDS + "".join(f"w{i}\tword {i}\t\n" for i in range(20)))
     overlay = {
         "datasets": {
             "w": {"kind": "table", "path": str(tmp_path / "words.tsv"), "columns": {"name": "id", "caption": "word"}}

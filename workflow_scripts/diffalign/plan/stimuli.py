@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffalign.alignment.metrics import METRICS
 from diffalign.conditions import CLEAN
 from diffalign.dataset_specs import Dataset
 from diffalign.plan import paths
@@ -15,15 +16,51 @@ from diffalign.provenance import files_digest, folder_digest
 from diffalign.specs import without_defaults
 from diffalign.stimuli import kinds
 from diffalign.stimuli.folders import flat_folder, synset_folders
-from diffalign.stimuli.kinds import faces
+from diffalign.stimuli.kinds import faces, packaged, photographs, table
 from diffalign.stimuli.squares import SUFFIXES, ImageError
 
 if TYPE_CHECKING:
     from diffalign.plan import Plan
 
 
-# kinds whose images lie in a folder of the user's
-_LISTED: Mapping[str, Callable[[Path], Sized]] = {"folder": flat_folder, "synsets": synset_folders}
+def _of_folder(dataset: Dataset, enough: int) -> int:
+    return len(flat_folder(Path(str(dataset.path))))
+
+
+def _of_transformed(dataset: Dataset, enough: int) -> int:
+    return len(flat_folder(Path(str(dataset.path)) / CLEAN))
+
+
+def _of_synsets(dataset: Dataset, enough: int) -> int:
+    return len(synset_folders(Path(str(dataset.path))))
+
+
+def _of_table(dataset: Dataset, enough: int) -> int:
+    return table.count_rows(Path(str(dataset.path)), enough)
+
+
+def _of_photographs(dataset: Dataset, enough: int) -> int:
+    return len(photographs.PHOTOGRAPHS) * dataset.per_photograph
+
+
+def _of_faces(dataset: Dataset, enough: int) -> int:
+    return len(faces.FACES)
+
+
+def _packaged(dataset: Dataset, enough: int) -> int:
+    return packaged.COLLECTIONS[str(dataset.collection)].count
+
+
+# how many images a data set of a kind has, where a plan can tell; it need not count beyond what is enough
+_COUNTED: Mapping[str, Callable[[Dataset, int], int]] = {
+    "folder": _of_folder,
+    "synsets": _of_synsets,
+    "transformed": _of_transformed,
+    "table": _of_table,
+    "photographs": _of_photographs,
+    "faces": _of_faces,
+    "packaged": _packaged,
+}
 
 
 class Stimuli(Stage):
@@ -152,27 +189,30 @@ class Stimuli(Stage):
         return folder_digest(Path(path), SUFFIXES if kinds.KINDS[dataset.kind].images_alone else ())
 
     def check_neighbors(self, dataset: str) -> None:
-        """Raise ValueError where a data set has too few images for k neighbours, and that is known before a job runs:
-        by its sample, or by the folder of a user's images.
+        """Raise ValueError where a data set has too few images for k neighbours, a metric of the study counts them, and
+        that is known before a job runs: by the sample, the kind, or the folder or table of a user's images.
         """
+        k = self.study.alignment.k
+        if not any(METRICS[metric].uses_k for metric in self.study.alignment.metrics):
+            return
         if dataset not in self._counts:
-            self._counts[dataset] = self._count(dataset)
-        k, count = self.study.alignment.k, self._counts[dataset]
+            self._counts[dataset] = self._count(dataset, k + 1)
+        count = self._counts[dataset]
         if count is not None and count <= k:
             raise ValueError(
                 f"the data set '{dataset}' has {count} images, and {k} neighbours (alignment.k) need at least {k + 1}"
             )
 
-    def _count(self, dataset: str) -> int | None:
+    def _count(self, dataset: str, enough: int) -> int | None:
         """Images of a data set, where a dry run knows their number."""
         entry = self.study.datasets[dataset]
-        listing = _LISTED.get(entry.kind)
-        if entry.sample is not None or listing is None or entry.archive or entry.split:
+        count = _COUNTED.get(entry.kind)
+        if entry.sample is not None or count is None or entry.archive or entry.hub or entry.split:
             return entry.sample
         try:
-            return len(listing(Path(str(entry.path))))
-        except ImageError:
-            # the job says what is wrong with the folder
+            return count(entry, enough)
+        except (ImageError, table.TableError):
+            # the job says what is wrong with the folder or the table
             return None
 
     def published_images(self, wildcards: Wildcards) -> str | None:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -85,6 +86,30 @@ def read_rows(path: Path, columns: Columns, index: int = 0, prompt: str = "") ->
         for i, (file, number, row) in enumerate(cells)
     ]
     return sorted(rows, key=lambda row: row.name)
+
+
+def count_rows(path: Path, enough: int) -> int:
+    """How many rows a table has, or all tables of a folder; counting may end beyond what is enough. Raises TableError
+    for what cannot be read.
+    """
+    count = 0
+    for file in _files(path):
+        if file.suffix == ".parquet":
+            count += _parquet_rows(file)
+        else:
+            count += sum(1 for _ in islice(_read(file, ()), enough - count))
+        if count >= enough:
+            break
+    return count
+
+
+def _parquet_rows(file: Path) -> int:
+    from pyarrow import parquet
+
+    try:
+        return int(parquet.read_metadata(file).num_rows)
+    except (OSError, ValueError) as error:
+        raise TableError(f"{file}: cannot be read as a table ({reason(error)})") from error
 
 
 def _files(path: Path) -> list[Path]:
