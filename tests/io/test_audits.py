@@ -117,6 +117,14 @@ def test_other_code_and_other_inputs_are_named(study: Path) -> None:
     assert "matrix.npy: was made from features.pt as it is no longer" in found(study)
 
 
+def test_of_a_file_that_two_rules_wrote_the_last_counts(study: Path) -> None:
+    record(study, "parts", {"merged.npy": b"of one job"}, finished="2026-01-01T00:00:00+00:00")
+    record(study, "whole", {"merged.npy": b"of another"}, finished="2026-01-02T00:00:00+00:00")
+    read = {each["rule"]: each for each in audits.read_records(study / job_records.FOLDER)}
+    assert "parts" not in read
+    assert list(read["whole"]["written"]) == ["merged.npy"]
+
+
 def test_the_table_says_what_every_file_was_made_from(study: Path) -> None:
     rows = {row["path"]: row for row in audits.rows(read(study))}
     assert set(rows) == {"features.pt", "parts/0", "matrix.npy", "table.tsv"}

@@ -43,11 +43,22 @@ class Finding:
 
 
 def read_records(folder: Path) -> list[Record]:
-    """All records below their folder, in order of path. Raises StoreError for a broken one."""
+    """All records below their folder, in order of path; of a file that jobs of several rules wrote, the last one says
+    what it is. Raises StoreError for a broken record.
+    """
     try:
-        return [job_records.read(path) for path in sorted(folder.rglob("[!.]*.json"))]
+        records = [job_records.read(path) for path in sorted(folder.rglob("[!.]*.json"))]
     except ValueError as error:
         raise StoreError(str(error)) from None
+    last: dict[str, Record] = {}
+    for record in sorted(records, key=lambda each: str(each["finished"])):
+        last |= dict.fromkeys(record["written"], record)
+    kept: list[Record] = []
+    for record in records:
+        written = {path: state for path, state in record["written"].items() if last[path] is record}
+        if written or not record["written"]:
+            kept.append({**record, "written": written})
+    return kept
 
 
 def rows(records: Sequence[Record]) -> Iterator[dict[str, Any]]:

@@ -14,7 +14,7 @@ PARTS_OF_SIDES = {"neighbors": paths.NEIGHBORS, "features": paths.FEATURE_MANIFE
 
 
 class Alignment(Stage):
-    """Rules of rules/alignment.smk, rules/pairs.smk and of what reads matrices."""
+    """Rules of rules/alignment.smk, rules/single_pairs.smk and of what reads matrices."""
 
     @property
     def metrics(self) -> list[str]:

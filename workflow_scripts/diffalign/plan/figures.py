@@ -15,7 +15,7 @@ OF_PAIRS = ("layer_maps", "depth_curves", "null_histograms")
 
 
 class Figures(Stage):
-    """Rules of rules/figures.smk and rules/pairs.smk."""
+    """Rules of rules/figures.smk and rules/single_pairs.smk."""
 
     def default_layers(self, *typed: str) -> dict[str, str]:
         """Bundle -> its default layer, for the bundles of these names."""
