@@ -10,7 +10,7 @@ sys.path.insert(0, str(ROOT / "workflow_scripts"))
 from diffalign import names
 from diffalign.alignment.metrics import METRICS as KNOWN_METRICS
 from diffalign.conditions import CLEAN
-from diffalign.config import study
+from diffalign.config import site, study
 from diffalign.config.catalogue import read_catalogue
 from diffalign.models import all_families
 from diffalign.plan import Plan, cluster, failures, paths, targets
@@ -19,6 +19,9 @@ from diffalign.plan.stage import any_or_none, as_json, memory
 FAMILIES = all_families()
 try:
     STUDY = study.load(config, read_catalogue(ROOT / "catalogue"), FAMILIES, KNOWN_METRICS)
+    # a job of a call is given what the call was
+    if workflow.is_main_process:
+        site.check_unchanged(config, map(Path, workflow.configfiles))
 except study.ConfigError as error:
     files = " + ".join(dict.fromkeys(str(Path(path).resolve()) for path in workflow.configfiles))
     raise WorkflowError(f"The configuration ({files}) has {len(error.mistakes)} mistake(s):\n{error}") from None

@@ -11,7 +11,7 @@ from snakemake.profiles import ProfileConfigFileParser
 from snakemake_executor_plugin_slurm.partitions import PartitionLimits, read_partition_file
 
 from diffalign.config.mistakes import ConfigError
-from diffalign.config.site import PartitionSection, SiteSection, read_site, site_of_profile
+from diffalign.config.site import PartitionSection, SiteSection, check_unchanged, read_site, site_of_profile
 
 SITE = ROOT / "profiles" / "slurm" / "site.yaml"
 
@@ -107,3 +107,15 @@ def test_a_file_that_is_none_ends_the_call_with_its_name(text: str | None, messa
     with pytest.raises(SystemExit, match=message) as caught:
         site_of_profile(path)
     assert str(path) in str(caught.value)
+
+
+def test_what_the_profile_has_read_cannot_be_changed_later(tmp_path: Path) -> None:
+    path = changed(tmp_path, {"site": {"jobs": 3}})
+    config = yaml.safe_load(path.read_text())
+    check_unchanged(config, [path])
+    check_unchanged({"study": {}}, [path])
+    config["site"]["jobs"] = 5
+    with pytest.raises(
+        ConfigError, match=r"site: is read by profiles/slurm from its site\.yaml; --config comes too late"
+    ):
+        check_unchanged(config, [path])

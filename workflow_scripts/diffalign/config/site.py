@@ -6,6 +6,7 @@ as options of Snakemake, and the study as one of its files.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -89,6 +90,24 @@ def read_site(path: Path) -> SiteFile:
     if file is None or mistakes:
         raise ConfigError([f"{path}: {each}" for each in mistakes])
     return file
+
+
+def check_unchanged(config: Mapping[str, Any], files: Iterable[Path]) -> None:
+    """Raise ConfigError where `partitions` or `site` of a configuration is not what its files say: the profile has read
+    them before --config is.
+    """
+    asked = {key: config[key] for key in ("partitions", "site") if key in config}
+    written: dict[str, dict[str, Any]] = {}
+    for content in (read_yaml(path) for path in files if asked):
+        for key in asked:
+            written.setdefault(key, {}).update((content or {}).get(key) or {})
+    mistakes = [
+        f"{key}: is read by profiles/slurm from its site.yaml; --config comes too late, so write it there"
+        for key, value in asked.items()
+        if value != written.get(key, {})
+    ]
+    if mistakes:
+        raise ConfigError(mistakes)
 
 
 def site_of_profile(path: Path) -> SiteSection:
