@@ -20,7 +20,7 @@ from diffalign.io.shard_files import Shard, Shards
 from diffalign.io.training_checkpoints import TrainingCheckpoint
 from diffalign.noise import NoiseLevel
 
-SCORE = "results/cknna/photographs/clean/layers/dinov2_vs_siglip2.npy"
+MATRICES = "results/alignment/photographs/clean/dinov2_vs_siglip2.npz"
 
 
 def mount(*arguments: str) -> None:
@@ -93,17 +93,17 @@ def test_shards_on_a_full_disk_are_said_and_none_is_half(disk: Path) -> None:
 def test_a_study_goes_on_once_the_disk_has_room(fresh: Workflow, finished: Workflow, disk: Path) -> None:
     workflow = Workflow(fresh.tree, disk / "work", fresh.studies)
     mount("-o", "remount,size=4m", str(disk))
-    full = workflow.run(SCORE)
+    full = workflow.run(MATRICES)
     assert full.code != 0
     assert "No space left on device" in full.output
     mount("-o", "remount,size=200m", str(disk))
-    done = workflow.run(SCORE)
+    done = workflow.run(MATRICES)
     if "--unlock" in done.output:
-        assert workflow.run(SCORE, options=["--unlock"]).code == 0
-        done = workflow.run(SCORE)
+        assert workflow.run(MATRICES, options=["--unlock"]).code == 0
+        done = workflow.run(MATRICES)
     assert done.code == 0, done.output
     found, expected = digests(workflow.directory), digests(finished.directory)
-    assert SCORE in found
+    assert MATRICES in found
     assert {path: expected[path] for path in found} == found
 
 
@@ -123,13 +123,13 @@ def test_results_that_may_not_be_written_are_said_before_any_job(fresh: Workflow
 def test_of_two_calls_at_once_the_second_says_so_and_harms_nothing(
     fresh: Workflow, finished: Workflow, tmp_path: Path
 ) -> None:
-    first = Running(fresh.command(SCORE), fresh.tree, tmp_path)
+    first = Running(fresh.command(MATRICES), fresh.tree, tmp_path)
     locks = fresh.directory / ".snakemake" / "locks"
     deadline = time.monotonic() + 60
     while not (locks.is_dir() and any(locks.iterdir())):
         assert time.monotonic() < deadline, "the first call never began"
         time.sleep(0.02)
-    second = fresh.run(SCORE)
+    second = fresh.run(MATRICES)
     assert second.code != 0
     assert "cannot be locked" in second.output
     code, said = first.ended()

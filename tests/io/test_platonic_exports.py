@@ -63,14 +63,8 @@ def extracted(checkpoint: Path, folder: Path) -> language_files.Outputs:
     """The files of an extraction."""
     loaded = models.load_language(MODEL, checkpoint, torch.device("cpu"))
     found = text_features(loaded, {alias: MODEL.layers[alias] for alias in LAYERS}, TEXTS, 4)
-    outputs = language_files.Outputs(
-        {alias: folder / "mean" / f"{alias}.pt" for alias in LAYERS},
-        folder / "mean.json",
-        {alias: folder / "last" / f"{alias}.pt" for alias in LAYERS},
-        folder / "last.json",
-        folder / "losses.json",
-        folder / "losses.tsv",
-    )
+    files = ("mean.json", "last.json", "losses.json", "losses.tsv")
+    outputs = language_files.Outputs(*(folder / name for name in files))
     recipe = {
         "bundle": "openllama3b",
         "model": MODEL.recipe(),
