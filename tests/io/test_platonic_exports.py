@@ -67,7 +67,7 @@ def extracted(checkpoint: Path, folder: Path) -> language_files.Outputs:
     outputs = language_files.Outputs(*(folder / name for name in files))
     recipe = {
         "bundle": "openllama3b",
-        "model": MODEL.recipe(),
+        "model": {**MODEL.recipe(), "layers": {alias: MODEL.layers[alias] for alias in LAYERS}},
         "conditioning": "caption",
         "class": "LlamaForCausalLM",
         "prompts": {},
@@ -82,7 +82,7 @@ def extracted(checkpoint: Path, folder: Path) -> language_files.Outputs:
 
 def test_a_language_model_is_exported_as_the_published_script_writes_it(checkpoint: Path, tmp_path: Path) -> None:
     made = extracted(checkpoint, tmp_path)
-    sources = [made.mean[alias] for alias in LAYERS]
+    sources = [feature_files.layer_path(made.mean, alias) for alias in LAYERS]
     path, names, recipe = tmp_path / "m.pt", tmp_path / "m.txt", tmp_path / "recipe.json"
     export_features("platonic", "clean", sources, None, path, names, recipe, losses=made.losses, tokens=made.table)
     ours = torch.load(path, weights_only=True)
