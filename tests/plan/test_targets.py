@@ -277,12 +277,12 @@ def test_a_misspelt_word_in_an_output_of_any_rule_is_named_with_the_nearest_one(
             "'README.md' is neither a rule nor a file of this workflow. Files lie below results/ and resources/",
         ),
         ("", "'' is neither a rule nor a file"),
-        ("/work/results/x.npy", "files are named from the working directory, /work: results/x.npy"),
-        ("/else/x.npy", "files are named from the working directory, /work"),
+        ("/study/results/x.npy", "files are named from the working directory, /study: results/x.npy"),
+        ("/else/x.npy", "files are named from the working directory, /study"),
     ],
 )
 def test_a_target_elsewhere_is_neither_a_rule_nor_a_file(target: str, message: str) -> None:
-    assert message in targets.neither(target, ["all", "all_models", "verify", "hub_table"], Path("/work"))
+    assert message in targets.neither(target, ["all", "all_models", "verify", "hub_table"], Path("/study"))
 
 
 def workflow(prefix: str | None = None, is_module: bool = False) -> Any:
