@@ -17,6 +17,7 @@ from test_study import mistakes
         ("concepts", ".tsv", [("repeat", 0.0, 9, 0), ("repeat", 0.0, 23, 0)]),
         ("latents", ".safetensors", [("number", 0.9571675736317596, 2, 107)]),
         ("part of features", ".safetensors", [("flip", 0.0, 1, 0)]),
+        ("neighbours", ".npz", [("number", 0.875, 1, 0)]),
         ("manifest", ".tsv", [("drop", 0.0, 1, 0), ("insert", 0.08, 1, 34)]),
     ],
 )

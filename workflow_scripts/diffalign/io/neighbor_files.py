@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from diffalign.alignment.search.exact import Neighbors, Ties
 from diffalign.alignment.ties import joined
 from diffalign.io.atomic import replacing
-from diffalign.io.headers import FileKind, StoreError, packed
+from diffalign.io.headers import FileKind, StoreError, members_of, packed
 from diffalign.offenders import first_five, flagged
 
 # format 2 says which neighbours are equally similar, and searched nearly collinear rows by distance
@@ -129,13 +129,16 @@ def read_neighbors(path: Path) -> NeighborFile:
 
 
 def _read_layer(path: Path, alias: str) -> Neighbors:
-    with KIND.reading(path), np.load(path, allow_pickle=False) as arrays:
-        indices, similarities = arrays[f"{alias}.indices"], arrays[f"{alias}.similarities"]
-        if f"{alias}.tied" not in arrays.files:
+    with KIND.reading(path):
+        with np.load(path, allow_pickle=False) as archive:
+            ties = [f"{alias}.{member}" for member in _TIES] if f"{alias}.tied" in archive.files else []
+            found = members_of(archive, [f"{alias}.indices", f"{alias}.similarities", *ties])
+        indices, similarities = found[f"{alias}.indices"], found[f"{alias}.similarities"]
+        if not ties:
             return Neighbors(indices, similarities)
-        packed_ties, counts, rest, unlisted = (arrays[f"{alias}.{member}"] for member in _TIES)
-    tied = np.unpackbits(packed_ties, axis=1, count=indices.shape[1]).astype(np.bool_)
-    return Neighbors(indices, similarities, Ties(tied, counts, rest, unlisted))
+        packed_ties, counts, rest, unlisted = (found[name] for name in ties)
+        tied = np.unpackbits(packed_ties, axis=1, count=indices.shape[1]).astype(np.bool_)
+        return Neighbors(indices, similarities, Ties(tied, counts, rest, unlisted))
 
 
 def _read_header(path: Path) -> dict[str, Any]:
