@@ -76,7 +76,7 @@ class Study:
             Whole(at / "made.json", ["b0"], at / "shards"),
             Compute("cpu", batch_size, 0),
         )
-        return feature_files.read_layer(at / "made.json", "b0")
+        return feature_files.read_bundle(at / "made.json").read("b0")
 
 
 def class_tokens(names: Sequence[str] = NAMES, width: int = 24) -> feature_files.Features:

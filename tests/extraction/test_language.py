@@ -335,7 +335,7 @@ def test_one_job_or_its_parts_write_both_bundles(tmp_path: Path) -> None:
     merge_texts(parts, merged, 2)
     for kind in ("mean", "last"):
         for alias in layers:
-            a, b = (feature_files.read_layer(getattr(each, kind), alias) for each in (whole, merged))
+            a, b = (feature_files.read_bundle(getattr(each, kind)).read(alias) for each in (whole, merged))
             np.testing.assert_allclose(a.values, b.values, atol=1e-5)
             assert a.names == b.names == tuple(sorted(TEXTS))
             assert a.recipe == b.recipe

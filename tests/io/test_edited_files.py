@@ -33,6 +33,11 @@ def test_a_score_that_its_metric_cannot_have(tmp_path: Path) -> None:
         write(0.2, wrong)
         with refuses(path, "mutual_knn: the score .* lies outside of its range .*; delete it and rerun"):
             matrices.read_layer_matrices(path, ["mutual_knn"])
+    recipe["format"] = 3
+    write(0.2, 0.3)
+    with refuses(path, "format 3 is not known here .a recipe of a score: 1 to 2.; delete the file and rerun"):
+        matrices.read_layer_matrices(path, ["mutual_knn"])
+    recipe["format"] = 2
     write(0.2, 0.3, 0.4)
     with refuses(path, r"mutual_knn has the shape \(1, 3\), but its recipe says \[1, 2\]"):
         matrices.read_layer_matrices(path, ["mutual_knn"])

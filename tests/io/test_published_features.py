@@ -18,7 +18,7 @@ from dense_metrics import dense_cknna, unit
 from test_figures import check_pictures
 
 from diffalign.io import language_files
-from diffalign.io.feature_files import read_layer
+from diffalign.io.feature_files import read_bundle
 from diffalign.io.headers import StoreError
 from diffalign.io.layouts import platonic
 from fetch_features import fetch_features
@@ -162,7 +162,7 @@ def test_every_layer_and_condition_may_have_an_address_of_its_own(
     record = json.loads((downloads / "noise_0.050_sit_block_0_t0.500.pt.json").read_text())
     assert record["url"] == f"{address}/noise_0.050/sit_block_0_t0.500.pt"
     for alias, name in (("embed", "embedder"), ("b0", "block_0")):
-        read = read_layer(workflow.directory / target, alias)
+        read = read_bundle(workflow.directory / target).read(alias)
         np.testing.assert_array_equal(read.values, values[name].astype(np.float32))
 
 

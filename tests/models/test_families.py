@@ -142,7 +142,7 @@ class Bench:
             Whole(made_json, list(layers), folder / "shards"),
             COMPUTE,
         )
-        return {alias: feature_files.read_layer(made_json, alias) for alias in layers}
+        return {alias: feature_files.read_bundle(made_json).read(alias) for alias in layers}
 
     def reads(self, model: Model, condition: str) -> Path | LatentInputs:
         made = self.stimuli[condition]

@@ -130,7 +130,7 @@ class Study:
             Whole(made, list(VIT.layers), into / "shards"),
             Compute("cpu", 7, 0),
         )
-        return {layer: feature_files.read_layer(made, layer) for layer in VIT.layers}
+        return {layer: feature_files.read_bundle(made).read(layer) for layer in VIT.layers}
 
     def reader(self, layer: str) -> Reader:
         files = (self.folder / name for name in ("vit_recipe.json", "vit", "vit.json"))

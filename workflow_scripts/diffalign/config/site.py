@@ -97,14 +97,16 @@ def check_unchanged(config: Mapping[str, Any], files: Iterable[Path]) -> None:
     them before --config is.
     """
     asked = {key: config[key] for key in ("partitions", "site") if key in config}
-    written: dict[str, dict[str, Any]] = {}
-    for content in (read_yaml(path) for path in files if asked):
-        for key in asked:
-            written.setdefault(key, {}).update((content or {}).get(key) or {})
+    if not asked:
+        return
+    written: dict[str, dict[str, Any]] = {key: {} for key in asked}
+    for content in map(read_yaml, files):
+        for key, values in written.items():
+            values.update((content or {}).get(key) or {})
     mistakes = [
         f"{key}: is read by profiles/slurm from its site.yaml; --config comes too late, so write it there"
         for key, value in asked.items()
-        if value != written.get(key, {})
+        if value != written[key]
     ]
     if mistakes:
         raise ConfigError(mistakes)

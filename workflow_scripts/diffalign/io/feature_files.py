@@ -109,14 +109,6 @@ def read_bundle(manifest: Path) -> Bundle:
     return Bundle(manifest, {alias: made["sha256"] for alias, made in layers.items()})
 
 
-def read_layer(manifest: Path, alias: str) -> Features:
-    """The features of one layer of a bundle. Raises StoreError as `Bundle.read`, and for a layer that is not listed."""
-    bundle = read_bundle(manifest)
-    if alias not in bundle.digests:
-        raise StoreError(f"{manifest}: lists no layer '{alias}'; delete it and rerun")
-    return bundle.read(alias)
-
-
 def _check_features(values: NDArray[np.floating], names: Sequence[str], path: Path) -> None:
     if values.ndim != 2:
         raise StoreError(f"{path}: features have shape {values.shape}; expected (N, D)")

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.alignment import claims
+from diffalign.io import score_recipes
 from diffalign.io.atomic import write_arrays
 from diffalign.io.calibration_files import StoredCalibration, read_calibrations
 from diffalign.io.headers import FileKind, StoreError, packed
-from diffalign.io.score_recipes import is_miniature
 
 KIND = FileKind("a file of layer x layer matrices", 1)
 
@@ -47,7 +47,7 @@ class LayerMatrix:
     @property
     def miniature(self) -> bool:
         """True where either side, or the autoencoder that it reads, has random miniature weights."""
-        return is_miniature(self.recipe)
+        return score_recipes.is_miniature(self.recipe)
 
     @property
     def metric(self) -> str:
@@ -126,6 +126,7 @@ def read_layer_matrices(path: Path, metrics: Sequence[str]) -> list[LayerMatrix]
         recipe = header.get("recipes", {}).get(metric)
         if recipe is None or metric not in arrays:
             raise StoreError(f"{path}: holds no matrix of {metric}; delete it and rerun")
+        score_recipes.KIND.check_version(recipe.get("format"), path)
         values = arrays[metric]
         if list(values.shape) != recipe["shape"]:
             raise StoreError(f"{path}: {metric} has the shape {values.shape}, but its recipe says {recipe['shape']}")
