@@ -1,9 +1,9 @@
 """Time and memory of planning studies of many models, beside Snakemake's own. python benchmarks/plan.py
 
-Four calls of Snakemake, each a process of its own: the plan of a study of 30 models (all pairs and all metrics at 11
-noise levels, SE-CKNNA of all pairs under six conditions), the same plan once all of its files are there, the plan of a
-single score of it, and the plan of a larger study. Each stands beside a workflow of one short rule with the same jobs,
-the same number of files and the same inputs.
+Calls of Snakemake, each a process of its own: the plan of a single score of a study of 30 models; of the study (all
+pairs and all metrics at 11 noise levels, SE-CKNNA of all pairs under six conditions), and once all of its files are
+there; of the study without figures of pairs, likewise; of all pairs under all six conditions. Each stands beside a
+workflow of one short rule with the same jobs, the same number of files and the same inputs.
 
 No job is run: a finished study is files without content, with the records that Snakemake keeps of finished jobs.
 """
@@ -41,6 +41,7 @@ METRICS = (
     *("cknna", "mutual_knn", "unbiased_cka", "svcca", "cycle_knn", "lcs_knn", "edit_distance_knn", "cknna_biased"),
     *("cka", "cka_rbf", "unbiased_cka_rbf", "procrustes", "rsa", "rsa_pearson", "ridge", "ridge_back"),
 )
+CALLS = ("single", "study", "undrawn", "crossed")
 SINGLE = "results/cknna/dinov2_vs_sd3_b8.npy"
 # of a bare workflow: as many outputs a job as its rule has
 BARE = """
@@ -73,9 +74,10 @@ for count in sorted({each["outputs"] for each in JOBS}):
 """
 
 
-def study(levels: int, crossed: bool) -> dict[str, Any]:
+def study(levels: int, crossed: bool = False, drawn: bool = True) -> dict[str, Any]:
     """What overrides config.yaml. levels: noise levels of every diffusion model, from clean to noise. crossed: whether
-    all pairs at all levels are compared under every condition, in place of clean images alone.
+    all pairs at all levels are compared under every condition, in place of clean images alone. drawn: whether every
+    pair has figures.
 
     A pair of two diffusion models is compared at the same level.
     """
@@ -90,6 +92,7 @@ def study(levels: int, crossed: bool) -> dict[str, Any]:
         "study": {
             "models": models,
             "pairs": [list(pair) for pair in (*plain, *noisy, *both)],
+            "pair_figures": "all" if drawn else [],
             "conditions": ["clean", *CONDITIONS] if crossed else ["clean"],
             "scores": ["dinov2_vs_sd3_b8"],
         },
@@ -235,17 +238,17 @@ def _line(name: str, graph: Graph, measured: Measured, bare: Measured | None) ->
     )
 
 
-def write_study(folder: Path, levels: int, crossed: bool) -> None:
+def write_study(folder: Path, content: dict[str, Any]) -> None:
     """Write study.yaml of a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "study.yaml").write_text(yaml.safe_dump(study(levels, crossed)))
+    (folder / "study.yaml").write_text(yaml.safe_dump(content))
 
 
 def main() -> None:
     """Print the table of docs/scale.md."""
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("--levels", type=int, default=11, help="noise levels of every diffusion model")
-    command.add_argument("--only", choices=("study", "single", "crossed"), nargs="*", help="some of the calls")
+    command.add_argument("--only", choices=CALLS, nargs="*", help="some of the calls")
     command.add_argument("--graph", type=Path, help=argparse.SUPPRESS)
     command.add_argument("--finish", action="store_true", help=argparse.SUPPRESS)
     command.add_argument("targets", nargs="*", help=argparse.SUPPRESS)
@@ -254,18 +257,21 @@ def main() -> None:
         graph = read_graph(given.graph, given.targets, given.finish)
         (given.graph / "graph.json").write_text(json.dumps(graph.jobs))
         return
-    chosen = given.only or ("study", "single", "crossed")
+    chosen = given.only or CALLS
     print("| plan | jobs | files | inputs | seconds | processor seconds | GB | bare Snakemake | ratio |")
     print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_study(folder / "study", given.levels, crossed=False)
+        write_study(folder / "study", study(given.levels))
         if "single" in chosen:
             compare("a single score", folder / "study", [SINGLE])
         if "study" in chosen:
             compare("the study", folder / "study", ["all"], finished=True)
+        if "undrawn" in chosen:
+            write_study(folder / "undrawn", study(given.levels, drawn=False))
+            compare("the study without figures of pairs", folder / "undrawn", ["all"], finished=True)
         if "crossed" in chosen:
-            write_study(folder / "crossed", given.levels, crossed=True)
+            write_study(folder / "crossed", study(given.levels, crossed=True))
             compare("levels x conditions", folder / "crossed", ["all"])
 
 

@@ -15,6 +15,7 @@ from diffalign.config.study import ConfigError
 from diffalign.dataset_specs import SourceFile
 from diffalign.human.triplets import source_files
 from diffalign.models import all_families
+from diffalign.plan import Plan
 from diffalign.specs import FeatureFiles, Model
 
 
@@ -82,6 +83,24 @@ def test_the_demo_is_the_digits_study_and_miniatures_that_change_only_weights_da
 def test_models_of_one_side_are_paired_with_those_of_the_other_alone() -> None:
     pairs = load({"study": {"models": ["dinov2", "siglip2"], "against": ["sdvae", "sd3-t0.2"]}}).pairs
     assert pairs == (("dinov2", "sdvae"), ("dinov2", "sd3-t0.2"), ("siglip2", "sdvae"), ("siglip2", "sd3-t0.2"))
+
+
+@pytest.mark.parametrize(
+    ("named", "drawn"),
+    [
+        ("all", {"dinov2_vs_siglip2", "dinov2_vs_sd3", "siglip2_vs_sd3"}),
+        ([], set()),
+        # another order, another spelling of the same bundle
+        ([["sd3-t0.50", "dinov2"]], {"dinov2_vs_sd3"}),
+    ],
+)
+def test_figures_are_drawn_for_the_pairs_that_the_study_names(named: object, drawn: set[str]) -> None:
+    study = load({"study": {"models": ["dinov2", "siglip2", "sd3"], "scores": [], "pair_figures": named}})
+    targets = Plan(study, all_families()).figures.targets()
+    for figure in ("layer_maps", "depth_curves", "null_histograms"):
+        assert {Path(path).stem for path in targets if f"/{figure}/" in path} == drawn
+    assert "results/tables/pairs.tsv" in targets
+    assert "results/figures/photographs/clean/model_maps/cknna.png" in targets
 
 
 def test_all_mistakes_are_reported_at_once() -> None:
@@ -297,6 +316,16 @@ def test_a_data_set_of_files_needs_a_path() -> None:
         ({"models": ["sd3", "sd3-t0.50"]}, "study.models[1]: 'sd3-t0.50' is the same as study.models[0]"),
         ({"pairs": [["dinov2", "sd3"], ["sd3-t0.5", "dinov2"]]}, "study.pairs[1]: the same pair as study.pairs[0]"),
         ({"pairs": [["sd3", "sd3-t0.5"]]}, "study.pairs[0]: both sides are sd3-t0.5"),
+        (
+            {"models": ["dinov2", "sd3"], "pair_figures": [["dinov2", "sd3"], ["sd3-t0.5", "dinov2"]]},
+            "study.pair_figures[1]: the same pair as study.pair_figures[0]",
+        ),
+        (
+            {"models": ["dinov2", "sd3"], "pair_figures": [["dinov2", "flux"]]},
+            "study.pair_figures[0]: 'dinov2' and 'flux' are no pair of the study; their figures are made on request",
+        ),
+        ({"pair_figures": [["dinov2", "sd33"]]}, "study.pair_figures[0][1]: unknown model 'sd33'"),
+        ({"pair_figures": "none"}, "study.pair_figures: 'none' is neither 'all' nor a list of pairs"),
         ({"scores": ["sd3_vs_sd3-t0.5_b8"]}, "study.scores[0]: both sides are sd3-t0.5_b8"),
         ({"scores": ["dinov2_vs_sd3", "dinov2_final_vs_sd3_b8"]}, "study.scores[1]: the same score as study.scores[0]"),
         ({"pairs": [], "scores": []}, "study: nothing to measure"),

@@ -61,6 +61,13 @@ class StudySection(Section):
             "models, each of study.models with each of those. A list stands in the place of both."
         ),
     )
+    pair_figures: Annotated[Literal["all"] | Listed[Pair], WrapValidator(_all_or_pairs)] = Field(
+        "all",
+        description=(
+            "Pairs of the study whose figures (layer maps, curves over depth, nulls) are drawn with it; others "
+            "are drawn on request. [] for thousands of pairs: figures are a third of the jobs and most of the files."
+        ),
+    )
     scores: Annotated[Listed[str], Distinct()] = Field(
         (),
         description="Single scores to write beside the grids, on the default data set and condition: dinov2_vs_sd3_b8.",
@@ -103,6 +110,7 @@ def check(
                 mistakes.append(f"{place}: both sides are {both[0]}")
             elif first.setdefault(frozenset(both), place) != place:
                 mistakes.append(f"{place}: the same pair as {first[frozenset(both)]}")
+    mistakes.extend(_undrawable(section, catalogue, declared))
     mistakes.extend(pair_mistakes("study.scores", "score", section.scores, catalogue, declared))
     if not section.scores and not measures_else and not section.paired():
         mistakes.append(
@@ -115,6 +123,29 @@ def check(
             "change one of them, or set scores: []"
         )
     yield from mistakes
+
+
+def _undrawable(section: StudySection, catalogue: Mapping[str, Vocabulary], declared: Sequence[str]) -> Iterator[str]:
+    """Pairs of `pair_figures` that parse to nothing, stand twice or are none of the study."""
+    if section.pair_figures == "all" or not section.pair_figures:
+        return
+    known: list[str] = []
+    # mistakes of the study's own pairs are told elsewhere
+    study = {frozenset(_bundle("", text, catalogue, declared, []) for text in pair) for pair in section.paired()}
+    first: dict[object, str] = {}
+    for i, pair in enumerate(section.pair_figures):
+        place = f"study.pair_figures[{i}]"
+        both = frozenset(_bundle(f"{place}[{j}]", text, catalogue, declared, known) for j, text in enumerate(pair))
+        if None in both:
+            continue
+        if both not in study:
+            yield (
+                f"{place}: '{pair[0]}' and '{pair[1]}' are no pair of the study; their figures are made on request, or "
+                "add the pair to study.pairs"
+            )
+        elif first.setdefault(both, place) != place:
+            yield f"{place}: the same pair as {first[both]}"
+    yield from known
 
 
 def _bundle(

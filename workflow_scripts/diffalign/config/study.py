@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -175,6 +175,7 @@ class Study:
     study_datasets: tuple[str, ...]
     study_conditions: tuple[str, ...]
     pairs: tuple[tuple[str, str], ...]
+    pair_figures: Literal["all"] | tuple[tuple[str, ...], ...]
     scores: tuple[str, ...]
     alignment: AlignmentSection
     se_cknna: SemanticEquivarianceSection
@@ -396,6 +397,7 @@ def _study(configuration: Configuration) -> Study:
         study_datasets=study.datasets,
         study_conditions=study.conditions,
         pairs=study.paired(),
+        pair_figures=study.pair_figures,
         scores=study.scores,
         alignment=configuration.alignment.resolved(),
         se_cknna=semantic,

@@ -51,9 +51,11 @@ class Figures(Stage):
     def targets(self) -> list[str]:
         """What the study is: tables, figures and the single scores it names."""
         study, metrics = self.study, self.study.alignment.metrics
+        drawn = None if study.pair_figures == "all" else {self._bundles(*pair) for pair in study.pair_figures}
         figures = [
             paths.fill(paths.PAIR_FIGURE, dataset=dataset, condition=condition, figure=figure, a=a, b=b) + ".png"
             for dataset, condition, a, b in self.plan.alignment.places()
+            if drawn is None or self._bundles(a, b) in drawn
             for figure in OF_PAIRS
         ]
         maps = [
@@ -66,6 +68,9 @@ class Figures(Stage):
         tables = [paths.fill(paths.TABLE, table=table) + ".tsv" for table in ("alignment", "pairs")]
         scores = [pair_file(paths.DEFAULT_SCORE, pair, metric=metric) for metric in metrics for pair in study.scores]
         return [*scores, *([*tables, *figures, *maps] if study.pairs else []), *self._single_pairs()]
+
+    def _bundles(self, *typed: str) -> frozenset[str]:
+        return frozenset(map(self.study.bundle, typed))
 
     def _single_pairs(self) -> list[str]:
         """A closer look at the pairs of study.scores, on the default data set and condition."""
