@@ -13,10 +13,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
+
+import psutil
 
 T = TypeVar("T")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
@@ -35,7 +37,8 @@ SlurmdPort={node}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+# a job whose node died begins anew after cred_expire seconds
+AuthInfo=socket={folder}/munge.socket,cred_expire=30
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -79,7 +82,8 @@ def missing() -> list[str]:
 class Job:
     """What `scontrol show job` says of a job.
 
-    gpus: those of the job, by --gpus, ``gres:gpu:1``, or empty. gpus_of_a_node: those by --gres. memory: MB.
+    gpus: those of the job, by --gpus, ``gres:gpu:1``, or empty. gpus_of_a_node: those by --gres. memory: MB. restarts:
+    how often SLURM began it anew.
     """
 
     number: int
@@ -91,6 +95,7 @@ class Job:
     cpus: int
     memory: int
     log: Path
+    restarts: int
 
     @property
     def over(self) -> bool:
@@ -100,10 +105,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running cluster. environment: of what is called on it."""
+    """A running cluster. environment: of what is called on it. daemons: of it, in the order of their start."""
 
     folder: Path
     environment: Mapping[str, str]
+    daemons: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
 
     def call(self, *command: str) -> str:
         """What a command prints. Raises CalledProcessError."""
@@ -146,6 +152,7 @@ def _job(line: str) -> Job:
         cpus=int(facts["NumCPUs"].split("-")[0]),
         memory=round(float(number) * {"M": 1, "G": 1024}[unit]),
         log=Path(facts["StdOut"]),
+        restarts=int(facts["Restarts"]),
     )
 
 
@@ -166,10 +173,9 @@ def running(folder: Path) -> Iterator[Cluster]:
     Raises TimeoutError, with the logs of the daemons, where the node does not become idle.
     """
     cluster = _configured(folder.resolve())
-    daemons: list[subprocess.Popen[bytes]] = []
     try:
         for name in ("munged", "slurmctld", "slurmd"):
-            daemons.append(_start(cluster, name))
+            _start(cluster, name)
             if name == "munged":
                 wait_for("the socket of munge", (folder / "munge.socket").exists, STARTS_WITHIN)
         try:
@@ -179,7 +185,7 @@ def running(folder: Path) -> Iterator[Cluster]:
             raise TimeoutError(f"{error}\n{logs}") from None
         yield cluster
     finally:
-        _stop(cluster, daemons)
+        _stop(cluster)
 
 
 def _configured(folder: Path) -> Cluster:
@@ -188,7 +194,7 @@ def _configured(folder: Path) -> Cluster:
     for name in ("state", "spool", "bin"):
         (folder / name).mkdir()
     conf = folder / "slurm.conf"
-    host = socket.gethostname().split(".")[0]
+    host = _host()
     controller, node = _free_ports(2)
     conf.write_text(
         CONFIGURATION.format(
@@ -226,7 +232,30 @@ def _free_ports(count: int) -> list[int]:
             each.close()
 
 
-def _start(cluster: Cluster, name: str) -> "subprocess.Popen[bytes]":
+def lose_power(cluster: Cluster) -> None:
+    """Kill all processes of the node, and tell SLURM, which else notices after SlurmdTimeout (300 s)."""
+    daemons = [number for number, command in cluster.processes().items() if re.search(r"\bslurm(d|stepd)\b", command)]
+    for process in [each for number in daemons for each in _with_children(number)]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    cluster.call("scontrol", "update", f"NodeName={_host()}", "State=DOWN", "Reason=power")
+
+
+def return_to_service(cluster: Cluster) -> None:
+    """Start the node again. Raises TimeoutError where it does not come back."""
+    _start(cluster, "slurmd")
+    wait_for("the node", lambda: _states(cluster) <= {"idle", "mixed", "allocated"}, STARTS_WITHIN)
+
+
+def _with_children(number: int) -> list[psutil.Process]:
+    try:
+        process = psutil.Process(number)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _start(cluster: Cluster, name: str) -> None:
     program = shutil.which(name, path=PATH)
     assert program is not None, f"{name} is not installed"
     folder = cluster.folder
@@ -238,21 +267,31 @@ def _start(cluster: Cluster, name: str) -> "subprocess.Popen[bytes]":
     }[name]
     # a session of its own, so that an interrupt from the keyboard leaves it to be stopped in order
     with (folder / f"{name}.out").open("wb") as out:
-        return subprocess.Popen(
+        daemon = subprocess.Popen(
             [program, *options], env=cluster.environment, stdout=out, stderr=out, start_new_session=True
         )
+    cluster.daemons.append(daemon)
+
+
+def _host() -> str:
+    return socket.gethostname().split(".")[0]
 
 
 def _idle(cluster: Cluster) -> bool:
+    return _states(cluster) == {"idle"}
+
+
+def _states(cluster: Cluster) -> set[str]:
+    """States of nodes; of a controller that does not answer, {'silent'}."""
     told = subprocess.run(
         ["sinfo", "--noheader", "--format=%T"], env=cluster.environment, capture_output=True, text=True, check=False
     )
-    return told.returncode == 0 and set(told.stdout.split()) == {"idle"}
+    return set(told.stdout.split()) if told.returncode == 0 else {"silent"}
 
 
-def _stop(cluster: Cluster, daemons: "list[subprocess.Popen[bytes]]") -> None:
+def _stop(cluster: Cluster) -> None:
     """End all jobs, then the daemons, then what is left."""
-    if len(daemons) == 3:
+    if len(cluster.daemons) >= 3:
         subprocess.run(
             ["scancel", "--signal=KILL", "--full", "--user", getpass.getuser()],
             env=cluster.environment,
@@ -260,9 +299,9 @@ def _stop(cluster: Cluster, daemons: "list[subprocess.Popen[bytes]]") -> None:
             check=False,
             timeout=60,
         )
-    for daemon in reversed(daemons):
+    for daemon in reversed(cluster.daemons):
         daemon.terminate()
-    for daemon in daemons:
+    for daemon in cluster.daemons:
         try:
             daemon.wait(10)
         except subprocess.TimeoutExpired:

@@ -43,13 +43,14 @@ ASIDE = ("siglip2", "vit.t.cls")
 TARGETS = [*FIGURES, *(f"resources/weights/{model}/weights.json" for model in ASIDE)]
 WEIGHTS = "rule_miniature_weights_wildcards_{}"
 NEIGHBORS = "rule_neighbors_wildcards_photographs_clean_{}"
+OF_PAIR = "rule_pair_align_layers_calibrate_layers_pair_figures"
 # jobs of SLURM, by the comments that the plugin gives them, and whether they ask for a GPU
 EXPECTED = {
     "rule_images_wildcards_photographs_clean": False,
     **{WEIGHTS.format(model): False for model in ("dinov2", *ASIDE)},
     **{f"rule_extract_{model}_wildcards_photographs_clean_{model}": True for model in ("dinov2", "pixels")},
     **{NEIGHBORS.format(model): True for model in ("dinov2", "pixels")},
-    "rule_pair_align_layers_calibrate_layers_pair_figures": False,
+    OF_PAIR: False,
 }
 # what is done to a running job; True once it is done
 Deed = Callable[[Cluster, Job], bool]
@@ -178,6 +179,15 @@ def hangs_beyond_its_time(cluster: Cluster, job: Job) -> bool:
     return True
 
 
+def node_loses_power(cluster: Cluster, job: Job) -> bool:
+    """Let the node die while the script of a job runs, and come back."""
+    if not any("/.snakemake/scripts/" in command for command in cluster.processes(job.number).values()):
+        return False
+    mini_slurm.lose_power(cluster)
+    mini_slurm.return_to_service(cluster)
+    return True
+
+
 @pytest.fixture(scope="session")
 def story(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Story:
     """What the first worker of pytest that needs it has seen; the others wait for it."""
@@ -235,7 +245,7 @@ def see(base: Path) -> Story:
             assert advised is not None, told.calls["beside"].output
             cluster.call(*shlex.split(advised[1]))
             wait_for("the end of the cancelled job", lambda: all(job.over for job in cluster.jobs()), 60)
-            told.calls["finished"] = watched(cluster, on_cluster, *again)
+            told.calls["finished"] = watched(cluster, on_cluster, *again, deeds={OF_PAIR: [node_loses_power]})
             told.jobs = cluster.jobs()
         told.left = cluster.processes()
     finally:
@@ -303,8 +313,12 @@ def test_another_call_completes_the_study_and_does_nothing_twice(story: Story) -
 
 
 def test_jobs_of_a_pair_share_a_job_of_the_cluster(story: Story) -> None:
-    (job,) = (job for job in story.jobs if job.comment.startswith("rule_pair_"))
+    (job,) = story.of(OF_PAIR)
     assert (job.state, job.cpus) == ("COMPLETED", 8)
+
+
+def test_a_job_whose_node_dies_begins_anew(story: Story) -> None:
+    assert {job.comment: job.restarts for job in story.jobs if job.restarts} == {OF_PAIR: 1}
 
 
 def test_without_an_accounting_database_nothing_is_submitted_and_the_message_says_what_to_set(story: Story) -> None:
