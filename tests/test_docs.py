@@ -71,12 +71,40 @@ def test_the_picture_of_the_rules_is_the_graph(tmp_path: Path) -> None:
     assert len(re.findall(r'class="edge"', svg)) == len(now)
 
 
+def check_with_ruff(tree: Path, module: Path) -> None:
+    """Held to the style of the project, whose settings lie in the tree."""
+    for command in (["format", "--check"], ["check"]):
+        ruff = [sys.executable, "-m", "ruff", *command, str(module)]
+        done = subprocess.run(ruff, cwd=tree, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+
+
+def copy_tests(tree: Path) -> None:
+    """The tests of the project, for a tree that has more than the project has."""
+    shutil.copytree(ROOT / "tests", tree / "tests", ignore=shutil.ignore_patterns("golden", "__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tree)
+
+
+def check_with_tests(tree: Path, *asked: str) -> None:
+    """Held to these tests of the project."""
+    command = [*(sys.executable, "-m", "pytest", "-p", "no:cacheprovider"), *asked]
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
 def test_the_example_of_a_new_family_runs(fresh: Workflow) -> None:
     page = ROOT / "docs" / "add-a-model.md"
     (code,) = blocks(page, "python")
-    (fresh.tree / "workflow_scripts" / "diffalign" / "models" / "families" / "my_convnet.py").write_text(code)
+    module = fresh.tree / "workflow_scripts" / "diffalign" / "models" / "families" / "my_convnet.py"
+    module.write_text(code)
+    copy_tests(fresh.tree)
+    check_with_ruff(fresh.tree, module)
     (entry,) = (block for block in blocks(page, "yaml") if "my_convnet" in block)
     overlay = yaml.safe_load(entry)
+    with (fresh.tree / "catalogue" / "vision.yaml").open("a") as catalogue_file:
+        catalogue_file.write(yaml.safe_dump(overlay["models"]))
+    check_with_tests(fresh.tree, "-k", "my_convnet or of_every_family", "tests/models/test_families.py")
+    check_with_tests(fresh.tree, "tests/config/test_catalogue.py")
     merge(overlay, {"models": {"mine": {"weights": {"from": "miniature"}, "input": {"size": 64}}}})
     folder = "results/features/photographs/clean/mine"
     done = fresh.run(f"{folder}.json", overlay=overlay)
@@ -100,23 +128,15 @@ def test_the_example_of_a_metric_passes_what_is_asked_of_all_metrics(fresh: Work
     (code,) = blocks(ROOT / "docs" / "add-a-metric.md", "python")
     module = fresh.tree / "workflow_scripts/diffalign/alignment/metrics/on_lists.py"
     module.write_text(module.read_text() + "\n\n" + code)
-    ruff = [sys.executable, "-m", "ruff"]
-    settings = ["--config", str(ROOT / "pyproject.toml"), str(module)]
-    assert subprocess.run([*ruff, "format", "--check", *settings], check=False).returncode == 0
-    assert subprocess.run([*ruff, "check", *settings], check=False).returncode == 0
-    shutil.copytree(ROOT / "tests", fresh.tree / "tests", ignore=shutil.ignore_patterns("golden", "__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", fresh.tree)
+    copy_tests(fresh.tree)
+    check_with_ruff(fresh.tree, module)
     # a metric of the project comes with a dense definition
     tests = fresh.tree / "tests/alignment/test_metrics.py"
     at = "def test_every_metric_has_a_dense_definition"
     dense = 'DENSE["jaccard_knn"] = lambda a, b, k: (m := DENSE["mutual_knn"](a, b, k)) / (2 - m)\n\n\n'
     tests.write_text(tests.read_text().replace(at, dense + at, 1))
-    asked = [
-        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider"),
-        *("-k", "jaccard_knn", "tests/alignment/test_metrics.py", "tests/alignment/test_calibration.py"),
-    ]
-    done = subprocess.run(asked, cwd=fresh.tree, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    asked = ("-k", "jaccard_knn", "tests/alignment/test_metrics.py", "tests/alignment/test_calibration.py")
+    check_with_tests(fresh.tree, *asked)
     pair = "results/jaccard_knn/photographs/clean/layers/dinov2_vs_siglip2.npy"
     planned = fresh.plan(pair, overlay={"alignment": {"metrics": ["cknna", "jaccard_knn"]}})
     assert planned.jobs()["align_layers"] == 1

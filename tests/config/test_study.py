@@ -342,6 +342,18 @@ def test_nothing_is_computed_twice_under_two_names(study: dict[str, Any], messag
     assert message in mistakes({"study": study})
 
 
+def test_a_refused_value_or_name_is_one_mistake() -> None:
+    # the default of k is more than these lists hold
+    text = mistakes({"alignment": {"k": "3", "k_max": 5}})
+    assert "alignment.k: '3' is not of type 'integer'" in text
+    assert "more than the lists hold" not in text
+    assert "alignment.k: 10 is more than the lists hold" in mistakes({"alignment": {"k": 10, "k_max": 5}})
+    named = {"models": ["dinov2", "ViT-S"], "scores": ["dinov2_vs_ViT-S"]}
+    text = mistakes({"models": {"ViT-S": {"like": "vit"}}, "study": named})
+    assert "models: 'ViT-S' is no model name" in text
+    assert "unknown model" not in text
+
+
 def test_options_of_a_data_set_that_mean_nothing_are_refused() -> None:
     text = mistakes({"datasets": {"photographs": {"path": "/data", "sample": 3}}})
     assert "datasets.photographs.path: means nothing for kind 'photographs'" in text

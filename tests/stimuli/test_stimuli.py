@@ -129,6 +129,19 @@ def test_the_order_of_a_listing_changes_nothing(tmp_path: Path, monkeypatch: pyt
     assert folders.flat_folder(tmp_path / "n01", "none") == flat
 
 
+def test_an_image_that_is_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "class"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"a")
+    (folder / "b.png").symlink_to(folder / "a.png")
+    assert [source.name for source in folders.flat_folder(folder)] == ["a", "b"]
+    (folder / "gone.png").symlink_to(tmp_path / "gone.png")
+    (folder / "itself.png").symlink_to(folder / "itself.png")
+    for read, where in ((folders.flat_folder, folder), (folders.synset_folders, tmp_path)):
+        with pytest.raises(ImageError, match=r"class: 2 images are links that lead nowhere, first: gone\.png, itself"):
+            read(where)
+
+
 def test_synset_folders(tmp_path: Path) -> None:
     for name in ("n02/a.png", "n01/b.JPEG", "n03/c.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import fields
 from typing import Annotated, Literal
 
@@ -107,10 +107,12 @@ class AlignmentSection(Section):
 _PREPARATION = tuple(each.name for each in fields(Preparation))
 
 
-def check(section: AlignmentSection) -> Iterator[str]:
-    """Numbers that contradict each other, and options that a parity sets."""
+def check(section: AlignmentSection, refused: Collection[str] = ()) -> Iterator[str]:
+    """Numbers that contradict each other, and options that a parity sets. refused: keys whose values were no such
+    numbers, for which the defaults stand here.
+    """
     defaults = AlignmentSection.model_fields
-    if section.k > section.k_max:
+    if section.k > section.k_max and not {"k", "k_max"} & set(refused):
         yield f"alignment.k: {section.k} is more than the lists hold (alignment.k_max = {section.k_max})"
     if section.parity:
         for key in (*_PREPARATION, "eps"):

@@ -42,6 +42,7 @@ def check(
     """What one section does not show: names of other entries, and values that contradict each other."""
     sets = _names_of(plain.get("datasets"))
     yield from _word_mistakes(sections, sets, metrics)
+    yield from _alignment_mistakes(sections, _names_of(plain.get("alignment")))
     for name, dataset in sections.datasets.items():
         yield from datasets.check(name, dataset)
     vocabularies: dict[str, Vocabulary] = {}
@@ -108,6 +109,11 @@ def _names_of(section: Any) -> list[str]:
     return list(map(str, section)) if isinstance(section, dict) else []
 
 
+def _alignment_mistakes(sections: Sections, given: Sequence[str]) -> Iterator[str]:
+    if sections.alignment is not None:
+        yield from alignment.check(sections.alignment, set(given) - sections.alignment.model_fields_set)
+
+
 def _word_mistakes(sections: Sections, declared: Sequence[str], metrics: Collection[str]) -> Iterator[str]:
     """Words that are no data set, condition or metric; where a section is refused, nothing is held against it."""
     known = [CLEAN, *(sections.se_cknna.conditions if sections.se_cknna else ())]
@@ -130,8 +136,6 @@ def _word_mistakes(sections: Sections, declared: Sequence[str], metrics: Collect
         for i, word in enumerate(words):
             if allowed and word not in allowed:
                 yield f"{place.format(i)}: {names.unknown(what, word, allowed)}"
-    if sections.alignment is not None:
-        yield from alignment.check(sections.alignment)
     if sections.exchange is not None:
         people = None if sections.human is None else sections.human.datasets
         yield from exchange.check(sections.exchange, study, metrics, people)

@@ -153,7 +153,8 @@ def _bundle(
 ) -> str | None:
     """The bundle of a typed name without a layer; None, with a line in `mistakes`, where it is none."""
     model = names.model_word(text)
-    if model in set(declared) - set(catalogue):
+    # a refused name may itself hold what begins a variant: ViT-S
+    if {model, text} & (set(declared) - set(catalogue)):
         return None
     try:
         if model not in declared:
@@ -178,17 +179,18 @@ def pair_mistakes(
     first: dict[object, str] = {}
     for i, text in enumerate(pairs):
         at = f"{place}[{i}]"
-        if refused & {names.model_word(side) for side in text.split(names.SEPARATOR)}:
+        sides = text.split(names.SEPARATOR)
+        if refused & {*sides, *map(names.model_word, sides)}:
             continue
         try:
-            sides = tuple(_canonical(side, catalogue) for side in names.parse_pair(text, catalogue))
+            both = tuple(_canonical(side, catalogue) for side in names.parse_pair(text, catalogue))
         except UnknownName as error:
             yield f"{at}: {error}"
             continue
-        if sides[0] == sides[1]:
-            yield f"{at}: both sides are {sides[0]}"
-        elif first.setdefault(sides, at) != at:
-            yield f"{at}: the same {what} as {first[sides]}"
+        if both[0] == both[1]:
+            yield f"{at}: both sides are {both[0]}"
+        elif first.setdefault(both, at) != at:
+            yield f"{at}: the same {what} as {first[both]}"
 
 
 def _canonical(side: Representation, catalogue: Mapping[str, Vocabulary]) -> str:

@@ -24,8 +24,8 @@ def flat_folder(folder: Path, labels: str = "none") -> list[Source]:
     """The images of one folder, sorted by name.
 
     labels: ``none``, or ``prefix`` (the name up to its last underscore; label_index counts the sorted labels of the
-    whole folder). Raises ImageError where the folder is absent or empty, where two files share a stem, or where a
-    prefix is asked for and missing.
+    whole folder). Raises ImageError where the folder is absent or empty, where an image is a link that leads nowhere,
+    where two files share a stem, or where a prefix is asked for and missing.
     """
     paths = _images(folder)
     if not paths:
@@ -75,11 +75,14 @@ def _check_folder(folder: Path) -> None:
 
 def _images(folder: Path) -> list[Path]:
     _check_folder(folder)
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    named = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
+    # a link to a disk that is not mounted would make a smaller data set without a word
+    lost = sorted(path.name for path in named if path.is_symlink() and not path.exists())
+    if lost:
+        raise ImageError(
+            f"{folder}: {len(lost)} images are links that lead nowhere, first: {first_five(lost)}; mend or remove them"
+        )
+    return sorted(path for path in named if path.is_file())
 
 
 def _check_stems(paths: Sequence[Path], folder: Path) -> None:
