@@ -107,7 +107,7 @@ class AlignmentSection(Section):
 _PREPARATION = tuple(each.name for each in fields(Preparation))
 
 
-def check(section: AlignmentSection, refused: Collection[str] = ()) -> Iterator[str]:
+def check(section: AlignmentSection, refused: Collection[str]) -> Iterator[str]:
     """Numbers that contradict each other, and options that a parity sets. refused: keys whose values were no such
     numbers, for which the defaults stand here.
     """

@@ -129,13 +129,13 @@ def _undrawable(section: StudySection, catalogue: Mapping[str, Vocabulary], decl
     """Pairs of `pair_figures` that parse to nothing, stand twice or are none of the study."""
     if section.pair_figures == "all" or not section.pair_figures:
         return
-    known: list[str] = []
+    unknown: list[str] = []
     # mistakes of the study's own pairs are told elsewhere
     study = {frozenset(_bundle("", text, catalogue, declared, []) for text in pair) for pair in section.paired()}
     first: dict[object, str] = {}
     for i, pair in enumerate(section.pair_figures):
         place = f"study.pair_figures[{i}]"
-        both = frozenset(_bundle(f"{place}[{j}]", text, catalogue, declared, known) for j, text in enumerate(pair))
+        both = frozenset(_bundle(f"{place}[{j}]", text, catalogue, declared, unknown) for j, text in enumerate(pair))
         if None in both:
             continue
         if both not in study:
@@ -145,7 +145,7 @@ def _undrawable(section: StudySection, catalogue: Mapping[str, Vocabulary], decl
             )
         elif first.setdefault(both, place) != place:
             yield f"{place}: the same pair as {first[both]}"
-    yield from known
+    yield from unknown
 
 
 def _bundle(
