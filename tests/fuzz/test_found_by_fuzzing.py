@@ -45,3 +45,13 @@ def test_entries_of_other_types_are_mistakes() -> None:
     assert "models.dinov2.miniature" in mistakes({"models": {"dinov2": {"miniature": True}}})
     vits = {"family": "timm_vision", "weights": {"from": "hub", "hub": "timm/vit_small_patch16_224.augreg_in21k"}}
     assert "models.vits.layers" in mistakes({"models": {"vits": {**vits, "layers": {"embed": "norm_pre", 252: None}}}})
+
+
+def test_an_autoencoder_of_an_unknown_family_is_one_mistake() -> None:
+    broken = {
+        "models": {"sdvae": {"family": "diffusers_va"}},
+        "samples": {"models": ["sit"], "table": "q.tsv"},
+        "dynamics": {"configurations": {"one": {"models": ["sit"]}}},
+    }
+    [said] = mistakes(broken).splitlines()
+    assert said.startswith("models.sdvae.family: unknown family 'diffusers_va'; did you mean 'diffusers_vae'?")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from diffalign import names
+from diffalign.config import model_checks
 from diffalign.config.fields import (
     Count,
     Distinct,
@@ -239,12 +240,9 @@ def _model_mistakes(
     if family.reads != "latents":
         yield f"{place}: '{text}' is no diffusion model, so it has no trajectories"
         return
-    autoencoder = entries.get(str(model.latents))
-    if autoencoder is not None and not families[autoencoder.family].decodes:
-        yield (
-            f"{place}: '{text}' makes latents of '{model.latents}', whose family '{autoencoder.family}' has no decoder "
-            "here"
-        )
+    lacking = model_checks.lacks_decoder(model, entries, families)
+    if lacking:
+        yield f"{place}: '{text}' makes latents of '{model.latents}', whose family '{lacking}' has no decoder here"
     if family.conditioned_on == "prompts" and not entry.prompts and entry.start == "noise":
         yield f"{place}: '{text}' reads prompts; give some in 'prompts'"
     others = [sampler for sampler in entry.sampler if sampler not in SAMPLERS]

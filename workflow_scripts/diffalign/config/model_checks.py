@@ -33,6 +33,15 @@ def leaves_layers_to_no_family(entry: Any, families: Mapping[str, Family]) -> bo
     return not {"layers", "default_layer"} <= set(entry)
 
 
+def lacks_decoder(entry: ModelEntry, entries: Mapping[str, ModelEntry], families: Mapping[str, Family]) -> str:
+    """The family of the autoencoder that makes the latents of a model, where that family has no decoder; else empty,
+    also where the autoencoder or its family is unknown, which is reported where the entry is checked.
+    """
+    autoencoder = entries.get(str(entry.latents))
+    family = families.get(autoencoder.family) if autoencoder is not None else None
+    return "" if autoencoder is None or family is None or family.decodes else autoencoder.family
+
+
 def check(
     name: str,
     entry: ModelEntry,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from diffalign import names
+from diffalign.config import model_checks
 from diffalign.config.fields import Count, Distinct, FilePath, Listed, NonEmpty, NonNegative, Section, Seed, Text
 from diffalign.io.quality_files import SEPARATORS
 from diffalign.names import UnknownName, Vocabulary
@@ -114,9 +115,9 @@ def _model_mistakes(
     if families[entry.family].conditioned_on != "labels":
         yield f"{place} is no diffusion model that is conditioned on classes, so it has no samples of them"
         return
-    autoencoder = entries.get(str(entry.latents))
-    if autoencoder is not None and not families[autoencoder.family].decodes:
-        yield f"{place} makes latents of '{entry.latents}', whose family '{autoencoder.family}' has no decoder here"
+    lacking = model_checks.lacks_decoder(entry, entries, families)
+    if lacking:
+        yield f"{place} makes latents of '{entry.latents}', whose family '{lacking}' has no decoder here"
 
 
 def _layer_mistakes(
