@@ -12,6 +12,7 @@ from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings
 
 import diffalign
 from diffalign import logs
+from diffalign.devices import gpus_of
 from diffalign.io import tables
 from diffalign.plan.cost import Costs, Job
 
@@ -73,14 +74,6 @@ def _job(job: Any) -> Job:
         gpus_of(job.resources),
         minutes / 60 if isinstance(minutes, int | float) else None,
     )
-
-
-def gpus_of(resources: Mapping[str, Any]) -> int:
-    """GPUs that a job asks for: as `gpu`, or as `gres`, such as gpu:a100:2, where a cluster is asked in this way."""
-    asked, by_gres = resources.get("gpu", 0), resources.get("gres")
-    if isinstance(by_gres, str) and by_gres.startswith("gpu:"):
-        return int(by_gres.rpartition(":")[2])
-    return asked if isinstance(asked, int) else 0
 
 
 def rows(jobs: Iterable[Job], costs: Costs) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,7 @@ import torch
 
 from diffalign import logs, models
 from diffalign.conditions import Condition, parse_condition
-from diffalign.devices import choose_device
+from diffalign.devices import choose_device, device_name
 from diffalign.extraction import inputs
 from diffalign.extraction.passes import SHARD_SECONDS, Kept, all_tokens, compile_layers, mean_of_passes
 from diffalign.extraction.sizes import check_sides
@@ -165,7 +165,7 @@ def extract(
         "rows": [rows_here.start, rows_here.stop],
         "batch_size": compute.batch_size,
         "compile": compute.compile,
-        "device": on.type if on.type == "cpu" else torch.cuda.get_device_name(on),
+        "device": device_name(on),
         "threads": torch.get_num_threads(),
     }
     _run(model, loaded, layers, batches, [row.name for row in rows], made, writes, key, shard_seconds)

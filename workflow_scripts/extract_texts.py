@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from diffalign import logs, models
-from diffalign.devices import choose_device
+from diffalign.devices import choose_device, device_name
 from diffalign.extraction.passes import SHARD_SECONDS, Kept
 from diffalign.extraction.texts import text_features
 from diffalign.io import bundles, language_files
@@ -80,7 +80,7 @@ def extract_texts(
         "layers": list(layers),
         "names": [names[0], names[-1], len(names)],
         "batch_size": compute.batch_size,
-        "device": [device_map, on.type if on.type == "cpu" else torch.cuda.get_device_name(on)],
+        "device": [device_map, device_name(on)],
         "threads": torch.get_num_threads(),
     }
     kept = Kept(Shards(shards, key), shard_seconds)

@@ -56,7 +56,8 @@ def verify(kept: Path, folder: Path, sample: int, seed: int, temporary: str) -> 
     if not records:
         raise Mismatch(f"no job has left a record below {kept}, so there is nothing to verify")
     found = findings(records, folder, re.compile(temporary), code_now)
-    could = numbers(records, folder)
+    # those of other code are findings already, and their scripts may be gone
+    could = [record for record in numbers(records, folder) if record["code"] == code_now(record)]
     drawn = keyed(seed, "verify", "jobs").permutation(len(could))[:sample]
     for index in logs.progress(sorted(drawn), len(drawn), "verify"):
         found += different(could[index], folder)

@@ -1,11 +1,13 @@
 """What was edited by hand, cut off, replaced, or made by other code or from other inputs is named."""
 
+import hashlib
 import json
 import os
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 from diffalign import job_records, logs
 from diffalign.io import audits
 from diffalign.io.headers import StoreError
+from verify import Given, Mismatch, verify
 
 NOTHING = re.compile("parts/.+")
 
@@ -165,3 +168,47 @@ def test_a_job_that_is_computed_again_in_a_folder_named_logs_leaves_no_record(
         pass
     assert log.is_file()
     assert not (tmp_path / "results").exists()
+
+
+def test_an_input_that_is_edited_while_a_job_runs_is_not_what_it_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    script, captions, table = (tmp_path / name for name in ("job.py", "captions.json", "table.tsv"))
+    script.write_text("")
+    captions.write_text("as it was read")
+    given = SimpleNamespace(
+        **{name: Given([path], {}) for name, path in (("input", captions.name), ("output", table.name))},
+        **{name: Given([], {}) for name in ("params", "wildcards", "resources")},
+        rule="job",
+        threads=1,
+    )
+    monkeypatch.setattr(sys.modules["__main__"], "snakemake", given, raising=False)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(script), raising=False)
+    with logs.attached("logs/job.log", "job"):
+        read_by_it = captions.read_text()
+        captions.write_text("edited since")
+        table.write_text(read_by_it)
+    [each] = read(tmp_path)
+    assert each["states"]["captions.json"]["sha256"] == hashlib.sha256(b"as it was read").hexdigest()
+
+
+def test_jobs_that_ran_on_a_gpu_or_asked_for_one_are_not_computed_again(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("")
+    of_jobs: dict[str, tuple[dict[str, Any], str]] = {
+        "cpu": ({"gpu": 0}, "cpu"),
+        "gpu": ({"gpu": 1}, "cpu"),
+        "gres": ({"gpu": 0, "gres": "gpu:a100:1"}, "cpu"),
+        # with device: auto
+        "found": ({"gpu": 0}, "NVIDIA H200"),
+    }
+    for name, (resources, device) in of_jobs.items():
+        record(tmp_path, name, {f"{name}.npy": b"0"}, ("x",), resources=resources, device=device)
+    assert [each["rule"] for each in audits.numbers(read(tmp_path), tmp_path)] == ["cpu"]
+
+
+def test_a_job_whose_script_is_gone_is_a_finding(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("")
+    record(tmp_path, "renamed", {"renamed.npy": b"0"}, ("x",))
+    with pytest.raises(Mismatch, match=r"^1 findings .*\n  renamed\.npy: was made by another version of renamed\.py"):
+        verify(tmp_path / job_records.FOLDER, tmp_path, 100, 0, "parts/.+")

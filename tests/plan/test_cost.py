@@ -9,10 +9,10 @@ import pytest
 import torch
 from conftest import ROOT, Workflow, catalogue, merge, read_yaml
 
-from cost import gpus_of
 from diffalign.alignment.metrics import METRICS
 from diffalign.config import study
 from diffalign.config.catalogue import resolve
+from diffalign.devices import gpus_of
 from diffalign.models import all_families
 from diffalign.models.networks.sit import SiT, SiTArchitecture
 from diffalign.plan import Plan

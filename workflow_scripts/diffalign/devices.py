@@ -6,10 +6,10 @@ import fcntl
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from diffalign import job_records
 
@@ -43,6 +43,21 @@ class Lease:
 _taken: list[Lease] = []
 
 
+def gpus_of(resources: Mapping[str, Any]) -> int:
+    """GPUs that a job asks for: as `gpu`, or as `gres`, such as gpu:a100:2, where a cluster is asked in this way."""
+    asked, by_gres = resources.get("gpu", 0), resources.get("gres")
+    if isinstance(by_gres, str) and by_gres.startswith("gpu:"):
+        return int(by_gres.rpartition(":")[2])
+    return asked if isinstance(asked, int) else 0
+
+
+def device_name(device: torch.device) -> str:
+    """The model of a GPU, such as ``NVIDIA H200``, or ``cpu``: what the last bits of a result depend on."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def choose_gpu(asked: str) -> torch.device | None:
     """The GPU that `choose_device` finds, or None for the CPU; where that is asked for, torch is not imported."""
     if asked == "cpu":
@@ -69,7 +84,7 @@ def choose_device(asked: str, gpus: int = 1) -> torch.device:
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
-    job_records.note(device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu")
+    job_records.note(device=device_name(device))
     return device
 
 

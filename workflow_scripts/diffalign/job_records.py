@@ -34,6 +34,8 @@ _MODULES = {"scikit-image": "skimage", "scikit-learn": "sklearn", "PyWavelets": 
 _SMALL = 10**6
 # what the job that runs says of itself
 _noted: dict[str, Any] = {}
+# path -> state of an input when the job began: one that is edited while it runs is not what it has read
+_read: dict[str, dict[str, Any]] = {}
 
 
 def place_of(log: Path) -> Path:
@@ -83,10 +85,12 @@ def outputs() -> list[str]:
 
 
 def begin(log: Path) -> None:
-    """Remove the record of the job that ran before in the place of this one."""
+    """Remove the record of the job that ran before in the place of this one, and look at its inputs."""
     _noted.clear()
+    _read.clear()
     if _is_recorded(log):
         place_of(log).unlink(missing_ok=True)
+        _read.update({path: _seen(Path(path)) for path in _given().input})
 
 
 def finish(log: Path, seconds: float) -> None:
@@ -113,7 +117,7 @@ def finish(log: Path, seconds: float) -> None:
         "device": _noted.get("device", "cpu"),
         "inputs": _named(given.input),
         "outputs": _named(given.output),
-        "states": {path: _seen(Path(path)) for path in given.input},
+        "states": dict(_read),
         "written": {path: {**state_of(Path(path)), "sha256": digest_of(Path(path))} for path in given.output},
         "python": platform.python_version(),
         "packages": dict(_versions()),

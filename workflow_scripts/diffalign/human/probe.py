@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign import logs
+from diffalign.devices import device_name
 from diffalign.human.checkpoints import Checkpoint, CheckpointFile
 from diffalign.human.folds import Split, nested_splits
 from diffalign.human.odd_one_out import odd_one_out
@@ -391,7 +392,7 @@ def probe(
                     "plan": asdict(plan),
                     "seed": seed,
                     # which sums of floats depend on
-                    "run": [torch.__version__, device.type, torch.get_num_threads()],
+                    "run": [torch.__version__, device_name(device), torch.get_num_threads()],
                 }
                 checkpoint = Checkpoint(checkpoints(f"{fold}-{group[0]}.pt"), key)
             jobs = [(layer, setting) for layer in group for setting in plan.settings]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from diffalign import job_records
+from diffalign.devices import gpus_of
 from diffalign.io.headers import StoreError
 
 Record = Mapping[str, Any]
@@ -151,14 +152,15 @@ def _digest_as_read(path: str, record: Record, written: Mapping[str, Mapping[str
 
 
 def numbers(records: Sequence[Record], folder: Path) -> list[Record]:
-    """The records of jobs that compute numbers from files of the study, without a GPU and without a picture, and whose
-    inputs are there.
+    """The records of jobs that compute numbers from files of the study and draw no picture, neither asked for a GPU nor
+    ran on one, and whose inputs are there.
     """
     return [
         record
         for record in records
         if record["inputs"]["all"]
-        and not record["resources"].get("gpu")
+        and not gpus_of(record["resources"])
+        and record["device"] == "cpu"
         and _COMPARED.keys() & (kinds := {Path(path).suffix for path in record["written"]})
         and ".png" not in kinds
         and all((folder / path).exists() for path in record["inputs"]["all"])

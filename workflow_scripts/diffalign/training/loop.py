@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from diffalign.devices import device_name
 from diffalign.io.training_checkpoints import TrainingFolder
 from diffalign.logs import log, progress
 from diffalign.specs import Training
@@ -90,7 +91,7 @@ def train(
     average = {key: tensor.detach().clone() for key, tensor in module.state_dict().items()}
     run = _Run(name, module, objective, _optimizer(recipe, parameters), parameters, average)
     run.losses = {part: [] for part in ("learning_rate", "loss", *objective.parts)}
-    depends_on = {**key, "torch": torch.__version__, "device": device.type, "checkpoints": sorted(checkpoints)}
+    depends_on = {**key, "torch": torch.__version__, "device": device_name(device), "checkpoints": sorted(checkpoints)}
     identity = json.dumps(depends_on, sort_keys=True)
     with _deterministic(device):
         _resume(run, folder, identity, checkpoints, device)
