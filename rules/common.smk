@@ -21,7 +21,7 @@ try:
     STUDY = study.load(config, read_catalogue(ROOT / "catalogue"), FAMILIES, KNOWN_METRICS)
     # a job of a call is given what the call was
     if workflow.is_main_process:
-        site.check_unchanged(config, map(Path, workflow.configfiles))
+        site.check_unchanged(config, map(Path, workflow.configfiles), ROOT / "profiles/slurm/site.yaml")
 except study.ConfigError as error:
     files = " + ".join(dict.fromkeys(str(Path(path).resolve()) for path in workflow.configfiles))
     raise WorkflowError(f"The configuration ({files}) has {len(error.mistakes)} mistake(s):\n{error}") from None

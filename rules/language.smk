@@ -59,7 +59,7 @@ for name, model in PLAN.features.language_models.items():
         resources:
             **PLAN.cluster.gpus(PLAN.features.gpus(model)),
             device=STUDY.compute.device,
-            device_map=model.device_map or "",
+            device_map=PLAN.features.device_map(model),
             # GPUs that it is spread over, however a cluster is asked for them
             spread=PLAN.features.gpus(model),
             batch_size=PLAN.features.batch_size(model),

@@ -112,10 +112,15 @@ def test_a_file_that_is_none_ends_the_call_with_its_name(text: str | None, messa
 def test_what_the_profile_has_read_cannot_be_changed_later(tmp_path: Path) -> None:
     path = changed(tmp_path, {"site": {"jobs": 3}})
     config = yaml.safe_load(path.read_text())
-    check_unchanged(config, [path])
-    check_unchanged({"study": {}}, [path])
+    check_unchanged(config, [path], path)
+    check_unchanged({"study": {}}, [path], path)
+    # a file of the study that changes nothing of it
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("study: {}\n")
+    check_unchanged(config, [path, mine], path)
     config["site"]["jobs"] = 5
-    with pytest.raises(
-        ConfigError, match=r"site: is read by profiles/slurm from its site\.yaml; --config comes too late"
-    ):
-        check_unchanged(config, [path])
+    with pytest.raises(ConfigError, match="--config: site: is read by profiles/slurm from its site.yaml before this"):
+        check_unchanged(config, [path, mine], path)
+    mine.write_text("site: {jobs: 5}\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: site: is read by profiles/slurm from its site\.yaml before"):
+        check_unchanged(config, [path, mine], path)

@@ -51,6 +51,7 @@ class Job(SimpleNamespace):
         ({"gpus_by": "gres"}, None, " --gres=gpu:1", "gpu"),
         ({"gpus_by": "gres", "gpu_model": "a100"}, lambda wildcards: 2, " --gres=gpu:a100:2", "gpu"),
         ({"gpus_by": "gres"}, 0, "", "cpu"),
+        ({"gpu_model": "a100"}, 0, "", "cpu"),
     ],
     ids=lambda value: "per job" if callable(value) else str(value),
 )
@@ -66,12 +67,26 @@ def test_gpus_are_asked_for_as_the_cluster_wants_it(
 
 def test_a_study_on_cpus_asks_for_no_gpu(tmp_path: Path) -> None:
     assert asked({"compute": {"device": "cpu"}, "slurm": {"gpu_model": "a100"}}) == {"gpu": 0}
+    spread = asked({"compute": {"device": "cpu"}, "slurm": {"gpu_model": "a100"}}, lambda wildcards: 0)
+    assert spread == {"gpu": 0}
     assert asked({"compute": {"device": "auto"}}) == {"gpu": 1}
     arguments = ["--profile", "profiles/slurm", "-n", "--config", "compute={device: cpu}", "--"]
     planned = snakemake(tmp_path, *arguments, "results/cknna/dinov2_vs_sd3_b8.npy")
     assert planned.code == 0, planned.output
     assert "gpu=0" in planned.output
     assert "gpu=1" not in planned.output
+
+
+def test_a_model_of_several_gpus_asks_for_none_on_cpus(tmp_path: Path) -> None:
+    files = ["config.yaml", "profiles/slurm/site.yaml", "profiles/platonic/study.yaml", "profiles/platonic/test.yaml"]
+    arguments = ["--profile", "profiles/slurm", "-n", "--configfile", *files, "--config", "compute={device: cpu}", "--"]
+    planned = snakemake(tmp_path, *arguments, "results/features/wit1024/clean/llama65b.json")
+    assert planned.code == 0, planned.output
+    [resources] = [line for line in planned.output.splitlines() if "spread=" in line]
+    assert "gpu=0" in resources
+    assert "spread=0" in resources
+    # which would take the GPUs that it sees
+    assert "device_map=auto" not in resources
 
 
 def test_gres_is_asked_for_by_every_rule_on_a_gpu(tmp_path: Path) -> None:
@@ -97,3 +112,37 @@ def test_jobs_of_a_working_directory_are_known_by_their_logs() -> None:
         "",
     ]
     assert cluster.jobs_of(queued, Path("/scratch/mine/.snakemake/slurm_logs")) == ["7"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "status_command", "message"),
+    [
+        ({}, None, None),
+        ({"sacct": "exit 1"}, "squeue", None),
+        ({"sacct": "echo down >&2; exit 1"}, None, r"\(sacct: down\).*write `status_command: squeue`"),
+        ({"sacct": "exit 1", "scontrol": "echo 'MinJobAge = 60 sec'"}, "squeue", "squeue forgets ended jobs"),
+        ({"squeue": "echo unreachable >&2; exit 1"}, "squeue", r"squeue does not answer \(unreachable\)"),
+        ({"squeue": "sleep 9"}, "squeue", r"squeue does not answer \(.* timed out"),
+    ],
+    ids=["sound", "no accounting needed", "no accounting", "squeue forgets", "squeue fails", "squeue hangs"],
+)
+def test_a_cluster_that_does_not_answer_is_refused(
+    answers: dict[str, str],
+    status_command: str | None,
+    message: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sound = {"sacct": "exit 0", "squeue": "exit 0", "scontrol": "echo 'MinJobAge = 300 sec'"}
+    for name, script in (sound | answers).items():
+        command = tmp_path / name
+        command.write_text(f"#!/bin/sh\n{script}\n")
+        command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(cluster, "_ANSWERS_WITHIN", 1)
+    settings = SimpleNamespace(status_command=status_command, init_seconds_before_status_checks=40)
+    if message is None:
+        cluster.check_slurm(settings, tmp_path)
+        return
+    with pytest.raises(cluster.ClusterError, match=message):
+        cluster.check_slurm(settings, tmp_path)

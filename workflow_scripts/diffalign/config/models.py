@@ -408,7 +408,8 @@ class ModelEntry(Section):
         None,
         description=(
             "For language models too large for one GPU, how transformers spreads them over all of a job, and over the "
-            "host, in place of compute.device; needs the package accelerate, an optional extra of this project."
+            "host, in place of compute.device, unless that is cpu; needs the package accelerate, an optional extra of "
+            "this project."
         ),
     )
     parameters: Positive | None = Field(

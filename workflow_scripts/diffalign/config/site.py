@@ -24,6 +24,7 @@ SlurmName = Annotated[str, Matching(r"[A-Za-z0-9_.:-]+", "is no name of SLURM; e
 Features = Annotated[str, Matching(r"[A-Za-z0-9_.:&|()\[\]*,-]+", "is no list of features; write one, or a100|a6000")]
 # the default of limits, which may not be written: the plugin reads null as a number
 _NO_LIMIT: Any = None
+_TOO_LATE = "is read by profiles/slurm from its site.yaml before this is; write it there"
 
 
 class PartitionSection(Section):
@@ -92,22 +93,20 @@ def read_site(path: Path) -> SiteFile:
     return file
 
 
-def check_unchanged(config: Mapping[str, Any], files: Iterable[Path]) -> None:
-    """Raise ConfigError where `partitions` or `site` of a configuration is not what its files say: the profile has read
-    them before --config is.
+def check_unchanged(config: Mapping[str, Any], files: Iterable[Path], of_profile: Path) -> None:
+    """Raise ConfigError where `partitions` or `site` of a configuration is not what the file of the profile says, which
+    is all that the profile has read.
+
+    config: all files and --config together. files: of the configuration. of_profile: profiles/slurm/site.yaml.
     """
     asked = {key: config[key] for key in ("partitions", "site") if key in config}
     if not asked:
         return
-    written: dict[str, dict[str, Any]] = {key: {} for key in asked}
-    for content in map(read_yaml, files):
-        for key, values in written.items():
-            values.update((content or {}).get(key) or {})
-    mistakes = [
-        f"{key}: is read by profiles/slurm from its site.yaml; --config comes too late, so write it there"
-        for key, value in asked.items()
-        if value != written[key]
-    ]
+    elsewhere = {path: read_yaml(path) or {} for path in files if path.resolve() != of_profile.resolve()}
+    mistakes = [f"{path}: {key}: {_TOO_LATE}" for path, content in elsewhere.items() for key in asked if key in content]
+    if not mistakes:
+        written = read_yaml(of_profile) or {}
+        mistakes = [f"--config: {key}: {_TOO_LATE}" for key, value in asked.items() if value != written.get(key)]
     if mistakes:
         raise ConfigError(mistakes)
 

@@ -14,6 +14,18 @@ from diffalign.plan.stage import Stage, Wildcards
 # where the plugin keeps the logs of jobs, below the working directory
 LOGS = Path(".snakemake/slurm_logs")
 
+_NO_ACCOUNTING = (
+    "Where there is none, write `status_command: squeue` in profiles/slurm/site.yaml, or --slurm-status-command squeue "
+    "in the call"
+)
+_FORGETS = (
+    "squeue forgets ended jobs after MinJobAge (scontrol show config), which must be three times "
+    "slurm-init-seconds-before-status-checks or more: set that key lower in profiles/slurm/config.yaml, or ask "
+    "for a longer MinJobAge"
+)
+# seconds
+_ANSWERS_WITHIN = 120
+
 
 class Settings(Protocol):
     """What is read of the settings of Snakemake's plugin for SLURM."""
@@ -47,7 +59,8 @@ class Cluster(Stage):
 
             # the plugin refuses a job with both
             return {"gpu": 0, "gres": gres}
-        if slurm.gpu_model and asked != 0:
+        # the plugin would ask for `a100:0`
+        if slurm.gpu_model and asked != 0 and self.of_a_job:
             return {"gpu": asked, "gpu_model": slurm.gpu_model}
         return {"gpu": asked}
 
@@ -60,12 +73,17 @@ def check_slurm(settings: Settings, logs: Path = LOGS) -> None:
     if asks_accounting(settings.status_command, settings.init_seconds_before_status_checks):
         answer = _call("sacct", "--allocations", "--noheader")
         if answer.returncode != 0:
+            what = _FORGETS if settings.status_command == "squeue" else _NO_ACCOUNTING
             raise ClusterError(
                 f"SLURM's accounting database does not answer (sacct: {answer.stderr.strip()}), so the end of no job "
-                "would be seen. Where there is none, write `status_command: squeue` in profiles/slurm/site.yaml, or "
-                "--slurm-status-command squeue in the call; docs/cluster.md"
+                f"would be seen. {what}; docs/cluster.md"
             )
     queued = _call("squeue", "--me", "--noheader", "--Format=JobID:|,STDOUT:|")
+    if queued.returncode != 0:
+        raise ClusterError(
+            f"squeue does not answer ({queued.stderr.strip()}), so jobs of an earlier call that write the same files "
+            "would not be seen; call again"
+        )
     earlier = jobs_of(queued.stdout.splitlines(), logs.resolve())
     if earlier:
         raise ClusterError(
@@ -91,4 +109,8 @@ def jobs_of(queued: Iterable[str], logs: Path) -> list[str]:
 
 
 def _call(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    """A command and what it printed. One that is not there or hangs fails, and says so as stderr."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=_ANSWERS_WITHIN)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(command, 1, "", str(error))

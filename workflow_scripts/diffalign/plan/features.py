@@ -257,8 +257,8 @@ class Features(Stage):
         return megabytes
 
     def extraction_memory(self, base: int, model: Model, copies: float = 1) -> Callable[[Any, int], int]:
-        """Memory in MB of an extraction: what the entry says, or its features, `copies` times, and its weights. Only
-        that of features grows with every attempt.
+        """Memory in MB of an extraction: what the entry says, on every attempt, or that of features, `copies` times,
+        and of weights. Only that of features grows with the attempt: weights are as large as they are.
         """
         return _with_weights(self.memory(base, model, copies), lambda _: model)
 
@@ -275,11 +275,19 @@ class Features(Stage):
         return self._minutes(wildcards, self.study.model_of(wildcards.bundle))
 
     def gpus(self, model: Model) -> int:
-        """GPUs that an extraction asks for: what the entry says, or as many as hold a model that is spread."""
+        """GPUs that an extraction asks for: what the entry says, or as many as hold a model that is spread; none where
+        the study runs on CPUs.
+        """
         one = self.study.hardware.gpu_memory_mb
+        if not self.plan.cluster.of_a_job:
+            return 0
         if model.gpus is not None or model.device_map is None or one is None:
-            return model.gpus or self.plan.cluster.of_a_job
+            return model.gpus or 1
         return max(1, math.ceil(_BESIDE_WEIGHTS * model.weights_mb / one))
+
+    def device_map(self, model: Model) -> str:
+        """How a model is spread over the GPUs of its extraction; empty where it is not, or the study runs on CPUs."""
+        return (model.device_map or "") if self.plan.cluster.of_a_job else ""
 
     def runtime(self, model: Model) -> Callable[[Wildcards], int]:
         """Minutes that an extraction asks for: what the entry says, or twice what its passes take."""
