@@ -28,8 +28,10 @@ def test_a_job_of_a_killed_call_does_not_write_over_one_with_other_settings(copi
         begun = log.exists() and "permutations: " in log.read_text()
         return [job for job in jobs_of(call.pid) if begun and any("calibrate_layers" in word for word in job.cmdline())]
 
-    orphan = wait_for("the job at its work", at_work, 180)[0]
+    found: list[psutil.Process] = []
     try:
+        found = wait_for("the job at its work", at_work, 180)
+        orphan = found[0]
         orphan.suspend()
         call.kill()
         call.wait()
@@ -41,8 +43,9 @@ def test_a_job_of_a_killed_call_does_not_write_over_one_with_other_settings(copi
         psutil.wait_procs([orphan], timeout=300)
         assert not orphan.is_running()
     finally:
-        with suppress(psutil.NoSuchProcess):
-            orphan.kill()
+        for process in (*(jobs_of(call.pid) if call.poll() is None else found), call):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
     assert "is not written: results/recipes/settings/calibration.json changed while this job ran" in printed.read_text()
     assert digests(copied.directory) == made
     assert "Nothing to be done" in copied.plan(CALIBRATIONS, overlay=SHORT).output
