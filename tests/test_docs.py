@@ -54,6 +54,21 @@ def test_the_table_of_the_readme_is_the_dry_run(tmp_path: Path) -> None:
     assert shown == SINGLE | {"weights": 3}
 
 
+def test_the_pages_have_the_number_of_jobs_of_the_study(tmp_path: Path) -> None:
+    planned = snakemake(tmp_path, "--profile", "profiles/slurm", "-n", "--quiet", "rules")
+    assert planned.code == 0, planned.output
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", planned.output, re.MULTILINE))
+    jobs = {rule: int(count) for rule, count in counts.items()}
+    total = jobs.pop("total")
+    assert total == sum(jobs.values())
+    assert f"`snakemake -n` plans {total} jobs" in (ROOT / "README.md").read_text()
+    # recipes, settings, downloads and the target are made where Snakemake runs
+    local = sum(count for rule, count in jobs.items() if rule in {"all", "recipe", "weights"} or "settings" in rule)
+    grouped = total - local - jobs["align_layers"] - jobs["calibrate_layers"]
+    said = f"Of the default study that makes {grouped} submissions of {total - local}."
+    assert said in (ROOT / "docs/cluster.md").read_text()
+
+
 def test_the_picture_of_the_rules_is_the_graph(tmp_path: Path) -> None:
     def edges(dot: str) -> set[tuple[str, str]]:
         labels = dict(re.findall(r'(\d+)\[label = "(\w+)"', dot))

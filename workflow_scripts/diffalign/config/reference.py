@@ -48,7 +48,7 @@ def page() -> str:
         "`config.yaml` is the study. Files after it (`--configfile config.yaml mine.yaml`) are merged over it: "
         "mappings by key, anything else in place of the value below. Models come from the catalogue "
         "(`catalogue/*.yaml`), over which `models` of your files is merged in the same way. A key without a default is "
-        "required.",
+        "required; an entry of a model with `like` has it from the other model.",
         "",
     ]
     for place, section, text in _sections("", Configuration, Configuration.__doc__ or ""):
@@ -127,5 +127,5 @@ def _default(field: FieldInfo) -> str:
         return ""
     value = field.default
     if isinstance(value, Section):
-        return ""
+        return "`{}`"
     return f"`{json.dumps(value, ensure_ascii=False)}`"
