@@ -61,8 +61,8 @@ class Story:
     """All calls of one study, and what SLURM said of their jobs.
 
     calls: name -> outcome. jobs: at the end. first: those of the call `disturbed`. submitted_…: how many jobs calls
-    submitted that were to submit none. there_after_first: which results lay there after `disturbed`. left: processes of
-    the cluster after its end.
+    submitted that were to submit none. after_stop: states of the jobs of one rule once a call has ended by a signal.
+    there_after_first: which results lay there after `disturbed`. left: processes of the cluster after its end.
     """
 
     calls: dict[str, Run] = field(default_factory=dict)
@@ -70,6 +70,7 @@ class Story:
     first: list[Job] = field(default_factory=list)
     submitted_unwatched: int = -1
     submitted_beside: int = -1
+    after_stop: dict[str, list[str]] = field(default_factory=dict)
     there_after_first: dict[str, bool] = field(default_factory=dict)
     cluster: Workflow | None = None
     local: Workflow | None = None
@@ -105,7 +106,13 @@ def start(cluster: Cluster, workflow: Workflow, output: Path, *arguments: str) -
     ]
     with output.open("wb") as file:
         return subprocess.Popen(
-            [*command, *arguments], cwd=workflow.tree, env=cluster.environment, stdout=file, stderr=file
+            [*command, *arguments],
+            cwd=workflow.tree,
+            env=cluster.environment,
+            stdout=file,
+            stderr=file,
+            # tests that run in the background ignore it, and so would their children
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
 
 
@@ -114,12 +121,12 @@ def watched(
     workflow: Workflow,
     *arguments: str,
     deeds: Mapping[str, Sequence[Deed]] | None = None,
-    killed_with: str = "",
+    stopped_with: tuple[str, signal.Signals] | None = None,
     seconds: float = 1200,
 ) -> Run:
     """A call, run to its end. deeds: comment -> what is done to its first job, its second … once it runs.
 
-    killed_with: the comment of the job whose deed is followed by kill -9 of Snakemake.
+    stopped_with: the comment of the job whose deed is followed by a signal to Snakemake, and the signal.
     """
     output = workflow.directory.parent / "output.txt"
     before = {job.number for job in cluster.jobs()}
@@ -135,8 +142,8 @@ def watched(
             if waiting[0](cluster, job):
                 dealt_with.add(job.number)
                 waiting.pop(0)
-                if job.comment == killed_with:
-                    process.kill()
+                if stopped_with is not None and job.comment == stopped_with[0]:
+                    process.send_signal(stopped_with[1])
         return process.poll() is not None
 
     try:
@@ -236,7 +243,12 @@ def see(base: Path) -> Story:
             # the other way to ask for GPUs
             again = ("--config", "slurm={gpus_by: gres}", "--", *TARGETS)
             killed = NEIGHBORS.format("pixels")
-            told.calls["killed"] = watched(cluster, on_cluster, *again, deeds={killed: [hangs]}, killed_with=killed)
+            for name, stop in {"interrupted": signal.SIGINT, "killed": signal.SIGKILL}.items():
+                deeds = {killed: [hangs]}
+                told.calls[name] = watched(cluster, on_cluster, *again, deeds=deeds, stopped_with=(killed, stop))
+                told.after_stop[name] = [job.state for job in cluster.jobs() if job.comment == killed]
+                if stop is signal.SIGINT:
+                    wait_for("the end of the interrupted job", lambda: all(job.over for job in cluster.jobs()), 60)
             told.calls["unlock"] = watched(cluster, on_cluster, "--unlock", *again)
             count = len(cluster.jobs())
             told.calls["beside"] = watched(cluster, on_cluster, *again)
@@ -308,8 +320,8 @@ def test_another_call_completes_the_study_and_does_nothing_twice(story: Story) -
     assert story.calls["finished"].code == 0, story.calls["finished"].output
     assert Counter(job.comment for job in story.jobs if job.state == "COMPLETED") == dict.fromkeys(EXPECTED, 1)
     ended_otherwise = Counter(job.state for job in story.jobs if job.state != "COMPLETED")
-    # the third cancelled one is that of the killed call
-    assert ended_otherwise == {"CANCELLED": 3, "FAILED": 1, "TIMEOUT": 1}
+    # the third cancelled one is that of the interrupted call, the fourth that of the killed one
+    assert ended_otherwise == {"CANCELLED": 4, "FAILED": 1, "TIMEOUT": 1}
 
 
 def test_jobs_of_a_pair_share_a_job_of_the_cluster(story: Story) -> None:
@@ -329,12 +341,19 @@ def test_without_an_accounting_database_nothing_is_submitted_and_the_message_say
     assert story.submitted_unwatched == 0
 
 
+def test_a_call_that_is_interrupted_cancels_its_jobs(story: Story) -> None:
+    assert story.calls["interrupted"].code != 0
+    # two of the disturbed call, and its own
+    assert story.after_stop["interrupted"] == ["CANCELLED"] * 3
+
+
 def test_jobs_of_a_killed_call_are_not_joined_by_others(story: Story) -> None:
     assert story.calls["killed"].code == -signal.SIGKILL
+    assert story.after_stop["killed"] == ["CANCELLED"] * 3 + ["RUNNING"]
     assert story.calls["unlock"].code == 0
     beside = story.calls["beside"]
     assert beside.code != 0
-    (left,) = (job for job in story.jobs if job.state == "CANCELLED" and job not in story.first)
+    _, left = (job for job in story.jobs if job.state == "CANCELLED" and job not in story.first)
     assert "1 jobs of an earlier call in this working directory are still in the queue" in beside.output
     assert f"scancel {left.number}." in beside.output
     assert story.submitted_beside == 0
