@@ -125,7 +125,7 @@ def extract(
         if reads.prompts is not None:
             conditioning, row_of, prompts = _prompts(names, manifest, reads.prompts)
         elif denoiser.classes is not None:
-            labels = class_labels(rows, content["conditioning"], denoiser.classes)
+            labels = class_labels(rows, content["conditioning"], denoiser.classes, model.own_classes)
             conditioning = {"labels": torch.tensor(labels)}
         tokens = None
         if reads.class_tokens is not None:

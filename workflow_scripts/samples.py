@@ -63,7 +63,7 @@ def samples(
         raise ValueError(f"{model.name} is not conditioned on classes, so it has no samples of them")
     check_classes(rows, denoiser.classes, model.name)
     # ImageNet's classes have an order of their own
-    class_labels(rows, "label", denoiser.classes)
+    class_labels(rows, "label", denoiser.classes, model.own_classes)
     encoded = Latents(autoencoder.shards, autoencoder.statistics, model.latent_multiplier)
     check_same_names([row.name for row in rows], sorted(encoded), manifest, autoencoder.statistics.parent)
     side = _side(encoded, autoencoder.statistics)

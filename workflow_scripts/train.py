@@ -153,7 +153,7 @@ def _labels(rows: Sequence[Image], classes: int, manifest: Path) -> list[int]:
     """The class of every image. Raises StoreError where a class of the model has none; LabelError as `class_labels`."""
     hint = "num_classes of the architecture must be the number of classes of the data set"
     try:
-        labels = class_labels(rows, "label", classes)
+        labels = class_labels(rows, "label", classes, own_classes=True)
     except LabelError as error:
         raise LabelError(f"{manifest}: {error}; {hint}") from None
     absent = [str(label) for label in sorted(set(range(classes)) - set(labels))]

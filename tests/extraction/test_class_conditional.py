@@ -23,7 +23,7 @@ from diffalign.io.manifest import Image, print_manifest
 from diffalign.noise import NoiseLevel
 from diffalign.randomness import SEEDINGS, SHARED_BY_ALL, NoiseKey, normal
 from diffalign.specs import Compute, Model
-from diffalign.stimuli.labels import LabelError, class_labels
+from diffalign.stimuli.labels import LabelError, class_labels, class_numbers
 from extract import LatentInputs, Whole, extract
 
 NAMES = ("a", "b", "c", "d")
@@ -191,3 +191,25 @@ def test_labels_of_some_of_imagenets_classes_are_refused() -> None:
         class_labels(part, "label", 1000)
     # another set of classes has indices of its own
     assert class_labels(part, "label", 10) == [0, 1, 2]
+
+
+def test_classes_that_are_numbers_are_these_numbers() -> None:
+    assert class_numbers(["10", "9", "0"]) == {"0": 0, "10": 10, "9": 9}
+    assert class_numbers(["010", "009"]) == {"009": 9, "010": 10}
+    # in order, also beside numbers
+    assert class_numbers(["tench", "9", "10"]) == {"10": 0, "9": 1, "tench": 2}
+    with pytest.raises(LabelError, match="the labels '07' and '7' are one number"):
+        class_numbers(["7", "07", "8"])
+
+
+def test_words_are_no_classes_of_imagenet() -> None:
+    numbers = [image("a", "2", 2), image("b", "0010", 10)]
+    assert class_labels(numbers, "label", 1000) == [2, 10]
+    words = [image("a", "goldfish", 0), image("b", "tench", 1)]
+    with pytest.raises(
+        LabelError, match=r"2 images .* no class of ImageNet, first: a \(goldfish\), b \(tench\); a model"
+    ):
+        class_labels(words, "label", 1000)
+    # of a model that was trained on them
+    assert class_labels(words, "label", 1000, own_classes=True) == [0, 1]
+    assert class_labels(words, "label", 2) == [0, 1]

@@ -277,6 +277,13 @@ class Model:
         return self.parameters * held / 2**20
 
     @property
+    def own_classes(self) -> bool:
+        """Whether its classes are those of a data set here, and not of a published training: of models that are trained
+        here, and of miniatures.
+        """
+        return self.weights.source in ("training", "miniature")
+
+    @property
     def steps(self) -> tuple[int, ...]:
         """The steps of its checkpoints, ascending; empty for a model with one."""
         return tuple(sorted(self.weights.steps)) if self.training is None else self.training.checkpoints

@@ -124,7 +124,8 @@ def asked_of_images(
         by_name = {image.name: image for image in images}
         taken = [by_name[name] for name in names]
         labelled = any(image.label_index >= 0 for image in images)
-        labels = class_labels(taken, "label" if labelled else "uncond", denoiser.classes)
+        asked = "label" if labelled else "uncond"
+        labels = class_labels(taken, asked, denoiser.classes, model.own_classes)
         return Asked(groups, dict(zip(names, labels, strict=True)))
     if find_family(model.family).conditioned_on == "prompts":
         texts = tuple(dict.fromkeys(prompts or ("",)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffalign.offenders import first_five
+from diffalign.stimuli.labels import class_numbers
 from diffalign.stimuli.squares import SUFFIXES, ImageError
 
 
@@ -23,9 +24,9 @@ class Source:
 def flat_folder(folder: Path, labels: str = "none") -> list[Source]:
     """The images of one folder, sorted by name.
 
-    labels: ``none``, or ``prefix`` (the name up to its last underscore; label_index counts the sorted labels of the
-    whole folder). Raises ImageError where the folder is absent or empty, where an image is a link that leads nowhere,
-    where two files share a stem, or where a prefix is asked for and missing.
+    labels: ``none``, or ``prefix`` (the name up to its last underscore; label_index is by `class_numbers` of the whole
+    folder). Raises ImageError where the folder is absent or empty, where an image is a link that leads nowhere, where
+    two files share a stem, and where a prefix is asked for and missing; LabelError as `class_numbers`.
     """
     paths = _images(folder)
     if not paths:
@@ -41,13 +42,13 @@ def flat_folder(folder: Path, labels: str = "none") -> list[Source]:
                 f"{len(bare)} have no underscore, first: {first_five(bare)}"
             )
         words = [path.stem.rsplit("_", 1)[0] for path in paths]
-        index = {word: i for i, word in enumerate(sorted(set(words)))}
+        index = class_numbers(words)
         sources = [Source(path, path.stem, word, index[word]) for path, word in zip(paths, words, strict=True)]
     return sorted(sources, key=_name)
 
 
 def synset_folders(folder: Path) -> list[Source]:
-    """The images below one folder a class, sorted by name; label_index counts the sorted class folders.
+    """The images below one folder a class, sorted by name; label_index is by `class_numbers` of the folders.
 
     Raises ImageError as `flat_folder` does.
     """
@@ -55,9 +56,8 @@ def synset_folders(folder: Path) -> list[Source]:
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
         raise ImageError(f"{folder}: no class folders; a flat folder of images is kind: folder")
-    sources = [
-        Source(path, path.stem, entry.name, index) for index, entry in enumerate(classes) for path in _images(entry)
-    ]
+    index = class_numbers(entry.name for entry in classes)
+    sources = [Source(path, path.stem, entry.name, index[entry.name]) for entry in classes for path in _images(entry)]
     if not sources:
         raise ImageError(f"{folder}: {len(classes)} class folders, none with images ({', '.join(SUFFIXES)})")
     _check_stems([source.path for source in sources], folder)

@@ -1,9 +1,9 @@
-"""Class labels of images, which condition class-conditional models."""
+"""Class labels of images: their numbers, and how they condition class-conditional models."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from diffalign.io.manifest import Image
 from diffalign.offenders import first_five
@@ -15,11 +15,28 @@ class LabelError(ValueError):
     """Labels that do not fit the classes of a model; the message names the first five images."""
 
 
-def class_labels(images: Sequence[Image], conditioning: str, classes: int) -> list[int]:
+def class_numbers(labels: Iterable[str]) -> dict[str, int]:
+    """The ``label_index`` of each label of a data set: of whole numbers the number itself, else the place among all
+    labels in order. Raises LabelError where two labels are one number, such as 7 and 07.
+    """
+    words = sorted(set(labels))
+    if not words or not all(re.fullmatch(r"[0-9]{1,9}", word) for word in words):
+        return {word: place for place, word in enumerate(words)}
+    numbers = {word: int(word) for word in words}
+    spelled: dict[int, str] = {}
+    for word, number in numbers.items():
+        if spelled.setdefault(number, word) != word:
+            raise LabelError(f"the labels '{spelled[number]}' and '{word}' are one number; write it in one way")
+    return numbers
+
+
+def class_labels(images: Sequence[Image], conditioning: str, classes: int, own_classes: bool = False) -> list[int]:
     """The label of each image, in order: ``uncond`` is the null label, `classes`, and ``label`` that of the manifest.
 
-    Raises LabelError for an image without a label or outside the classes, and for one of ImageNet's classes whose index
-    in the data set is not ImageNet's, as in a data set of some of its classes. ValueError for another conditioning.
+    own_classes: whether the model's classes are those of a data set here; else 1,000 classes are ImageNet's. Raises
+    LabelError for an image without a label or outside the classes; for one of ImageNet's classes whose index in the
+    data set is not ImageNet's, as in a data set of some of its classes; and for words in place of ImageNet's classes,
+    whose order is another. ValueError for another conditioning.
     """
     if conditioning == "uncond":
         return [classes] * len(images)
@@ -31,8 +48,11 @@ def class_labels(images: Sequence[Image], conditioning: str, classes: int) -> li
     beyond = [f"{image.name} ({image.label_index})" for image in images if image.label_index >= classes]
     if beyond:
         raise LabelError(f"{len(beyond)} images have labels outside 0 to {classes - 1}, first: {first_five(beyond)}")
-    if classes == IMAGENET_CLASSES and any(re.fullmatch(r"n\d{8}", image.label) for image in images):
-        _check_imagenet(images)
+    if classes == IMAGENET_CLASSES:
+        if any(re.fullmatch(r"n\d{8}", image.label) for image in images):
+            _check_imagenet(images)
+        elif not own_classes:
+            _check_numbers(images)
     return [image.label_index for image in images]
 
 
@@ -49,4 +69,17 @@ def _check_imagenet(images: Sequence[Image]) -> None:
         raise LabelError(
             f"{len(other)} images have other labels than ImageNet's classes, first: {first_five(other)}; "
             "label_index counts the class folders of the data set, which must be all 1000"
+        )
+
+
+def _says(image: Image) -> bool:
+    return image.label.isdecimal() and int(image.label) == image.label_index
+
+
+def _check_numbers(images: Sequence[Image]) -> None:
+    words = [f"{image.name} ({image.label})" for image in images if not _says(image)]
+    if words:
+        raise LabelError(
+            f"{len(words)} images have labels that say no class of ImageNet, first: {first_five(words)}; a model of "
+            f"{IMAGENET_CLASSES} classes needs its synsets (n01440764) or their numbers, 0 to {IMAGENET_CLASSES - 1}"
         )

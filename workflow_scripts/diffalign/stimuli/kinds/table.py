@@ -20,6 +20,7 @@ from diffalign.names import nearest
 from diffalign.offenders import first_five
 from diffalign.reasons import reason
 from diffalign.stimuli.kinds.declaration import DatasetKind, Listing, Stimulus, Supplied, square
+from diffalign.stimuli.labels import LabelError, class_numbers
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
 
@@ -71,12 +72,15 @@ def read_rows(path: Path, columns: Columns, index: int = 0, prompt: str = "") ->
             check_lengths(dict(zip(names, map(str, texts[key]), strict=True)), str(path))
         except StoreError as error:
             raise TableError(str(error)) from error
-    labels = sorted({str(label) for label in texts["label"]} - {""})
+    try:
+        labels = class_numbers({str(label) for label in texts["label"]} - {""})
+    except LabelError as error:
+        raise TableError(f"{path}: {error}") from error
     rows = [
         Row(
             names[i],
             label := str(texts["label"][i]),
-            labels.index(label) if label else -1,
+            labels[label] if label else -1,
             f"{prompt}{texts['caption'][i]}" if texts["caption"][i] else "",
             str(texts["description"][i]),
             str(texts["group"][i]),
