@@ -368,6 +368,7 @@ rule layer_statistics_figure:
         mem_mb=memory(2000),
         runtime=30,
     params:
+        alpha=STUDY.alignment.alpha,
         miniature=PLAN.dynamics.miniature,
         code=PLAN.code("layer_statistics_figure.py"),
     script:

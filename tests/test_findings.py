@@ -53,7 +53,7 @@ def score(source: str, level: float, layer: str, second_half: float, **changes: 
 
 def share(given: str, value: float, low: float, high: float, layer: str = "b3", level: float = 0.3) -> dict[str, Any]:
     bounds = {"share": value, "share_low": low, "share_high": high}
-    return {"model": "digits.sit", "level": level, "layer": layer, "given": given, **bounds, "n": 1000}
+    return {"model": "digits.sit", "level": level, "layer": layer, "given": given, **bounds, "n": 1000, "reason": None}
 
 
 # the maximum at b3 and t = 0.3, and pure noise

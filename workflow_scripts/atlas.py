@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from diffalign import logs
 from diffalign.alignment import partial, series
 from diffalign.io import control_sides, recipes, tables
-from diffalign.io.control_sides import UNTRAINED, ControlSide
+from diffalign.io.control_sides import LABELS, UNTRAINED, ControlSide
 from diffalign.io.series_tables import IDENTITY, MEASURED, choose, rows, write_recipe
 from diffalign.io.unlisted_sides import Search, UnlistedSide, read_side
 from diffalign.noise import log_snr
@@ -35,6 +37,7 @@ BEYOND = {
     "given": "string",
     **dict.fromkeys(("share", "share_low", "share_high", "cka", "cka_low", "cka_high"), "float64"),
     **dict.fromkeys(("controls", "n"), "int64"),
+    "reason": "string",
 }
 
 
@@ -161,15 +164,19 @@ def _shares(
     components: int,
     level: float,
 ) -> Iterator[dict[str, Any]]:
-    """What each layer of the model shares with the reference beyond all controls, and beyond each by itself."""
+    """What each layer of the model shares with the reference beyond all controls, and beyond each by itself.
+
+    Labels are given whole: some of the directions between classes would leave the others in the share. Where controls
+    are too many for the images, the row says so.
+    """
     (other,) = reference.rows.values()
     names, model = reference.names, sides[TRAINED]
     fixed = {
-        name: [partial.leading(columns, components) for columns in control.columns]
+        name: [columns if name == LABELS else partial.leading(columns, components) for columns in control.columns]
         for name, control in own.items()
         if control is not None
     }
-    spans: dict[str, partial.Controls] = {}
+    spans: dict[str, partial.Controls | str] = {}
     for depth, (layer, features) in enumerate(model.rows.items()):
         columns = {
             name: fixed[name] if name in fixed else [partial.leading(sides[UNTRAINED].rows[layer], components)]
@@ -178,8 +185,10 @@ def _shares(
         chosen = {"+".join(own): list(own), **{name: [name] for name in own}}
         for given, members in chosen.items():
             if given not in spans or UNTRAINED in members:
-                spans[given] = partial.controls([values for name in members for values in columns[name]], names)
-            found = partial.beyond(features, other, spans[given], reference.groups)
+                spans[given] = _span([values for name in members for values in columns[name]], names)
+            span = spans[given]
+            found = None if isinstance(span, str) else partial.beyond(features, other, span, reference.groups)
+            share, cka = (partial.UNDEFINED,) * 2 if found is None else (found.share, found.cka)
             yield {
                 "bundle": model.recipe["bundle"],
                 "level": level,
@@ -187,15 +196,24 @@ def _shares(
                 "layer": layer,
                 "depth": depth,
                 "given": given,
-                "share": found.share.value,
-                "share_low": found.share.low,
-                "share_high": found.share.high,
-                "cka": found.cka.value,
-                "cka_low": found.cka.low,
-                "cka_high": found.cka.high,
-                "controls": found.controls,
+                "share": share.value,
+                "share_low": share.low,
+                "share_high": share.high,
+                "cka": cka.value,
+                "cka_low": cka.low,
+                "cka_high": cka.high,
+                "controls": 0 if found is None else found.controls,
                 "n": len(names),
+                "reason": span if isinstance(span, str) else None,
             }
+
+
+def _span(columns: Sequence[NDArray[np.floating]], names: Sequence[str]) -> partial.Controls | str:
+    """The span of controls, or why there is none."""
+    try:
+        return partial.controls(columns, names)
+    except ValueError as error:
+        return str(error)
 
 
 if __name__ == "__main__":

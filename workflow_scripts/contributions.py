@@ -116,7 +116,7 @@ def contributions(
     """
     content = read_settings_file(recipe)
     if content["configuration"]["start"] == "noising":
-        raise ValueError("noising makes no images, so no layer contributes to them; write ablations: null")
+        raise ValueError("noising makes no images, so no layer contributes to them")
     model = Model.from_recipe(content["model"])
     stored = [read_trajectories(folder) for folder in folders]
     seeds = _seeds(stored, content, recipe)

@@ -285,7 +285,9 @@ def _beyond(scores: pd.DataFrame, beyond: pd.DataFrame) -> Iterator[Finding]:
     row = place.loc[place["given"].str.count(r"\+").idxmax()]
     low, high, images = row["share_low"], row["share_high"], f"{row['n']} images"
     where = f"{best['model']}, {best['layer']}, t = {best['level']:g}"
-    if math.isnan(row["share"]):
+    if isinstance(row["reason"], str):
+        sentence = f"{where}: the share of covariance is not measured ({row['reason']})"
+    elif math.isnan(row["share"]):
         sentence = f"{where}: no covariance is shown to be shared over {images}, so there is no share of it"
     else:
         shown = direction(low, high, ("is left", "is left, negative,", "is not shown to be left"))

@@ -199,7 +199,8 @@ class _Pair:
     def left(self, columns: Mapping[str, Columns], labels: Sequence[str]) -> Iterator[dict[str, Any]]:
         """What is left given each control by itself, and all up to each, in the order of the rungs."""
         of = {
-            rung: [partial.leading(values, self.asked.components) for values in listed]
+            # some of the directions between classes would leave the others
+            rung: listed if rung == LABELS else [partial.leading(values, self.asked.components) for values in listed]
             for rung, listed in columns.items()
         }
         names, before = self.sides["a"].names, list(of)

@@ -18,21 +18,24 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 ACTIVATIONS = ("model", "configuration", "layer", "depth", "step", "t", "measure", "mean", "seeds", "samples")
-ALIGNMENT = ("layer", "depth", "step", "t", "metric", "score", "calibrated", "reference", "reference_layer", "n", "k")
+ALIGNMENT = (
+    *("layer", "depth", "step", "t", "metric", "score", "calibrated", "maximum_p", "reference", "reference_layer"),
+    *("n", "k"),
+)
 COLUMNS = 4
 # positive values that span more than this have a logarithmic scale
 _SPAN = 20.0
 
 
 def layer_statistics_figure(
-    activations: Path, alignment: Path | None, outputs: Sequence[Path], miniature: bool
+    activations: Path, alignment: Path | None, alpha: float, outputs: Sequence[Path], miniature: bool
 ) -> None:
     """Draw a map a measure of activations, and one a metric of alignment, of layers upwards over noise levels.
 
     activations: its values are means over samples and seeds. alignment: of features of states with those of a vision
-    model of the final images; calibrated, or the score of a metric without a null. A dot marks the layer of each step
-    with the largest alignment above 0. Every map has its own scale: logarithmic where values are positive and
-    span more than a factor of 20.
+    model of the final images; calibrated, or the score of a metric without a null. A dot marks the best layer of a step
+    whose largest score over all layers has p at most alpha. Every map has its own scale: logarithmic where values are
+    positive and span more than a factor of 20.
     """
     style.styled()
     table = tables.read(activations, ACTIVATIONS)
@@ -51,7 +54,7 @@ def layer_statistics_figure(
         calibrated = series.is_calibrated(of_metric)
         shown.append((series.value_name(metric, calibrated), of_metric, "calibrated" if calibrated else "score"))
     for i, (axes, (title, of, value)) in enumerate(zip(panels, shown, strict=True)):
-        layers = _map(axes, of, value, width, dots=i >= len(measures))
+        layers = _map(axes, of, value, width, alpha if i >= len(measures) else None)
         axes.set_title(style.wrapped(title, width))
         dynamics.noise_axis(axes, of["t"].to_numpy(), width, labelled=i + across >= len(panels), above=i < across)
         # alignment may be of other layers than statistics
@@ -80,18 +83,19 @@ def _layers(table: pd.DataFrame) -> list[str]:
     return table.drop_duplicates("depth").sort_values("depth")["layer"].astype(str).tolist()
 
 
-def _map(axes: Axes, table: pd.DataFrame, value: str, width: float, dots: bool) -> list[str]:
-    """One map; gives its layers by depth."""
+def _map(axes: Axes, table: pd.DataFrame, value: str, width: float, alpha: float | None) -> list[str]:
+    """One map; gives its layers by depth. alpha: of dots, None for none."""
     layers = _layers(table)
     t = table.drop_duplicates("step").sort_values("step")["t"]
     values = table.pivot(index="depth", columns="step", values=value).to_numpy(np.float64)
     edges = dynamics.edges(t)
     mesh = dynamics.noise_map(axes, edges, np.arange(len(layers) + 1) - 0.5, values, _norm(values), style.SCORES)
     maps.color_bar(mesh, axes, width)
-    if dots:
+    if alpha is not None:
         best = np.zeros(values.shape, bool)
-        # calibrated scores are 0 where no layer exceeds its null
-        found = np.flatnonzero((values > 0).any(axis=0))
+        # of the largest of all layers, and NaN without a null
+        p = table.groupby("step", sort=True)["maximum_p"].first().to_numpy(np.float64)
+        found = np.flatnonzero((p <= alpha) & np.isfinite(values).any(axis=0))
         best[np.nanargmax(values[:, found], axis=0), found] = True
         dynamics.marked_cells(axes, edges, best)
     return layers
@@ -113,6 +117,7 @@ if __name__ == "__main__":
         layer_statistics_figure(
             Path(snakemake.input.activations),
             None if beside is None else Path(beside),
+            snakemake.params.alpha,
             [Path(path) for path in snakemake.output],
             snakemake.params.miniature,
         )

@@ -6,6 +6,7 @@ import pytest
 from config.test_training import SIT, VIT, changed
 from test_study import load, mistakes
 
+from diffalign.config.dynamics import AblationsEntry, ConfigurationEntry
 from diffalign.models import all_families
 from diffalign.plan import Plan
 
@@ -107,6 +108,10 @@ def test_a_gaussian_of_the_same_latents_is_the_reference_line() -> None:
         ({"samples": 0}, "dynamics.configurations.plain.samples: 0"),
         ({"strength": 0.5}, "strength: means nothing for the start 'noise', but for img2img"),
         ({"start": "noising", "sampler": "heun"}, "sampler: nothing is sampled where start is 'noising'"),
+        (
+            {"start": "noising", "ablations": {"windows": 2}},
+            "ablations: no layer contributes to an image where start is",
+        ),
         ({"dataset": "helt.out"}, "unknown dataset 'helt.out'; did you mean 'held.out'?"),
         ({"reference": "small.vit"}, "reference: 'small.vit' names no layer"),
         ({"reference": "sdvae_latnt"}, "reference"),
@@ -122,3 +127,11 @@ def test_mistakes(changes: dict[str, Any], message: str) -> None:
 def test_bands_that_do_not_follow_each_other() -> None:
     overlay = {**TRAINED, "dynamics": {"low": 0.3, "mid": 0.25}}
     assert "dynamics.mid: 0.25 is not between dynamics.low, 0.3, and 0.5" in mistakes(overlay)
+
+
+def test_nothing_is_removed_where_nothing_is_sampled() -> None:
+    sampled, noised = (
+        ConfigurationEntry.model_validate({"models": ["sit"], "start": start}) for start in ("noise", "noising")
+    )
+    assert sampled.removed == AblationsEntry()
+    assert noised.removed is None

@@ -118,8 +118,11 @@ def test_contrasts_at_the_borders_of_what_can_be_told() -> None:
     assert all(math.isnan(each) for each in (single.low, single.high, single.p))
     (same,) = contrasts({"a": {0: 0.5, 1: 0.75}, "b": {0: 0.5, 1: 0.75}})
     assert (same.difference, same.p) == (0, 1)
-    (constant,) = contrasts({"a": {0: 0.5, 1: 0.75}, "b": {0: 0.25, 1: 0.5}})
-    assert (constant.difference, constant.p) == (0.25, 0)
+    # times that are all that of a first state; the second differ by rounding alone
+    for a, b in (([0.5, 0.75, 1], [0.25, 0.5, 0.75]), ([0.9, 0.8, 0.7], [0.6, 0.5, 0.4])):
+        (constant,) = contrasts({"a": dict(enumerate(a)), "b": dict(enumerate(b))})
+        assert constant.difference == pytest.approx(a[0] - b[0])
+        assert all(math.isnan(each) for each in (constant.low, constant.high, constant.p))
     with pytest.raises(ValueError, match=r"a and b: no seed is shared: \[0\] and \[1\]"):
         contrasts({"a": {0: 0.5}, "b": {1: 0.5}})
     with pytest.raises(ValueError, match="a and b: .*finite"):

@@ -481,11 +481,12 @@ def test_layer_statistics(aligned: bool, tmp_path: Path) -> None:
                 score = 0.5 * np.exp(-((depth - 4) ** 2) / 5) * (1 - T[step]) + 0.02 * random.random()
                 alignment.append(
                     {**place, "metric": "cknna", "score": score, "calibrated": max(0.0, score - 0.05)}
+                    | {"maximum_p": 0.01 if step % 2 else 0.4}
                     | {"reference": "digits.vit", "reference_layer": "final", "n": 192, "k": 10}
                 )
     rows = [{**row, "seeds": 3, "samples": 192} for row in activations]
     table, beside = write(rows, tmp_path / "activations.tsv"), write(alignment, tmp_path / "alignment.tsv")
-    layer_statistics_figure(table, beside if aligned else None, pictures_of(tmp_path), False)
+    layer_statistics_figure(table, beside if aligned else None, 0.05, pictures_of(tmp_path), False)
     check_pictures(pictures_of(tmp_path))
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from test_unlisted_sides import search, write_bundle, write_settings
 
 from atlas import Control, Inputs, Level, atlas, warn
 from atlas_figure import atlas_figure
+from diffalign.figures import series
 from diffalign.io.control_sides import class_rows
 from diffalign.io.headers import StoreError
 from diffalign.io.manifest import Image, write_manifest
@@ -272,6 +273,32 @@ def test_what_is_planted_beyond_the_controls_is_found_and_nothing_else(written: 
     assert set(labels["controls"]) == {7}
     # at pure noise there is nothing to have a share of
     assert everything.loc[everything["level"] == 1, "share"].isna().mean() > 0.6
+
+
+def test_all_directions_between_classes_are_controlled_for(inputs: Inputs, tmp_path: Path) -> None:
+    few = replace(inputs, levels=inputs.levels[:1], controls=inputs.controls[:2])
+    outputs = outputs_of(tmp_path)
+    atlas(few, METRICS[:1], 3, write_settings(tmp_path, K), WHERE, search(K), outputs)
+    controls = read(outputs["beyond_tsv"]).groupby("given")["controls"].unique().map(list).to_dict()
+    assert controls == {"labels+pixels_p8": [10], "labels": [7], "pixels_p8": [3]}
+
+
+def test_controls_that_explain_single_images_are_a_reason(inputs: Inputs, digits: Digits, tmp_path: Path) -> None:
+    manifest = digits.manifest(tmp_path, [str(i // 2) for i in range(COUNT)])
+    few = replace(inputs, levels=inputs.levels[:1], controls=inputs.controls[:1], manifest=manifest)
+    outputs = outputs_of(tmp_path)
+    atlas(few, METRICS[:1], 3, write_settings(tmp_path, K), WHERE, search(K), outputs)
+    beyond = read(outputs["beyond_tsv"])
+    assert beyond["share"].isna().all()
+    assert beyond["reason"].str.contains("a class needs at least three images").all()
+    atlas_figure(outputs["scores_tsv"], outputs["beyond_tsv"], METRICS[0], [tmp_path / "atlas.png"])
+
+
+def test_bounds_of_a_metric_that_counts_are_on_its_scale() -> None:
+    row = {"metric": "lcs_knn", "k": 10, "calibrated": 0.2, "second_half": 2.0, "second_half_low": 1.8}
+    row |= {"second_half_high": 2.2, "second_half_threshold": 0.4, "second_half_calibrated": (2.0 - 0.4) / (10 - 0.4)}
+    (value,), (low,), (high,) = series.second_half(pd.DataFrame([row]))
+    assert (low, value, high) == pytest.approx((1.4 / 9.6, 1.6 / 9.6, 1.8 / 9.6))
 
 
 def test_labels_are_neighbours_at_random_within_their_class(digits: Digits) -> None:

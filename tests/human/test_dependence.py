@@ -68,6 +68,8 @@ def test_equal_models_do_not_differ() -> None:
     interval = over.interval(np.array([[1.0, -1.0]]))
     assert (interval.low[0], interval.high[0]) == (0, 0)
     assert p_of_differences(interval, np.zeros(1), over.freedom).tolist() == [1]
+    # a difference that no choice departs from has no error to be judged by
+    assert np.isnan(p_of_differences(interval, np.ones(1), over.freedom)).all()
 
 
 def test_holm_corrects_for_the_number_of_pairs() -> None:

@@ -51,7 +51,8 @@ class AtlasSection(Section):
         ),
     )
     components: Count = Field(
-        64, description="Principal components of each control, at most, that the share beyond controls leaves out."
+        64,
+        description="Principal components of each control but labels, at most, that the share leaves out.",
     )
 
     @property

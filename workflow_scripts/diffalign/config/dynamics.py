@@ -139,7 +139,14 @@ class ConfigurationEntry(Section):
     words: Annotated[Listed[Text], Distinct()] = Field(
         (), description="Query words of the prompts, whose cross-attention maps are measured."
     )
-    ablations: AblationsEntry | None = Field(AblationsEntry(), description="Contributions by removal; null: none.")
+    ablations: AblationsEntry | None = Field(
+        AblationsEntry(), description="Contributions by removal; null: none. Where start is noising, there are none."
+    )
+
+    @property
+    def removed(self) -> AblationsEntry | None:
+        """What is removed; None also where no image is made, to which a layer could contribute."""
+        return None if self.start == "noising" else self.ablations
 
 
 @dataclass(frozen=True)
@@ -218,6 +225,8 @@ def check(
             yield f"{place}.strength: means nothing for the start '{entry.start}', but for img2img"
         if entry.start == "noising" and "sampler" in entry.model_fields_set:
             yield f"{place}.sampler: nothing is sampled where start is 'noising'"
+        if entry.start == "noising" and "ablations" in entry.model_fields_set and entry.ablations is not None:
+            yield f"{place}.ablations: no layer contributes to an image where start is 'noising'; leave it out"
         for i, word in enumerate(entry.words):
             lacking = [prompt for prompt in entry.prompts if not occurrences(prompt, word)]
             if lacking or not entry.prompts:

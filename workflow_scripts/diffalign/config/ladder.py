@@ -40,7 +40,9 @@ class LadderSection(Section):
             "reads the captions alone."
         ),
     )
-    components: Count = Field(64, description="Principal components of each control, at most, that count as given.")
+    components: Count = Field(
+        64, description="Principal components of each control but labels, at most, that count as given."
+    )
     permutations: Annotated[int, Field(ge=_FEWEST)] = Field(
         99,
         description=(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ Array = NDArray[np.float64]
 DRAWS = 1999
 # sums of squared ranks are multiples of 1/4: what differs by less is rounding
 _TIE = 1e-6
+# an interval below this share of a difference is rounding of equal ones
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def over_seeds(values: Mapping[int, float]) -> Mean:
 @dataclass(frozen=True)
 class Contrast:
     """The mean difference, first - second, over seeds that both have, with its 95 % t interval and p; NaN, but for the
-    difference, of a single seed.
+    difference, of a single seed, and where all seeds differ by the same.
     """
 
     first: str
@@ -115,7 +117,8 @@ def contrasts(values: Mapping[str, Mapping[int, float]]) -> list[Contrast]:
 
     values: what is compared -> seed -> value, such as a time. Samples of one seed begin with the same noise, or belong
     to one another in another way, so that differences are taken seed by seed. p: two-sided, of Student's t of the
-    differences; 1 where all of them are 0, and 0 where they are equal and not 0. Raises ValueError where two share no
+    differences; 1 where all of them are 0. Differences that are equal and not 0, such as those of times that all are
+    that of a first state, have no spread to judge by: interval and p are NaN. Raises ValueError where two share no
     seed, and for values that are NaN or infinite.
     """
     return [_contrast(a, b, values[a], values[b]) for a, b in itertools.combinations(values, 2)]
@@ -126,6 +129,8 @@ def _contrast(first: str, second: str, a: Mapping[int, float], b: Mapping[int, f
         mean = paired_contrast(a, b)
     except ValueError as error:
         raise ValueError(f"{first} and {second}: {error}") from error
+    if mean.value and mean.high - mean.low <= _ROUNDING * abs(mean.value):
+        mean = replace(mean, low=math.nan, high=math.nan)
     return Contrast(first, second, mean.value, mean.low, mean.high, _p_value(mean), mean.trainings)
 
 
@@ -134,9 +139,9 @@ def _p_value(mean: Mean) -> float:
     from scipy.stats import t
 
     freedom = mean.trainings - 1
-    if not freedom:
+    if not freedom or math.isnan(mean.low):
         return math.nan
     error = (mean.high - mean.low) / 2 / float(t.ppf(BOUNDS[1], freedom))
     if error == 0:
-        return float(mean.value == 0)
+        return 1.0
     return float(2 * t.sf(abs(mean.value) / error, freedom))

@@ -87,10 +87,12 @@ def covariance(gained: NDArray[np.floating], triplets: Triplets, over: tuple[str
 
 
 def p_of_differences(interval: Interval, differences: NDArray[np.float64], freedom: int) -> NDArray[np.float64]:
-    """Two-sided p (M,) of differences (M,) of means by Student's t. It is 1 where there is no difference at all."""
+    """Two-sided p (M,) of differences (M,) of means by Student's t: 1 where there is no difference, NaN where the
+    error of one is 0.
+    """
     from scipy.stats import t
 
-    ratio = np.where(differences == 0, 0.0, np.inf)
+    ratio = np.where(differences == 0, 0.0, np.nan)
     np.divide(np.abs(differences), interval.error, out=ratio, where=interval.error > 0)
     return np.asarray(2 * t.sf(ratio, freedom), np.float64)
 

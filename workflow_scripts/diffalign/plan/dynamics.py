@@ -194,9 +194,9 @@ class Dynamics(Stage):
 
     def ablations(self, wildcards: Wildcards) -> dict[str, Any]:
         """What is removed, as a parameter. Raises ValueError where the configuration asks for nothing."""
-        entry = self._of(wildcards).entry.ablations
+        entry = self._of(wildcards).entry.removed
         if entry is None:
-            raise ValueError(f"dynamics.configurations of '{wildcards.configuration}' have ablations: null")
+            raise ValueError(f"dynamics.configurations of '{wildcards.configuration}' remove nothing")
         return entry.plain()
 
     def words(self, wildcards: Wildcards) -> list[str]:
@@ -235,7 +235,7 @@ class Dynamics(Stage):
 
     def layer_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
         """Tables of layers and steps: contributions only where the configuration asks for them."""
-        removed = ["contributions"] if self._of(wildcards).entry.ablations is not None else []
+        removed = ["contributions"] if self._of(wildcards).entry.removed is not None else []
         return {table: f"{paths.DYNAMICS}/{table}.parquet" for table in ("associations", "readouts", *removed)}
 
     def statistics_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
@@ -245,7 +245,7 @@ class Dynamics(Stage):
 
     def drawn_method(self, wildcards: Wildcards) -> str | None:
         """The method of removal that is drawn, the first of several."""
-        entry = self._of(wildcards).entry.ablations
+        entry = self._of(wildcards).entry.removed
         return None if entry is None else entry.methods[0]
 
     def miniature(self, wildcards: Wildcards) -> bool:
