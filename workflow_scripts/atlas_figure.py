@@ -25,7 +25,7 @@ def atlas_figure(scores: Path, beyond: Path, metric: str, outputs: Sequence[Path
 
     scores, beyond: TSV of `atlas`. Noise levels to the right, by log-SNR with t below it; layers upwards. The frame
     is the layer and level that half of the images chose. Profiles are measured on the other half, for the layer that
-    each level chose; controls without levels are lines.
+    each level chose; controls without levels are lines. Panels without a defined score say why.
     """
     style.styled()
     table = series.read(scores, metric=metric)
@@ -38,11 +38,23 @@ def atlas_figure(scores: Path, beyond: Path, metric: str, outputs: Sequence[Path
     _maps(tops, table, shares, levels, labels, metric)
     profile, left = figure.add_subplot(grid[1, :2]), figure.add_subplot(grid[1, 2])
     _profile(profile, table, levels, metric)
-    chosen = table[(table["source"] == TRAINED) & table["chosen"]].iloc[0]
-    _shares(left, shares, levels, chosen["layer"], _controls(table))
-    style.heading(figure, _heading(table, shares, chosen, metric))
+    chosen = _chosen(table, TRAINED)
+    if chosen is None:
+        grids.in_place(left, "no layer is chosen")
+        noise = "pure noise is the only level" if levels == [1.0] else grids.undefined(metric)
+        about = f"{table['model'].iloc[0]} on {series.title_of(table)}. Alignment with {series.reference_of(table)}."
+        style.heading(figure, f"{about} Nothing is chosen: {noise}.")
+    else:
+        _shares(left, shares, levels, chosen["layer"], _controls(table))
+        style.heading(figure, _heading(table, shares, chosen, metric))
     grids.shared_legend(figure, [profile, left], 5)
     style.save(figure, outputs, bool(table["miniature"].any()))
+
+
+def _chosen(table: pd.DataFrame, source: str) -> pd.Series | None:
+    """The row that half of the images chose of a source; None where no score below t = 1 is defined."""
+    rows = table[(table["source"] == source) & table["chosen"]]
+    return None if rows.empty else rows.iloc[0]
 
 
 def _grid(rows: pd.DataFrame, value: str, levels: list[float]) -> pd.DataFrame:
@@ -60,25 +72,29 @@ def _maps(
 ) -> None:
     value = "calibrated" if series.is_calibrated(table) else "score"
     grids_of = {source: _grid(table[table["source"] == source], value, levels).to_numpy() for source in _LABELS}
-    everything = np.concatenate([each.ravel() for each in grids_of.values()])
-    limits = (min(0.0, float(np.nanmin(everything))), maps.scale_end(float(np.nanmax(everything))))
+    defined = np.concatenate([each[np.isfinite(each)] for each in grids_of.values()])
+    limits = (float(defined.min(initial=0)), maps.scale_end(max(defined.tolist(), default=0.0)))
     for axes, (source, values) in zip(panels, grids_of.items(), strict=False):
-        image = noise_axis.noise_map(axes, levels, values, limits, style.CALIBRATED)
         title = f"{_LABELS[source]}: {series.value_name(metric, value == 'calibrated')}"
         axes.set_title(style.wrapped(title, 1.6), pad=5)
-        best = table[(table["source"] == source) & table["chosen"]].iloc[0]
-        noise_axis.framed_cell(axes, levels, int(best["depth"]), levels.index(best["level"]))
+        if np.isnan(values).all():
+            grids.undefined_in_place(axes, metric, 1.6)
+            continue
+        image = noise_axis.noise_map(axes, levels, values, limits, style.CALIBRATED)
+        best = _chosen(table, source)
+        if best is not None:
+            noise_axis.framed_cell(axes, levels, int(best["depth"]), levels.index(best["level"]))
         maps.color_bar(image, axes, 1.7)
     given = _all_controls(shares)
     values = _grid(shares[shares["given"] == given], "share", levels).to_numpy()
     image = noise_axis.noise_map(panels[2], levels, np.clip(values, 0, None), (0, 1), style.SCORES)
     panels[2].set_title("share beyond all controls", pad=5)
     maps.color_bar(image, panels[2], 1.7)
-    for i, axes in enumerate(panels):
+    drawn = [axes for axes in panels if axes.axison]
+    for axes in drawn:
         noise_axis.dress(axes, levels, 1.6)
         grids.layer_ticks(axes, labels, "y", 16)
-        if not i:
-            axes.set_ylabel("layer")
+    drawn[0].set_ylabel("layer")
 
 
 def _controls(table: pd.DataFrame) -> list[str]:
@@ -94,22 +110,29 @@ def _color(source: str, controls: Sequence[str]) -> str:
 
 def _profile(axes: Axes, table: pd.DataFrame, levels: list[float], metric: str) -> None:
     """The layer that each level chose on half of the images, on the other half, with bands over these images."""
+    if table["second_half"].isna().all():
+        grids.undefined_in_place(axes, metric, 3.6)
+        return
     places = dict(zip(levels, noise_axis.positions(levels).tolist(), strict=True))
     borders = noise_axis.edges(noise_axis.positions(levels))
     for i, source in enumerate(_LABELS):
-        rows = table[table["source"] == source]
-        best = rows.loc[rows.groupby("level")["first_half"].idxmax()].sort_values("level")
-        values, low, high = series.second_half(best)
-        at = [places[level] for level in best["level"]]
+        rows = table[(table["source"] == source) & table["first_half"].notna()]
+        best = rows.loc[rows.groupby("level")["first_half"].idxmax()]
+        # lines have gaps where no layer has a score
+        values, low, high = series.second_half(best.set_index("level").reindex(levels))
+        at = [places[level] for level in levels]
         look: dict[str, Any] = {**style.look(i)}
         axes.fill_between(at, low, high, color=look["color"], alpha=0.16, linewidth=0)
-        axes.plot(at, values, label=_LABELS[source], **look)
+        axes.plot(at, values, label=_LABELS[source] + ("" if np.isfinite(values).any() else ": undefined"), **look)
     controls = _controls(table)
     for i, source in enumerate(controls):
-        best = table[(table["source"] == source) & table["chosen"]]
-        values, _, _ = series.second_half(best)
+        values, _, _ = series.second_half(table[(table["source"] == source) & table["chosen"]])
         dashes = ((0, (5, 2)), (0, (2, 1.5)), (0, (5, 2, 1, 2)))[i % 3]
-        axes.axhline(float(values[0]), color=_color(source, controls), linestyle=dashes, label=f"{source} alone")
+        look = {"color": _color(source, controls), "linestyle": dashes}
+        if np.isfinite(values).any():
+            axes.axhline(float(values[0]), label=f"{source} alone", **look)
+        else:
+            axes.plot([], [], label=f"{source} alone: undefined", **look)
     floor = table[(table["source"] == TRAINED) & (table["level"] == 1)]
     if not floor.empty:
         axes.axvspan(borders[-2], borders[-1], color=style.GRID, linewidth=0, zorder=0)
@@ -177,11 +200,15 @@ def _heading(table: pd.DataFrame, shares: pd.DataFrame, chosen: pd.Series, metri
         if np.isfinite(share["share"])
         else "no share beyond controls is defined there"
     )
+    found = [
+        series.bracketed(*each) if np.isfinite(each[0]) else "undefined"
+        for each in ((value, low, high), (twin, twin_low, twin_high))
+    ]
     return (
         f"{chosen['model']} on {series.title_of(table)}. Most alike with {series.reference_of(table)} at "
         f"{chosen['layer']} and t = {chosen['level']:g}, chosen on half of the images. On the other half: "
-        f"{series.value_name(metric, series.is_calibrated(table))} {series.bracketed(value, low, high)}, untrained "
-        f"{series.bracketed(twin, twin_low, twin_high)}; {beyond}."
+        f"{series.value_name(metric, series.is_calibrated(table))} {found[0]}, untrained "
+        f"{found[1]}; {beyond}."
     )
 
 

@@ -61,8 +61,10 @@ def probe_layers(
     """Probe all layers at once and write accuracies before and after, gains, and the transforms.
 
     layers: names and features, rows in the order of the objects of the human choices. checkpoints: folder from which a
-    killed run resumes; removed at the end. Raises TripletError where a fold has no triplet.
+    killed run resumes; removed at the end. Raises TripletError where a fold has no triplet, and ValueError for
+    folds of one object.
     """
+    folds = folds_of(plan.fold_rule, people.names, people.listed, plan.folds, seed)
     features = dict(layers)
     on = choose_device(device)
     values = {layer: each.values for layer, each in features.items()}
@@ -70,7 +72,6 @@ def probe_layers(
     def checkpoint_file(name: str) -> TrainingCheckpoint:
         return TrainingCheckpoint(checkpoints / name)
 
-    folds = folds_of(plan.fold_rule, people.names, people.listed, plan.folds, seed)
     probes = probe(values, people.names, people.triplets, plan, seed, on, distance, ties, checkpoint_file, folds)
     tested = next(iter(probes.values())).tested
     judged = people.triplets.taken(tested)

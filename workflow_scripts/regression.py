@@ -20,6 +20,7 @@ from diffalign.io.combined_layers import layers_asked
 from diffalign.io.feature_files import Features
 from diffalign.io.headers import StoreError
 from diffalign.io.human_files import People
+from diffalign.offenders import first_five
 from diffalign.randomness import keyed
 
 if TYPE_CHECKING:
@@ -76,8 +77,7 @@ def regression(
         recipe = features.shared
         predicted = cross_predicted(features.values, people.dimensions, folds, settings.alphas)
         r2 = explained(people.dimensions, predicted, keyed(settings.seed, "bootstrap", "objects"))
-        # NaN in folds where the target is constant
-        within = np.nanmean(r2.per_fold, axis=0)
+        within = r2.within_folds
         alphas = np.median(predicted.alphas, axis=0)
         kept.append(predicted)
         per_fold.append(r2.per_fold)
@@ -90,6 +90,12 @@ def regression(
         predictions.append(predicted.values.astype(np.float32))
         named.append(layer)
         logs.log.info("%s: median R² %.3f", layer, float(np.median(r2.values)))
+    # the same for all layers, since it depends on the dimensions alone
+    constant = [str(dimension) for dimension in np.flatnonzero(np.isnan(per_fold[0]).all(axis=0))]
+    if constant:
+        logs.log.warning(
+            "r2_within_folds is undefined of dimensions that vary within no fold: %s", first_five(constant)
+        )
     credit_of_layers = np.stack(gained)
     best = best_of(credit_of_layers, people.triplets, selection_folds(people.names, settings.seed))
     chosen = best_on_other_folds(np.stack(per_fold))

@@ -1,6 +1,6 @@
 """Alignment over the steps of trainings beside the quality of their samples, and one against the other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,10 +55,11 @@ def through_training_figure(
     style.heading(
         figure,
         f"{series.title_of(measured)}. Alignment with {series.reference_of(measured)}: the layer is chosen on half of "
-        f"the images and measured on the other. Bands: 95 % over trainings. {_gains(steps, metric)}"
+        f"the images and measured on the other. Bands: 95 % over trainings. "
+        f"{_gains(steps, dict.fromkeys(measured['recipe']), metric)}"
         f"{_contrast(contrasts, metric)}{found}",
     )
-    grids.shared_legend(figure, panels[:1], 4)
+    grids.shared_legend(figure, panels, 4)
     style.save(figure, outputs, bool(measured["miniature"].any()))
 
 
@@ -69,7 +70,14 @@ def _over_steps(
     looks: Mapping[str, Mapping[str, Any]],
     what: tuple[str, str],
 ) -> None:
-    """Means over trainings with their bands; every training as a thin line."""
+    """Means over trainings with their bands; every training as a thin line. Why, where no value is defined."""
+    drawn = points[(points["quantity"] == what[0]) & (points["measure"] == what[1])]["value"].dropna()
+    if drawn.empty:
+        if what[0] == ALIGNMENT:
+            grids.undefined_in_place(axes, what[1], 1.8)
+        else:
+            grids.in_place(axes, "no value is defined")
+        return
     for recipe, look in looks.items():
         rows = _of(steps, what, recipe).sort_values("step")
         axes.fill_between(rows["step"], rows["low"], rows["high"], color=look["color"], alpha=0.16, linewidth=0)
@@ -80,8 +88,7 @@ def _over_steps(
     axes.set_xlabel("training step")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     # bands of few trainings are wide: the means and the trainings set the axis
-    drawn = pd.concat([_of(points, what, recipe)["value"] for recipe in looks])
-    room = 0.25 * float(np.ptp(drawn.dropna())) or 0.1
+    room = 0.25 * float(np.ptp(drawn)) or 0.1
     axes.set_ylim(float(drawn.min()) - room, float(drawn.max()) + room)
     grids.horizontal_lines(axes)
 
@@ -94,7 +101,7 @@ def _against(
     axes: Axes, points: pd.DataFrame, looks: Mapping[str, Mapping[str, Any]], metric: str, measure: str
 ) -> None:
     """Alignment over quality, a point a checkpoint, larger for later steps, joined by training."""
-    last = max(1, int(points["step"].max()))
+    last, drawn = max(1, int(points["step"].max())), False
     for recipe, look in looks.items():
         joined = _of(points, (ALIGNMENT, metric), recipe).merge(
             _of(points, (QUALITY, measure), recipe)[["model", "step", "value"]], on=["model", "step"]
@@ -110,6 +117,9 @@ def _against(
             marker=look["marker"],
             linewidths=0,
         )
+        drawn = drawn or bool(joined[["value_x", "value_y"]].notna().all(axis=1).any())
+    if not drawn:
+        grids.in_place(axes, "no checkpoint has both")
     axes.set_title("both; larger: later steps")
     axes.grid()
 
@@ -130,11 +140,15 @@ def _correlation(axes: Axes, correlations: pd.DataFrame) -> str:
     return f" Alignment and quality at the same step: ρ = {value}, {p_text(each['p'])}."
 
 
-def _gains(steps: pd.DataFrame, metric: str) -> str:
-    """What each recipe gains from the first step to the last."""
+def _gains(steps: pd.DataFrame, recipes: Iterable[str], metric: str) -> str:
+    """What each recipe gains from the first step to the last; which recipes have no score at any step."""
     words = []
-    for recipe in dict.fromkeys(steps["recipe"]):
-        last = _of(steps, (ALIGNMENT, metric), recipe).sort_values("step").iloc[-1]
+    for recipe in recipes:
+        rows = _of(steps, (ALIGNMENT, metric), recipe).sort_values("step")
+        if rows.empty:
+            words.append(f"{recipe}: undefined ({grids.undefined(metric)}).")
+            continue
+        last = rows.iloc[-1]
         if np.isfinite(last["gain"]):
             gain = series.bracketed(last["gain"], last["gain_low"], last["gain_high"])
             words.append(f"{recipe} gains {gain} by step {last['step']}.")

@@ -1,14 +1,23 @@
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import things
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import KFold
 
+from diffalign.human.concepts import Concept
 from diffalign.human.folds import folds_of
 from diffalign.human.odd_one_out import odd_one_out
-from diffalign.human.regression import ALPHAS, cross_predicted, explained, fit
-from diffalign.human.triplets import read_triplets
+from diffalign.human.regression import ALPHAS, best_on_other_folds, cross_predicted, explained, fit
+from diffalign.human.triplets import Triplets, read_triplets
+from diffalign.io.human_files import ordered
 from diffalign.randomness import dealt
+from regression import Outputs, Settings, regression
 
 
 def planted(count: int, width: int, targets: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +101,7 @@ def test_mistakes_are_named() -> None:
         explained(targets, cross_predicted(rows, targets, np.arange(20) % 5), np.random.default_rng(0))
 
 
-@pytest.mark.parametrize(("objects", "folds"), [(1854, 3), (1854, 5), (11, 4), (5, 5)])
+@pytest.mark.parametrize(("objects", "folds"), [(1854, 3), (1854, 5), (11, 4), (10, 5)])
 def test_published_folds_are_those_of_scikit_learn(objects: int, folds: int) -> None:
     listed = np.random.default_rng(0).permutation(objects)
     found = folds_of("published", [str(i) for i in listed], listed, folds, seed=0)
@@ -105,5 +114,66 @@ def test_folds_by_name_do_not_depend_on_the_list() -> None:
     assert np.array_equal(folds_of("name", names, np.arange(20)[::-1], 4, 1), dealt(names, 4, 1, "folds"))
     with pytest.raises(ValueError, match="unknown rule of folds 'order'; allowed: name, published"):
         folds_of("order", names, np.arange(20), 4, 1)
-    with pytest.raises(ValueError, match="5 folds of 3 objects"):
-        folds_of("published", names[:3], np.arange(3), 5, 1)
+
+
+@pytest.mark.parametrize("rule", ["name", "published"])
+@pytest.mark.parametrize(
+    ("objects", "folds", "allowed"),
+    [(20, 20, "2 to 10"), (20, 11, "2 to 10"), (5, 3, "2 to 2"), (3, 2, "none, from 4")],
+)
+def test_folds_of_one_object_are_refused(rule: str, objects: int, folds: int, allowed: str) -> None:
+    names = [f"n{i}" for i in range(objects)]
+    said = f"{folds} folds of {objects} objects: a fold holds fewer than 2; allowed numbers of folds: {allowed}"
+    with pytest.raises(ValueError, match=said):
+        folds_of(rule, names, np.arange(objects), folds, 1)
+    if objects == 20:
+        assert np.bincount(folds_of(rule, names, np.arange(objects), 10, 1)).tolist() == [2] * 10
+
+
+def test_the_best_layer_is_that_of_folds_in_which_targets_vary() -> None:
+    # (L, F, M); the second target is constant in every fold, the first in the first fold
+    per_fold = np.full((3, 3, 2), np.nan)
+    per_fold[:, 1:, 0] = [[0.1, 0.9], [0.3, 0.35], [0.4, 0.1]]
+    assert best_on_other_folds(per_fold).layers.tolist() == [0, 0, 2]
+    # nothing is known of the first layer
+    per_fold[0] = np.nan
+    assert best_on_other_folds(per_fold).layers.tolist() == [1, 1, 2]
+    with pytest.raises(ValueError, match="within any of the 1 folds other than fold 1, so no layer is best on them"):
+        best_on_other_folds(per_fold[:, :2])
+
+
+def test_r2_within_folds_leaves_out_folds_in_which_a_target_is_constant() -> None:
+    rows, targets = planted(40, 6, 2, noise=1.0)
+    folds = np.arange(40) % 4
+    targets[folds == 1, 0] = 3
+    targets[:, 1] = folds
+    r2 = explained(targets, cross_predicted(rows, targets, folds), np.random.default_rng(0))
+    assert r2.within_folds[0] == r2.per_fold[[0, 2, 3], 0].mean()
+    assert np.isnan(r2.within_folds[1])
+
+
+def test_a_job_refuses_folds_of_one_object_and_names_dimensions_without_r2_within_folds(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [f"o{i:02d}" for i in range(12)]
+    rows, dimensions = planted(12, 4, 3, noise=0.1)
+    dimensions[:, 1] = folds_of("name", names, np.arange(12), 3, 0)
+    triplets = Triplets(np.array([[0, 1, 2], [3, 4, 5], [6, 7, 8]], np.int32), 12, None, "choices")
+    people = ordered([Concept(name, name, name, ()) for name in names], triplets, dimensions, {})
+    outputs = Outputs(*(tmp_path / name for name in ("r.tsv", "r.parquet", "r.json", "r.npz")))
+
+    def predict(folds: int) -> None:
+        draws = np.random.default_rng(1)
+        noise: Any = SimpleNamespace(values=draws.standard_normal((12, 4)), shared={"bundle": "m"})
+        seen: Any = SimpleNamespace(values=rows, shared={"bundle": "m"})
+        layers = [("noise", noise), ("seen", seen)]
+        regression(layers, people, Settings(folds, "name", (0.01, 1.0), "cosine", "fair", 0), 100, outputs)
+
+    with pytest.raises(ValueError, match="12 folds of 12 objects: a fold holds fewer than 2; .*: 2 to 6"):
+        predict(12)
+    assert not list(tmp_path.iterdir())
+    predict(3)
+    assert "r2_within_folds is undefined of dimensions that vary within no fold: 1" in caplog.text
+    undefined = pd.read_csv(outputs.table, sep="\t").groupby("dimension")["r2_within_folds"].count()
+    assert undefined.tolist() == [2, 0, 2]
+    assert json.loads(outputs.recipe.read_text())["best_r2"]["layers"] == ["seen"] * 3

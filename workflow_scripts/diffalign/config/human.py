@@ -90,7 +90,7 @@ class Reduction(Section):
 class Regression(Section):
     """Ridge regression from features to the dimensions of a data set."""
 
-    folds: Annotated[int, Field(ge=2)] = Field(5, description="Folds over objects.")
+    folds: Annotated[int, Field(ge=2)] = Field(5, description="Folds over objects, of two objects at least.")
     fold_rule: FoldRule = Field("name", description=_FOLD_RULE)
     alphas: NonEmpty[Positive] = Field(
         (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0, 100000.0),
@@ -101,7 +101,9 @@ class Regression(Section):
 class Probe(Section):
     """A linear map of features that is trained on choices."""
 
-    folds: Annotated[int, Field(ge=2)] = Field(3, description="Folds over objects; each is reported on once.")
+    folds: Annotated[int, Field(ge=2)] = Field(
+        3, description="Folds over objects, of two objects at least; each is reported on once."
+    )
     fold_rule: FoldRule = Field("name", description=_FOLD_RULE)
     inner: Annotated[int, Field(ge=2)] = Field(
         4, description="Parts of the other objects; one ends the training and chooses among the grid."

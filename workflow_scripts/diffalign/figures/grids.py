@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from diffalign.alignment.metrics import METRICS
 from diffalign.figures import style
 
 
@@ -37,6 +38,16 @@ def in_place(axes: Axes, text: str) -> None:
     """Words in the place of a panel that cannot be drawn."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=style.WORDS)
+
+
+def undefined(metric: str) -> str:
+    """Why scores of a metric are undefined, in words."""
+    return METRICS[metric].undefined or "the score is undefined"
+
+
+def undefined_in_place(axes: Axes, metric: str, width: float) -> None:
+    """Say in the place of a panel why it has no score to draw. width: of the panel in inches, about."""
+    in_place(axes, style.wrapped(f"no score is defined:\n{undefined(metric)}", width))
 
 
 def layer_ticks(axes: Axes, labels: Sequence[str], axis: str, most: int = 12) -> None:

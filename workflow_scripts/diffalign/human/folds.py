@@ -14,6 +14,8 @@ from diffalign.randomness import dealt
 FOLD_RULES = ("name", "published")
 # rnd_seed of the published probes and regressions
 _PUBLISHED_SEED = 42
+# R² within a fold of one object is undefined
+_FEWEST = 2
 
 
 def folds_of(rule: str, names: Sequence[str], listed: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
@@ -22,12 +24,18 @@ def folds_of(rule: str, names: Sequence[str], listed: NDArray[np.int64], folds: 
     rule: ``name`` deals objects by (seed, name), whatever other objects there are. ``published`` is scikit-learn's
     KFold(folds, shuffle=True, random_state=42) over the list of objects, as in the code of Linhardt et al. 2024 and in
     human_alignment: the shuffled list is cut into stretches, of which the first ones are longer by one. listed: place
-    (N,) of every object in that list. Raises ValueError for another rule, or for more folds than objects.
+    (N,) of every object in that list. Raises ValueError for another rule, and for folds of fewer than two objects.
     """
     if rule not in FOLD_RULES:
         raise ValueError(f"unknown rule of folds '{rule}'; allowed: {', '.join(FOLD_RULES)}")
-    if folds > len(names):
-        raise ValueError(f"{folds} folds of {len(names)} objects; take fewer folds")
+    if folds * _FEWEST > len(names):
+        allowed = (
+            f"2 to {len(names) // _FEWEST}" if len(names) >= 2 * _FEWEST else f"none, from {2 * _FEWEST} objects on"
+        )
+        raise ValueError(
+            f"{folds} folds of {len(names)} objects: a fold holds fewer than {_FEWEST}; "
+            f"allowed numbers of folds: {allowed}"
+        )
     if rule == "name":
         return dealt(names, folds, seed, "folds")
     order = np.arange(len(names))

@@ -108,6 +108,11 @@ class Explained:
     high: NDArray[np.float64]
     per_fold: NDArray[np.float64]
 
+    @property
+    def within_folds(self) -> NDArray[np.float64]:
+        """Means (M,) over the folds in which a target varies; NaN where it varies in none."""
+        return _mean_of_defined(self.per_fold)
+
 
 def explained(targets: NDArray[np.floating], predictions: Predictions, draws: np.random.Generator) -> Explained:
     """R² of held-out predictions, with bootstrap intervals over objects from the same draws for all targets.
@@ -152,8 +157,24 @@ class Chosen:
 def best_on_other_folds(per_fold: NDArray[np.float64]) -> Chosen:
     """For every fold, the layer whose R², a mean over targets and the other folds, is largest; the first of equal ones.
 
-    per_fold: (L, F, M) of `Explained`, NaN where a target is constant within a fold; at least two folds.
+    per_fold: (L, F, M) of `Explained`, NaN where a target is constant within a fold; at least two folds. Raises
+    ValueError where no target varies within any of the other folds.
     """
     count = per_fold.shape[1]
-    means = np.stack([np.nanmean(np.delete(per_fold, fold, axis=1), axis=(1, 2)) for fold in range(count)], axis=1)
-    return Chosen(np.asarray(means.argmax(axis=0), np.int64))
+    others = [np.delete(per_fold, fold, axis=1).reshape(len(per_fold), -1) for fold in range(count)]
+    means = np.stack([_mean_of_defined(each.T) for each in others], axis=1)
+    undefined = np.flatnonzero(np.isnan(means).all(axis=0))
+    if len(undefined):
+        raise ValueError(
+            f"no target varies within any of the {count - 1} folds other than fold {undefined[0]}, so no layer is best "
+            f"on them; take fewer folds than {count}, of more objects, or the other fold_rule"
+        )
+    return Chosen(np.asarray(np.nanargmax(means, axis=0), np.int64))
+
+
+def _mean_of_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means (M,) of the values (N, M) that are defined; NaN where none is."""
+    defined = ~np.isnan(values)
+    count = defined.sum(axis=0)
+    total = np.where(defined, values, 0).sum(axis=0)
+    return np.asarray(np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0))
