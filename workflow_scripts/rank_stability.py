@@ -13,9 +13,10 @@ from threadpoolctl import threadpool_limits
 
 from diffalign import logs
 from diffalign.alignment.curves import neighbor_counts, nested_subset, subset_sizes
+from diffalign.alignment.groups import Groups
 from diffalign.alignment.metrics import METRICS, Settings, measure_grid
 from diffalign.alignment.preparation import FeatureError
-from diffalign.alignment.rank_stability import DIVISIONS, FEWEST, halves, kept, tau_b
+from diffalign.alignment.rank_stability import FEWEST, halves, kept, tau_b
 from diffalign.alignment.settings import ALTERNATIVES
 from diffalign.io import recipes, tables
 from diffalign.io.unlisted_sides import Search, UnlistedSide, read_side
@@ -86,8 +87,8 @@ def rank_stability(
     preparation, halves), value (of k, N, the other metric, the preparation), tau_b (of the scores under it with those
     of the study; of halves the mean over halves), kept (the share of pairs of models whose order is the same), first
     (the model with the largest score), reason (why there is no tau). pairs: two models, their scores and the share of
-    halves of the images in which their order is that of all images. Raises ValueError for fewer than three models,
-    StoreError for other images.
+    halves of the images in which their order is that of all images; NaN where the row of halves has no tau since
+    halves are too small. Raises ValueError for fewer than three models, StoreError for other images.
     """
     if len(models.files) < FEWEST:
         raise ValueError(f"an order of {len(models.files)} models says nothing; at least {FEWEST} are needed")
@@ -95,10 +96,9 @@ def rank_stability(
     read = models.read(search)
     names = [side.recipe["bundle"] for side in read]
     base = scores(read, models, metrics, setting)
-    resampled = [
-        scores(read, models, metrics, setting, keep)
-        for keep in logs.progress(halves(read[0].groups, search.seed), 2 * DIVISIONS, "halves")
-    ]
+    parts = list(halves(read[0].groups, search.seed))
+    too_small = {metric: _too_small(metric, read[0].groups, parts, setting.k) for metric in metrics}
+    on_halves = over_halves(read, models, [name for name in metrics if not too_small[name]], setting, parts)
     found = [*orders(read, models, metrics, setting, search, base)]
     rows: list[dict[str, Any]] = []
     pairs: list[dict[str, Any]] = []
@@ -115,7 +115,7 @@ def rank_stability(
             for order in found
             if order.reason or metric in order.scores
         )
-        stay = np.array([each[metric] for each in resampled])
+        stay = on_halves.get(metric, np.full((len(parts), len(models.files)), np.nan))
         share = kept(base[metric], stay)
         taus = [tau_b(base[metric], each) for each in stay]
         above = list(itertools.combinations(range(len(models.files)), 2))
@@ -126,8 +126,8 @@ def rank_stability(
                 "value": str(len(stay)),
                 "tau_b": float(np.mean(taus)),
                 "kept": float(np.mean([share[pair] for pair in above])),
-                "first": _first(base[metric], names[1:]),
-                "reason": "" if np.isfinite(taus).all() else METRICS[metric].undefined or "all scores are the same",
+                "first": "" if too_small[metric] else _first(base[metric], names[1:]),
+                "reason": too_small[metric] or _no_tau(metric, taus),
             }
         )
         for i, j in above:
@@ -154,6 +154,21 @@ def scores(
         for side, alias in zip(read, aliases, strict=True)
     )
     return {name: grid[:, 0] for name, grid in measure_grid(metrics, layers, [reference], setting).items()}
+
+
+def over_halves(
+    read: Sequence[UnlistedSide],
+    models: Models,
+    metrics: Sequence[str],
+    setting: Settings,
+    parts: Sequence[NDArray[np.intp]],
+) -> dict[str, NDArray[np.float64]]:
+    """The scores (H, M) of all models on each of H halves."""
+    if not metrics:
+        return {}
+    progress = logs.progress(parts, len(parts), "halves")
+    found = [scores(read, models, metrics, setting, keep) for keep in progress]
+    return {name: np.array([each[name] for each in found]) for name in metrics}
 
 
 def orders(
@@ -191,8 +206,25 @@ def _compared(base: NDArray[np.float64], order: Order, metric: str, names: Seque
     values = order.scores[metric]
     tau = tau_b(base, values)
     share = kept(base, values[None])[np.triu_indices(len(base), 1)]
-    reason = "" if math.isfinite(tau) else METRICS[metric].undefined or "all scores are the same"
-    return {**row, "tau_b": tau, "kept": float(share.mean()), "first": _first(values, names), "reason": reason}
+    first, reason = _first(values, names), _no_tau(metric, [tau])
+    return {**row, "tau_b": tau, "kept": float(share.mean()), "first": first, "reason": reason}
+
+
+def _no_tau(metric: str, taus: Sequence[float]) -> str:
+    """Why one of them is undefined; empty where none is."""
+    return "" if np.isfinite(taus).all() else METRICS[metric].undefined or "all scores are the same"
+
+
+def _too_small(metric: str, groups: Groups, parts: Sequence[NDArray[np.intp]], k: int) -> str:
+    """Why a metric has no score on every half of the images; empty where it has."""
+    if groups.count < 2:
+        return "images of one group have no halves of whole groups"
+    smallest, of_lists = min(map(len, parts)), METRICS[metric].uses_k
+    # centred kernels need four images
+    needed = max(4, k + 1) if of_lists else 4
+    if smallest >= needed:
+        return ""
+    return f"a half of {smallest} images is too small{f' for k = {k}' if of_lists else ''}; at least {needed} are needed"
 
 
 def _first(values: NDArray[np.float64], names: Sequence[str]) -> str:
