@@ -224,7 +224,8 @@ def _too_small(metric: str, groups: Groups, parts: Sequence[NDArray[np.intp]], k
     needed = max(4, k + 1) if of_lists else 4
     if smallest >= needed:
         return ""
-    return f"a half of {smallest} images is too small{f' for k = {k}' if of_lists else ''}; at least {needed} are needed"
+    of_k = f" for k = {k}" if of_lists else ""
+    return f"a half of {smallest} images is too small{of_k}; at least {needed} are needed"
 
 
 def _first(values: NDArray[np.float64], names: Sequence[str]) -> str:

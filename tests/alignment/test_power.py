@@ -113,7 +113,7 @@ def test_a_limit_is_refused_where_a_large_group_leaves_a_small_part(of_lists: bo
     limit = limits([metric], curve, groups, k, 0)[metric]
     assert math.isnan(limit.value)
     assert "a part of whole groups has" in limit.reason
-    assert "are too few for k = " in limit.reason
+    assert "too few for k = " in limit.reason
 
 
 def tabled(

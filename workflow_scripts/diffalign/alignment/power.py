@@ -152,8 +152,8 @@ def _limits(names: Sequence[str], curve: Curve, groups: Groups, k: int, seed: in
         smallest, at = fewest(dealt[d], left_out), k // d if of_lists else k
         if smallest < FEWEST_TIMES_K * at:
             reason = (
-                f"a part of whole groups has {smallest} of {count} images, dealt into {d} and less one of {LIMIT_PARTS} "
-                f"that the jackknife leaves out, which are too few for k = {at}"
+                f"a part of whole groups has {smallest} of {count} images, dealt into {d} and less one of "
+                f"{LIMIT_PARTS} that the jackknife leaves out, which are too few for k = {at}"
             )
             return {name: Limit(of, reason=reason) for name in names}
 
