@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,12 +65,12 @@ class Models:
 
 @dataclass(frozen=True)
 class Order:
-    """The scores of all models under one alternative, by metric; or the reason why there are none."""
+    """The scores of all models under one alternative, by metric; or the reasons why there are none."""
 
     over: str
     value: str
     scores: Scores
-    reason: str = ""
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
 
 def rank_stability(
@@ -97,8 +97,8 @@ def rank_stability(
     names = [side.recipe["bundle"] for side in read]
     base = scores(read, models, metrics, setting)
     parts = list(halves(read[0].groups, search.seed))
-    too_small = {metric: _too_small(metric, read[0].groups, parts, setting.k) for metric in metrics}
-    on_halves = over_halves(read, models, [name for name in metrics if not too_small[name]], setting, parts)
+    refused = _refused(metrics, read[0].groups, parts, setting.k)
+    on_halves = over_halves(read, models, [name for name in metrics if name not in refused], setting, parts)
     found = [*orders(read, models, metrics, setting, search, base)]
     rows: list[dict[str, Any]] = []
     pairs: list[dict[str, Any]] = []
@@ -113,7 +113,7 @@ def rank_stability(
         rows += (
             {**identity, **_compared(base[metric], order, metric, names[1:])}
             for order in found
-            if order.reason or metric in order.scores
+            if metric in order.reasons or metric in order.scores
         )
         stay = on_halves.get(metric, np.full((len(parts), len(models.files)), np.nan))
         share = kept(base[metric], stay)
@@ -126,8 +126,8 @@ def rank_stability(
                 "value": str(len(stay)),
                 "tau_b": float(np.mean(taus)),
                 "kept": float(np.mean([share[pair] for pair in above])),
-                "first": "" if too_small[metric] else _first(base[metric], names[1:]),
-                "reason": too_small[metric] or _no_tau(metric, taus),
+                "first": "" if metric in refused else _first(base[metric], names[1:]),
+                "reason": refused.get(metric) or _no_tau(metric, taus),
             }
         )
         for i, j in above:
@@ -189,20 +189,23 @@ def orders(
             yield Order("k", str(k), scores(read, models, of_lists, replace(setting, k=k)))
     for size in subset_sizes(count, setting.k)[:-1]:
         keep = nested_subset(groups, size, search.seed)
-        yield Order("n", str(len(keep)), scores(read, models, metrics, setting, keep))
+        refused = _refused(metrics, groups, [keep], setting.k)
+        rest = [name for name in metrics if name not in refused]
+        found = scores(read, models, rest, setting, keep) if rest else {}
+        yield Order("n", str(len(keep)), found, refused)
     for name, preparation in logs.progress(ALTERNATIVES.items(), len(ALTERNATIVES), "preparations"):
         try:
             other = models.read(replace(search, preparation=preparation, k=setting.k))
         except FeatureError as error:
-            yield Order("preparation", name, {}, str(error))
+            yield Order("preparation", name, {}, dict.fromkeys(metrics, str(error)))
             continue
         yield Order("preparation", name, scores(other, models, metrics, setting))
 
 
 def _compared(base: NDArray[np.float64], order: Order, metric: str, names: Sequence[str]) -> dict[str, Any]:
     row: dict[str, Any] = {"over": order.over, "value": order.value, "tau_b": math.nan, "kept": math.nan, "first": ""}
-    if order.reason:
-        return {**row, "reason": order.reason}
+    if metric in order.reasons:
+        return {**row, "reason": order.reasons[metric]}
     values = order.scores[metric]
     tau = tau_b(base, values)
     share = kept(base, values[None])[np.triu_indices(len(base), 1)]
@@ -215,17 +218,21 @@ def _no_tau(metric: str, taus: Sequence[float]) -> str:
     return "" if np.isfinite(taus).all() else METRICS[metric].undefined or "all scores are the same"
 
 
-def _too_small(metric: str, groups: Groups, parts: Sequence[NDArray[np.intp]], k: int) -> str:
-    """Why a metric has no score on every half of the images; empty where it has."""
-    if groups.count < 2:
-        return "images of one group have no halves of whole groups"
-    smallest, of_lists = min(map(len, parts)), METRICS[metric].uses_k
-    # centred kernels need four images
-    needed = max(4, k + 1) if of_lists else 4
-    if smallest >= needed:
-        return ""
-    of_k = f" for k = {k}" if of_lists else ""
-    return f"a half of {smallest} images is too small{of_k}; at least {needed} are needed"
+def _refused(metrics: Sequence[str], groups: Groups, parts: Sequence[NDArray[np.intp]], k: int) -> dict[str, str]:
+    """Metrics that have no score on every part of the images, and why."""
+    smallest = min(map(len, parts))
+    fewest = min(len(np.unique(groups.codes[keep])) for keep in parts)
+    refused = {}
+    for metric in metrics:
+        # centred kernels need four images
+        needed, of_k = (max(4, k + 1), f" for k = {k}") if METRICS[metric].uses_k else (4, "")
+        if smallest == 0:
+            refused[metric] = "images of one group have no halves of whole groups"
+        elif smallest < needed:
+            refused[metric] = f"{smallest} images are too few{of_k}; at least {needed} are needed"
+        elif METRICS[metric].needs == "regressions" and fewest < 2:
+            refused[metric] = f"{smallest} images are one group, which has no folds of whole groups"
+    return refused
 
 
 def _first(values: NDArray[np.float64], names: Sequence[str]) -> str:

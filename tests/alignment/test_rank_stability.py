@@ -130,7 +130,7 @@ def test_halves_with_fewer_images_than_neighbours_say_so(tmp_path: Path) -> None
     tables = ordered(tmp_path, 40, ["mutual_knn", "cka"])
     rows = tables["orders"].query("over == 'halves'").set_index("metric")
     assert np.isnan(rows.loc["mutual_knn", ["tau_b", "kept"]].to_numpy(float)).all()
-    assert rows.loc["mutual_knn", "reason"] == "a half of 30 images is too small for k = 40; at least 41 are needed"
+    assert rows.loc["mutual_knn", "reason"] == "30 images are too few for k = 40; at least 41 are needed"
     assert (rows["value"] == "40").all()
     assert rows.loc["cka", "tau_b"] > 0.9
     assert rows.loc["cka", "reason"] == ""
@@ -142,13 +142,27 @@ def test_halves_with_fewer_images_than_neighbours_say_so(tmp_path: Path) -> None
     assert {"metric", "k", "preparation"} <= set(tables["orders"]["over"])
 
 
+def grouped(path: Path, size: int) -> Path:
+    """A manifest of the images in groups of this size."""
+    images = [Image(name, "", -1, "", "", "", "", group=f"g{i // size}") for i, name in enumerate(NAMES)]
+    write_manifest(path, path.with_suffix(".json"), images, {})
+    return path
+
+
 def test_images_of_one_group_have_no_halves(tmp_path: Path) -> None:
-    manifest = tmp_path / "manifest.tsv"
-    images = [Image(name, "", -1, "", "", "", "", group="film") for name in NAMES]
-    write_manifest(manifest, manifest.with_suffix(".json"), images, {})
+    manifest = grouped(tmp_path / "manifest.tsv", COUNT)
     rows = ordered(tmp_path, K, ["cka"], manifest)["orders"].query("over == 'halves'")
     assert rows["tau_b"].isna().all()
     assert list(rows["reason"]) == ["images of one group have no halves of whole groups"]
+
+
+def test_halves_and_subsets_of_one_group_have_no_folds(tmp_path: Path) -> None:
+    tables = ordered(tmp_path, K, ["ridge", "cka"], grouped(tmp_path / "manifest.tsv", COUNT // 2))
+    rows = tables["orders"].query("over in ['halves', 'n']").set_index(["metric", "over"])
+    for over in ("halves", "n"):
+        assert math.isnan(rows.loc[("ridge", over), "tau_b"])
+        assert rows.loc[("ridge", over), "reason"] == "30 images are one group, which has no folds of whole groups"
+        assert rows.loc[("cka", over), "tau_b"] > 0.9
 
 
 def test_models_of_an_order_are_the_other_sides_of_the_pairs_of_the_study() -> None:
