@@ -145,7 +145,7 @@ def activation_dynamics(
     over seeds; shuffled: the mean R² of maps that samples exchanged. Layers without a grid of tokens have none, nor
     have fewer than four samples. attention: of models that read prompts, the share that a word has, how spread it is,
     and its correlation over positions with maps of the final image; means over samples, intervals over seeds. samples:
-    of each seed, but for n, which is of all.
+    of each seed, but for n, which is of all. seeds: those that have a value, over which mean and interval are.
 
     Tokens are seen batch by batch. In memory are one batch of them, features of all steps and layers, and sums for
     read-outs of as many layers as compute.memory_mb holds; further layers take further passes. Raises StoreError for
@@ -338,23 +338,22 @@ def _cells(study: Study, identity: Mapping[str, str], layer: str, depth: int, st
 
 
 def _over_seeds(values: Array) -> dict[str, float]:
-    """Mean and t interval over the seeds (R,) that have a value."""
+    """Mean and t interval over the seeds (R,) that have a value, and how many have one."""
     defined = values[np.isfinite(values)]
     if not len(defined):
-        return dict.fromkeys(("mean", "low", "high"), np.nan)
+        return {**dict.fromkeys(("mean", "low", "high"), np.nan), "seeds": 0}
     mean, interval = of_mean(defined)
-    return {"mean": float(mean), "low": float(interval.low), "high": float(interval.high)}
+    return {"mean": float(mean), "low": float(interval.low), "high": float(interval.high), "seeds": len(defined)}
 
 
 def _activations(study: Study, made: Measured, identity: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    counts = {"seeds": len(study.seeds), "samples": len(study.names)}
     of_seeds = made.statistics.reshape(*made.statistics.shape[:3], len(study.seeds), -1).mean(axis=4)
     for depth, layer in enumerate(study.layers):
         for step in study.steps:
             for measure, values in zip(MEASURES, of_seeds[:, depth, step], strict=True):
                 if np.isfinite(values).all():
                     cell = _cells(study, identity, layer, depth, step)
-                    yield {**cell, "measure": measure, **_over_seeds(values), **counts}
+                    yield {**cell, "measure": measure, **_over_seeds(values), "samples": len(study.names)}
 
 
 def strata_of(study: Study) -> list[str]:
@@ -390,7 +389,6 @@ def _associations(
 
 
 def _readouts(study: Study, made: Measured, identity: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    counts = {"seeds": len(study.seeds), "samples": len(study.names)}
     for depth, layer in enumerate(study.layers):
         for step in study.steps:
             if (step, layer) not in made.r2:
@@ -404,7 +402,7 @@ def _readouts(study: Study, made: Measured, identity: Mapping[str, str]) -> Iter
                     "r2": over.pop("mean"),
                     **over,
                     "shuffled": _over_seeds(r2[:, len(MAPS) + i])["mean"],
-                    **counts,
+                    "samples": len(study.names),
                 }
 
 
@@ -416,7 +414,6 @@ def _attention(study: Study, words: Words | None, identity: Mapping[str, str]) -
         return
     found = of_words(study, words)
     paths = list(dict.fromkeys(path for path, _ in found))
-    counts = {"seeds": len(study.seeds), "samples": len(study.names)}
     for depth, path in enumerate(paths):
         alias = [layer for layer, whole in study.layers.items() if path.startswith(f"{whole}.")]
         for step in study.steps:
@@ -424,7 +421,7 @@ def _attention(study: Study, words: Words | None, identity: Mapping[str, str]) -
             for w, word in enumerate(words.words):
                 for m, measure in enumerate(OF_WORDS):
                     over = _over_seeds(found[path, step][:, w, m])
-                    yield {**cell, "word": word, "measure": measure, **over, **counts}
+                    yield {**cell, "word": word, "measure": measure, **over, "samples": len(study.names)}
 
 
 def of_words(study: Study, words: Words) -> dict[tuple[str, int], Array]:

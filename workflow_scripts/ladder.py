@@ -29,6 +29,7 @@ Columns = Sequence[NDArray[np.floating]]
 PAIR, RIVAL, LEFT = "pair", "rival", "left"
 # rungs that are no controls: images, groups and images within their group exchanged; a layer at t = 1
 CHANCE, GROUPS, WITHIN_GROUPS, NOISE = "chance", "groups", "within groups", "pure noise"
+NOT_ABOVE = "the score is not significantly above chance"
 _CELLS = {"mean": "null_mean", "sd": "null_sd", **{key: key for key in ("z", "p", "threshold", "calibrated")}}
 COLUMNS = {
     **dict.fromkeys(("part", "rung", "given"), "string"),
@@ -160,6 +161,8 @@ class _Pair:
         self.scores = measure_grid(asked.metrics, self.layers[0], self.layers[1], setting, self.memory)
         # metric -> mean of the null of single images, above which shares are taken; NaN for scores that are not above
         self.chance: dict[str, float] = {}
+        # metric -> why there is no share; empty for scores that are above
+        self.no_share: dict[str, str] = {}
 
     def score(self) -> Iterator[dict[str, Any]]:
         """The pair itself, against chance."""
@@ -186,13 +189,17 @@ class _Pair:
                 if rung == CHANCE:
                     is_above = cell["p"] <= self.drawing.alpha
                     self.chance[metric] = cell["null_mean"] if is_above else np.nan
+                    no_p = cell["reason"] or METRICS[metric].undefined or "the score is undefined"
+                    self.no_share[metric] = "" if is_above else no_p if np.isnan(cell["p"]) else NOT_ABOVE
                 score = float(self.scores[metric][0, 0])
+                share = self._share(metric, score, cell["null_mean"])
                 yield {
                     **self._row(LEFT, rung, metric),
                     "exchanged": exchanges.moved,
                     "score": score,
                     **cell,
-                    "share": self._share(metric, score, cell["null_mean"]),
+                    "share": share,
+                    "reason": self._reason(metric, share, cell["reason"]),
                     **self._given_of(self.sides["a"], self.sides["b"]),
                 }
 
@@ -234,6 +241,9 @@ class _Pair:
             for name, cell in self._calibrated(exchanges).items():
                 if name in rows:
                     share = self._share(name, rows[name]["score"], cell["null_mean"])
+                    if span is None or name not in nulls.LINEAR:
+                        # a regression gives the share of linear kernels
+                        cell["reason"] = self._reason(name, share, cell["reason"])
                     rows[name].update({"exchanged": exchanges.moved, **cell, "share": share})
         elif span is not None:
             self._exchange_residuals(rows, span, exchanges)
@@ -268,6 +278,7 @@ class _Pair:
             lambda values: searched(values, groups, search),
         )
         for name, null in found.items():
+            share = self._share(name, null.score, null.mean)
             rows[name].update(
                 {
                     "exchanged": exchanges.moved,
@@ -275,10 +286,10 @@ class _Pair:
                     "null_sd": null.sd,
                     "z": (null.score - null.mean) / null.sd if null.sd > 0 else np.nan,
                     "p": null.p,
-                    "share": self._share(name, null.score, null.mean),
+                    "share": share,
                     "controls": span.count - span.freedom - 1,
                     "method": "residuals",
-                    "reason": null.reason,
+                    "reason": self._reason(name, share, null.reason),
                 }
             )
 
@@ -344,6 +355,11 @@ class _Pair:
     def _share(self, metric: str, score: float, mean: float) -> float:
         """What is left of a score above chance; NaN where it is not significantly above."""
         return nulls.Conditional(score, mean, np.nan, np.nan).share(self.chance[metric])
+
+    def _reason(self, metric: str, share: float, reason: str | None) -> str | None:
+        """Why a number is missing, and why the share of the score above chance is, where it is."""
+        no_share = self.no_share[metric] if np.isnan(share) else ""
+        return "; ".join(dict.fromkeys(each for each in (reason, no_share) if each)) or None
 
     def _row(self, part: str, rung: str, metric: str) -> dict[str, Any]:
         return {

@@ -12,8 +12,10 @@ from threadpoolctl import threadpool_limits
 
 from diffalign import logs
 from diffalign.alignment import power
-from diffalign.alignment.calibration import calibrate
-from diffalign.alignment.metrics import measure_grid
+from diffalign.alignment.calibration import Calibration, calibrate
+from diffalign.alignment.groups import Groups
+from diffalign.alignment.metrics import METRICS, Layer, Settings, measure_grid
+from diffalign.alignment.moments import CONCENTRATED
 from diffalign.alignment.single import interval
 from diffalign.io import recipes, tables
 from diffalign.io.unlisted_sides import Search, read_side
@@ -28,6 +30,7 @@ COLUMNS = {
     "smallest_score": "float64",
     "smallest_score_reason": "string",
     **dict.fromkeys(("correlation", "smallest_difference", "difference", "images_needed"), "float64"),
+    "smallest_difference_reason": "string",
     "limit_of": "string",
     **dict.fromkeys(("limit", "limit_low", "limit_high"), "float64"),
     "limit_reason": "string",
@@ -49,8 +52,9 @@ def power_table(
 
     features: manifests of both sides. asked: power, difference, correlation. Columns: metric, dataset, condition, a,
     b, layer_a, layer_b, images, groups, k, score, error, null_mean, null_sd, threshold, alpha, power, smallest_score
-    and why there is none, correlation, smallest_difference, difference and the images that it needs, limit_of, limit,
-    limit_low, limit_high and why there is none. Raises StoreError where the two sides have other images.
+    and why there is none, correlation, smallest_difference, difference and the images that it needs, why there are
+    none of either, limit_of, limit, limit_low, limit_high and why there is none. Raises StoreError where the two sides
+    have other images.
     """
     setting, drawing = recipes.read_settings(settings), recipes.read_drawing(calibration_settings)
     wanted, difference, correlation = asked
@@ -84,11 +88,8 @@ def power_table(
     rows: list[dict[str, Any]] = []
     for metric in metrics:
         score = float(grids[metric][0, 0])
-        error = math.nan
-        if math.isfinite(score) and groups.count > 1:
-            _, found = interval(metric, (held[0], held[1]), setting, grids[metric], groups, drawing.seed)
-            error = float(found.error[0, 0])
-        cells, reason = _null(nulls.get(metric))
+        error, no_error = _error(metric, (held[0], held[1]), setting, grids[metric], groups, drawing.seed)
+        cells, no_null = _null(nulls.get(metric), score)
         smallest = power.smallest_score(score, error, cells, wanted, groups.freedom)
         gap = power.smallest_difference(error, drawing.alpha, wanted, correlation, freedom=groups.freedom)
         limit = {f"limit_{key}" if key != "value" else "limit": value for key, value in asdict(limits[metric]).items()}
@@ -109,24 +110,42 @@ def power_table(
                 "alpha": drawing.alpha,
                 "power": wanted,
                 "smallest_score": smallest,
-                "smallest_score_reason": reason,
+                "smallest_score_reason": no_null or no_error,
                 "correlation": correlation,
                 "smallest_difference": gap,
                 "difference": difference,
                 "images_needed": power.images_needed(len(first.names), gap, difference),
+                "smallest_difference_reason": no_error,
                 **limit,
             }
         )
     tables.write(tables.frame(rows, COLUMNS), *outputs)
 
 
-def _null(null: Any) -> tuple[tuple[float, float, float], str]:
+def _error(
+    metric: str, pair: tuple[Layer, Layer], setting: Settings, grid: NDArray[np.float64], groups: Groups, seed: int
+) -> tuple[float, str]:
+    """The error of a score (1, 1) over images or groups, and why it has none."""
+    if not math.isfinite(grid[0, 0]):
+        return math.nan, METRICS[metric].undefined or "the score is undefined"
+    if groups.count < 2:
+        return math.nan, "images of one group have no error over groups"
+    method, found = interval(metric, pair, setting, grid, groups, seed)
+    error = float(found.error[0, 0])
+    if math.isfinite(error):
+        return error, ""
+    return error, CONCENTRATED if method == "influence" else "the score is undefined without some of the images"
+
+
+def _null(null: Calibration | None, score: float) -> tuple[tuple[float, float, float], str]:
     """Mean, standard deviation and threshold of a null, and why a score has none."""
     if null is None:
         return (math.nan,) * 3, "the metric has no null"
     mean, sd, threshold = (float(getattr(null, key)[0, 0]) for key in ("mean", "sd", "threshold"))
-    reason = "" if math.isfinite(threshold) else null.reason or "the score is undefined"
-    return (mean, sd, threshold), reason
+    if math.isfinite(threshold):
+        return (mean, sd, threshold), ""
+    undefined = "the null has no threshold" if math.isfinite(score) else "the score is undefined"
+    return (mean, sd, threshold), null.reason or undefined
 
 
 if __name__ == "__main__":

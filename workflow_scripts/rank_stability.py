@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,10 @@ from threadpoolctl import threadpool_limits
 
 from diffalign import logs
 from diffalign.alignment.curves import neighbor_counts, nested_subset, subset_sizes
+from diffalign.alignment.groups import Groups
 from diffalign.alignment.metrics import METRICS, Settings, measure_grid
 from diffalign.alignment.preparation import FeatureError
-from diffalign.alignment.rank_stability import DIVISIONS, FEWEST, halves, kept, tau_b
+from diffalign.alignment.rank_stability import FEWEST, halves, kept, tau_b
 from diffalign.alignment.settings import ALTERNATIVES
 from diffalign.io import recipes, tables
 from diffalign.io.unlisted_sides import Search, UnlistedSide, read_side
@@ -64,12 +65,12 @@ class Models:
 
 @dataclass(frozen=True)
 class Order:
-    """The scores of all models under one alternative, by metric; or the reason why there are none."""
+    """The scores of all models under one alternative, by metric; or the reasons why there are none."""
 
     over: str
     value: str
     scores: Scores
-    reason: str = ""
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
 
 def rank_stability(
@@ -86,8 +87,8 @@ def rank_stability(
     preparation, halves), value (of k, N, the other metric, the preparation), tau_b (of the scores under it with those
     of the study; of halves the mean over halves), kept (the share of pairs of models whose order is the same), first
     (the model with the largest score), reason (why there is no tau). pairs: two models, their scores and the share of
-    halves of the images in which their order is that of all images. Raises ValueError for fewer than three models,
-    StoreError for other images.
+    halves of the images in which their order is that of all images; NaN where the row of halves has no tau since
+    halves are too small. Raises ValueError for fewer than three models, StoreError for other images.
     """
     if len(models.files) < FEWEST:
         raise ValueError(f"an order of {len(models.files)} models says nothing; at least {FEWEST} are needed")
@@ -95,10 +96,9 @@ def rank_stability(
     read = models.read(search)
     names = [side.recipe["bundle"] for side in read]
     base = scores(read, models, metrics, setting)
-    resampled = [
-        scores(read, models, metrics, setting, keep)
-        for keep in logs.progress(halves(read[0].groups, search.seed), 2 * DIVISIONS, "halves")
-    ]
+    parts = list(halves(read[0].groups, search.seed))
+    refused = _refused(metrics, read[0].groups, parts, setting.k)
+    on_halves = over_halves(read, models, [name for name in metrics if name not in refused], setting, parts)
     found = [*orders(read, models, metrics, setting, search, base)]
     rows: list[dict[str, Any]] = []
     pairs: list[dict[str, Any]] = []
@@ -113,9 +113,9 @@ def rank_stability(
         rows += (
             {**identity, **_compared(base[metric], order, metric, names[1:])}
             for order in found
-            if order.reason or metric in order.scores
+            if metric in order.reasons or metric in order.scores
         )
-        stay = np.array([each[metric] for each in resampled])
+        stay = on_halves.get(metric, np.full((len(parts), len(models.files)), np.nan))
         share = kept(base[metric], stay)
         taus = [tau_b(base[metric], each) for each in stay]
         above = list(itertools.combinations(range(len(models.files)), 2))
@@ -126,8 +126,8 @@ def rank_stability(
                 "value": str(len(stay)),
                 "tau_b": float(np.mean(taus)),
                 "kept": float(np.mean([share[pair] for pair in above])),
-                "first": _first(base[metric], names[1:]),
-                "reason": "" if np.isfinite(taus).all() else METRICS[metric].undefined or "all scores are the same",
+                "first": "" if metric in refused else _first(base[metric], names[1:]),
+                "reason": refused.get(metric) or _no_tau(metric, taus),
             }
         )
         for i, j in above:
@@ -156,6 +156,21 @@ def scores(
     return {name: grid[:, 0] for name, grid in measure_grid(metrics, layers, [reference], setting).items()}
 
 
+def over_halves(
+    read: Sequence[UnlistedSide],
+    models: Models,
+    metrics: Sequence[str],
+    setting: Settings,
+    parts: Sequence[NDArray[np.intp]],
+) -> dict[str, NDArray[np.float64]]:
+    """The scores (H, M) of all models on each of H halves."""
+    if not metrics:
+        return {}
+    progress = logs.progress(parts, len(parts), "halves")
+    found = [scores(read, models, metrics, setting, keep) for keep in progress]
+    return {name: np.array([each[name] for each in found]) for name in metrics}
+
+
 def orders(
     read: Sequence[UnlistedSide],
     models: Models,
@@ -174,25 +189,50 @@ def orders(
             yield Order("k", str(k), scores(read, models, of_lists, replace(setting, k=k)))
     for size in subset_sizes(count, setting.k)[:-1]:
         keep = nested_subset(groups, size, search.seed)
-        yield Order("n", str(len(keep)), scores(read, models, metrics, setting, keep))
+        refused = _refused(metrics, groups, [keep], setting.k)
+        rest = [name for name in metrics if name not in refused]
+        found = scores(read, models, rest, setting, keep) if rest else {}
+        yield Order("n", str(len(keep)), found, refused)
     for name, preparation in logs.progress(ALTERNATIVES.items(), len(ALTERNATIVES), "preparations"):
         try:
             other = models.read(replace(search, preparation=preparation, k=setting.k))
         except FeatureError as error:
-            yield Order("preparation", name, {}, str(error))
+            yield Order("preparation", name, {}, dict.fromkeys(metrics, str(error)))
             continue
         yield Order("preparation", name, scores(other, models, metrics, setting))
 
 
 def _compared(base: NDArray[np.float64], order: Order, metric: str, names: Sequence[str]) -> dict[str, Any]:
     row: dict[str, Any] = {"over": order.over, "value": order.value, "tau_b": math.nan, "kept": math.nan, "first": ""}
-    if order.reason:
-        return {**row, "reason": order.reason}
+    if metric in order.reasons:
+        return {**row, "reason": order.reasons[metric]}
     values = order.scores[metric]
     tau = tau_b(base, values)
     share = kept(base, values[None])[np.triu_indices(len(base), 1)]
-    reason = "" if math.isfinite(tau) else METRICS[metric].undefined or "all scores are the same"
-    return {**row, "tau_b": tau, "kept": float(share.mean()), "first": _first(values, names), "reason": reason}
+    first, reason = _first(values, names), _no_tau(metric, [tau])
+    return {**row, "tau_b": tau, "kept": float(share.mean()), "first": first, "reason": reason}
+
+
+def _no_tau(metric: str, taus: Sequence[float]) -> str:
+    """Why one of them is undefined; empty where none is."""
+    return "" if np.isfinite(taus).all() else METRICS[metric].undefined or "all scores are the same"
+
+
+def _refused(metrics: Sequence[str], groups: Groups, parts: Sequence[NDArray[np.intp]], k: int) -> dict[str, str]:
+    """Metrics that have no score on every part of the images, and why."""
+    smallest = min(map(len, parts))
+    fewest = min(len(np.unique(groups.codes[keep])) for keep in parts)
+    refused = {}
+    for metric in metrics:
+        # centred kernels need four images
+        needed, of_k = (max(4, k + 1), f" for k = {k}") if METRICS[metric].uses_k else (4, "")
+        if smallest == 0:
+            refused[metric] = "images of one group have no halves of whole groups"
+        elif smallest < needed:
+            refused[metric] = f"{smallest} images are too few{of_k}; at least {needed} are needed"
+        elif METRICS[metric].needs == "regressions" and fewest < 2:
+            refused[metric] = f"{smallest} images are one group, which has no folds of whole groups"
+    return refused
 
 
 def _first(values: NDArray[np.float64], names: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from diffalign.io.headers import StoreError
 from diffalign.io.manifest import Image, write_manifest
 from diffalign.io.recipes import Where
 from diffalign.io.unlisted_sides import Search, searched
-from ladder import Asked, Inputs, ladder
+from ladder import NOT_ABOVE, Asked, Inputs, ladder
 from ladder_figure import ladder_figure
 
 COUNT, K, DRAWS = 160, 8, 19
@@ -193,6 +193,41 @@ def test_groups_are_exchanged_as_wholes_on_every_rung(tmp_path: Path) -> None:
     exchanged = left.drop_duplicates("rung").set_index("rung")["exchanged"]
     assert (exchanged["chance"], exchanged["groups"], exchanged["pixels_p8"]) == (COUNT, COUNT // 4, COUNT // 4)
     assert (frame["groups"] == COUNT // 4).all()
+
+
+def test_a_share_of_a_score_at_chance_says_why_it_is_missing(tmp_path: Path) -> None:
+    world = World(7, 0.0, 1.0, 0.0)
+    world.b = np.random.default_rng(1).standard_normal(world.b.shape).astype(np.float32)
+    frame = pd.read_parquet(written(tmp_path, world).with_suffix(".parquet"))
+    left = frame[frame["part"] == "left"].fillna({"reason": ""})
+    chance = left[left["rung"] == "chance"].set_index("metric")
+    assert (chance["p"] > 0.05).all()
+    moved = left[left["method"] != "regression"]
+    assert {"chance", "labels", "pixels_p8"} <= set(moved["rung"])
+    assert moved["share"].isna().all()
+    assert (moved["reason"] == NOT_ABOVE).all()
+    # of linear kernels given controls the share is of covariance, and not above chance
+    regressed = left.loc[left["method"] == "regression", "reason"]
+    assert (regressed == "the layers do not share significant covariance").all()
+    # nothing else misses a share
+    assert (frame.loc[frame["part"] != "left", "reason"].fillna("") != NOT_ABOVE).all()
+
+
+def test_a_missing_p_keeps_its_reason_beside_that_of_the_share(tmp_path: Path) -> None:
+    """Two groups of images have two arrangements, so that there is no p of groups."""
+    frame = pd.read_parquet(written(tmp_path, World(7, 0.0, 1.0, 0.0), 80).with_suffix(".parquet"))
+    left = frame[(frame["part"] == "left") & (frame["metric"] == "mutual_knn")].fillna({"reason": ""})
+    left = left.drop_duplicates("rung").set_index("rung")
+    assert left.loc["chance", ["share", "reason"]].tolist() == [1, ""]
+    assert np.isfinite(left.loc["groups", "share"])
+    assert left.loc["groups", "reason"].startswith("2 groups (2 of 80 images) have 2 arrangements")
+    assert NOT_ABOVE not in left.loc["groups", "reason"]
+    world = World(7, 0.0, 1.0, 0.0)
+    world.b = np.random.default_rng(1).standard_normal(world.b.shape).astype(np.float32)
+    frame = pd.read_parquet(written(tmp_path, world, 80).with_suffix(".parquet"))
+    (groups,) = frame[(frame["rung"] == "groups") & (frame["metric"] == "mutual_knn")]["reason"]
+    assert "have 2 arrangements" in groups
+    assert groups.endswith(f"; {NOT_ABOVE}")
 
 
 def test_images_without_a_label_are_named(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """How firmly models stand in an order."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from diffalign.alignment import measure
 from diffalign.alignment.groups import Groups
 from diffalign.alignment.rank_stability import halves, kept, tau_b
 from diffalign.alignment.settings import ALTERNATIVES, Preparation
+from diffalign.io.manifest import Image, write_manifest
 from diffalign.io.recipes import Where
 from rank_stability import Models, rank_stability
 from rank_stability_figure import rank_stability_figure
@@ -102,6 +104,65 @@ def test_tables_of_orders_and_pairs(tmp_path: Path) -> None:
             centred,
             outputs,
         )
+
+
+def ordered(folder: Path, k: int, shown: Sequence[str], manifest: Path | None = None) -> dict[str, pd.DataFrame]:
+    """The tables of three models that see a reference, each with more noise."""
+    random = np.random.default_rng(0)
+    target = random.standard_normal((COUNT, 6))
+    files = [
+        write_bundle(folder / name, name, {"b0": target + noise * random.standard_normal(target.shape)})
+        for name, noise in zip("abc", (0.3, 0.9, 1.5), strict=True)
+    ]
+    reference = write_bundle(folder / "r", "r", {"final": target})
+    outputs = {
+        f"{table}_{kind}": folder / f"{table}.{kind}" for table in ("orders", "pairs") for kind in ("tsv", "parquet")
+    }
+    rules = search(k=50, preparation=Preparation(center=True), manifest=manifest)
+    models = Models(files, ["b0"] * 3, reference, "final")
+    rank_stability(models, shown, write_settings(folder, k)[0], Where("digits", "clean"), rules, outputs)
+    rank_stability_figure(outputs["orders_tsv"], [folder / "r.png"], miniature=True)
+    return {table: pd.read_parquet(outputs[f"{table}_parquet"]) for table in ("orders", "pairs")}
+
+
+def test_halves_with_fewer_images_than_neighbours_say_so(tmp_path: Path) -> None:
+    """Halves of 30 images have no 40 neighbours; metrics without lists are measured on them."""
+    tables = ordered(tmp_path, 40, ["mutual_knn", "cka"])
+    rows = tables["orders"].query("over == 'halves'").set_index("metric")
+    assert np.isnan(rows.loc["mutual_knn", ["tau_b", "kept"]].to_numpy(float)).all()
+    assert rows.loc["mutual_knn", "reason"] == "30 images are too few for k = 40; at least 41 are needed"
+    assert (rows["value"] == "40").all()
+    assert rows.loc["cka", "tau_b"] > 0.9
+    assert rows.loc["cka", "reason"] == ""
+    pairs = tables["pairs"].set_index("metric")
+    assert pairs.loc["mutual_knn", "kept"].isna().all()
+    assert pairs.loc["mutual_knn", "score_a"].notna().all()
+    assert pairs.loc["cka", "kept"].notna().all()
+    # all other rows are there
+    assert {"metric", "k", "preparation"} <= set(tables["orders"]["over"])
+
+
+def grouped(path: Path, size: int) -> Path:
+    """A manifest of the images in groups of this size."""
+    images = [Image(name, "", -1, "", "", "", "", group=f"g{i // size}") for i, name in enumerate(NAMES)]
+    write_manifest(path, path.with_suffix(".json"), images, {})
+    return path
+
+
+def test_images_of_one_group_have_no_halves(tmp_path: Path) -> None:
+    manifest = grouped(tmp_path / "manifest.tsv", COUNT)
+    rows = ordered(tmp_path, K, ["cka"], manifest)["orders"].query("over == 'halves'")
+    assert rows["tau_b"].isna().all()
+    assert list(rows["reason"]) == ["images of one group have no halves of whole groups"]
+
+
+def test_halves_and_subsets_of_one_group_have_no_folds(tmp_path: Path) -> None:
+    tables = ordered(tmp_path, K, ["ridge", "cka"], grouped(tmp_path / "manifest.tsv", COUNT // 2))
+    rows = tables["orders"].query("over in ['halves', 'n']").set_index(["metric", "over"])
+    for over in ("halves", "n"):
+        assert math.isnan(rows.loc[("ridge", over), "tau_b"])
+        assert rows.loc[("ridge", over), "reason"] == "30 images are one group, which has no folds of whole groups"
+        assert rows.loc[("cka", over), "tau_b"] > 0.9
 
 
 def test_models_of_an_order_are_the_other_sides_of_the_pairs_of_the_study() -> None:

@@ -363,6 +363,39 @@ def test_words_of_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         study.measure(monkeypatch, words=("dog",))
 
 
+def test_seeds_are_those_that_have_a_value() -> None:
+    over = script._over_seeds(np.array([0.2, np.nan, 0.4]))
+    assert over["seeds"] == 2
+    assert over["mean"] == pytest.approx(0.3)
+    assert script._over_seeds(np.full(3, np.nan)) == pytest.approx(
+        {"mean": np.nan, "low": np.nan, "high": np.nan, "seeds": 0}, nan_ok=True
+    )
+
+
+def test_a_seed_without_a_value_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three seeds one has no R² of its first map, and one no correlation of its first word with it."""
+    names = {f"n{i}": f"n{i}" for i in range(5)}
+    levels = (NoiseLevel(0.3, 0.9, 700), NoiseLevel(1, 0, 0))
+    run = SimpleNamespace(groups=names, levels=levels)
+    study = script.Study(run, "noise", dict.fromkeys(range(3)), {"mid": "mid_block"}, CPU, 1)
+    r2 = np.tile(np.arange(3.0)[:, None], (1, 2 * len(MAPS)))
+    r2[1, 0] = np.nan
+    r2[:, 1] = np.nan
+    made = script.Measured(np.empty(0), {}, {(0, "mid"): r2})
+    rows = {row["map"]: row for row in script._readouts(study, made, {})}
+    first, second, third = (rows[each] for each in MAPS)
+    assert (first["seeds"], second["seeds"], third["seeds"]) == (2, 0, 3)
+    # t of one degree of freedom for two seeds: mean 1, sd sqrt(2)
+    assert first["high"] == pytest.approx(1 + 12.7062, abs=1e-3)
+    assert np.isnan(second["r2"])
+    values = np.ones((3, 1, len(script.OF_WORDS)))
+    values[2, 0, -1] = np.nan
+    monkeypatch.setattr(script, "of_words", lambda *_: {("mid_block.attn2", 0): values})
+    words = {row["measure"]: row for row in script._attention(study, script.Words(("cat",), {}), {})}
+    assert (words["share"]["seeds"], words[MAPS[-1]]["seeds"]) == (3, 2)
+    assert {row["samples"] for row in words.values()} == {5}
+
+
 def test_few_samples_have_no_read_outs(sit: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = replace(
         sit,

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import Workflow, copy_tree
+from conftest import ROOT, Workflow, copy_tree
 from dense_metrics import dense_mutual, unit
 from test_study import mistakes
 
 from diffalign.io.headers import StoreError
 from diffalign.io.layouts import platonic
-from published_scores_table import ScoreFile, published_scores_table
+from published_scores_table import COLUMNS, ScoreFile, published_scores_table
 
 COUNT = 30
 X, Y = ["lang1", "lang2"], ["vis1", "other", "vis2"]
@@ -68,6 +68,12 @@ def test_files_of_scores_that_cannot_be_trusted(scores: Any, indices: Any, messa
     with pytest.raises(StoreError, match=re.escape(message)):
         table(score_file(tmp_path / "x.npy"), tmp_path)
     assert not (tmp_path / "x.tsv").exists()
+
+
+def test_every_column_is_documented() -> None:
+    section = (ROOT / "docs/layouts.md").read_text().split("published_scores.tsv")[1].split("published_people.tsv")[0]
+    first_cells = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    assert [name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)] == list(COLUMNS)
 
 
 def test_mistakes_of_the_section() -> None:

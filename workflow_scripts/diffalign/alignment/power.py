@@ -69,9 +69,12 @@ def smallest_difference(
 
     error, other: of the two scores, the same where other is None. correlation: of their errors over images. The test is
     that of a difference against its own error, (quantile of 1 - alpha/2 + quantile of power) times it (Cohen 1988).
+    NaN where an error is.
     """
     second = error if other is None else other
-    spread = math.sqrt(max(0.0, error**2 + second**2 - 2 * correlation * error * second))
+    variance = error**2 + second**2 - 2 * correlation * error * second
+    # the larger of 0 and NaN is 0
+    spread = math.nan if math.isnan(variance) else math.sqrt(max(0.0, variance))
     return (quantile_of(1 - alpha / 2, freedom) + quantile_of(power, freedom)) * spread
 
 
@@ -104,6 +107,13 @@ def parts_of(k: int, of_lists: bool) -> tuple[int, int, int] | None:
     return (1, divisors[0], divisors[1]) if len(divisors) >= 2 else None
 
 
+def fewest(parts: NDArray[np.int64], left_out: NDArray[np.int64]) -> int:
+    """The images of the smallest part (N,) where a jackknife leaves out one of its own parts (N,) at a time."""
+    sizes = np.zeros((int(parts.max()) + 1, int(left_out.max()) + 1), np.int64)
+    np.add.at(sizes, (parts, left_out), 1)
+    return int((sizes.sum(axis=1) - sizes.max(axis=1)).min())
+
+
 def limits(metrics: Sequence[str], curve: Curve, groups: Groups, k: int, seed: int) -> dict[str, Limit]:
     """The limit of every metric: N → ∞ of the CKAs, N → ∞ with k/N fixed of metrics on lists, and refusals.
 
@@ -112,7 +122,8 @@ def limits(metrics: Sequence[str], curve: Curve, groups: Groups, k: int, seed: i
     tests this law: where it departs significantly from the line there is no limit. Errors are those of a jackknife that
     leaves out one of ten parts, of whole groups, and measures all three points again. At fixed k, metrics on lists
     look at ever closer neighbours as N grows, by a rate that depends on the geometry: that limit is not estimated.
-    curve: scores of some images at some k.
+    Nor is one where a part, less one of the jackknife, has fewer than five images per neighbour: parts of large groups
+    are of very different sizes. curve: scores of some images at some k.
     """
     found: dict[str, Limit] = {}
     for of_lists in (False, True):
@@ -132,13 +143,19 @@ def _limits(names: Sequence[str], curve: Curve, groups: Groups, k: int, seed: in
             name: Limit(of, reason=f"k = {k} has no two divisors that leave 2 neighbours or more") for name in names
         }
     most = parts[-1]
-    # of a part of the most parts, less one of the jackknife
-    smallest = count / most * (1 - 1 / LIMIT_PARTS)
-    needed = FEWEST_TIMES_K * (k // most if of_lists else k)
-    if smallest < needed or groups.count < most * LIMIT_PARTS:
+    if groups.count < most * LIMIT_PARTS:
         reason = f"{count} images in {groups.count} groups are too few for {most} parts of {LIMIT_PARTS} each"
         return {name: Limit(of, reason=reason) for name in names}
     dealt = {d: groups.dealt(d, seed, "limit") for d in parts}
+    left_out = groups.dealt(LIMIT_PARTS, seed, "limit jackknife")
+    for d in parts:
+        smallest, at = fewest(dealt[d], left_out), k // d if of_lists else k
+        if smallest < FEWEST_TIMES_K * at:
+            reason = (
+                f"a part of whole groups has {smallest} of {count} images, dealt into {d} and less one of "
+                f"{LIMIT_PARTS} that the jackknife leaves out, which are too few for k = {at}"
+            )
+            return {name: Limit(of, reason=reason) for name in names}
 
     def points(keep: NDArray[np.intp]) -> NDArray[np.float64]:
         """Scores (names, 3) of the images that are kept."""
@@ -157,7 +174,7 @@ def _limits(names: Sequence[str], curve: Curve, groups: Groups, k: int, seed: in
 
     every = np.arange(count)
     values = combined(every)
-    interval = jackknife(values, groups.dealt(LIMIT_PARTS, seed, "limit jackknife"), combined)
+    interval = jackknife(values, left_out, combined)
     found = {}
     for i, name in enumerate(names):
         limit, low, high = (float(each[i, 0]) for each in (values, interval.low, interval.high))
