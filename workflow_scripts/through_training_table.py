@@ -239,7 +239,8 @@ def _correlations(points: pd.DataFrame, seed: int) -> Iterator[dict[str, Any]]:
     scale_of = points.drop_duplicates("measure").set_index("measure")["scale"]
     for (_, metric), aligned in ((key, grid) for key, grid in grids.items() if key[0] == ALIGNMENT):
         for (_, measure), good in ((key, grid) for key, grid in grids.items() if key[0] == QUALITY):
-            if len(aligned) > 1:
+            # of a single training there is nothing to correlate
+            if len(aligned.index.intersection(good.index)) > 1:
                 found = _correlation(aligned, good, recipe_of, seed)
                 yield {"metric": metric, "scale": scale_of[str(metric)], "measure": measure, **asdict(found)}
 

@@ -114,3 +114,6 @@ def test_a_correlation_without_a_whole_step_says_so() -> None:
     )
     assert (math.isnan(found["rho"]), found["trainings"], found["steps"]) == (True, 4, 0)
     assert found["reason"] == "every step after 0 lacks one of them in some training"
+    # of the quality of one training nothing can be asked
+    alone = summaries(pd.DataFrame(rows), quality_of(rows[:1], [1.0]), [], 0)
+    assert alone.correlations.empty
