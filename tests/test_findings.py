@@ -19,20 +19,30 @@ SIT, REPA = "SiT", "SiT + REPA"
 
 def step(step: int, mean: float, gain: tuple[float, float, float], **changes: Any) -> dict[str, Any]:
     """A row of the means over trainings: by default of unbiased CKA over three trainings of SiT."""
-    known = {"recipe": SIT, "quantity": "alignment", "measure": "unbiased_cka", "trainings": 3}
+    known = {"recipe": SIT, "quantity": "alignment", "measure": "unbiased_cka", "scale": "calibrated", "trainings": 3}
     bounds = {"low": mean - 0.02, "high": mean + 0.02}
     gains = dict(zip(("gain", "gain_low", "gain_high"), gain, strict=True))
-    return {**known, "step": step, "mean": mean, **bounds, **gains, **changes}
+    paired = {"gain_trainings": 3, "gain_from": mean - gain[0], "gain_to": mean}
+    return {**known, "step": step, "mean": mean, **bounds, **gains, **paired, **changes}
 
 
 def contrast(step: int, difference: float, low: float, high: float, **changes: Any) -> dict[str, Any]:
-    known = {"recipe": REPA, "other": SIT, "quantity": "alignment", "measure": "unbiased_cka", "trainings": 3}
-    return {**known, "step": step, "difference": difference, "low": low, "high": high, **changes}
+    known = {"recipe": REPA, "other": SIT, "quantity": "alignment", "measure": "unbiased_cka"}
+    return {
+        **known,
+        "scale": "calibrated",
+        "trainings": 3,
+        "step": step,
+        "difference": difference,
+        "low": low,
+        "high": high,
+        **changes,
+    }
 
 
-def correlation(rho: float, p: float, low: float, high: float) -> dict[str, Any]:
-    known = {"metric": "unbiased_cka", "measure": "share_of_class", "trainings": 6, "steps": 3}
-    return {**known, "rho": rho, "p": p, "low": low, "high": high}
+def correlation(rho: float, p: float, low: float, high: float, reason: str = "", recipes: int = 1) -> dict[str, Any]:
+    known = {"metric": "unbiased_cka", "scale": "calibrated", "measure": "share_of_class", "trainings": 6, "steps": 3}
+    return {**known, "rho": rho, "p": p, "low": low, "high": high, "recipes": recipes, "reason": reason}
 
 
 def score(source: str, level: float, layer: str, second_half: float, **changes: Any) -> dict[str, Any]:
@@ -131,12 +141,12 @@ def test_a_gain_is_told_with_both_ends_and_its_interval(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("gain", "said"),
     [
-        ((-0.1, -0.15, -0.05), "falls from 0.050 at step 0 to 0.100 at step 600: -0.100 [-0.150, -0.050] over 3"),
+        ((-0.1, -0.15, -0.05), "falls from 0.200 at step 0 to 0.100 at step 600: -0.100 [-0.150, -0.050] over 3"),
         (
             (0.1, -0.02, 0.22),
-            "is not shown to change from 0.050 at step 0 to 0.100 at step 600: +0.100 [-0.020, 0.220]",
+            "is not shown to change from 0.000 at step 0 to 0.100 at step 600: +0.100 [-0.020, 0.220]",
         ),
-        ((0.1, NAN, NAN), "is not shown to change from 0.050 at step 0 to 0.100 at step 600: +0.100 (no interval)"),
+        ((0.1, NAN, NAN), "is not shown to change from 0.000 at step 0 to 0.100 at step 600: +0.100 (no interval)"),
     ],
     ids=("loss", "neither", "no-interval"),
 )
@@ -151,10 +161,34 @@ def test_without_step_0_no_gain_is_told(tmp_path: Path) -> None:
     none = (NAN, NAN, NAN)
     table = of_trainings(tmp_path, [step(100, 0.1, none), step(300, 0.2, none, trainings=1, low=NAN, high=NAN)])
     assert table["sentence"].item() == (
-        "SiT: calibrated unbiased_cka with digits.vit_final is 0.200 (no interval) at step 300 over 1 training; step "
-        "0 is not among its checkpoints, so nothing is said of its gain."
+        "SiT: calibrated unbiased_cka with digits.vit_final is 0.200 (no interval) at step 300 over 1 training; there "
+        "is no value at step 0 beside it, so nothing is said of its gain."
     )
     assert table["value"].item() == 0.2
+
+
+def test_a_gain_is_told_of_the_trainings_that_have_both_ends(tmp_path: Path) -> None:
+    """Three trainings are there at the last step, and two of them at step 0."""
+    paired = {"gain_trainings": 2, "gain_from": 0.002, "gain_to": 0.117}
+    steps = [step(0, 0.0, (0, NAN, NAN), trainings=2), step(100, 0.11, (0.115, 0.051, 0.179), **paired)]
+    assert of_trainings(tmp_path, steps)["sentence"].item() == (
+        "SiT: calibrated unbiased_cka with digits.vit_final rises from 0.002 at step 0 to 0.117 at step 100: +0.115 "
+        "[0.051, 0.179] over 2 trainings."
+    )
+
+
+def test_raw_scores_are_not_called_calibrated(tmp_path: Path) -> None:
+    raw = {"measure": "rsa_pearson", "scale": "raw"}
+    table = of_trainings(
+        tmp_path,
+        [step(600, 0.2, (0.1, 0.05, 0.15), **raw)],
+        [contrast(600, 0.1, 0.05, 0.15, **raw)],
+        [correlation(0.5, 0.04, 0.1, 0.9) | {"metric": "rsa_pearson", "scale": "raw"}],
+        ["rsa_pearson"],
+    )
+    assert len(table) == 3
+    assert not table["sentence"].str.contains("calibrated").any()
+    assert table["sentence"].str.contains("rsa_pearson").all()
 
 
 def test_quality_is_told_by_its_name_after_all_metrics(tmp_path: Path) -> None:
@@ -201,10 +235,13 @@ def test_recipes_are_compared_at_the_last_step_that_both_have(tmp_path: Path) ->
             "have the rank correlation +0.620 [0.200, 0.900] over 6 trainings, p = 0.014.",
         ),
         # three trainings have no interval
-        (correlation(-0.5, 0.333, NAN, NAN), "have the rank correlation -0.500 over 6 trainings, p = 0.33."),
         (
-            correlation(NAN, NAN, NAN, NAN),
-            "have no rank correlation, because one of them is the same in all of 6 trainings.",
+            correlation(-0.5, 0.333, NAN, NAN, "no interval, since it is short"),
+            "have the rank correlation -0.500 over 6 trainings, p = 0.33; no interval, since it is short.",
+        ),
+        (
+            correlation(NAN, NAN, NAN, NAN, "one of them is the same"),
+            "have no rank correlation over 6 trainings, because one of them is the same.",
         ),
     ],
     ids=("interval", "no-interval", "undefined"),
@@ -212,6 +249,15 @@ def test_recipes_are_compared_at_the_last_step_that_both_have(tmp_path: Path) ->
 def test_alignment_and_quality_at_the_same_step(row: Mapping[str, Any], said: str, tmp_path: Path) -> None:
     (told,) = of_trainings(tmp_path, correlations=[row])["sentence"]
     assert told == f"At the same step, calibrated unbiased_cka and share assigned to own class {said}"
+
+
+def test_a_correlation_of_several_recipes_is_told_as_one_within_them(tmp_path: Path) -> None:
+    rows = [correlation(0.62, NAN, NAN, NAN, "no p, since they are few", 2), correlation(0.5, 0.01, 0.1, 0.9, "", 2)]
+    both = "At the same step and in the same recipe, calibrated unbiased_cka and share assigned to own class have the"
+    assert of_trainings(tmp_path, correlations=rows)["sentence"].tolist() == [
+        f"{both} rank correlation +0.620 over 6 trainings of 2 recipes; no p, since they are few.",
+        f"{both} rank correlation +0.500 [0.100, 0.900] over 6 trainings of 2 recipes, p = 0.01.",
+    ]
 
 
 def test_a_recipe_that_is_trained_towards_the_reference_says_so(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from diffalign import logs
 from diffalign.alignment.calibration import false_discovery_rates
-from diffalign.alignment.metrics import METRICS, NoNull
 from diffalign.io import tables
 from diffalign.io.atomic import replacing
 from diffalign.sample_quality import named
@@ -128,19 +127,19 @@ def _with_aim(finding: Finding, recipes: Sequence[str], towards: Mapping[str, st
 
 def _gain(recipe: str, measure: str, rows: pd.DataFrame, reference: str) -> Finding:
     """What a recipe gains from step 0 to its last step; what it has at its last step, where step 0 is not measured."""
-    ordered = rows.sort_values("step")
-    first, last = ordered.iloc[0], ordered.iloc[-1]
-    what = f"{aligned(measure)} with {reference}" if last["quantity"] == "alignment" else named(measure)
-    over = counted(last["trainings"], "training")
+    last = rows.sort_values("step").iloc[-1]
+    what = f"{aligned(measure, last['scale'])} with {reference}" if last["quantity"] == "alignment" else named(measure)
     if math.isnan(last["gain"]):
+        over = counted(last["trainings"], "training")
         sentence = (
             f"{recipe}: {what} is {last['mean']:.3f} {interval(last['low'], last['high'])} at step {last['step']} over "
-            f"{over}; step 0 is not among its checkpoints, so nothing is said of its gain."
+            f"{over}; there is no value at step 0 beside it, so nothing is said of its gain."
         )
         return Finding("last step", measure, last["mean"], last["low"], last["high"], over, sentence)
+    over = counted(last["gain_trainings"], "training")
     change = direction(last["gain_low"], last["gain_high"], ("rises", "falls", "is not shown to change"))
     sentence = (
-        f"{recipe}: {what} {change} from {first['mean']:.3f} at step {first['step']} to {last['mean']:.3f} at step "
+        f"{recipe}: {what} {change} from {last['gain_from']:.3f} at step 0 to {last['gain_to']:.3f} at step "
         f"{last['step']}: {signed(last['gain'])} {interval(last['gain_low'], last['gain_high'])} over {over}."
     )
     return Finding("training", measure, last["gain"], last["gain_low"], last["gain_high"], over, sentence)
@@ -148,7 +147,7 @@ def _gain(recipe: str, measure: str, rows: pd.DataFrame, reference: str) -> Find
 
 def _contrast(row: "pd.Series[Any]") -> Finding:
     change = direction(row["low"], row["high"], ("raises", "lowers", "is not shown to change"))
-    what = aligned(row["measure"]) if row["quantity"] == "alignment" else named(row["measure"])
+    what = aligned(row["measure"], row["scale"]) if row["quantity"] == "alignment" else named(row["measure"])
     over = f"{counted(row['trainings'], 'pair')} of trainings"
     sentence = (
         f"{row['recipe']} beside {row['other']} {change} {what} at step {row['step']}: {signed(row['difference'])} "
@@ -158,12 +157,17 @@ def _contrast(row: "pd.Series[Any]") -> Finding:
 
 
 def _correlation(row: Mapping[Any, Any]) -> Finding:
-    both = f"At the same step, {aligned(row['metric'])} and {named(row['measure'])} have"
     over = counted(row["trainings"], "training")
+    where = "At the same step"
+    if row["recipes"] > 1:
+        where, over = f"{where} and in the same recipe", f"{over} of {row['recipes']} recipes"
+    both = f"{where}, {aligned(row['metric'], row['scale'])} and {named(row['measure'])} have"
     bounds = "" if math.isnan(row["low"]) else f" {interval(row['low'], row['high'])}"
-    sentence = f"{both} the rank correlation {signed(row['rho'])}{bounds} over {over}, p = {row['p']:.2g}."
+    p = "" if math.isnan(row["p"]) else f", p = {row['p']:.2g}"
+    why = f"; {row['reason']}" if isinstance(row["reason"], str) else ""
+    sentence = f"{both} the rank correlation {signed(row['rho'])}{bounds} over {over}{p}{why}."
     if math.isnan(row["rho"]):
-        sentence = f"{both} no rank correlation, because one of them is the same in all of {over}."
+        sentence = f"{both} no rank correlation over {over}, because {row['reason']}."
     return Finding("quality", f"{row['metric']}, {row['measure']}", row["rho"], row["low"], row["high"], over, sentence)
 
 
@@ -424,9 +428,9 @@ def direction(low: float, high: float, words: tuple[str, str, str]) -> str:
     return words[0] if low > 0 else words[1] if high < 0 else words[2]
 
 
-def aligned(metric: str) -> str:
-    """What trainings are measured by: the calibrated score of a metric, or the score of one without a null."""
-    return metric if isinstance(METRICS[metric].null, NoNull) else f"calibrated {metric}"
+def aligned(metric: str, scale: str) -> str:
+    """What trainings are measured by. scale: of the table, calibrated or raw."""
+    return f"calibrated {metric}" if scale == "calibrated" else metric
 
 
 def interval(low: float, high: float) -> str:

@@ -34,7 +34,9 @@ def through_training_figure(
     points, steps, contrasts = (series.read(tables[name]) for name in ("points", "steps", "contrasts"))
     recipes = list(dict.fromkeys(points["recipe"]))
     looks: dict[str, Mapping[str, Any]] = {recipe: style.look(i) for i, recipe in enumerate(recipes)}
-    label = series.value_name(metric, series.is_calibrated(measured))
+    of_metric = points[(points["quantity"] == ALIGNMENT) & (points["measure"] == metric)]
+    # as the values of the tables are, which may be raw where scores on all images are calibrated
+    label = series.value_name(metric, bool((of_metric["scale"] == "calibrated").any()))
     count = 1 if measure is None else 3
     size = (style.COLUMN if count == 1 else style.PAGE, 2.1)
     figure, grid = plt.subplots(1, count, figsize=size, squeeze=False, layout="constrained")
@@ -130,14 +132,19 @@ def _correlation(axes: Axes, correlations: pd.DataFrame) -> str:
         return ""
     each = correlations.iloc[0]
     value = series.bracketed(each["rho"], each["low"], each["high"], 2)
+    # of few trainings a p would say nothing, and is not in the table
+    p = "" if np.isnan(each["p"]) else f"{p_text(each['p'])}, "
+    several = each["recipes"] > 1
+    given = "step, recipe" if several else "step"
     axes.margins(y=0.22)
     axes.text(
-        *(0.03, 0.97, f"ρ given step {value}\n{p_text(each['p'])}, {int(each['trainings'])} trainings"),
+        *(0.03, 0.97, f"ρ given {given} {value}\n{p}{int(each['trainings'])} trainings"),
         transform=axes.transAxes,
         va="top",
         fontsize=style.SMALL,
     )
-    return f" Alignment and quality at the same step: ρ = {value}, {p_text(each['p'])}."
+    within = "at the same step, within recipes" if several else "at the same step"
+    return f" Alignment and quality {within}: ρ = {value}{f', {p}'.removesuffix(', ')}."
 
 
 def _gains(steps: pd.DataFrame, recipes: Iterable[str], metric: str) -> str:
@@ -151,7 +158,7 @@ def _gains(steps: pd.DataFrame, recipes: Iterable[str], metric: str) -> str:
         last = rows.iloc[-1]
         if np.isfinite(last["gain"]):
             gain = series.bracketed(last["gain"], last["gain_low"], last["gain_high"])
-            words.append(f"{recipe} gains {gain} by step {last['step']}.")
+            words.append(f"{recipe} gains {gain} by step {last['step']} ({last['gain_trainings']} trainings).")
     return " ".join(words)
 
 

@@ -11,8 +11,13 @@ import numpy as np
 import pandas as pd
 
 from diffalign import logs
-from diffalign.alignment.metrics import METRICS, NoNull
-from diffalign.alignment.trainings import Mean, mean_over_trainings, paired_contrast, partial_spearman
+from diffalign.alignment.trainings import (
+    PartialCorrelation,
+    mean_over_trainings,
+    paired_contrast,
+    partial_spearman,
+    undefined,
+)
 from diffalign.io import tables
 from diffalign.io.headers import StoreError
 
@@ -21,31 +26,36 @@ if TYPE_CHECKING:
 
 # what a measure is of
 ALIGNMENT, QUALITY = "alignment", "quality"
+# what values of alignment are, the same for all rows of a metric; quality has no scale
+CALIBRATED, RAW = "calibrated", "raw"
 BOUNDS = ("low", "high")
 POINTS = {
     **dict.fromkeys(("recipe", "model"), "string"),
     **dict.fromkeys(("seed", "step"), "int64"),
-    **dict.fromkeys(("quantity", "measure"), "string"),
+    **dict.fromkeys(("quantity", "measure", "scale"), "string"),
     "value": "float64",
-    "layer": "string",
+    **dict.fromkeys(("layer", "reason"), "string"),
 }
 STEPS = {
-    **dict.fromkeys(("recipe", "quantity", "measure"), "string"),
+    **dict.fromkeys(("recipe", "quantity", "measure", "scale"), "string"),
     "step": "int64",
     **dict.fromkeys(("mean", *BOUNDS), "float64"),
     "trainings": "int64",
     **dict.fromkeys(("gain", *(f"gain_{bound}" for bound in BOUNDS)), "float64"),
+    "gain_trainings": "int64",
+    **dict.fromkeys(("gain_from", "gain_to"), "float64"),
 }
 CONTRASTS = {
-    **dict.fromkeys(("recipe", "other", "quantity", "measure"), "string"),
+    **dict.fromkeys(("recipe", "other", "quantity", "measure", "scale"), "string"),
     "step": "int64",
     **dict.fromkeys(("difference", *BOUNDS), "float64"),
     "trainings": "int64",
 }
 CORRELATIONS = {
-    **dict.fromkeys(("metric", "measure"), "string"),
+    **dict.fromkeys(("metric", "scale", "measure"), "string"),
     **dict.fromkeys(("rho", "p", *BOUNDS), "float64"),
-    **dict.fromkeys(("trainings", "steps"), "int64"),
+    **dict.fromkeys(("trainings", "recipes", "steps"), "int64"),
+    "reason": "string",
 }
 _QUALITY = ("model", "step", "measure", "value")
 
@@ -67,10 +77,15 @@ def through_training_table(
     measures: those that count, all of them for none. outputs: ``{table}_tsv`` and ``{table}_parquet``.
 
     points: recipe, model, seed, step, quantity (alignment or quality), measure (a metric or a measure of quality),
-    value, layer. Alignment is that of the layer chosen on one half of the images, on the other half: calibrated, or the
-    score of a metric without a null. steps: mean over trainings with its 95 % interval, and gain over step 0, paired by
-    training. contrasts: difference of two recipes at the same step, paired by seed. correlations: partial rank
-    correlation of alignment and quality given step, over the steps after 0 at which every training has both.
+    scale, value, layer, reason (why a value is missing). Alignment is that of the layer chosen on one half of the
+    images, on the other half. scale: calibrated, or raw where no checkpoint has a calibrated score by this metric; it
+    is the same for all rows of a metric, and empty for quality.
+
+    steps: mean over trainings with its 95 % interval; gain over step 0 with its interval, over those trainings alone
+    that have a value at both steps: gain_trainings, whose means are gain_from (step 0) and gain_to. contrasts:
+    difference of two recipes at the same step, paired by seed. correlations: partial rank correlation of alignment and
+    quality given step and recipe, over the steps after 0 at which every training has both; reason: why rho, p or the
+    interval are missing.
     """
     made = summaries(
         pd.read_csv(alignment, sep="\t"), None if quality is None else _read_quality(quality), measures, seed
@@ -106,12 +121,33 @@ def summaries(alignment: pd.DataFrame, quality: pd.DataFrame | None, measures: S
 
 
 def _alignment_points(alignment: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """One value a checkpoint and metric: of the layer chosen on half, on the other half."""
-    for each in alignment[alignment["chosen"]].to_dict("records"):
-        raw = isinstance(METRICS[each["metric"]].null, NoNull) or math.isnan(each["second_half_calibrated"])
-        value = each["second_half" if raw else "second_half_calibrated"]
+    """One value a checkpoint and metric: of the layer chosen on half, on the other half.
+
+    Calibrated or raw is decided once a metric: raw and calibrated scores have neither a mean nor a difference.
+    """
+    chosen = alignment[alignment["chosen"]]
+    has = chosen.groupby("metric")["second_half_calibrated"].count() > 0
+    for each in chosen.to_dict("records"):
+        scale = CALIBRATED if has[each["metric"]] else RAW
+        value = each["second_half_calibrated" if scale == CALIBRATED else "second_half"]
         known = {key: each[key] for key in ("recipe", "model", "seed", "step", "layer")}
-        yield {**known, "quantity": ALIGNMENT, "measure": each["metric"], "value": value}
+        yield {
+            **known,
+            "quantity": ALIGNMENT,
+            "measure": each["metric"],
+            "scale": scale,
+            "value": value,
+            "reason": _missing(value, each["second_half"]),
+        }
+
+
+def _missing(value: float, score: float) -> str:
+    """Why a checkpoint has no value of alignment; '' where it has one."""
+    if not math.isnan(value):
+        return ""
+    if math.isnan(score):
+        return "the score is undefined"
+    return "the score has no threshold, so no calibrated score, which other checkpoints have"
 
 
 def _quality_points(
@@ -125,7 +161,7 @@ def _quality_points(
     # of the given table neither the order of rows nor that of measures counts
     ordered = wanted[list(_QUALITY)].sort_values(["measure", "step", "model"])
     joined = trainings.merge(ordered, on="model")
-    for each in joined.assign(quantity=QUALITY, layer="").to_dict("records"):
+    for each in joined.assign(quantity=QUALITY, scale="", layer="", reason="").to_dict("records"):
         yield {str(key): value for key, value in each.items()}
 
 
@@ -136,24 +172,35 @@ def _steps(points: pd.DataFrame) -> Iterator[dict[str, Any]]:
             if not values:
                 continue
             mean = mean_over_trainings(np.array(list(values.values())))
-            gain = Mean(math.nan, math.nan, math.nan, 0)
-            # trainings that were measured before they began
-            if paired := at.get(0, {}).keys() & values.keys():
-                order = sorted(paired)
-                gain = mean_over_trainings(np.array([values[name] - at[0][name] for name in order]))
             yield {
                 "recipe": recipe,
                 "quantity": quantity,
                 "measure": measure,
+                "scale": of_measure["scale"].iloc[0],
                 "step": step,
                 "mean": mean.value,
                 "low": mean.low,
                 "high": mean.high,
                 "trainings": mean.trainings,
-                "gain": gain.value,
-                "gain_low": gain.low,
-                "gain_high": gain.high,
+                **_gain(at.get(0, {}), values),
             }
+
+
+def _gain(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, Any]:
+    """What trainings gain that have a value at step 0 and at a later one. before, after: training -> value."""
+    paired = sorted(before.keys() & after.keys())
+    if not paired:
+        return {"gain_trainings": 0}
+    first, last = (np.array([values[name] for name in paired]) for values in (before, after))
+    gain = mean_over_trainings(last - first)
+    return {
+        "gain": gain.value,
+        "gain_low": gain.low,
+        "gain_high": gain.high,
+        "gain_trainings": gain.trainings,
+        "gain_from": float(first.mean()),
+        "gain_to": float(last.mean()),
+    }
 
 
 def _by_training(rows: pd.DataFrame, key: str) -> dict[Any, float]:
@@ -174,6 +221,7 @@ def _contrasts(points: pd.DataFrame) -> Iterator[dict[str, Any]]:
                     "other": other,
                     "quantity": quantity,
                     "measure": measure,
+                    "scale": rows["scale"].iloc[0],
                     "step": step,
                     "difference": contrast.value,
                     "low": contrast.low,
@@ -187,15 +235,28 @@ def _correlations(points: pd.DataFrame, seed: int) -> Iterator[dict[str, Any]]:
         (quantity, measure): rows[rows["step"] > 0].pivot(index="model", columns="step", values="value")
         for (quantity, measure), rows in points.groupby(["quantity", "measure"], sort=False)
     }
+    trainings = points.drop_duplicates("model").set_index("model")[["recipe", "seed"]]
+    scale_of = points.drop_duplicates("measure").set_index("measure")["scale"]
     for (_, metric), aligned in ((key, grid) for key, grid in grids.items() if key[0] == ALIGNMENT):
         for (_, measure), good in ((key, grid) for key, grid in grids.items() if key[0] == QUALITY):
-            steps = [step for step in aligned if step in good]
-            x, y = aligned[steps], good.reindex(aligned.index)[steps]
-            whole = (x.notna() & y.notna()).all()
-            if len(x) < 2 or not whole.any():
-                continue
-            found = partial_spearman(x.loc[:, whole].to_numpy(), y.loc[:, whole].to_numpy(), seed)
-            yield {"metric": metric, "measure": measure, **asdict(found)}
+            # of a single training there is nothing to correlate
+            if len(aligned.index.intersection(good.index)) > 1:
+                found = _correlation(aligned, good, trainings, seed)
+                yield {"metric": metric, "scale": scale_of[str(metric)], "measure": measure, **asdict(found)}
+
+
+def _correlation(aligned: pd.DataFrame, good: pd.DataFrame, trainings: pd.DataFrame, seed: int) -> PartialCorrelation:
+    """Of one metric and one measure of quality, a row a training and a column a step after 0. trainings: their recipes
+    and seeds, by name.
+    """
+    steps = [step for step in aligned if step in good]
+    x, y = aligned[steps], good.reindex(aligned.index)[steps]
+    whole = (x.notna() & y.notna()).all()
+    recipes, seeds = (trainings.loc[x.index, key].tolist() for key in ("recipe", "seed"))
+    if not whole.any():
+        reason = "every step after 0 lacks one of them in some training"
+        return undefined(reason, trainings=len(x), recipes=len(set(recipes)), steps=0)
+    return partial_spearman(x.loc[:, whole].to_numpy(), y.loc[:, whole].to_numpy(), seed, recipes, seeds)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Means, contrasts and partial rank correlations over trainings."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from scipy.stats import spearmanr, ttest_1samp
 from diffalign.alignment.trainings import mean_over_trainings, paired_contrast, partial_spearman
 
 TREND = np.array([0.1, 0.3, 0.5, 0.8, 0.9])
+# rho, p and bounds of six trainings before recipes were told apart
+SINGLE = (0.2, 0.38055555555555554, -0.4392088275417703, 0.8392088275417704)
 
 
 def trainings(rng: np.random.Generator, count: int, related: float) -> tuple[np.ndarray, np.ndarray]:
@@ -101,9 +104,127 @@ def test_what_cannot_be_known_is_undefined_or_refused() -> None:
     x = np.arange(6.0).reshape(3, 2)
     few = partial_spearman(x, x, 0)
     assert [few.rho, math.isnan(few.low), math.isnan(few.high)] == [pytest.approx(1), True, True]
+    assert (few.p, few.reason) == (pytest.approx(2 / 6), "no interval, since a recipe has fewer than 4 trainings")
     same = partial_spearman(np.ones((4, 2)), np.arange(8.0).reshape(4, 2), 0)
+    assert same.reason == "one of them is the same in all trainings of each recipe"
     assert all(map(math.isnan, (same.rho, same.p, same.low, same.high)))
     with pytest.raises(ValueError, match="finite values"):
         partial_spearman(np.full((4, 2), np.nan), np.ones((4, 2)), 0)
     with pytest.raises(ValueError, match=r"shapes \(3, 2\) and \(2, 2\)"):
         partial_spearman(x, x[:2], 0)
+
+
+def of_recipes(
+    rng: np.random.Generator, sizes: Sequence[int], related: float = 0.0
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Trainings of several recipes that differ in both values whatever trainings do, with the recipe of each."""
+    each = [trainings(rng, size, related) for size in sizes]
+    apart = [[value + 2 * rng.standard_normal() for value in pair] for pair in each]
+    recipes = [f"recipe {at}" for at, size in enumerate(sizes) for _ in range(size)]
+    return np.concatenate([x for x, _ in apart]), np.concatenate([y for _, y in apart]), recipes
+
+
+@pytest.mark.parametrize(
+    ("sizes", "has_p", "has_interval"), [((3, 3), False, False), ((4, 4), True, True), ((3, 3, 3), True, False)]
+)
+def test_recipes_that_differ_in_both_are_no_association(
+    sizes: tuple[int, ...], has_p: bool, has_interval: bool
+) -> None:
+    """Of 80 studies two standard errors are .05; without recipes .3 to .6 of them would be significant."""
+    rng = np.random.default_rng(4)
+    found = [partial_spearman(x, y, 0, recipes) for x, y, recipes in (of_recipes(rng, sizes) for _ in range(80))]
+    assert np.mean([each.p <= 0.05 for each in found]) <= 0.1
+    assert np.mean([each.low > 0 or each.high < 0 for each in found]) <= 0.11
+    assert abs(np.mean([each.rho for each in found])) < 0.15
+    assert {math.isnan(each.p) for each in found} == {not has_p}
+    assert {math.isnan(each.low) for each in found} == {not has_interval}
+    assert (found[0].trainings, found[0].recipes) == (sum(sizes), len(sizes))
+
+
+def test_an_association_within_recipes_is_found() -> None:
+    rng = np.random.default_rng(5)
+    found = [partial_spearman(x, y, 0, recipes) for x, y, recipes in (of_recipes(rng, (4, 4), 0.95) for _ in range(60))]
+    assert np.mean([each.p <= 0.05 for each in found]) > 0.4
+    assert np.mean([each.rho for each in found]) > 0.5
+
+
+def test_values_of_whole_recipes_and_the_order_of_trainings_do_not_matter() -> None:
+    x, y, recipes = of_recipes(np.random.default_rng(6), (4, 5), 0.7)
+    first = partial_spearman(x, y, 0, recipes)
+    far = [100.0 * (name == "recipe 1") for name in recipes]
+    order = np.random.default_rng(7).permutation(9)
+    for again in (
+        partial_spearman(x + np.array(far)[:, None], y, 0, recipes),
+        partial_spearman(x[order], y[order], 0, [recipes[at] for at in order]),
+    ):
+        assert (again.rho, again.p, again.low, again.high) == pytest.approx((first.rho, first.p, first.low, first.high))
+
+
+def test_a_single_recipe_is_what_trainings_without_recipes_are() -> None:
+    x, y = trainings(np.random.default_rng(8), 6, 0.5)
+    named = partial_spearman(x, y, 0, ["SiT"] * 6)
+    assert named == partial_spearman(x, y, 0)
+    # as before there were recipes
+    assert (named.rho, named.p, named.low, named.high) == pytest.approx(SINGLE, abs=1e-9)
+    assert (named.recipes, named.reason) == (1, "")
+    # a recipe with one training has nothing to be ranked with
+    more = partial_spearman(np.vstack([x, x[:1]]), np.vstack([y, y[:1]]), 0, ["SiT"] * 6 + ["SiT + REPA"])
+    assert (more.rho, more.p, more.trainings, more.recipes) == (named.rho, named.p, 6, 1)
+    assert more.reason == "recipes with a single training do not count"
+
+
+def test_p_is_of_all_orders_within_recipes() -> None:
+    x = np.arange(8.0)[:, None] + np.array([0.0, 10.0])
+    found = partial_spearman(x, 2 * x, 0, ["a"] * 4 + ["b"] * 4)
+    # of 24 x 24 orders, the one as it is and its reverse are as extreme
+    assert (found.rho, found.p) == (pytest.approx(1), pytest.approx(2 / 576))
+    # fourteen trainings have too many orders to go through
+    long = np.arange(14.0)[:, None]
+    assert partial_spearman(long, long, 0, ["a"] * 7 + ["b"] * 7).p == pytest.approx(1 / 5001)
+
+
+def test_what_recipes_of_few_trainings_cannot_show_has_a_reason() -> None:
+    x = np.arange(6.0)[:, None]
+    found = partial_spearman(x, x, 0, ["a", "b"] * 3)
+    assert [found.rho, math.isnan(found.p), math.isnan(found.low)] == [pytest.approx(1), True, True]
+    assert found.reason == (
+        "no p, since of 36 orders within recipes a perfect correlation has p = 0.056; "
+        "no interval, since a recipe has fewer than 4 trainings"
+    )
+    none = partial_spearman(x, x, 0, list("abcdef"))
+    assert [math.isnan(none.rho), none.trainings, none.reason] == [True, 6, "no recipe has two trainings"]
+    with pytest.raises(ValueError, match="2 recipes are given for 6 trainings"):
+        partial_spearman(x, x, 0, ["a", "b"])
+
+
+def test_seeds_that_recipes_share_are_what_is_permuted() -> None:
+    """All that sets trainings apart is their seed, alike in both recipes: two recipes are then no more than one."""
+    random = np.random.default_rng(7)
+    recipes, seeds = ["a"] * 5 + ["b"] * 5, [*range(5)] * 2
+    found = []
+    for _ in range(80):
+        x, y = (np.tile(random.standard_normal((5, 1)) + 0.3 * random.standard_normal((5, 4)), (2, 1)) for _ in "xy")
+        found.append(partial_spearman(x, y, 0, recipes, seeds))
+    assert np.mean([each.p <= 0.05 for each in found]) <= 0.1
+    assert np.mean([each.low > 0 or each.high < 0 for each in found]) <= 0.12
+    assert (found[0].trainings, found[0].recipes, found[0].steps) == (10, 2, 4)
+    # the order of rows does not matter
+    order = random.permutation(10)
+    again = partial_spearman(x[order], y[order], 0, [recipes[at] for at in order], [seeds[at] for at in order])
+    assert (again.p, again.rho) == pytest.approx((found[-1].p, found[-1].rho))
+    # seeds of their own are trainings
+    assert partial_spearman(x, y, 0, recipes, range(10)) == partial_spearman(x, y, 0, recipes)
+
+
+@pytest.mark.parametrize(
+    ("recipes", "seeds", "reason"),
+    [
+        ("aab", [0, 1, 0], "recipes share some of their seeds and not others"),
+        ("ab", [0, 0], "all trainings have one seed"),
+    ],
+)
+def test_seeds_that_say_nothing_are_a_reason(recipes: str, seeds: list[int], reason: str) -> None:
+    values = np.arange(len(seeds), dtype=float)[:, None]
+    found = partial_spearman(values, values, 0, list(recipes), seeds)
+    assert math.isnan(found.rho)
+    assert found.reason == reason

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from test_figures import check_pictures, legible  # noqa: F401  (a fixture)
 from test_unlisted_sides import search, write_bundle, write_settings
 
 from atlas import Control, Inputs, Level, atlas, warn
 from atlas_figure import atlas_figure
-from diffalign.figures import series
+from diffalign.figures import series, style
 from diffalign.io.control_sides import class_rows
 from diffalign.io.headers import StoreError
 from diffalign.io.manifest import Image, write_manifest
@@ -180,6 +181,24 @@ def test_training_figures(metric: str, trained: Mapping[str, Path], tmp_path: Pa
         outputs = [tmp_path / f"through_{measure}.png", tmp_path / f"through_{measure}.pdf"]
         through_training_figure(trained["alignment"], tables, metric, measure, outputs)
         check_pictures(outputs)
+
+
+def test_axes_are_named_by_what_the_tables_hold(
+    trained: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Raw values may stand beside calibrated scores on all images, and a correlation may have no p."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(style, "save", lambda figure, *_: figures.append(figure))
+    tables = {name: trained[f"{name}_tsv"] for name in TABLES}
+    points = read(tables["points"])
+    points["scale"] = points["scale"].replace("calibrated", "raw")
+    points.to_csv(tmp_path / "points.tsv", sep="\t", index=False)
+    for given in (tables, {**tables, "points": tmp_path / "points.tsv"}):
+        through_training_figure(trained["alignment"], given, "cknna", "share of class", [])
+    assert [figure.axes[0].get_ylabel() for figure in figures] == ["calibrated CKNNA", "CKNNA"]
+    (said,) = [text.get_text() for text in figures[0].axes[2].texts]
+    assert said.startswith("ρ given step, recipe")
+    assert said.endswith("\n6 trainings")
 
 
 # --- atlas ----------------------------------------------------------------------------------------------------------

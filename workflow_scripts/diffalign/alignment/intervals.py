@@ -129,7 +129,7 @@ def of_mean(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], Interval]
 
 
 def around(
-    scores: NDArray[np.float64], error: NDArray[np.float64], freedom: int | NDArray[np.int64] | None = None
+    scores: NDArray[np.float64], error: NDArray[np.float64], freedom: float | NDArray[np.int64] | None = None
 ) -> Interval:
     """Scores ± quantile x error. freedom: degrees of Student's distribution, of all scores or of each; None for the
     normal distribution.
@@ -138,7 +138,7 @@ def around(
     return Interval(scores - reach, scores + reach, error)
 
 
-def quantile(freedom: int | None) -> float:
+def quantile(freedom: float | None) -> float:
     """Half the width of a 95 % interval in standard errors. freedom: degrees, as of `around`."""
     from scipy.stats import norm, t
 

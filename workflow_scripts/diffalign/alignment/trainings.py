@@ -7,23 +7,31 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.alignment.intervals import jackknife, of_mean
+from diffalign.alignment.intervals import around, of_mean
 from diffalign.randomness import keyed
 
 Array = NDArray[np.float64]
 
-# all orders of so many trainings are gone through; of more, so many random ones
-_ALL_ORDERS = 7
+# values x and y, (n, S) each, of the trainings of every recipe
+Both = list[tuple[NDArray[np.floating], NDArray[np.floating]]]
+
+# so many orders are gone through, those of seven trainings of one recipe; of more, so many random ones
+_ALL_ORDERS = math.factorial(7)
 DRAWS = 5000
-# with fewer trainings a rank correlation has no interval: without one of them it would be 1 or -1
+# the level that p must be able to reach
+ALPHA = 0.05
+# with fewer trainings of a recipe a rank correlation has no interval: without one of three, the ranks of a recipe say 1
+# or -1
 FEWEST = 4
+# seeds that recipes share: of four, intervals leave out 0 in 9 % of studies
+FEWEST_SHARED = 5
 # correlations this close are ties
 _TIE = 1e-9
 
@@ -60,72 +68,160 @@ def paired_contrast(a: Mapping[int, float], b: Mapping[int, float]) -> Mean:
 
 @dataclass(frozen=True)
 class PartialCorrelation:
-    """Spearman's ρ of two values of each training given the step, with its p and 95 % interval; NaN where undefined."""
+    """Spearman's ρ of two values of each training given step and recipe, with p and 95 % interval; NaN where undefined.
+
+    trainings, recipes: those that count. reason: why ρ, p or the interval are missing; '' where they are not.
+    """
 
     rho: float
     p: float
     low: float
     high: float
     trainings: int
+    recipes: int
     steps: int
+    reason: str = ""
 
 
-def partial_spearman(x: NDArray[np.floating], y: NDArray[np.floating], seed: int) -> PartialCorrelation:
-    """The partial rank correlation of x and y, (T, S) of T trainings at S steps, given the step.
+def partial_spearman(
+    x: NDArray[np.floating],
+    y: NDArray[np.floating],
+    seed: int,
+    recipes: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> PartialCorrelation:
+    """The partial rank correlation of x and y, (T, S) of T trainings at S steps, given the step and the recipe.
 
-    Ranks are taken over trainings at the same step, and Pearson's correlation of these ranks, each less the mean of its
-    step, is over all steps. So the step is held fixed exactly, whatever trend the trainings have in common. p: share of
-    the orders of trainings, each the same at all steps, with at least this |ρ|: all orders of up to seven trainings,
-    else 5000 random ones, keyed by `seed`, and the order as it is. The interval leaves out one training at a time
-    (jackknife, Student's t with T - 1 degrees) and ends at -1 and 1; in simulations of six to nine trainings it held
-    the correlation of the population in 93 to 97 %. Raises ValueError for other shapes and for undefined values.
+    recipes: (T,), the recipe of each training; None: all have one. Recipes are fixed conditions, of which any two that
+    differ in both values would correlate, so that a correlation over them says nothing about trainings. Ranks are taken
+    over trainings of one recipe at the same step, and Pearson's correlation of these ranks, each less the mean of its
+    step, is over all steps and recipes. So step and recipe are held fixed exactly. A recipe of n trainings counts as
+    n - 1; one of a single training is left out.
+
+    p: share of the orders of trainings within recipes, each the same at all steps, with at least this |ρ|: of all
+    orders where there are at most 5040 (those of seven trainings of one recipe), else of 5000 random ones, keyed by
+    `seed`, and the order as it is. Of several recipes it is NaN where even a perfect correlation, which is as extreme
+    as its reverse, would not be significant at .05.
+
+    The interval leaves out one training at a time (jackknife within recipes, Student's t with Satterthwaite's degrees,
+    n - 1 of one recipe) and ends at -1 and 1. It is NaN where a recipe has fewer than four trainings.
+
+    seeds: (T,), of the trainings; None: all are different. Trainings of one seed begin with the same weights and see the
+    same batches, in whatever recipe, so that they are not independent: where recipes share their seeds, what is
+    permuted and left out are seeds, with all of their trainings; the interval takes five. Where they share some seeds
+    and not others, nothing is given. Raises ValueError for other shapes and for undefined values.
     """
     if x.shape != y.shape or x.ndim != 2 or len(x) < 2:
         raise ValueError(
             f"values have shapes {x.shape} and {y.shape}; expected (trainings, steps) of 2 trainings or more"
         )
+    names = [""] * len(x) if recipes is None else list(recipes)
+    if len(names) != len(x):
+        raise ValueError(f"{len(names)} recipes are given for {len(x)} trainings")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise ValueError("a partial rank correlation needs finite values")
-    trainings, steps = x.shape
-    rho = _within_steps(x, y)
+    if seeds is not None and len(set(seeds)) < len(x):
+        return _of_shared_seeds(x, y, seed, names, seeds)
+    members = [np.flatnonzero([name == each for each in names]) for name in dict.fromkeys(names)]
+    both = [(x[of], y[of]) for of in members if len(of) > 1]
+    sizes = tuple(len(of_x) for of_x, _ in both)
+    if not both:
+        return undefined("no recipe has two trainings", len(x), len(members), x.shape[1])
+    counts = {"trainings": sum(sizes), "recipes": len(sizes), "steps": x.shape[1]}
+    rho = _correlation(both)
     if math.isnan(rho):
-        return PartialCorrelation(rho, math.nan, math.nan, math.nan, trainings, steps)
-    ranks_x, ranks_y = _ranks(x), _ranks(y)
+        return undefined("one of them is the same in all trainings of each recipe", **counts)
+    p, no_p = _p(both, rho, seed)
+    low, high, no_interval = _interval(both, rho)
+    alone = "recipes with a single training do not count" if len(both) < len(members) else ""
+    reason = "; ".join(filter(None, (no_p, no_interval, alone)))
+    return PartialCorrelation(rho, p, low, high, **counts, reason=reason)
+
+
+def _of_shared_seeds(
+    x: NDArray[np.floating], y: NDArray[np.floating], seed: int, recipes: Sequence[str], seeds: Sequence[int]
+) -> PartialCorrelation:
+    """The correlation of recipes with the same seeds: that of one recipe whose steps are those of all of them."""
+    row = dict(zip(zip(seeds, recipes, strict=True), range(len(x)), strict=True))
+    listed, named = sorted(set(seeds)), list(dict.fromkeys(recipes))
+    counts = {"trainings": len(x), "recipes": len(named), "steps": x.shape[1]}
+    if len(row) < len(listed) * len(named):
+        return undefined("recipes share some of their seeds and not others", **counts)
+    if len(listed) < 2:
+        return undefined("all trainings have one seed", **counts)
+    of_seeds = np.array([[row[each, name] for name in named] for each in listed])
+    found = partial_spearman(*(values[of_seeds].reshape(len(listed), -1) for values in (x, y)), seed)
+    if FEWEST <= len(listed) < FEWEST_SHARED:
+        why = f"no interval, since recipes share fewer than {FEWEST_SHARED} seeds"
+        found = replace(found, low=math.nan, high=math.nan, reason="; ".join(filter(None, (found.reason, why))))
+    return replace(found, **counts)
+
+
+def undefined(reason: str, trainings: int, recipes: int, steps: int) -> PartialCorrelation:
+    """No correlation, for this reason."""
+    return PartialCorrelation(math.nan, math.nan, math.nan, math.nan, trainings, recipes, steps, reason)
+
+
+def _p(both: Both, rho: float, seed: int) -> tuple[float, str]:
+    """The share of orders within recipes that are at least as extreme; NaN with a reason where they are too few."""
+    sizes = tuple(len(of_x) for of_x, _ in both)
+    count = math.prod(map(math.factorial, sizes))
+    if len(sizes) > 1 and 2 / count > ALPHA:
+        return math.nan, f"no p, since of {count} orders within recipes a perfect correlation has p = {2 / count:.2g}"
+    ranks_x, ranks_y = (np.concatenate([_ranks(pair[side]) for pair in both]) for side in (0, 1))
     scale = math.sqrt(float(np.square(ranks_x).sum() * np.square(ranks_y).sum()))
     # products of every training with every other, over all steps
     products = ranks_x @ ranks_y.T
-    moved = products[np.arange(trainings), _orders(trainings, seed)].sum(axis=1) / scale
-    p = float((np.abs(moved) >= abs(rho) - _TIE).mean())
-    low = high = math.nan
-    if trainings >= FEWEST:
-
-        def without(keep: NDArray[np.intp]) -> Array:
-            return np.array([_within_steps(x[keep], y[keep])])
-
-        interval = jackknife(np.array([rho]), np.arange(trainings), without)
-        low, high = (float(np.clip(bound[0], -1, 1)) for bound in (interval.low, interval.high))
-    return PartialCorrelation(rho, p, low, high, trainings, steps)
+    moved = products[np.arange(sum(sizes)), _orders(sizes, seed)].sum(axis=1) / scale
+    return float((np.abs(moved) >= abs(rho) - _TIE).mean()), ""
 
 
-def _within_steps(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
-    """The correlation of centred ranks; NaN where either side is the same in all trainings at every step."""
-    a, b = _ranks(x), _ranks(y)
+def _interval(both: Both, rho: float) -> tuple[float, float, str]:
+    """Bounds of the jackknife within recipes; NaN with a reason where there are none."""
+    if min(len(of_x) for of_x, _ in both) < FEWEST:
+        return math.nan, math.nan, f"no interval, since a recipe has fewer than {FEWEST} trainings"
+    parts: list[float] = []
+    for at, (of_x, of_y) in enumerate(both):
+        keeps = [np.arange(len(of_x)) != left_out for left_out in range(len(of_x))]
+        without = np.array([_correlation([*both[:at], (of_x[keep], of_y[keep]), *both[at + 1 :]]) for keep in keeps])
+        parts.append((len(of_x) - 1) / len(of_x) * float(np.square(without - without.mean()).sum()))
+    variance = sum(parts)
+    degrees = [len(of_x) - 1 for of_x, _ in both]
+    # Satterthwaite 1946: of one recipe n - 1
+    below = sum(part**2 / freedom for part, freedom in zip(parts, degrees, strict=True))
+    freedom = variance**2 / below if below else sum(degrees)
+    interval = around(np.array([rho]), np.array([math.sqrt(variance)]), freedom)
+    low, high = (float(np.clip(bound[0], -1, 1)) for bound in (interval.low, interval.high))
+    return low, high, "no interval, since ρ is undefined without one of the trainings" if math.isnan(low) else ""
+
+
+def _correlation(both: Both) -> float:
+    """The correlation of centred ranks; NaN where a side is the same in all trainings of a recipe at every step."""
+    a, b = (np.concatenate([_ranks(pair[side]) for pair in both]) for side in (0, 1))
     scale = math.sqrt(float(np.square(a).sum() * np.square(b).sum()))
     return float((a * b).sum()) / scale if scale > 0 else math.nan
 
 
 def _ranks(values: NDArray[np.floating]) -> Array:
-    """Ranks over trainings at each step (T, S), less their mean; ties have mean ranks."""
+    """Ranks over the trainings of one recipe at each step (n, S), less their mean; ties have mean ranks.
+
+    The squares of ranks without ties sum to n - 1 at each step.
+    """
     from scipy.stats import rankdata
 
     ranks = rankdata(values, axis=0)
-    return np.asarray(ranks - ranks.mean(axis=0), np.float64)
+    return np.asarray((ranks - ranks.mean(axis=0)) * math.sqrt(12 / (len(values) * (len(values) + 1))), np.float64)
 
 
 @cache
-def _orders(trainings: int, seed: int) -> NDArray[np.intp]:
-    """Orders of trainings (K, T), the identity first."""
-    if trainings <= _ALL_ORDERS:
-        return np.array(list(itertools.permutations(range(trainings))), np.intp)
-    drawn = [keyed(seed, "trainings", str(draw)).permutation(trainings) for draw in range(DRAWS)]
-    return np.array([np.arange(trainings), *drawn], np.intp)
+def _orders(sizes: tuple[int, ...], seed: int) -> NDArray[np.intp]:
+    """Orders (K, T) within recipes of these sizes, whose trainings follow each other; the identity first."""
+    starts = [sum(sizes[:at]) for at in range(len(sizes))]
+    if math.prod(map(math.factorial, sizes)) <= _ALL_ORDERS:
+        within = [itertools.permutations(range(start, start + n)) for start, n in zip(starts, sizes, strict=True)]
+        return np.array([[at for of in order for at in of] for order in itertools.product(*within)], np.intp)
+    drawn = [np.arange(sum(sizes))]
+    for draw in range(DRAWS):
+        generator = keyed(seed, "trainings", str(draw))
+        drawn.append(np.concatenate([start + generator.permutation(n) for start, n in zip(starts, sizes, strict=True)]))
+    return np.array(drawn, np.intp)
