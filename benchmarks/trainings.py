@@ -46,7 +46,8 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=400)
     studies = parser.parse_args().studies
     print(
-        "recipes x trainings | over all recipes: p / interval | within recipes | the same, seeds alike | seeds alike and permuted"
+        "recipes x trainings | over all recipes: p / interval | within recipes | the same, seeds alike | "
+        "seeds alike and permuted"
     )
     for recipes, trainings in DESIGNS:
         names = [str(at) for at in range(recipes) for _ in range(trainings)]

@@ -11,6 +11,9 @@ import pytest
 from diffalign.io import tables
 from findings import Sources, direction, findings
 from image_dynamics import ORDER
+from shared_scores import CONTRASTS as GAINS
+from shared_scores import SCORES as SHARED_SCORES
+from shared_space import CONSISTENCY
 from through_training_table import CONTRASTS, CORRELATIONS, STEPS
 
 NAN = math.nan
@@ -427,4 +430,58 @@ def test_low_frequencies_emerge_before_high_ones_or_not(bounds: tuple[float, flo
     assert features == (
         "sit@600, heun: of 6 features, color a, shape iou, ssim settle first on average and psnr, saturation, edge "
         "density last; samples agree on the order by Kendall's W = 0.412 over 192 samples, p = 0.0005."
+    )
+
+
+def of_space(folder: Path, gains: Sequence[tuple[float, float, float]], groups: int = 12) -> str:
+    """The sentence of a space in which cells of pairs of layers have these gains, with their intervals."""
+    what = {"measure": "cell_same_image", "set_b": "sit_b1", "space": "eigenvectors", "images": 12, "groups": groups}
+    rows = []
+    for layer, (gain, low, high) in enumerate(gains):
+        pair = {**what, "set_a": f"vit_b{layer}"}
+        rows += [
+            {**pair, "stage": "before", "score": 0.2, "p": 0.3},
+            {**pair, "stage": "after", "score": 0.2 + gain, "p": 0.01},
+            {**pair, "stage": "after_minus_before", "score": gain, "low": low, "high": high},
+        ]
+    tables.write_tsv(tables.frame(rows, CONSISTENCY), folder / "consistency.tsv")
+    (row,) = found(folder, Sources([], spaces={"faces": folder / "consistency.tsv"}), ["cknna"]).to_dict("records")
+    return str(row["sentence"])
+
+
+def test_a_space_rises_where_its_interval_lies_above_0(tmp_path: Path) -> None:
+    said = (
+        "Space faces: the nearest token of another model in the same image lies in the same cell for 0.200 of tokens "
+        "before alignment and 0.300 after it, +0.100 on average over 3 pairs of layers"
+    )
+    gains = [(0.2, 0.1, 0.3), (0.2, -0.1, 0.5), (-0.1, -0.2, -0.05)]
+    assert of_space(tmp_path, gains) == f"{said}; its 95 % interval over 12 images lies above 0 in 1 of them."
+    in_groups = f"{said}; its 95 % interval over 12 images in 6 groups lies above 0 in 1 of them."
+    assert of_space(tmp_path, gains, groups=6) == in_groups
+    some = [*gains[:2], (-0.1, NAN, NAN)]
+    assert of_space(tmp_path, some) == f"{said}; its 95 % interval over 12 images lies above 0 in 1 of 2 that have one."
+    assert of_space(tmp_path, [(gain, NAN, NAN) for gain, _, _ in gains]) == f"{said}."
+
+
+@pytest.mark.parametrize(
+    ("groups", "over", "chance"),
+    [(50, "50 held-out images", "0.020"), (10, "50 held-out images in 10 groups", "0.070")],
+)
+def test_a_pair_says_over_what_and_what_chance_is(groups: int, over: str, chance: str, tmp_path: Path) -> None:
+    known = {"a": "vit_b1", "b": "sit_b1", "metric": "own_index", "n": 50, "groups": groups}
+    scores = [
+        {**known, "method": method, "images": "held_out", "score": score, "null_mean": 0.07}
+        for method, score in (("rbf", 0.3), ("cca", 0.5))
+    ]
+    gain = {**known, "method": "rbf", "reference": "best_linear", "against": "cca"}
+    for rows, columns, name in (
+        (scores, SHARED_SCORES, "scores"),
+        ([{**gain, "difference": -0.2, "low": -0.3, "high": -0.1}], GAINS, "gains"),
+    ):
+        tables.write_tsv(tables.frame(rows, columns), tmp_path / f"{name}.tsv")
+    sources = Sources([], pairs=[(tmp_path / "scores.tsv", tmp_path / "gains.tsv")])
+    (row,) = found(tmp_path, sources, ["cknna"]).to_dict("records")
+    assert row["sentence"] == (
+        f"vit_b1 and sit_b1 in one space: with RBF affinities to landmarks, 0.300 of {over} are paired, fewer than "
+        f"with cca, the best linear map, 0.500: -0.200 [-0.300, -0.100]; chance is {chance}."
     )

@@ -392,13 +392,19 @@ def _of_spaces(spaces: Mapping[str, Path]) -> Iterator[Finding]:
                 continue
             before, after = (float(stages[stage]["score"].mean()) for stage in ("before", "after"))
             gains = stages["after_minus_before"]
-            beyond = int(((gains["p"] <= _ALPHA) & (gains["score"] > 0)).sum())
+            known = gains[gains["low"].notna()]
             over = f"{counted(len(gains), 'pair')} of layers"
             gain = signed(after - before)
             sentence = (
                 f"Space {space}: {words} for {before:.3f} of tokens before alignment and {after:.3f} after it, "
-                f"{gain} on average over {over}; it rises beyond shifted grids (p <= {_ALPHA:g}) in {beyond} of them."
+                f"{gain} on average over {over}"
             )
+            if len(known):
+                units = _units(int(known["images"].iloc[0]), int(known["groups"].iloc[0]), "images")
+                among = "them" if len(known) == len(gains) else f"{len(known)} that have one"
+                rises = int((known["low"] > 0).sum())
+                sentence += f"; its 95 % interval over {units} lies above 0 in {rises} of {among}"
+            sentence += "."
             yield Finding("shared space", measure, after - before, math.nan, math.nan, over, sentence)
 
 
@@ -412,15 +418,22 @@ def _of_pairs(pairs: Sequence[tuple[Path, Path]]) -> Iterator[Finding]:
         for row in gains[gains["method"].isin(_ALIGNMENTS)].to_dict("records"):
             method, best = row["method"], row["against"]
             shown = direction(row["low"], row["high"], ("more than", "fewer than", "not shown to differ from"))
-            over = f"{row['n']} held-out images"
+            over = _units(row["n"], row["groups"], "held-out images")
+            # whole groups that are exchanged leave other images than one in n beside each other
+            chance = 1 / row["n"] if row["groups"] == row["n"] else shares.loc[method, "null_mean"]
             own, linear = shares.loc[method, "score"], shares.loc[best, "score"]
             sentence = (
                 f"{row['a']} and {row['b']} in one space: with {_ALIGNMENTS[method]}, {own:.3f} of {over} are paired, "
                 f"{shown} with {best}, the best linear map, {linear:.3f}: "
-                f"{signed(row['difference'])} {interval(row['low'], row['high'])}; chance is {1 / row['n']:.3f}."
+                f"{signed(row['difference'])} {interval(row['low'], row['high'])}; chance is {chance:.3f}."
             )
             value = (row["difference"], row["low"], row["high"])
             yield Finding("shared space", f"own image, {method}", *value, over, sentence)
+
+
+def _units(count: int, groups: int, what: str) -> str:
+    """``10 images``, or the groups that they come in."""
+    return f"{count} {what}" if groups == count else f"{count} {what} in {groups} groups"
 
 
 def direction(low: float, high: float, words: tuple[str, str, str]) -> str:

@@ -13,6 +13,7 @@ from diffalign.io import tables
 from diffalign.io.feature_files import layer_path
 from diffalign.io.headers import StoreError
 from diffalign.io.shared_transform_files import RECIPE, Layers, SharedTransform, read_layers, read_shared_transform
+from diffalign.offenders import first_five
 from diffalign.shared_space.contrasts import (
     BEST_LINEAR,
     METRICS,
@@ -35,13 +36,15 @@ SCORES = {
     **dict.fromkeys(("a", "b", "method"), "string"),
     **dict.fromkeys(("seed", "seeds"), "Int64"),
     **dict.fromkeys(("images", "metric"), "string"),
-    "n": "int64",
+    **dict.fromkeys(("n", "groups"), "int64"),
     **dict.fromkeys(("score", "low", "high", "null_mean", "p"), "float64"),
+    "reason": "string",
 }
 CONTRASTS = {
     **dict.fromkeys(("a", "b", "method", "reference", "against", "metric"), "string"),
-    "n": "int64",
+    **dict.fromkeys(("n", "groups"), "int64"),
     **dict.fromkeys(("difference", "low", "high"), "float64"),
+    "reason": "string",
 }
 
 
@@ -61,10 +64,12 @@ def shared_scores(
     scores: a row a method, images (``fit``, ``held_out``) and metric, and for trained methods a row a seed and one of
     the mean over seeds, whose seed is missing; seeds: how many it is of, missing where nothing is trained. Fitted
     images have neither null nor interval. contrasts: every method less ``padded``, and less the best linear method,
-    which folds of the fitted images chose; against: the method that it is. What intervals and p-values hold over says
-    `diffalign.shared_space.contrasts`.
+    which folds of the fitted images chose; against: the method that it is. n, groups: how many images there are, and
+    groups of them, of which each may be one. reason: why an interval or p is missing on held-out images. What intervals
+    and p-values hold over says `diffalign.shared_space.contrasts`.
 
-    Raises StoreError for transforms of other settings, images or features.
+    Raises StoreError for transforms of other settings, images or features, and where images of one group are both
+    fitted and held out.
     """
     layers = read_layers(features, manifest)
     recipe = RECIPE.read_json(fitted_recipe)
@@ -73,21 +78,30 @@ def shared_scores(
             raise StoreError(f"{path}: has changed since {fitted_recipe} was written; delete it and rerun")
     runs = read_runs(transforms, settings, layers, features[0])
     is_fit = np.isin(layers.names, runs[0].names)
-    fit_names, fit_labels, fitted = layers.part(np.flatnonzero(is_fit))
-    names, labels, held_out = layers.part(np.flatnonzero(~is_fit))
+    inner, outer = layers.part(np.flatnonzero(is_fit)), layers.part(np.flatnonzero(~is_fit))
+    if both := sorted(set(inner.groups) & set(outer.groups)):
+        raise StoreError(
+            f"{transforms[0]}: of {len(both)} groups some images were fitted and others are held out, first: "
+            f"{first_five(both)}; delete it and rerun"
+        )
+    fit_labels, labels = inner.labels, outer.labels
     # a share of images may have one label where all have several
     if labels is not None and fit_labels is not None and min(len(set(labels)), len(set(fit_labels))) < 2:
         labels = fit_labels = None
-    images, fit_images = Images(names, labels), Images(fit_names, fit_labels)
+    images, fit_images = Images(outer.names, labels, outer.groups), Images(inner.names, fit_labels, inner.groups)
+    counts = {
+        part: {"n": len(of.names), "groups": of.units.count} for part, of in ((FIT, fit_images), (HELD_OUT, images))
+    }
     drawing = Drawing(settings.permutations, settings.bootstrap, settings.seed, settings.penalties, settings.k)
     metrics = [metric for metric in METRICS if labels is not None or metric != "own_label"]
     measured: dict[str, list[Measured]] = {}
     on_fitted: dict[str, list[Mapping[str, float]]] = {}
     widths: dict[str, int] = {}
     for run in logs.progress(runs, len(runs), "transforms"):
-        inside = run.pair.first.apply(fitted[0]), run.pair.second.apply(fitted[1])
-        outside = run.pair.first.apply(held_out[0]), run.pair.second.apply(held_out[1])
-        made = measure(inside, outside, fit_names, images, run.seed, drawing)
+        inside, outside = (
+            (run.pair.first.apply(of.values[0]), run.pair.second.apply(of.values[1])) for of in (inner, outer)
+        )
+        made = measure(inside, outside, fit_images, images, run.seed, drawing)
         measured.setdefault(run.method, []).append(made)
         on_fitted.setdefault(run.method, []).append(measure_fitted(inside, fit_images, made.prediction, drawing))
         widths[run_name(run.method, run.seed)] = inside[0].shape[1]
@@ -102,16 +116,18 @@ def shared_scores(
                 outs[metric].append(over_seeds(metric, of, images, drawing))
         of_seeds = [(run.seed, None if run.seed is None else 1) for run in of]
         of_seeds += [(None, len(of))] if method in SEEDED else []
-        for part, found, count in ((FIT, fits, len(fit_names)), (HELD_OUT, outs, len(names))):
+        for part, found in ((FIT, fits), (HELD_OUT, outs)):
             scores += (
-                {**pair, "method": method, "images": part, "metric": metric, "n": count, "seed": seed, "seeds": number}
+                {**pair, "method": method, "images": part, "metric": metric, "seed": seed, "seeds": number}
+                | counts[part]
                 | asdict(estimate)
                 for metric in metrics
                 for (seed, number), estimate in zip(of_seeds, found[metric], strict=True)
             )
     tables.write(tables.frame(scores, SCORES), outputs["scores_tsv"], outputs["scores_parquet"])
     contrasts = [
-        {**pair, "method": method, "reference": reference, "against": other, "metric": metric, "n": len(names)}
+        {**pair, "method": method, "reference": reference, "against": other, "metric": metric}
+        | counts[HELD_OUT]
         | asdict(compare(metric, measured[method], measured[other], images, drawing))
         for reference, other in references(recipe)
         for method in measured
@@ -122,12 +138,17 @@ def shared_scores(
     RECIPE.write_json(
         outputs["recipe"],
         settings=asdict(settings),
-        images={FIT: len(fit_names), HELD_OUT: len(names)},
+        images={part: of["n"] for part, of in counts.items()},
+        groups={part: of["groups"] for part, of in counts.items()},
+        exchanged=images.units.exchanges.scheme,
         dimensions=widths,
         selection=recipe["selection"],
         chosen=recipe["chosen"],
         undefined=sorted({row["metric"] + " of " + row["method"] for row in scores if np.isnan(row["score"])}),
-        holds_over="images of this data set that nothing was fitted to, given the transforms; means also over seeds",
+        holds_over=(
+            f"{'images' if images.units.alone else 'groups of images'} of this data set that nothing was fitted to, "
+            "given the transforms; means also over seeds"
+        ),
         a=layers.facts[0],
         b=layers.facts[1],
     )

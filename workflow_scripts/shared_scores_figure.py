@@ -17,7 +17,7 @@ from diffalign.io import tables
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-SCORES = ("a", "b", "method", "seed", "seeds", "images", "metric", "n", "score", "low", "high", "null_mean")
+SCORES = ("a", "b", "method", "seed", "seeds", "images", "metric", "n", "groups", "score", "low", "high", "null_mean")
 CONTRASTS = ("method", "reference", "against", "metric", "difference", "low", "high")
 LABELS = {
     "padded": "unaligned",
@@ -79,15 +79,19 @@ def shared_scores_figure(scores: Path, contrasts: Path, outputs: Sequence[Path],
         grid[row, 0].set_yticks(range(len(order)), words)
         grid[row, 0].set_ylim(len(order) - 0.5, -0.5)
     grid[1, 0].set_title("differences on held-out images")
-    counts = {part: int(table.loc[table["images"] == part, "n"].iloc[0]) for part in ("fit", "held_out")}
+    counts = {
+        part: tuple(int(count) for count in table.loc[table["images"] == part, ["n", "groups"]].iloc[0])
+        for part in ("fit", "held_out")
+    }
+    (fitted, _), (measured, groups) = counts["fit"], counts["held_out"]
+    over = "held-out images" if groups == measured else f"{groups} groups of held-out images"
     first = table.iloc[0]
     trained = sorted({int(n) for n in table["seeds"].dropna()})
     seeds = f" and over {trained[0]} seeds of the trained" if trained else ""
     style.heading(
         figure,
-        f"{first['a']} and {first['b']} in one space that was fitted to {counts['fit']} images, measured on "
-        f"{counts['held_out']} others. "
-        f"Lines: 95 % over held-out images{seeds}."
+        f"{first['a']} and {first['b']} in one space that was fitted to {fitted} images, measured on "
+        f"{measured} others. Lines: 95 % over {over}{seeds}."
         + (" *: the best linear method, chosen by folds of the fitted images." if best else ""),
     )
     style.legend_below(figure, _legend(bool(best)), 3)

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from diffalign import logs
 from diffalign.io import space_files, tables
 from diffalign.io.headers import FileKind, StoreError, check_same_names
-from diffalign.io.manifest import read_manifest
+from diffalign.io.manifest import groups_of, read_manifest
 from diffalign.io.part_files import read_parts
 from diffalign.io.token_files import Tokens, read_tokens
 from diffalign.offenders import first_five
@@ -36,16 +36,16 @@ _SCORE = dict.fromkeys(("score", "low", "high", "null_mean", "null_high", "p"), 
 CONSISTENCY = {
     **dict.fromkeys(("measure", "set_a", "set_b", "space", "stage"), "string"),
     **_SCORE,
-    "images": "int64",
-    "undefined": "string",
+    **dict.fromkeys(("images", "groups"), "int64"),
+    **dict.fromkeys(("undefined", "reason"), "string"),
 }
 EDGES = {
     **dict.fromkeys(("set", "other", "stage"), "string"),
     "correlation": "float64",
     "eigenvector": "Int64",
     **dict.fromkeys(("low", "high", "null_mean", "null_high", "p"), "float64"),
-    "images": "int64",
-    "undefined": "string",
+    **dict.fromkeys(("images", "groups"), "int64"),
+    **dict.fromkeys(("undefined", "reason"), "string"),
 }
 NULL = (
     "maps of parts, cells or edges of each image, shifted and mirrored at random, in the same way for every set, space "
@@ -53,9 +53,11 @@ NULL = (
     "quantile; p counts the maps as they are among them"
 )
 INTERVAL = (
-    f"95 % t interval over images of a difference, from {consistency.FEWEST_IMAGES} images on; for these images and "
-    "networks"
+    "95 % t interval over images, or groups of them, of a difference, from "
+    f"{consistency.FEWEST_IMAGES} on; for images like these, and these networks"
 )
+# why differences between stages have no p
+NO_P = "no p: shifts tell whether there is a relation, not whether two stages differ"
 
 
 @dataclass(frozen=True)
@@ -117,14 +119,17 @@ def shared_space(
     outputs: ``eigenvectors`` and ``transforms`` (safetensors), ``consistency`` and ``edges`` (each ``_tsv`` and
     ``_parquet``), and ``recipe``. consistency: scores of `consistency.consistency` of the features and of the rows of
     eigenvectors that pictures show, before, after, and their difference; of space ``positions``, what the place of a
-    cell alone gives. edges: the largest rank correlation of eigenvectors with edges, also of each set's own cut, and
-    the differences between sets of the latter. Scores that are undefined are missing, and say why.
+    cell alone gives. Differences have no p and no quantile of the null, which is not one of equal scores; the interval
+    tells a rise. edges: the largest rank correlation of eigenvectors with edges, also of each set's own cut, and
+    the differences between sets of the latter. Scores that are undefined are missing, and say why; reason: why an
+    interval or p is missing. groups: how many independent groups the images are, by the manifest.
 
     Raises StoreError for folders of other images, a layer that is not there or has no token grid; ValueError for sets
     that repeat, different grids without a rule, images that are not there, fewer tokens than landmarks, and constant
     features, each named.
     """
     names, grid, values = _read(inputs, sets, settings, memory_mb)
+    groups = groups_of(inputs.manifest, names)
     keys = token_sets.keys(names, grid)
     rows = stages.common_landmarks(values, settings.cut, keys)
     aligned, transforms = stages.aligned(values, rows, settings.c, memory_mb)
@@ -146,16 +151,22 @@ def shared_space(
         (EIGENVECTORS, stage): consistency.consistency(rows_of, parts, shifts, memory_mb)
         for stage, rows_of in coordinates.items()
     }
-    found = list(_consistency_rows(scores))
+    found = list(_consistency_rows(scores, groups))
     if parts is not None:
         found.append(
-            _row((consistency.PART_OTHER_IMAGES, "", ""), POSITIONS, NO_STAGE, consistency.by_position(parts, shifts))
+            _row(
+                (consistency.PART_OTHER_IMAGES, "", ""),
+                POSITIONS,
+                NO_STAGE,
+                consistency.by_position(parts, shifts),
+                groups,
+            )
         )
     edges = np.stack(
         [edge_maps.cell_edges(np.asarray(read_rgb(_picture(inputs, name))[0]), grid).ravel() for name in names]
     )
     rows_of_own = _in_images({name: each.cut.coordinates() for name, each in own.items()}, shape)
-    of_edges = list(_edge_rows({OWN: rows_of_own, **coordinates}, edges, folded))
+    of_edges = list(_edge_rows({OWN: rows_of_own, **coordinates}, edges, folded, groups))
     for name, table in (("consistency", tables.frame(found, CONSISTENCY)), ("edges", tables.frame(of_edges, EDGES))):
         tables.write(table, outputs[f"{name}_tsv"], outputs[f"{name}_parquet"])
     space_files.write_space(outputs["eigenvectors"], _saved(spaces, sets, names, grid))
@@ -176,6 +187,7 @@ def shared_space(
             stage: "exact" if each.cut.exact else "extended from landmarks" for stage, each in spaces.items()
         },
         parts=None if inputs.parts is None else list(read_parts(inputs.parts).parts),
+        groups=len(set(groups)),
         null=NULL,
         interval=INTERVAL,
         versions={name: version(name) for name in ("numpy", "scipy", "scikit-image", "torch")},
@@ -277,21 +289,23 @@ def _saved(
 
 
 def _consistency_rows(
-    scores: Mapping[tuple[str, str], Mapping[tuple[str, str, str], Measured]],
+    scores: Mapping[tuple[str, str], Mapping[tuple[str, str, str], Measured]], groups: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     for space in (FEATURES, EIGENVECTORS):
         before, after = scores[space, BEFORE], scores[space, AFTER]
         for what in before:
-            yield _row(what, space, BEFORE, before[what])
-            yield _row(what, space, AFTER, after[what])
-            row = _row(what, space, GAIN, after[what])
+            yield _row(what, space, BEFORE, before[what], groups)
+            yield _row(what, space, AFTER, after[what], groups)
+            row = _row(what, space, GAIN, after[what], groups)
             if not row["undefined"]:
-                gain = asdict(consistency.contrast(after[what], before[what]))
-                row |= {"score": gain.pop("difference"), **gain}
+                gain = asdict(consistency.contrast(after[what], before[what], groups))
+                none = gain.pop("reason")
+                reason = f"no interval: {none}; {NO_P}" if none else NO_P
+                row |= {"score": gain.pop("difference"), **gain, "null_high": np.nan, "p": np.nan, "reason": reason}
             yield row
 
 
-def _row(what: tuple[str, str, str], space: str, stage: str, score: Measured) -> dict[str, Any]:
+def _row(what: tuple[str, str, str], space: str, stage: str, score: Measured, groups: Sequence[str]) -> dict[str, Any]:
     defined = not score.undefined
     return {
         **dict(zip(("measure", "set_a", "set_b"), what, strict=True)),
@@ -302,19 +316,25 @@ def _row(what: tuple[str, str, str], space: str, stage: str, score: Measured) ->
         "null_high": np.quantile(score.null, 0.95) if defined else np.nan,
         "p": score.p,
         "images": len(score.per_image),
+        "groups": len(set(groups)),
         "undefined": score.undefined,
+        "reason": "",
     }
 
 
 def _edge_rows(
-    coordinates: Mapping[str, Mapping[str, NDArray[Any]]], edges: NDArray[np.float64], shifts: NDArray[np.int32]
+    coordinates: Mapping[str, Mapping[str, NDArray[Any]]],
+    edges: NDArray[np.float64],
+    shifts: NDArray[np.int32],
+    groups: Sequence[str],
 ) -> Iterator[dict[str, Any]]:
     """A row a set and stage; then every two sets by their own cuts. Nothing correlates with images without edges."""
+    counts = {"images": len(edges), "groups": len(set(groups))}
     if edges.min() == edges.max():
         for stage, sets in coordinates.items():
             for name in sets:
                 undefined = "edges are the same at all cells"
-                yield {"set": name, "other": "", "stage": stage, "images": len(edges), "undefined": undefined}
+                yield {"set": name, "other": "", "stage": stage, **counts, "undefined": undefined, "reason": ""}
         return
     found = {
         stage: {name: edge_maps.edge_correlation(rows, edges, shifts) for name, rows in sets.items()}
@@ -331,19 +351,21 @@ def _edge_rows(
                 "null_mean": each.null.mean(),
                 "null_high": np.quantile(each.null, 0.95),
                 "p": each.p,
-                "images": len(edges),
+                **counts,
                 "undefined": "",
+                "reason": "",
             }
     for first, second in itertools.combinations(found[OWN], 2):
-        difference = edge_maps.edge_contrast(found[OWN][first], found[OWN][second])
-        few = difference.images < consistency.FEWEST_IMAGES
+        difference = edge_maps.edge_contrast(found[OWN][first], found[OWN][second], groups)
+        missing = "interval and p" if np.isnan(difference.p) else "interval"
         yield {
             "set": first,
             "other": second,
             "stage": OWN,
-            "correlation": difference.difference,
-            **{key: getattr(difference, key) for key in ("low", "high", "p", "images")},
-            "undefined": f"no interval and p: {difference.images} images" if few else "",
+            "correlation": difference.mean,
+            **{key: getattr(difference, key) for key in ("low", "high", "p", "images", "groups")},
+            "undefined": difference.reason if np.isnan(difference.mean) else "",
+            "reason": f"no {missing}: {difference.reason}" if difference.reason else "",
         }
 
 

@@ -26,29 +26,32 @@ def shared_transforms(
 ) -> None:
     """Fit every method of the settings to the images that are not held out, and write a file for each.
 
-    features: of the first and second layer, of the same images. manifest: of these images, for labels that half-shared
-    encoders may be trained on; None for none. transforms: ``rbf`` or ``half_shared_0`` with the seed -> file. recipe:
-    what was chosen, and by which images, for `shared_scores`.
+    features: of the first and second layer, of the same images. manifest: of these images, for their groups, of which
+    each is fitted or held out as a whole, and labels that half-shared encoders may be trained on; None for none.
+    transforms: ``rbf`` or ``half_shared_0`` with the seed -> file. recipe: what was chosen, and by which images, for
+    `shared_scores`.
 
-    Raises StoreError for features of other images and manifests without some of them, ValueError for too few images,
-    fewer to fit than landmarks, and constant features.
+    Raises StoreError for features of other images and manifests without some of them, ValueError for too few images
+    or groups, fewer to fit than landmarks, and constant features.
     """
     runs = {run_name(method, seed): (method, seed) for method, seed in settings.runs}
     if runs.keys() != transforms.keys():
         raise ValueError(f"transforms are {', '.join(runs)}; files are given for {', '.join(transforms) or 'none'}")
     layers = read_layers(features, manifest)
-    held_out = is_held_out(layers.names, settings.held_out, settings.seed)
-    names, labels, (x, y) = layers.part(np.flatnonzero(~held_out))
-    selection = select(x, y, names, settings) if set(LINEAR) & set(settings.methods) else None
+    held_out = is_held_out(layers.groups, settings.held_out, settings.seed)
+    fitted = layers.part(np.flatnonzero(~held_out))
+    names, labels, groups, (x, y) = fitted.names, fitted.labels, fitted.groups, fitted.values
+    selection = select(x, y, names, settings, groups) if set(LINEAR) & set(settings.methods) else None
     chosen = {}
     for run, (method, seed) in logs.progress(runs.items(), len(runs), "methods"):
-        pair = fit(method, x, y, names, labels, settings, settings.seed if seed is None else seed, selection)
+        pair = fit(method, x, y, names, labels, settings, settings.seed if seed is None else seed, selection, groups)
         write_shared_transform(transforms[run], method, seed, names, pair)
         chosen[run] = dict(pair.chosen)
     RECIPE.write_json(
         recipe,
         settings=asdict(settings),
         images={"fit": len(names), "held_out": int(held_out.sum())},
+        groups={"fit": len(set(groups)), "held_out": len(set(layers.groups)) - len(set(groups))},
         chosen=chosen,
         selection=None if selection is None else asdict(selection),
         a=layers.facts[0],

@@ -14,6 +14,7 @@ from diffalign.shared_space.consistency import (
     consistency,
     contrast,
     nearest,
+    over_images,
 )
 from diffalign.shared_space.shifts import grid_shifts
 
@@ -114,8 +115,8 @@ def test_planted_parts_are_found_across_images_and_not_across_rotated_models() -
     aligned = consistency({"a": tokens, "b": tokens + 1e-3}, parts, shifts_of(4))
     gain = contrast(aligned[PART_OTHER_IMAGES, "a", "b"], across)
     assert gain.difference == pytest.approx(aligned[PART_OTHER_IMAGES, "a", "b"].score - across.score)
-    assert gain.p < 0.05
     assert np.isnan(gain.low)
+    assert gain.reason == "4 images, fewer than 5"
     assert aligned[CELL_SAME_IMAGE, "a", "b"].score == 1
     assert aligned[CELL_SAME_IMAGE, "a", "b"].p == 1 / 200
     assert aligned[CELL_SAME_IMAGE, "a", "b"].null.mean() == pytest.approx(1 / 64, abs=0.01)
@@ -156,9 +157,47 @@ def test_intervals_of_differences_need_images() -> None:
     )
     gain = contrast(first, second)
     assert 0 < gain.low < gain.difference < gain.high
-    assert gain.p < 0.05
     none = contrast(first, first)
-    assert (none.difference, none.p) == (0, 1)
+    assert none.difference == 0
+    assert np.isnan([none.low, none.high]).all()
+    assert none.reason == "the difference is the same in all 6 images"
+
+
+def test_means_over_images_are_those_of_a_t_test() -> None:
+    from scipy.stats import ttest_1samp
+
+    values = np.random.default_rng(0).standard_normal(9) + 0.5
+    found, expected = over_images(np.append(values, np.nan)), ttest_1samp(values, 0)
+    assert (found.mean, found.p, found.images) == (pytest.approx(values.mean()), pytest.approx(expected.pvalue), 9)
+    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval()))
+    # copies of images tell nothing new
+    groups = [f"photograph {number}" for number in np.repeat(range(10), 3)]
+    copies = over_images(np.repeat(np.append(values, np.nan), 3), groups)
+    assert (copies.low, copies.high, copies.p) == pytest.approx((found.low, found.high, found.p))
+    assert (copies.images, copies.groups) == (27, 9)
+    few = over_images(np.repeat(values[:4], 3), groups[:12])
+    assert np.isnan([few.low, few.high, few.p]).all()
+    assert few.reason == "4 groups of 12 images, fewer than 5"
+    level = over_images(np.tile([0.1, 0.3], 6), [f"photograph {number}" for number in np.repeat(range(6), 2)])
+    assert np.isnan([level.low, level.p]).all()
+    assert level.reason == "the difference is the same in all 6 groups of 12 images"
+    nearly = over_images(1 + 1e-6 * values)
+    assert nearly.p == 1e-5
+    assert nearly.low < nearly.mean < nearly.high
+
+
+def test_five_per_cent_of_intervals_exclude_0_where_scores_are_equal() -> None:
+    """Two scores of the same expectation, of images that differ: shifts of both would tell them apart far too often."""
+    excluded = 0
+    for trial in range(400):
+        draws = np.random.default_rng(trial)
+        of_images = np.clip(0.4 + 0.1 * draws.standard_normal((2, 8)), 0, 1)
+        first, second = (
+            Measured(float(each.mean()), 0.1 + 0.01 * draws.standard_normal(99), each) for each in of_images
+        )
+        found = contrast(first, second)
+        excluded += not found.low <= 0 <= found.high
+    assert 8 <= excluded <= 34
 
 
 def test_one_image_has_no_score_across_images() -> None:

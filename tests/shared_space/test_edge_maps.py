@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.stats import pearsonr, rankdata, spearmanr
 
-from diffalign.shared_space.edge_maps import cell_edges, edge_contrast, edge_correlation
+from diffalign.shared_space.edge_maps import EdgeCorrelation, cell_edges, edge_contrast, edge_correlation
 from diffalign.shared_space.shifts import grid_shifts
 
 GRID = (8, 8)
@@ -76,14 +76,27 @@ def test_a_set_that_follows_edges_is_told_from_one_that_does_not() -> None:
     assert first.p == 1 / 200
     assert second.p > 0.01
     difference = edge_contrast(first, second)
-    assert 0 < difference.low < difference.difference < difference.high
+    assert 0 < difference.low < difference.mean < difference.high
     assert difference.p < 0.01
     assert difference.images == 8
     assert edge_contrast(first, first).p == 1
     few = edge_contrast(*(edge_correlation(each[:2], edges[:2], shifts_of(2)) for each in (following, other)))
     assert few.images == 2
     assert np.isnan([few.low, few.high, few.p]).all()
-    assert few.difference > 0
+    assert few.mean > 0
+    assert few.reason == "2 images, fewer than 5"
+
+
+def test_differences_that_are_all_the_same_have_no_p_and_no_interval() -> None:
+    of_images = np.linspace(0.1, 0.8, 8)
+    first, second = (EdgeCorrelation(0.5, 0, np.zeros(19), each) for each in (of_images + 0.1, of_images))
+    found = edge_contrast(first, second)
+    assert found.mean == pytest.approx(0.1)
+    assert np.isnan([found.low, found.high, found.p]).all()
+    assert found.reason == "the difference is the same in all 8 images"
+    same = edge_contrast(first, first)
+    assert (same.mean, same.p) == (0, 1)
+    assert np.isnan([same.low, same.high]).all()
 
 
 def test_bad_input_is_refused_by_name() -> None:

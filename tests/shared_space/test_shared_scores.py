@@ -46,11 +46,16 @@ def layers() -> tuple[np.ndarray, np.ndarray]:
     return x.astype(np.float32), y.astype(np.float32)
 
 
-def write(folder: Path, x: np.ndarray, y: np.ndarray, names: tuple[str, ...] = NAMES) -> tuple[Path, Path]:
+def write(
+    folder: Path, x: np.ndarray, y: np.ndarray, names: tuple[str, ...] = NAMES, groups: tuple[str, ...] = NAMES
+) -> tuple[Path, Path]:
     folder.mkdir(exist_ok=True)
     for path, values, bundle in ((folder / "a.pt", x, "vit"), (folder / "b.pt", y, "sit-t0.2")):
         write_features(path, Features(values, names, {"bundle": bundle, "layer": "b3"}))
-    images = [Image(name, label, "abc".index(label), "", "", "", "") for name, label in zip(NAMES, LABELS, strict=True)]
+    images = [
+        Image(name, label, "abc".index(label), "", "", "", "", group=group)
+        for name, label, group in zip(NAMES, LABELS, groups, strict=True)
+    ]
     write_manifest(folder / "manifest.tsv", folder / "dataset.json", images, {})
     return folder / "a.pt", folder / "b.pt"
 
@@ -159,6 +164,40 @@ def test_seeds_of_the_split_and_labels_may_be_absent(tmp_path: Path) -> None:
     assert "own_label" not in set(scores["metric"])
     assert set(contrasts["reference"]) == {"padded"}
     assert recipe["selection"] is None
+
+
+def test_groups_of_the_manifest_are_fitted_or_held_out_as_wholes(tmp_path: Path) -> None:
+    groups = tuple(f"photograph_{number // 5:02d}" for number in range(120))
+    write(tmp_path, *layers(), groups=groups)
+    settings = Settings.of(PLAIN | {"methods": ["padded", "ridge", "rbf"], "seeds": []})
+    scores, contrasts, recipe = run(tmp_path, settings)
+    fitted = set(read_shared_transform(transforms(tmp_path, settings)["ridge"]).names)
+    of = dict(zip(NAMES, groups, strict=True))
+    inside, outside = {of[name] for name in fitted}, {of[name] for name in set(NAMES) - fitted}
+    assert not inside & outside
+    assert recipe["groups"] == {"fit": len(inside), "held_out": len(outside)}
+    assert recipe["exchanged"] == "whole groups of one size"
+    for part, count in recipe["groups"].items():
+        rows = scores[scores["images"] == part]
+        assert set(rows["groups"]) == {count}
+        assert set(rows["n"]) == {5 * count}
+    held_out = scores[scores["images"] == "held_out"]
+    assert held_out[["low", "high", "p"]].notna().all(axis=None)
+    assert set(held_out["reason"].fillna("")) == {""}
+    assert set(contrasts["groups"]) == {len(outside)}
+    written = outputs(tmp_path)
+    shared_scores_figure(written["scores_tsv"], written["contrasts_tsv"], [tmp_path / "a.png"], miniature=False)
+    # a manifest that has other groups than the transforms were fitted with
+    write(tmp_path, *layers(), groups=tuple(f"film_{number % 20:02d}" for number in range(120)))
+    made = list(transforms(tmp_path, settings).values())
+    features = (tmp_path / "a.pt", tmp_path / "b.pt")
+    with pytest.raises(
+        StoreError, match=r"of 20 groups some images were fitted and others are held out, first: film_00"
+    ):
+        shared_scores(made, features, tmp_path / "manifest.tsv", tmp_path / "fitted.json", settings, written)
+    write(tmp_path, *layers(), groups=tuple(f"film_{number // 40}" for number in range(120)))
+    with pytest.raises(ValueError, match="3 groups of images are too few"):
+        run(tmp_path, settings)
 
 
 def test_the_figure_is_drawn(study: Study, tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ from scipy.stats import ortho_group
 
 from diffalign.io.headers import StoreError
 from diffalign.io.shared_transform_files import read_shared_transform, write_shared_transform
+from diffalign.shared_space import transforms
 from diffalign.shared_space.half_shared import HalfShared
 from diffalign.shared_space.linear_maps import fit_padded
 from diffalign.shared_space.pairing import pairing
+from diffalign.shared_space.predictivity import cross_validated
 from diffalign.shared_space.transforms import METHODS, Pair, Settings, fit, is_held_out, run_name, select
 
 NAMES = tuple(f"image_{number:03d}" for number in range(80))
@@ -127,6 +129,38 @@ def test_the_split_depends_on_names_alone() -> None:
     assert not np.array_equal(held, is_held_out(NAMES, 0.5, 1))
     with pytest.raises(ValueError, match=r"12 images are too few: \d+ are held out and \d+ are left"):
         is_held_out(NAMES[:12], 0.5, 0)
+
+
+def test_groups_are_held_out_and_dealt_into_folds_as_wholes(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = [f"photograph_{number // 8:02d}" for number in range(160)]
+    names = [f"{group}_{number % 8}" for number, group in enumerate(groups)]
+    held = is_held_out(groups, 0.5, 0)
+    assert held.any()
+    assert all(len(set(held[i : i + 8])) == 1 for i in range(0, 160, 8))
+    assert (is_held_out(groups, 0.7, 0) >= held).all()
+    with pytest.raises(ValueError, match=r"8 groups of images are too few: \d are held out and \d are left to fit; at"):
+        is_held_out(groups[:64], 0.5, 0)
+    seen: list[np.ndarray] = []
+    monkeypatch.setattr(transforms, "cross_validated", lambda x, y, folds, share: _noted(seen, x, y, folds, share))
+    x, y = sets(160)
+    order = np.random.default_rng(0).permutation(160)
+    moved = [[words[i] for i in order] for words in (names, groups)]
+    selection = select(x, y, names, SETTINGS, groups)
+    assert select(x[order], y[order], moved[0], SETTINGS, moved[1]) == selection
+    folds = seen[0].reshape(20, 8)
+    assert (folds == folds[:, :1]).all()
+    assert np.bincount(folds[:, 0]).tolist() == [4] * 5
+    fit("ridge", x, y, names, None, SETTINGS, 0, groups=groups)
+    assert all(np.array_equal(each, seen[0]) for each in seen)
+    with pytest.raises(ValueError, match="4 groups of images to fit are too few; at least 5 are needed"):
+        select(x[:32], y[:32], names[:32], SETTINGS, groups[:32])
+    with pytest.raises(ValueError, match="159 groups for 160 images"):
+        select(x, y, names, SETTINGS, groups[:159])
+
+
+def _noted(seen: list[np.ndarray], *given: Any) -> np.ndarray:
+    seen.append(given[2])
+    return cross_validated(*given)
 
 
 def test_wrong_input_is_refused_by_its_names() -> None:

@@ -30,8 +30,6 @@ ALPHA = 0.05
 # with fewer trainings of a recipe a rank correlation has no interval: without one of three, the ranks of a recipe say 1
 # or -1
 FEWEST = 4
-# seeds that recipes share: of four, intervals leave out 0 in 9 % of studies
-FEWEST_SHARED = 5
 # correlations this close are ties
 _TIE = 1e-9
 
@@ -104,12 +102,13 @@ def partial_spearman(
     as its reverse, would not be significant at .05.
 
     The interval leaves out one training at a time (jackknife within recipes, Student's t with Satterthwaite's degrees,
-    n - 1 of one recipe) and ends at -1 and 1. It is NaN where a recipe has fewer than four trainings.
+    n - 1 of one recipe) and ends at -1 and 1. Its error is at least the standard deviation of ρ over all orders: with
+    few trainings that of the jackknife alone is too small. It is NaN where a recipe has fewer than four trainings.
 
-    seeds: (T,), of the trainings; None: all are different. Trainings of one seed begin with the same weights and see the
-    same batches, in whatever recipe, so that they are not independent: where recipes share their seeds, what is
-    permuted and left out are seeds, with all of their trainings; the interval takes five. Where they share some seeds
-    and not others, nothing is given. Raises ValueError for other shapes and for undefined values.
+    seeds: (T,), of the trainings; None: all are different. Trainings of one seed begin with the same weights and see
+    the same batches, in whatever recipe, so that they are not independent: where recipes share their seeds, what is
+    permuted and left out are seeds, with all of their trainings. Where they share some seeds and not others, nothing is
+    given. Raises ValueError for other shapes and for undefined values.
     """
     if x.shape != y.shape or x.ndim != 2 or len(x) < 2:
         raise ValueError(
@@ -131,8 +130,9 @@ def partial_spearman(
     rho = _correlation(both)
     if math.isnan(rho):
         return undefined("one of them is the same in all trainings of each recipe", **counts)
-    p, no_p = _p(both, rho, seed)
-    low, high, no_interval = _interval(both, rho)
+    moved = _moved(both, seed)
+    p, no_p = _p(sizes, rho, moved)
+    low, high, no_interval = _interval(both, rho, float(moved.std()))
     alone = "recipes with a single training do not count" if len(both) < len(members) else ""
     reason = "; ".join(filter(None, (no_p, no_interval, alone)))
     return PartialCorrelation(rho, p, low, high, **counts, reason=reason)
@@ -151,9 +151,6 @@ def _of_shared_seeds(
         return undefined("all trainings have one seed", **counts)
     of_seeds = np.array([[row[each, name] for name in named] for each in listed])
     found = partial_spearman(*(values[of_seeds].reshape(len(listed), -1) for values in (x, y)), seed)
-    if FEWEST <= len(listed) < FEWEST_SHARED:
-        why = f"no interval, since recipes share fewer than {FEWEST_SHARED} seeds"
-        found = replace(found, low=math.nan, high=math.nan, reason="; ".join(filter(None, (found.reason, why))))
     return replace(found, **counts)
 
 
@@ -162,22 +159,28 @@ def undefined(reason: str, trainings: int, recipes: int, steps: int) -> PartialC
     return PartialCorrelation(math.nan, math.nan, math.nan, math.nan, trainings, recipes, steps, reason)
 
 
-def _p(both: Both, rho: float, seed: int) -> tuple[float, str]:
-    """The share of orders within recipes that are at least as extreme; NaN with a reason where they are too few."""
+def _moved(both: Both, seed: int) -> Array:
+    """ρ of every order of trainings within recipes (K,); that of the identity first."""
     sizes = tuple(len(of_x) for of_x, _ in both)
-    count = math.prod(map(math.factorial, sizes))
-    if len(sizes) > 1 and 2 / count > ALPHA:
-        return math.nan, f"no p, since of {count} orders within recipes a perfect correlation has p = {2 / count:.2g}"
     ranks_x, ranks_y = (np.concatenate([_ranks(pair[side]) for pair in both]) for side in (0, 1))
     scale = math.sqrt(float(np.square(ranks_x).sum() * np.square(ranks_y).sum()))
     # products of every training with every other, over all steps
     products = ranks_x @ ranks_y.T
-    moved = products[np.arange(sum(sizes)), _orders(sizes, seed)].sum(axis=1) / scale
+    return np.asarray(products[np.arange(sum(sizes)), _orders(sizes, seed)].sum(axis=1) / scale)
+
+
+def _p(sizes: Sequence[int], rho: float, moved: Array) -> tuple[float, str]:
+    """The share of orders within recipes that are at least as extreme; NaN with a reason where they are too few."""
+    count = math.prod(map(math.factorial, sizes))
+    if len(sizes) > 1 and 2 / count > ALPHA:
+        return math.nan, f"no p, since of {count} orders within recipes a perfect correlation has p = {2 / count:.2g}"
     return float((np.abs(moved) >= abs(rho) - _TIE).mean()), ""
 
 
-def _interval(both: Both, rho: float) -> tuple[float, float, str]:
-    """Bounds of the jackknife within recipes; NaN with a reason where there are none."""
+def _interval(both: Both, rho: float, unrelated: float) -> tuple[float, float, str]:
+    """Bounds by the jackknife within recipes; NaN with a reason where there are none. unrelated: the standard deviation
+    of ρ over orders, which the error does not fall below.
+    """
     if min(len(of_x) for of_x, _ in both) < FEWEST:
         return math.nan, math.nan, f"no interval, since a recipe has fewer than {FEWEST} trainings"
     parts: list[float] = []
@@ -190,7 +193,7 @@ def _interval(both: Both, rho: float) -> tuple[float, float, str]:
     # Satterthwaite 1946: of one recipe n - 1
     below = sum(part**2 / freedom for part, freedom in zip(parts, degrees, strict=True))
     freedom = variance**2 / below if below else sum(degrees)
-    interval = around(np.array([rho]), np.array([math.sqrt(variance)]), freedom)
+    interval = around(np.array([rho]), np.array([max(math.sqrt(variance), unrelated)]), freedom)
     low, high = (float(np.clip(bound[0], -1, 1)) for bound in (interval.low, interval.high))
     return low, high, "no interval, since ρ is undefined without one of the trainings" if math.isnan(low) else ""
 

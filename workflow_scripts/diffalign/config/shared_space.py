@@ -116,7 +116,9 @@ class AlignedPairs(Section):
             "to anchors; rbf and half_shared are those of docs/shared-space.md."
         ),
     )
-    held_out: Share = Field(0.5, description="Share of images, by a hash of their names, that no method is fitted to.")
+    held_out: Share = Field(
+        0.5, description="Share of images, by a hash of their names or groups, that no method is fitted to."
+    )
     landmarks: Several = Field(200, description="Images that rbf and relative describe all others by.")
     components: Annotated[NonEmpty[Count], Distinct()] = Field(
         (4, 8, 16, 32, 64), description="Canonical variates of cca, of which folds of the fitted images choose."

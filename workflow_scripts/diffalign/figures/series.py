@@ -48,7 +48,9 @@ def second_half(table: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.fl
         return scores, bounds[0], bounds[1]
     threshold = table["second_half_threshold"].to_numpy(dtype=np.float64)
     values = table["second_half_calibrated"].to_numpy(dtype=np.float64)
-    scales = [METRICS[metric].highest(int(k)) for metric, k in zip(table["metric"], table["k"], strict=True)]
+    # rows that are missing have no metric
+    of_rows = zip(table["metric"], table["k"], strict=True)
+    scales = [np.nan if pd.isna(metric) else METRICS[metric].highest(int(k)) for metric, k in of_rows]
     highest = np.array([scale if np.isfinite(scale) else 1.0 for scale in scales])
     # where the threshold is the highest score there is no scale
     room = np.where(threshold < highest, highest - threshold, np.nan)

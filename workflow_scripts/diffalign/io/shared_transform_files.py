@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,21 +40,24 @@ class SharedTransform:
 
 @dataclass(frozen=True, eq=False)
 class Layers:
-    """Two layers on the same images. labels: of every image; None where one has none, or all are the same. facts: the
-    sha256 and the recipe of either file.
+    """Two layers on the same images. labels: of every image; None where one has none, or all are the same. groups: of
+    images that are not independent of each other; its own name for an image that is. facts: the sha256 and the recipe
+    of either file.
     """
 
     names: tuple[str, ...]
     labels: tuple[str, ...] | None
+    groups: tuple[str, ...]
     values: tuple[NDArray[np.float32], NDArray[np.float32]]
     facts: tuple[dict[str, Any], dict[str, Any]]
 
-    def part(
-        self, rows: NDArray[np.intp]
-    ) -> tuple[tuple[str, ...], tuple[str, ...] | None, tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Names, labels and features of both layers of some images."""
+    def part(self, rows: NDArray[np.intp]) -> Layers:
+        """Both layers on some of the images."""
+        names, groups = (tuple(words[i] for i in rows) for words in (self.names, self.groups))
         labels = None if self.labels is None else tuple(self.labels[i] for i in rows)
-        return tuple(self.names[i] for i in rows), labels, (self.values[0][rows], self.values[1][rows])
+        return replace(
+            self, names=names, labels=labels, groups=groups, values=(self.values[0][rows], self.values[1][rows])
+        )
 
     @property
     def titles(self) -> tuple[str, str]:
@@ -64,7 +67,7 @@ class Layers:
 
 
 def read_layers(features: tuple[Path, Path], manifest: Path | None) -> Layers:
-    """Read two feature files, and labels from a manifest of the same images or more.
+    """Read two feature files, and labels and groups from a manifest of the same images or more.
 
     Raises StoreError for features of other images or in another order, for constant features, and images
     that the manifest lacks.
@@ -75,13 +78,15 @@ def read_layers(features: tuple[Path, Path], manifest: Path | None) -> Layers:
         if not np.ptp(each.values, axis=0).any():
             raise StoreError(f"{path}: features are constant: all {len(each.names)} rows are equal")
     labels: tuple[str, ...] | None = None
+    groups = a.names
     if manifest is not None:
-        label_of = {image.name: image.label for image in read_manifest(manifest)}
-        if absent := [name for name in a.names if name not in label_of]:
+        of = {image.name: image for image in read_manifest(manifest)}
+        if absent := [name for name in a.names if name not in of]:
             raise StoreError(f"{manifest}: lacks {len(absent)} images of {features[0]}, first: {first_five(absent)}")
-        labels = tuple(label_of[name] for name in a.names)
+        labels = tuple(of[name].label for name in a.names)
         labels = labels if "" not in labels and len(set(labels)) > 1 else None
-    return Layers(a.names, labels, (a.values, b.values), (_facts(features[0], a), _facts(features[1], b)))
+        groups = tuple(of[name].group for name in a.names)
+    return Layers(a.names, labels, groups, (a.values, b.values), (_facts(features[0], a), _facts(features[1], b)))
 
 
 def _facts(path: Path, features: Features) -> dict[str, Any]:

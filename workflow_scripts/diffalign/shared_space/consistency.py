@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffalign.alignment.intervals import of_mean
+from diffalign.alignment.groups import Groups
+from diffalign.alignment.intervals import quantile
+from diffalign.alignment.nulls import SMALLEST_P
 from diffalign.shared_space.affinity import check_rows, rows_in, squared_distances
 from diffalign.shared_space.pairing import is_nearest, rounding
 
@@ -23,8 +25,10 @@ Array = NDArray[np.float64]
 
 PART_OTHER_IMAGES, PART_SAME_IMAGE, CELL_SAME_IMAGE = "part_other_images", "part_same_image", "cell_same_image"
 MEASURES = (PART_OTHER_IMAGES, PART_SAME_IMAGE, CELL_SAME_IMAGE)
-# a difference has an interval over images from so many on
+# a difference has an interval over images, or groups of them, from so many on
 FEWEST_IMAGES = 5
+# differences of scores that are rounding
+_EQUAL = 1e-9
 # labels that are compared at a time
 _BLOCK = 2**23
 
@@ -63,38 +67,74 @@ class Measured:
 
 @dataclass(frozen=True)
 class Contrast:
-    """The difference of two scores, first - second, under the same shifts.
+    """The difference of two scores, first - second, and its mean under the same shifts.
 
-    p: two-sided, the share of shifts, no shift among them, that give at least this absolute difference. It asks whether
-    spaces that both do not know of the map that is shifted would differ so much. low, high: 95 % t interval over
-    images, NaN for fewer than `FEWEST_IMAGES`; images share candidates, so it is approximate.
+    It has no p: shifts are of spaces that both do not know of the map that is shifted, not of two that know it equally
+    well, whose differences are larger. low, high: 95 % t interval over images, as of `over_images`; images share
+    candidates, so it is approximate. reason: why there is none.
     """
 
     difference: float
     null_mean: float
-    null_high: float
-    p: float
     low: float
     high: float
+    reason: str
 
 
-def contrast(first: Measured, second: Measured) -> Contrast:
-    """The difference of two scores, first - second. Raises ValueError where either is undefined."""
+@dataclass(frozen=True)
+class OverImages:
+    """The mean of one value an image, its 95 % t interval and its two-sided p; NaN where unknown, for a reason.
+
+    images, groups: how many there are, and groups of them, of which each may be one.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    images: int
+    groups: int
+    reason: str
+
+
+def contrast(first: Measured, second: Measured, groups: Sequence[str] | None = None) -> Contrast:
+    """The difference of two scores, first - second. groups: as of `over_images`. Raises ValueError where either is
+    undefined.
+    """
     if reason := first.undefined or second.undefined:
         raise ValueError(f"no difference of scores that are undefined: {reason}")
     difference, null = first.score - second.score, first.null - second.null
-    of_images = first.per_image - second.per_image
-    low, high = interval_over_images(of_images[np.isfinite(of_images)])
-    p = _share(np.abs(null) >= abs(difference) - 1e-12)
-    return Contrast(difference, float(null.mean()), float(np.quantile(null, 0.95)), p, low, high)
+    found = over_images(first.per_image - second.per_image, groups)
+    return Contrast(difference, float(null.mean()), found.low, found.high, found.reason)
 
 
-def interval_over_images(values: Array) -> tuple[float, float]:
-    """95 % t interval of the mean of one value an image; NaN for fewer images than `FEWEST_IMAGES`."""
-    if len(values) < FEWEST_IMAGES:
-        return np.nan, np.nan
-    _, interval = of_mean(values)
-    return float(interval.low), float(interval.high)
+def over_images(values: Array, groups: Sequence[str] | None = None) -> OverImages:
+    """The mean of differences (I,), one an image, those that are NaN left out.
+
+    groups: (I,), of images that are not independent of each other; the error is then over groups. None where each image
+    is a group of its own. Interval and p are NaN for fewer groups than `FEWEST_IMAGES`. Where all differences are the
+    same there is no standard error: no interval, and no p but that of differences of 0, which is 1. p is
+    `nulls.SMALLEST_P` at least: tails of a t distribution are not exact.
+    """
+    from scipy.stats import t
+
+    there = np.isfinite(values)
+    values, count = values[there], int(there.sum())
+    named = [str(i) for i in range(len(there))] if groups is None else groups
+    units = Groups.of([group for group, known in zip(named, there, strict=True) if known])
+    mean = float(values.mean()) if count else np.nan
+    counts = count, units.count
+    what = f"{count} images" if units.alone else f"{units.count} groups of {count} images"
+    if units.count < FEWEST_IMAGES:
+        return OverImages(mean, np.nan, np.nan, np.nan, *counts, f"{what}, fewer than {FEWEST_IMAGES}")
+    apart = units.sums(values - mean)
+    error = float(np.sqrt(units.count / units.freedom * (apart @ apart))) / count
+    if error <= _EQUAL:
+        p = 1.0 if abs(mean) <= _EQUAL else np.nan
+        return OverImages(mean, np.nan, np.nan, p, *counts, f"the difference is the same in all {what}")
+    reach = quantile(units.freedom) * error
+    p = max(float(2 * t.sf(abs(mean) / error, units.freedom)), SMALLEST_P)
+    return OverImages(mean, mean - reach, mean + reach, p, *counts, "")
 
 
 def consistency(

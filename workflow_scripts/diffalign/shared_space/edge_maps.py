@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.offenders import first_five
-from diffalign.shared_space.consistency import FEWEST_IMAGES, interval_over_images
+from diffalign.shared_space.consistency import OverImages, over_images
 
 Array = NDArray[np.float64]
 
@@ -34,20 +35,6 @@ class EdgeCorrelation:
     def p(self) -> float:
         """Share of the shifts, no shift among them, with at least this value, the largest over eigenvectors too."""
         return float((1 + (self.null >= self.value - _EQUAL).sum()) / (1 + len(self.null)))
-
-
-@dataclass(frozen=True)
-class EdgeContrast:
-    """Of two sets, the mean over images of the difference of ρ, first - second, with its 95 % t interval and p.
-
-    Interval and p are NaN for fewer images than `consistency.FEWEST_IMAGES`. Eigenvectors were chosen on these images.
-    """
-
-    difference: float
-    low: float
-    high: float
-    p: float
-    images: int
 
 
 def cell_edges(pixels: NDArray[np.uint8], grid: tuple[int, int]) -> Array:
@@ -107,18 +94,13 @@ def edge_correlation(
     return EdgeCorrelation(float(abs(found[column])), column, null, per_image)
 
 
-def edge_contrast(first: EdgeCorrelation, second: EdgeCorrelation) -> EdgeContrast:
-    """Whether one set follows edges more than another, image by image; images where either is NaN are left out."""
-    from scipy.stats import ttest_1samp
+def edge_contrast(first: EdgeCorrelation, second: EdgeCorrelation, groups: Sequence[str] | None = None) -> OverImages:
+    """Whether one set follows edges more than another: the mean over images of the difference of ρ, first - second.
 
-    differences = first.per_image - second.per_image
-    differences = differences[np.isfinite(differences)]
-    mean = float(differences.mean()) if len(differences) else np.nan
-    if len(differences) < FEWEST_IMAGES:
-        return EdgeContrast(mean, np.nan, np.nan, np.nan, len(differences))
-    low, high = interval_over_images(differences)
-    p = 1.0 if not differences.any() else float(ttest_1samp(differences, 0).pvalue) if differences.std() else 0.0
-    return EdgeContrast(mean, low, high, p, len(differences))
+    Images where either is NaN are left out. Eigenvectors were chosen on these images. groups: as of
+    `consistency.over_images`, which says where there is no interval and no p.
+    """
+    return over_images(first.per_image - second.per_image, groups)
 
 
 def _standardised(ranks: Array) -> Array:

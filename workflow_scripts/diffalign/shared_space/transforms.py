@@ -11,8 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from diffalign.alignment.groups import Groups
 from diffalign.offenders import first_five, flagged
-from diffalign.randomness import dealt, uniform
+from diffalign.randomness import uniform
 from diffalign.shared_space import landmarks
 from diffalign.shared_space.half_shared import Encoder, HalfShared, fit_half_shared, targets
 from diffalign.shared_space.linear_maps import (
@@ -43,6 +44,8 @@ METHODS = ALIGNMENTS
 SEEDED = ("half_shared",)
 # fewer images to fit or to measure cannot say anything
 FEWEST = 2 * FOLDS
+# nor can fewer groups of images that are not independent
+FEWEST_GROUPS = FOLDS
 _KINDS: Mapping[str, type] = {"affine": Affine, "padded": Padded, "relative": Relative, "rbf": Rbf, "encoder": Encoder}
 
 
@@ -152,20 +155,26 @@ def check_method(method: str) -> None:
         raise ValueError(f"unknown method '{method}' of alignment; allowed: {', '.join(METHODS)}")
 
 
-def is_held_out(names: Sequence[str], share: float, seed: int) -> NDArray[np.bool_]:
-    """Whether nothing is fitted to an image, (N,). It depends on its name and the seed alone, and a larger share holds
-    out all that a smaller one does.
+def is_held_out(groups: Sequence[str], share: float, seed: int) -> NDArray[np.bool_]:
+    """Whether nothing is fitted to an image, (N,). It depends on its group and the seed alone, so that a group is held
+    out as a whole, and a larger share holds out all that a smaller one does.
 
-    Raises ValueError where fewer than ten images are left on either side.
+    groups: of each image; its own name where it is independent of all others. Raises ValueError where fewer than ten
+    images, or five groups, are left on either side.
     """
     # another purpose than that of splits of data sets, whose parts would else be split no further
-    held = np.array([uniform(seed, "shared space", name) < share for name in names], np.bool_)
-    out = int(held.sum())
-    if min(out, len(names) - out) < FEWEST:
-        raise ValueError(
-            f"{len(names)} images are too few: {out} are held out and {len(names) - out} are left to fit; at least "
-            f"{FEWEST} of each are needed"
-        )
+    held = np.array([uniform(seed, "shared space", group) < share for group in groups], np.bool_)
+    out, of = int(held.sum()), Groups.of(groups)
+    whole = len(set(of.codes[held].tolist()))
+    for total, outside, least, what in (
+        (len(groups), out, FEWEST, "images"),
+        (of.count, whole, FEWEST_GROUPS, "groups of images"),
+    ):
+        if min(outside, total - outside) < least:
+            raise ValueError(
+                f"{total} {what} are too few: {outside} are held out and {total - outside} are left to fit; at least "
+                f"{least} of each are needed"
+            )
     return held
 
 
@@ -178,17 +187,18 @@ def fit(
     settings: Settings,
     seed: int,
     selection: Selection | None = None,
+    groups: Sequence[str] | None = None,
 ) -> Pair:
     """Fit one method to rows x (N, D) and y (N, E) of the same images; held-out images are none of them.
 
     names: of rows, each once; rows may come in any order, and the fit is the same to the bit. labels: (N,), for
-    half-shared encoders that are trained on them. seed: of a training. selection: of these images,
-    which is made where it is needed and None. Landmarks are chosen in the first set, and are the same images in both.
-    Raises ValueError for unknown methods, sets that differ in number, repeated names, NaN and infinite rows by name,
-    constant sets, and fewer rows than landmarks.
+    half-shared encoders that are trained on them. seed: of a training. selection: of these images, which is made where
+    it is needed and None; groups: for it, as of `select`. Landmarks are chosen in the first set, and are the same
+    images in both. Raises ValueError for unknown methods, sets that differ in number, repeated names, NaN and infinite
+    rows by name, constant sets, and fewer rows than landmarks.
     """
     check_method(method)
-    x, y, names, labels = _by_name(x, y, names, labels)
+    x, y, names, labels, groups = _by_name(x, y, names, labels, groups)
     if method in ("rbf", "relative"):
         if len(names) < settings.landmarks:
             raise ValueError(f"{settings.landmarks} landmarks of {len(names)} images to fit; take fewer landmarks")
@@ -201,7 +211,7 @@ def fit(
         wanted = targets(settings.half_shared, names, labels, seed)
         return Pair(*fit_half_shared(x, y, wanted, settings.half_shared, seed))
     if method in ("cca", "ridge"):
-        return _selected(method, x, y, selection or select(x, y, names, settings))
+        return _selected(method, x, y, selection or select(x, y, names, settings, groups))
     return Pair(*(fit_procrustes if method == "procrustes" else fit_padded)(x, y))
 
 
@@ -212,19 +222,24 @@ def _selected(method: str, x: Array, y: Array, by: Selection) -> Pair:
     return Pair(*fit_ridge(x, y, by.penalty), {"penalty": by.penalty})
 
 
-def select(x: Array, y: Array, names: Sequence[str], settings: Settings) -> Selection:
+def select(
+    x: Array, y: Array, names: Sequence[str], settings: Settings, groups: Sequence[str] | None = None
+) -> Selection:
     """Choose components and penalties by folds of the images that are fitted, and the best linear method among those
-    of the settings. x: (N, D), y: (N, E).
+    of the settings. x: (N, D), y: (N, E). groups: (N,), of images that are not independent, which folds take as wholes;
+    None where each is a group of its own.
 
     Each fold is judged by the fit to the others. Of every method those numbers are chosen that pair most images of a
     fold with themselves, the same by which methods are compared. Among equals ridge takes the penalty with the largest
-    R², and CCA the first in the order given. Raises ValueError as `fit`, and where all numbers of components are too
-    large.
+    R², and CCA the first in the order given. Raises ValueError as `fit`, for fewer images or groups than can be dealt
+    into folds, and where all numbers of components are too large.
     """
-    x, y, names, _ = _by_name(x, y, names, None)
-    if len(names) < FEWEST:
-        raise ValueError(f"{len(names)} images to fit are too few; at least {FEWEST} are needed")
-    folds = dealt(names, FOLDS, settings.seed, "shared space folds")
+    x, y, names, _, groups = _by_name(x, y, names, None, groups)
+    of = Groups.of(groups)
+    for count, least, what in ((len(names), FEWEST, "images"), (of.count, FEWEST_GROUPS, "groups of images")):
+        if count < least:
+            raise ValueError(f"{count} {what} to fit are too few; at least {least} are needed")
+    folds = of.dealt(FOLDS, settings.seed, "shared space folds")
     r2 = dict(zip(settings.penalties, cross_validated(x, y, folds, settings.penalties).tolist(), strict=True))
     credit: dict[tuple[str, int, float], float] = {}
     # what one fold does not allow none does
@@ -294,9 +309,11 @@ def _field(made: Mapping[str, NDArray[Any]], name: str) -> Any:
 
 
 def _by_name(
-    x: Array, y: Array, names: Sequence[str], labels: Sequence[str] | None
-) -> tuple[Array, Array, list[str], list[str] | None]:
-    """Rows in the order of names, so that sums are the same to the bit whatever the order they come in."""
+    x: Array, y: Array, names: Sequence[str], labels: Sequence[str] | None, groups: Sequence[str] | None
+) -> tuple[Array, Array, list[str], list[str] | None, list[str]]:
+    """Rows in the order of names, so that sums are the same to the bit whatever the order they come in. Groups are the
+    names where there are none.
+    """
     for each, which in ((x, "first"), (y, "second")):
         if each.ndim != 2 or len(each) != len(names):
             raise ValueError(f"features of the {which} set have shape {each.shape}; expected ({len(names)}, D)")
@@ -305,8 +322,9 @@ def _by_name(
             raise ValueError(f"features of the {which} set are NaN or infinite for {first_five(flagged(names, bad))}")
     if repeated := [name for name, n in Counter(names).items() if n > 1]:
         raise ValueError(f"names repeat: {first_five(repeated)}")
-    if labels is not None and len(labels) != len(names):
-        raise ValueError(f"{len(labels)} labels for {len(names)} images")
+    for words, what in ((labels, "labels"), (groups, "groups")):
+        if words is not None and len(words) != len(names):
+            raise ValueError(f"{len(words)} {what} for {len(names)} images")
     check_pair(x, y)
     order = sorted(range(len(names)), key=names.__getitem__)
     return (
@@ -314,4 +332,5 @@ def _by_name(
         np.ascontiguousarray(y[order]),
         [names[i] for i in order],
         None if labels is None else [labels[i] for i in order],
+        [(names if groups is None else groups)[i] for i in order],
     )
