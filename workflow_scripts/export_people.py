@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from diffalign import logs
 from diffalign.dataset_specs import SourceFile
@@ -12,6 +11,7 @@ from diffalign.io.atomic import make_empty, write_json
 from diffalign.io.feature_files import read_bundle
 from diffalign.io.headers import check_same_names
 from diffalign.io.layouts import diffusion_alignment as layout
+from diffalign.io.tables import read_tsv
 from diffalign.stimuli.kinds.things import read_concepts, verified
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def export_people(
     """
     verified(Path(concepts.path), concepts.sha256)
     listed = [concept.name for concept in read_concepts(Path(concepts.path))]
-    table = pd.read_csv(accuracies, sep="\t").set_index("layer")["published"]
+    table = read_tsv(accuracies).set_index("layer")["published"]
     bundle = read_bundle(layers_json)
     make_empty(folder / "features")
     arrays, scores, recipe = {}, {}, {}

@@ -30,7 +30,13 @@ def export_probe(
     Raises TransformError for transforms that are not square, as after PCA.
     """
     plan = json.loads(recipe.read_text(encoding="utf-8"))["plan"]
-    probed = pd.read_csv(table, sep="\t", dtype={"regularisation": str, "learning_rate": str}).set_index("layer")
+    probed = pd.read_csv(
+        table,
+        sep="\t",
+        dtype={"regularisation": str, "learning_rate": str},
+        keep_default_na=False,
+        na_values=[""],
+    ).set_index("layer")
     bundle, rows = read_bundle(layers_json), []
     make_empty(folder)
     optimizer, bias = plan["schedule"]["optimizer"], plan["schedule"]["bias"]

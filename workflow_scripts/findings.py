@@ -102,7 +102,7 @@ def _of_trainings(
     if sources.steps is None or sources.contrasts is None or sources.correlations is None:
         return
     steps, contrasts, correlations = (
-        pd.read_csv(path, sep="\t") for path in (sources.steps, sources.contrasts, sources.correlations)
+        tables.read_tsv(path) for path in (sources.steps, sources.contrasts, sources.correlations)
     )
     measures = [*metrics, *dict.fromkeys(steps.loc[steps["quantity"] == "quality", "measure"])]
     for measure in measures:
@@ -172,7 +172,7 @@ def _correlation(row: Mapping[Any, Any]) -> Finding:
 
 
 def _of_atlases(atlases: Sequence[tuple[Path, Path]], metrics: Sequence[str]) -> Iterator[Finding]:
-    read = [tuple(pd.read_csv(path, sep="\t") for path in pair) for pair in atlases]
+    read = [tuple(tables.read_tsv(path) for path in pair) for pair in atlases]
     of_metrics = [[scores[scores["metric"] == metric] for metric in metrics] for scores, _ in read]
     # one p each atlas and metric, so that a model that was searched for the best layer counts once
     floors, maxima = (
@@ -303,7 +303,7 @@ def _beyond(scores: pd.DataFrame, beyond: pd.DataFrame) -> Iterator[Finding]:
 def _of_families(families: Sequence[Path]) -> Iterator[Finding]:
     """How many contrasts of each family differ after correction, and the clearest of them."""
     for path in families:
-        for (family, metric), rows in pd.read_csv(path, sep="\t").groupby(["family", "metric"], sort=False):
+        for (family, metric), rows in tables.read_tsv(path).groupby(["family", "metric"], sort=False):
             known = rows[rows["error"] > 0]
             if known.empty:
                 continue
@@ -322,7 +322,7 @@ def _of_families(families: Sequence[Path]) -> Iterator[Finding]:
 
 def _of_trajectories(sources: Sources) -> Iterator[Finding]:
     """Whether low frequencies emerge before high ones, beside the Gaussian denoiser; and the order of features."""
-    orders = [pd.read_csv(path, sep="\t") for path in sources.orders]
+    orders = [tables.read_tsv(path) for path in sources.orders]
     by_name = {f"{rows['model'].iloc[0]}/{rows['configuration'].iloc[0]}": rows for rows in orders if len(rows)}
     for name, rows in by_name.items():
         model, configuration = name.split("/")
@@ -382,7 +382,7 @@ def _of_features(where: str, rows: pd.DataFrame) -> Iterator[Finding]:
 def _of_spaces(spaces: Mapping[str, Path]) -> Iterator[Finding]:
     """How consistent cells and parts are across models before and after alignment, in the space that pictures show."""
     for space, path in spaces.items():
-        table = pd.read_csv(path, sep="\t")
+        table = tables.read_tsv(path)
         table = table[(table["space"] == "eigenvectors") & table["score"].notna()]
         models = [table[key].str.rpartition("_")[0] for key in ("set_a", "set_b")]
         table = table[models[0] != models[1]]
@@ -411,7 +411,7 @@ def _of_spaces(spaces: Mapping[str, Path]) -> Iterator[Finding]:
 def _of_pairs(pairs: Sequence[tuple[Path, Path]]) -> Iterator[Finding]:
     """Whether alignments that are no linear maps pair held-out images better than the best linear one."""
     for scores_path, contrasts_path in pairs:
-        scores, contrasts = (pd.read_csv(path, sep="\t") for path in (scores_path, contrasts_path))
+        scores, contrasts = (tables.read_tsv(path) for path in (scores_path, contrasts_path))
         scores = scores[(scores["metric"] == "own_index") & (scores["images"] == "held_out") & scores["seed"].isna()]
         shares = scores.set_index("method")
         gains = contrasts[(contrasts["metric"] == "own_index") & (contrasts["reference"] == "best_linear")]

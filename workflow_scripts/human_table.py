@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from diffalign import logs
 from diffalign.io import tables
 
@@ -82,7 +80,7 @@ def human_table(places: Sequence[Place], bundles: Mapping[str, Bundle], tsv: Pat
 
 def rows(place: Place, about: Bundle) -> Iterator[dict[str, Any]]:
     """The rows of one bundle, in order of depth."""
-    table = pd.read_csv(place.results["odd_one_out"].table, sep="\t").set_index("layer")
+    table = tables.read_tsv(place.results["odd_one_out"].table).set_index("layer")
     recipe = json.loads(place.results["odd_one_out"].recipe.read_text(encoding="utf-8"))
     made, choices = recipe["features"], recipe["people"]["choices"]
     beside: dict[str, dict[str, Any]] = {layer: {} for layer in table.index}
@@ -121,7 +119,7 @@ def rows(place: Place, about: Bundle) -> Iterator[dict[str, Any]]:
 
 def _regression(results: Results) -> Mapping[Any, Mapping[Any, float]]:
     """By layer: mean R² over dimensions, and the odd-one-out accuracy of the predicted dimensions."""
-    means = pd.read_csv(results.table, sep="\t").groupby("layer")["r2"].mean()
+    means = tables.read_tsv(results.table).groupby("layer")["r2"].mean()
     by_layer = json.loads(results.recipe.read_text(encoding="utf-8"))["layers"]
     keys = {"predicted": "accuracy", "predicted_low": "low", "predicted_high": "high"}
     return {
@@ -131,7 +129,7 @@ def _regression(results: Results) -> Mapping[Any, Mapping[Any, float]]:
 
 def _probe(results: Results) -> Mapping[Any, Mapping[Any, float]]:
     """By layer: accuracy before and after, and the gain, on objects left out."""
-    table = pd.read_csv(results.table, sep="\t").set_index("layer")
+    table = tables.read_tsv(results.table).set_index("layer")
     named = {"choices": "probe_choices", "distinct_triplets": "probe_distinct_triplets"}
     kept = [*(f"{what}{bound}" for what in _OF_PROBES for bound in _BOUNDS), *named.values()]
     return table.rename(columns=named)[kept].to_dict("index")

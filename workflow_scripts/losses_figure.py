@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 
 from diffalign import logs
 from diffalign.figures import grids, style
+from diffalign.io.tables import read_tsv
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -34,7 +35,7 @@ def losses_figure(tables: Sequence[Path], recipes: Mapping[str, str], outputs: S
     their seed alone have one colour.
     """
     style.styled()
-    read = [pd.read_csv(path, sep="\t") for path in tables]
+    read = [read_tsv(path) for path in tables]
     named = list(dict.fromkeys(recipes[str(table["model"][0])] for table in read))
     colors = {recipe: style.look(number)["color"] for number, recipe in enumerate(named)}
     members = [recipes[str(table["model"][0])] for table in read]

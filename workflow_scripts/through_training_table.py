@@ -87,15 +87,13 @@ def through_training_table(
     quality given step and recipe, over the steps after 0 at which every training has both; reason: why rho, p or the
     interval are missing.
     """
-    made = summaries(
-        pd.read_csv(alignment, sep="\t"), None if quality is None else _read_quality(quality), measures, seed
-    )
+    made = summaries(tables.read_tsv(alignment), None if quality is None else _read_quality(quality), measures, seed)
     for name, table in vars(made).items():
         tables.write(table, outputs[f"{name}_tsv"], outputs[f"{name}_parquet"])
 
 
 def _read_quality(path: Path) -> pd.DataFrame:
-    quality = pd.read_csv(path, sep="\t")
+    quality = tables.read_tsv(path)
     missing = [column for column in _QUALITY if column not in quality]
     if missing:
         raise StoreError(f"{path}: lacks the columns {', '.join(missing)}; expected {', '.join(_QUALITY)} at least")

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from through_training_table import summaries
+from diffalign.io import tables
+from through_training_table import summaries, through_training_table
 
 NAN = math.nan
 RECIPES = ("SiT", "SiT + REPA")
@@ -119,3 +121,16 @@ def test_a_correlation_without_a_whole_step_says_so() -> None:
     # of the quality of one training nothing can be asked
     alone = summaries(pd.DataFrame(rows), quality_of(rows[:1], [1.0]), [], 0)
     assert alone.correlations.empty
+
+
+def test_a_recipe_may_be_called_none(tmp_path: Path) -> None:
+    rows = checkpoints({(recipe, 0, step): (0.2, 0.1) for recipe in ("None", "NA") for step in (0, 100)})
+    path = tmp_path / "alignment.tsv"
+    tables.write_tsv(pd.DataFrame(rows), path)
+    outputs = {
+        f"{name}_{kind}": tmp_path / f"{name}.{kind}"
+        for name in ("points", "steps", "contrasts", "correlations")
+        for kind in ("tsv", "parquet")
+    }
+    through_training_table(path, None, [], 0, outputs)
+    assert tables.read_tsv(outputs["steps_tsv"])["recipe"].unique().tolist() == ["None", "NA"]

@@ -150,7 +150,8 @@ def _of_shared_seeds(
     if len(listed) < 2:
         return undefined("all trainings have one seed", **counts)
     of_seeds = np.array([[row[each, name] for name in named] for each in listed])
-    found = partial_spearman(*(values[of_seeds].reshape(len(listed), -1) for values in (x, y)), seed)
+    of_x, of_y = (values[of_seeds].reshape(len(listed), -1) for values in (x, y))
+    found = partial_spearman(of_x, of_y, seed)
     return replace(found, **counts)
 
 

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from diffalign import names
 from diffalign.figures import curves, grids, style
+from diffalign.io.tables import read_tsv
 
 # unlike the dots of chance
 _DASHES = ((0, (6, 2)), (0, (6, 2, 1, 2)), (0, (2.5, 1.5)), (0, (6, 2, 1, 2, 1, 2)))
@@ -52,7 +53,7 @@ def read_results(
 ) -> Results:
     """Read tables (TSV) and their recipes, in the same order, each file named by its bundle."""
     return Results(
-        {Path(path).stem: pd.read_csv(path, sep="\t") for path in tables},
+        {Path(path).stem: read_tsv(Path(path)) for path in tables},
         {Path(path).stem: json.loads(Path(path).read_text(encoding="utf-8")) for path in recipes},
         models,
         baselines,

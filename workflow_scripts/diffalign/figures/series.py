@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from diffalign.alignment.metrics import METRICS
 from diffalign.figures import style
+from diffalign.io.tables import read_tsv
 
 _TEXT = ("recipe", "model", "source", "bundle", "layer", "metric", "given", "quantity", "measure", "other")
 
 
 def read(path: Path, **equal: Any) -> pd.DataFrame:
     """A table (TSV), of which the rows are wanted that have these values. Text that is missing is ''."""
-    table = pd.read_csv(path, sep="\t", keep_default_na=False, na_values=[""])
+    table = read_tsv(path)
     for column in table.columns.intersection(list(_TEXT)):
         table[column] = table[column].fillna("").astype("string")
     for column, value in equal.items():

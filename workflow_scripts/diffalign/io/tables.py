@@ -57,18 +57,22 @@ def has_rows(path: Path) -> bool:
         return len(list(itertools.islice(lines, 2))) > 1
 
 
+def read_tsv(path: Path) -> pd.DataFrame:
+    """A table (TSV) that `write` wrote. Only an empty cell is missing: a recipe may be called None."""
+    import pandas as pd
+
+    return pd.read_csv(path, sep="\t", keep_default_na=False, na_values=[""])
+
+
 def read(path: Path, columns: Collection[str], **equal: Any) -> pd.DataFrame:
     """What `write` wrote, Parquet or TSV by the suffix, of which the rows are wanted that have these values.
 
-    columns: those that must be there; the others come, too. In TSV only an empty cell is missing. Raises StoreError
+    columns: those that must be there; the others come, too. Raises StoreError
     that names the file for columns that are absent, and where no row is left, with the values that there are.
     """
     import pandas as pd
 
-    if path.suffix == ".parquet":
-        table = pd.read_parquet(path)
-    else:
-        table = pd.read_csv(path, sep="\t", keep_default_na=False, na_values=[""])
+    table = pd.read_parquet(path) if path.suffix == ".parquet" else read_tsv(path)
     if missing := [column for column in (*columns, *equal) if column not in table]:
         raise StoreError(f"{path}: lacks the columns {', '.join(missing)}; it has {', '.join(map(str, table))}")
     for column, value in equal.items():
