@@ -78,7 +78,8 @@ def _maps(
         title = f"{_LABELS[source]}: {series.value_name(metric, value == 'calibrated')}"
         axes.set_title(style.wrapped(title, 1.6), pad=5)
         if np.isnan(values).all():
-            grids.undefined_in_place(axes, metric, 1.6)
+            scored = bool(table.loc[table["source"] == source, "score"].notna().any())
+            grids.undefined_in_place(axes, grids.undefined(metric, scored), 1.6)
             continue
         image = noise_axis.noise_map(axes, levels, values, limits, style.CALIBRATED)
         best = _chosen(table, source)
@@ -111,7 +112,7 @@ def _color(source: str, controls: Sequence[str]) -> str:
 def _profile(axes: Axes, table: pd.DataFrame, levels: list[float], metric: str) -> None:
     """The layer that each level chose on half of the images, on the other half, with bands over these images."""
     if table["second_half"].isna().all():
-        grids.undefined_in_place(axes, metric, 3.6)
+        grids.undefined_in_place(axes, grids.undefined(metric), 3.6)
         return
     places = dict(zip(levels, noise_axis.positions(levels).tolist(), strict=True))
     borders = noise_axis.edges(noise_axis.positions(levels))

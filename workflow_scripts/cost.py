@@ -12,8 +12,8 @@ from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings
 
 import diffalign
 from diffalign import logs
-from diffalign.devices import gpus_of
 from diffalign.io import tables
+from diffalign.job_records import gpus_of
 from diffalign.plan.cost import Costs, Job
 
 if TYPE_CHECKING:

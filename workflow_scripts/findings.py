@@ -419,13 +419,14 @@ def _of_pairs(pairs: Sequence[tuple[Path, Path]]) -> Iterator[Finding]:
             method, best = row["method"], row["against"]
             shown = direction(row["low"], row["high"], ("more than", "fewer than", "not shown to differ from"))
             over = _units(row["n"], row["groups"], "held-out images")
-            # whole groups that are exchanged leave other images than one in n beside each other
+            # exchanging whole groups leaves some images in place, so that chance is not 1 / n
             chance = 1 / row["n"] if row["groups"] == row["n"] else shares.loc[method, "null_mean"]
             own, linear = shares.loc[method, "score"], shares.loc[best, "score"]
             sentence = (
                 f"{row['a']} and {row['b']} in one space: with {_ALIGNMENTS[method]}, {own:.3f} of {over} are paired, "
                 f"{shown} with {best}, the best linear map, {linear:.3f}: "
-                f"{signed(row['difference'])} {interval(row['low'], row['high'])}; chance is {chance:.3f}."
+                f"{signed(row['difference'])} {interval(row['low'], row['high'])}"
+                f"{'' if math.isnan(chance) else f'; chance is {chance:.3f}'}."
             )
             value = (row["difference"], row["low"], row["high"])
             yield Finding("shared space", f"own image, {method}", *value, over, sentence)

@@ -100,8 +100,10 @@ def shared_scores_figure(scores: Path, contrasts: Path, outputs: Sequence[Path],
 
 def _scores(axes: Axes, table: pd.DataFrame, methods: Sequence[str], metric: str) -> None:
     at = {part: table[table["images"] == part].set_index("method") for part in ("fit", "held_out")}
-    chance = 0.0 if metric == "predictivity" else float(np.nanmedian(at["held_out"]["null_mean"]))
-    axes.axvline(chance, color=style.QUIET, linewidth=style.THIN, linestyle=":", zorder=1)
+    # with few arrangements of groups there is no null
+    known = at["held_out"]["null_mean"].dropna()
+    for chance in [0.0] if metric == "predictivity" else [float(known.median())] if len(known) else []:
+        axes.axvline(chance, color=style.QUIET, linewidth=style.THIN, linestyle=":", zorder=1)
     for i, method in enumerate(methods):
         color = _color(method)
         _dot(axes, at["held_out"].loc[method], "score", i + 0.14, {"color": color, "marker": "o"})

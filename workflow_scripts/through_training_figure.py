@@ -58,7 +58,7 @@ def through_training_figure(
         figure,
         f"{series.title_of(measured)}. Alignment with {series.reference_of(measured)}: the layer is chosen on half of "
         f"the images and measured on the other. Bands: 95 % over trainings. "
-        f"{_gains(steps, dict.fromkeys(measured['recipe']), metric)}"
+        f"{_gains(steps, of_metric, dict.fromkeys(measured['recipe']), metric)}"
         f"{_contrast(contrasts, metric)}{found}",
     )
     grids.shared_legend(figure, panels, 4)
@@ -76,7 +76,7 @@ def _over_steps(
     drawn = points[(points["quantity"] == what[0]) & (points["measure"] == what[1])]["value"].dropna()
     if drawn.empty:
         if what[0] == ALIGNMENT:
-            grids.undefined_in_place(axes, what[1], 1.8)
+            grids.undefined_in_place(axes, _undefined(points, what[1]), 1.8)
         else:
             grids.in_place(axes, "no value is defined")
         return
@@ -147,18 +147,27 @@ def _correlation(axes: Axes, correlations: pd.DataFrame) -> str:
     return f" Alignment and quality {within}: ρ = {value}{f', {p}'.removesuffix(', ')}."
 
 
-def _gains(steps: pd.DataFrame, recipes: Iterable[str], metric: str) -> str:
-    """What each recipe gains from the first step to the last; which recipes have no score at any step."""
+def _undefined(points: pd.DataFrame, metric: str) -> str:
+    """Why none of these checkpoints has a value of a metric."""
+    reasons = points.loc[(points["measure"] == metric) & points["value"].isna(), "reason"].dropna()
+    return grids.undefined(metric, scored=bool((reasons != "the score is undefined").any()))
+
+
+def _gains(steps: pd.DataFrame, points: pd.DataFrame, recipes: Iterable[str], metric: str) -> str:
+    """What each recipe gains from the first step to the last; which recipes have no value at any step. points: of the
+    metric.
+    """
     words = []
     for recipe in recipes:
         rows = _of(steps, (ALIGNMENT, metric), recipe).sort_values("step")
         if rows.empty:
-            words.append(f"{recipe}: undefined ({grids.undefined(metric)}).")
+            words.append(f"{recipe}: undefined ({_undefined(points[points['recipe'] == recipe], metric)}).")
             continue
         last = rows.iloc[-1]
         if np.isfinite(last["gain"]):
             gain = series.bracketed(last["gain"], last["gain_low"], last["gain_high"])
-            words.append(f"{recipe} gains {gain} by step {last['step']} ({last['gain_trainings']} trainings).")
+            of = f"{last['gain_trainings']} training{'s' if last['gain_trainings'] > 1 else ''}"
+            words.append(f"{recipe} gains {gain} by step {last['step']} ({of}).")
     return " ".join(words)
 
 

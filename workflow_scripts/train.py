@@ -23,7 +23,8 @@ from diffalign.io.token_files import Tokens, read_tokens
 from diffalign.io.training_checkpoints import TrainingFolder
 from diffalign.offenders import first_five
 from diffalign.specs import Compute, Model, Training
-from diffalign.stimuli.labels import LabelError, class_labels
+from diffalign.stimuli.class_numbers import LabelError
+from diffalign.stimuli.labels import class_labels
 from diffalign.training.batches import Images, held, order_of
 from diffalign.training.objectives import Objective
 from diffalign.training.objectives.alignment import TeacherAlignment

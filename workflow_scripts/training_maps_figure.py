@@ -44,14 +44,16 @@ def training_maps_figure(alignment: Path, metric: str, outputs: Sequence[Path]) 
     figure = plt.figure(figsize=(width, 0.6 + max(1.2, 0.14 * layers)), layout="constrained")
     grid = figure.add_gridspec(1, len(ratios), width_ratios=ratios)
     panels = [figure.add_subplot(grid[0, i]) for i in range(len(means))]
-    _maps(panels, means, metric, style.CALIBRATED, _limits(means), series.value_name(metric, value == "calibrated"))
+    scored = table.groupby("recipe", sort=False)["score"].count() > 0
+    why = {recipe: grids.undefined(metric, bool(scored[recipe])) for recipe in means}
+    _maps(panels, means, why, style.CALIBRATED, _limits(means), series.value_name(metric, value == "calibrated"))
     _name_layers(panels, means)
     for axes, each in zip(panels, means.values(), strict=True):
         _dots(axes, each)
     if gains:
         beside = [figure.add_subplot(grid[0, len(means) + 1 + i]) for i in range(len(gains))]
         largest = max(float(np.nanmax(np.abs(each.to_numpy()))) for each in gains.values()) or 1.0
-        _maps(beside, gains, metric, style.SIGNED, (-largest, largest), "difference")
+        _maps(beside, gains, why, style.SIGNED, (-largest, largest), "difference")
     trainings = table.groupby("recipe")["model"].nunique()
     of = f"{trainings.min()} to {trainings.max()}" if trainings.min() < trainings.max() else f"{trainings.max()}"
     style.heading(
@@ -79,17 +81,17 @@ def _limits(means: Mapping[str, pd.DataFrame]) -> tuple[float, float]:
 def _maps(
     panels: Sequence[Axes],
     values: Mapping[str, pd.DataFrame],
-    metric: str,
+    why: Mapping[str, str],
     colors: str,
     limits: tuple[float, float],
     label: str,
 ) -> None:
-    """Maps with one scale beside the last that can be drawn."""
+    """Maps with one scale beside the last that can be drawn. why: what stands in place of one without a value."""
     scaled = None
     for axes, (title, each) in zip(panels, values.items(), strict=True):
         axes.set_title(style.wrapped(title, 1.9))
         if each.isna().to_numpy().all():
-            grids.undefined_in_place(axes, metric, 1.4)
+            grids.undefined_in_place(axes, why[title], 1.4)
             continue
         image = maps.color_map_of(axes, each.to_numpy(), limits, colors, origin="lower", aspect="auto")
         scaled = image, axes

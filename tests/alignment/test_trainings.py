@@ -219,8 +219,8 @@ def test_seeds_that_recipes_share_are_what_is_permuted() -> None:
 @pytest.mark.parametrize(
     ("recipes", "seeds", "reason"),
     [
-        ("aab", [0, 1, 0], "recipes share some of their seeds and not others"),
-        ("ab", [0, 0], "all trainings have one seed"),
+        ("aabb", [0, 1, 0, 2], "recipes share some of their seeds and not others"),
+        ("aa", [0, 0], "all trainings have one seed"),
     ],
 )
 def test_seeds_that_say_nothing_are_a_reason(recipes: str, seeds: list[int], reason: str) -> None:
@@ -228,3 +228,13 @@ def test_seeds_that_say_nothing_are_a_reason(recipes: str, seeds: list[int], rea
     found = partial_spearman(values, values, 0, list(recipes), seeds)
     assert math.isnan(found.rho)
     assert found.reason == reason
+
+
+def test_a_single_training_does_not_touch_the_seeds_of_others() -> None:
+    random = np.random.default_rng(8)
+    x, y = (random.standard_normal((7, 3)) for _ in "xy")
+    recipes = ["a"] * 6 + ["b"]
+    apart, alike = (partial_spearman(x, y, 0, recipes, [*range(6), last]) for last in (9, 0))
+    assert apart == alike
+    assert apart.reason == "recipes with a single training do not count"
+    assert not math.isnan(apart.p)

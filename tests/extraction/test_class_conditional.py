@@ -23,7 +23,8 @@ from diffalign.io.manifest import Image, print_manifest
 from diffalign.noise import NoiseLevel
 from diffalign.randomness import SEEDINGS, SHARED_BY_ALL, NoiseKey, normal
 from diffalign.specs import Compute, Model
-from diffalign.stimuli.labels import LabelError, class_labels, class_numbers
+from diffalign.stimuli.class_numbers import LabelError, class_numbers
+from diffalign.stimuli.labels import class_labels
 from extract import LatentInputs, Whole, extract
 
 NAMES = ("a", "b", "c", "d")
@@ -196,6 +197,9 @@ def test_labels_of_some_of_imagenets_classes_are_refused() -> None:
 def test_classes_that_are_numbers_are_these_numbers() -> None:
     assert class_numbers(["10", "9", "0"]) == {"0": 0, "10": 10, "9": 9}
     assert class_numbers(["010", "009"]) == {"009": 9, "010": 10}
+    # which begin at 1
+    assert class_numbers(["10", *"123456789"])["10"] == 9
+    assert class_numbers(["1", "3"]) == {"1": 1, "3": 3}
     # in order, also beside numbers
     assert class_numbers(["tench", "9", "10"]) == {"10": 0, "9": 1, "tench": 2}
     with pytest.raises(LabelError, match="the labels '07' and '7' are one number"):

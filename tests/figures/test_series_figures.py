@@ -198,9 +198,7 @@ def test_axes_are_named_by_what_the_tables_hold(
     assert [figure.axes[0].get_ylabel() for figure in figures] == ["calibrated CKNNA", "CKNNA"]
     (said,) = [text.get_text() for text in figures[0].axes[2].texts]
     assert said.startswith("ρ given step, recipe")
-    # three seeds that both recipes have: 2 of their 6 orders are as extreme at least
-    assert said.endswith(", 6 trainings")
-    assert float(said.split("p = ")[1].split(",")[0]) >= 0.33
+    assert said.endswith("\n6 trainings")
 
 
 # --- atlas ----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from conftest import ROOT, Workflow, catalogue, merge, read_yaml
 from diffalign.alignment.metrics import METRICS
 from diffalign.config import study
 from diffalign.config.catalogue import resolve
-from diffalign.devices import gpus_of
+from diffalign.job_records import gpus_of
 from diffalign.models import all_families
 from diffalign.models.networks.sit import SiT, SiTArchitecture
 from diffalign.plan import Plan

@@ -299,6 +299,7 @@ def test_few_arrangements_of_groups_leave_no_p_and_say_so() -> None:
     found = measure(codes(fit_images, 0), (x, y), fit_images, held_out, None, DRAWING)
     for estimate in found.estimates.values():
         assert math.isnan(estimate.p)
+        assert math.isnan(estimate.null_mean)
         assert math.isfinite(estimate.low)
         assert estimate.reason == (
             "6 groups (1 of 10, 1 of 11, 2 of 12, 1 of 13, 1 of 14 images) have 2 arrangements (whole groups of one "

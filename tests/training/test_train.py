@@ -24,7 +24,7 @@ from diffalign.io.manifest import write_manifest
 from diffalign.io.token_files import TokenBatch, write_tokens
 from diffalign.io.training_checkpoints import TrainingFolder
 from diffalign.specs import Compute, ImageInput, Model, Training, Weights
-from diffalign.stimuli.labels import LabelError
+from diffalign.stimuli.class_numbers import LabelError
 from diffalign.training import TrainingError
 from train import Teacher, TrainingInputs, TrainingOutputs, train
 

@@ -6,10 +6,10 @@ import fcntl
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from diffalign import job_records
 
@@ -41,14 +41,6 @@ class Lease:
 
 # of this process: all of its work is done on the same GPUs
 _taken: list[Lease] = []
-
-
-def gpus_of(resources: Mapping[str, Any]) -> int:
-    """GPUs that a job asks for: as `gpu`, or as `gres`, such as gpu:a100:2, where a cluster is asked in this way."""
-    asked, by_gres = resources.get("gpu", 0), resources.get("gres")
-    if isinstance(by_gres, str) and by_gres.startswith("gpu:"):
-        return int(by_gres.rpartition(":")[2])
-    return asked if isinstance(asked, int) else 0
 
 
 def device_name(device: torch.device) -> str:

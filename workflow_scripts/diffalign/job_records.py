@@ -78,6 +78,14 @@ def note_settings(content: Any) -> None:
         _noted.setdefault("seed", seed)
 
 
+def gpus_of(resources: Mapping[str, Any]) -> int:
+    """GPUs that a job asks for: as `gpu`, or as `gres`, such as gpu:a100:2, where a cluster is asked in this way."""
+    asked, by_gres = resources.get("gpu", 0), resources.get("gres")
+    if isinstance(by_gres, str) and by_gres.startswith("gpu:"):
+        return int(by_gres.rpartition(":")[2])
+    return asked if isinstance(asked, int) else 0
+
+
 def outputs() -> list[str]:
     """What the job that runs writes; empty outside of a job of Snakemake."""
     given = _given()

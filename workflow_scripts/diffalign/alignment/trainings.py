@@ -98,8 +98,8 @@ def partial_spearman(
 
     p: share of the orders of trainings within recipes, each the same at all steps, with at least this |ρ|: of all
     orders where there are at most 5040 (those of seven trainings of one recipe), else of 5000 random ones, keyed by
-    `seed`, and the order as it is. Of several recipes it is NaN where even a perfect correlation, which is as extreme
-    as its reverse, would not be significant at .05.
+    `seed`, and the order as it is. Of several recipes it is NaN where even a perfect correlation, which is as
+    extreme as its reverse, would not be significant at .05.
 
     The interval leaves out one training at a time (jackknife within recipes, Student's t with Satterthwaite's degrees,
     n - 1 of one recipe) and ends at -1 and 1. Its error is at least the standard deviation of ρ over all orders: with
@@ -119,9 +119,12 @@ def partial_spearman(
         raise ValueError(f"{len(names)} recipes are given for {len(x)} trainings")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise ValueError("a partial rank correlation needs finite values")
-    if seeds is not None and len(set(seeds)) < len(x):
-        return _of_shared_seeds(x, y, seed, names, seeds)
     members = [np.flatnonzero([name == each for each in names]) for name in dict.fromkeys(names)]
+    several = np.sort(np.concatenate([of for of in members if len(of) > 1] or [np.array([], np.intp)]))
+    if seeds is not None and len({seeds[at] for at in several}) < len(several):
+        alone = "recipes with a single training do not count" if len(several) < len(x) else ""
+        of_recipes, of_seeds = [names[at] for at in several], [seeds[at] for at in several]
+        return _of_shared_seeds(x[several], y[several], seed, of_recipes, of_seeds, alone)
     both = [(x[of], y[of]) for of in members if len(of) > 1]
     sizes = tuple(len(of_x) for of_x, _ in both)
     if not both:
@@ -139,20 +142,32 @@ def partial_spearman(
 
 
 def _of_shared_seeds(
-    x: NDArray[np.floating], y: NDArray[np.floating], seed: int, recipes: Sequence[str], seeds: Sequence[int]
+    x: NDArray[np.floating],
+    y: NDArray[np.floating],
+    seed: int,
+    recipes: Sequence[str],
+    seeds: Sequence[int],
+    alone: str,
 ) -> PartialCorrelation:
-    """The correlation of recipes with the same seeds: that of one recipe whose steps are those of all of them."""
+    """The correlation of recipes with the same seeds: that of one recipe whose steps are those of all of them. alone:
+    what is to be said of other recipes.
+    """
     row = dict(zip(zip(seeds, recipes, strict=True), range(len(x)), strict=True))
     listed, named = sorted(set(seeds)), list(dict.fromkeys(recipes))
     counts = {"trainings": len(x), "recipes": len(named), "steps": x.shape[1]}
-    if len(row) < len(listed) * len(named):
-        return undefined("recipes share some of their seeds and not others", **counts)
     if len(listed) < 2:
         return undefined("all trainings have one seed", **counts)
+    if len(row) < len(listed) * len(named):
+        return undefined("recipes share some of their seeds and not others", **counts)
     of_seeds = np.array([[row[each, name] for name in named] for each in listed])
     of_x, of_y = (values[of_seeds].reshape(len(listed), -1) for values in (x, y))
     found = partial_spearman(of_x, of_y, seed)
-    return replace(found, **counts)
+    count = math.factorial(len(listed))
+    no_p = ""
+    if len(named) > 1 and not math.isnan(found.p) and 2 / count > ALPHA:
+        no_p = f"no p, since of {count} orders of seeds a perfect correlation has p = {2 / count:.2g}"
+    reason = "; ".join(filter(None, (no_p, found.reason, alone)))
+    return replace(found, **counts, p=math.nan if no_p else found.p, reason=reason)
 
 
 def undefined(reason: str, trainings: int, recipes: int, steps: int) -> PartialCorrelation:

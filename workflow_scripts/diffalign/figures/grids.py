@@ -40,14 +40,16 @@ def in_place(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=style.WORDS)
 
 
-def undefined(metric: str) -> str:
-    """Why scores of a metric are undefined, in words."""
+def undefined(metric: str, scored: bool = False) -> str:
+    """Why values of a metric are undefined, in words. scored: whether there are scores, but none that is calibrated."""
+    if scored:
+        return "not calibrated, since the null has no threshold"
     return METRICS[metric].undefined or "the score is undefined"
 
 
-def undefined_in_place(axes: Axes, metric: str, width: float) -> None:
+def undefined_in_place(axes: Axes, why: str, width: float) -> None:
     """Say in the place of a panel why it has no score to draw. width: of the panel in inches, about."""
-    in_place(axes, style.wrapped(f"no score is defined:\n{undefined(metric)}", width))
+    in_place(axes, style.wrapped(f"no score to draw:\n{why}", width))
 
 
 def layer_ticks(axes: Axes, labels: Sequence[str], axis: str, most: int = 12) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from diffalign import job_records
-from diffalign.devices import gpus_of
 from diffalign.io.headers import StoreError
 
 Record = Mapping[str, Any]
@@ -159,7 +158,7 @@ def numbers(records: Sequence[Record], folder: Path) -> list[Record]:
         record
         for record in records
         if record["inputs"]["all"]
-        and not gpus_of(record["resources"])
+        and not job_records.gpus_of(record["resources"])
         and record["device"] == "cpu"
         and _COMPARED.keys() & (kinds := {Path(path).suffix for path in record["written"]})
         and ".png" not in kinds

@@ -337,9 +337,10 @@ def _explained(metric: str, estimate: Estimate, refusal: str | None) -> Estimate
     reason = estimate.reason
     if not reason and math.isnan(estimate.low):
         reason = f"{metric} is undefined" if math.isnan(estimate.score) else f"{metric} has no error over images"
-    return (
-        replace(estimate, reason=reason) if refusal is None else replace(estimate, p=math.nan, reason=reason or refusal)
-    )
+    if refusal is None:
+        return replace(estimate, reason=reason)
+    # of few arrangements one is the score itself, so that their mean is no chance either
+    return replace(estimate, null_mean=math.nan, p=math.nan, reason=reason or refusal)
 
 
 def _against(score: float, null: Float64) -> tuple[float, float]:
@@ -429,7 +430,8 @@ def _check(fitted: Sides, held_out: Sides, fit_images: Images, images: Images, d
     """Raise ValueError for sets of different shape, too few images for the neighbours that are asked for, a single
     group, and groups that are both fitted and held out.
     """
-    both = [group for group in fit_images.units.members if group in set(images.units.members)]
+    held = set(images.units.members)
+    both = [group for group in fit_images.units.members if group in held]
     if both:
         raise ValueError(f"{len(both)} groups are both fitted and held out, first: {first_five(both)}")
     for each, which in ((fit_images, "fitted"), (images, "held-out")):

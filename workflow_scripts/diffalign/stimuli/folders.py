@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffalign.offenders import first_five
-from diffalign.stimuli.labels import class_numbers
+from diffalign.stimuli.class_numbers import class_numbers
 from diffalign.stimuli.squares import SUFFIXES, ImageError
 
 

@@ -1,33 +1,15 @@
-"""Class labels of images: their numbers, and how they condition class-conditional models."""
+"""Class labels of images, which condition class-conditional models."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from diffalign.io.manifest import Image
 from diffalign.offenders import first_five
+from diffalign.stimuli.class_numbers import LabelError
 
 IMAGENET_CLASSES = 1000
-
-
-class LabelError(ValueError):
-    """Labels that do not fit the classes of a model; the message names the first five images."""
-
-
-def class_numbers(labels: Iterable[str]) -> dict[str, int]:
-    """The ``label_index`` of each label of a data set: of whole numbers the number itself, else the place among all
-    labels in order. Raises LabelError where two labels are one number, such as 7 and 07.
-    """
-    words = sorted(set(labels))
-    if not words or not all(re.fullmatch(r"[0-9]{1,9}", word) for word in words):
-        return {word: place for place, word in enumerate(words)}
-    numbers = {word: int(word) for word in words}
-    spelled: dict[int, str] = {}
-    for word, number in numbers.items():
-        if spelled.setdefault(number, word) != word:
-            raise LabelError(f"the labels '{spelled[number]}' and '{word}' are one number; write it in one way")
-    return numbers
 
 
 def class_labels(images: Sequence[Image], conditioning: str, classes: int, own_classes: bool = False) -> list[int]:

@@ -19,8 +19,8 @@ from diffalign.io.manifest import check_lengths, check_unique
 from diffalign.names import nearest
 from diffalign.offenders import first_five
 from diffalign.reasons import reason
+from diffalign.stimuli.class_numbers import LabelError, class_numbers
 from diffalign.stimuli.kinds.declaration import DatasetKind, Listing, Stimulus, Supplied, square
-from diffalign.stimuli.labels import LabelError, class_numbers
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
 
