@@ -239,3 +239,24 @@ def test_the_examples_of_the_documentation_are_understood() -> None:
         words = shlex.split(line, comments=True)
         assert words[:2] == [".venv/bin/python", "workflow_scripts/compare.py"]
         assert parser().parse_args(words[2:]).metric in METRICS
+
+
+def test_a_clamp_over_all_layers_is_of_the_images_that_are_compared(tmp_path: Path) -> None:
+    a, b = massive()
+    names = [f"i{row:03d}" for row in range(len(a))]
+    beside = np.concatenate([a, 20 * a])
+    for side, rows, named in (
+        ("whole", beside, [*names, *(f"{name}x" for name in names)]),
+        ("alone", a, names),
+        ("b", b, names),
+    ):
+        torch.save({"feats": torch.from_numpy(rows[:, None]), "num_params": 1}, tmp_path / f"{side}.pt")
+        (tmp_path / f"{side}.txt").write_text("\n".join(named) + "\n")
+
+    def score(side: str) -> float:
+        given = ("--names-a", f"{side}.txt", "--names-b", "b.txt", "--join", "common", "--parity", "platonic")
+        done = compare(tmp_path, f"{side}.pt", "b.pt", *given)
+        assert done.returncode == 0, done.stderr
+        return float(done.stdout.splitlines()[0].split()[1])
+
+    assert score("whole") == score("alone")

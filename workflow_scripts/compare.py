@@ -177,7 +177,10 @@ def _layer(table: Table, side: str, options: argparse.Namespace, preparation: Pr
     if preparation.clamp is not None and preparation.clamp_over == "model":
         # layers of one width form one tensor, whose quantile is that of all of them
         names = getattr(options, f"names_{side}")
-        every = read_layers(path, layer_keys(path, layout, keys), layout, names, keys).values
+        whole = read_layers(path, layer_keys(path, layout, keys), layout, names, keys)
+        compared = set(table.names)
+        rows = [row for row, name in enumerate(whole.names) if name in compared]
+        every = [values[rows] for values in whole.values]
         pooled = every if len({values.shape[1] for values in every}) == 1 else table.values
         bound = clamp_bound(pooled, preparation.clamp, preparation.clamp_rule)
     try:

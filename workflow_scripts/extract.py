@@ -26,7 +26,7 @@ from diffalign.io.token_files import write_tokens
 from diffalign.parts import part_rows
 from diffalign.provenance import files_digest
 from diffalign.specs import Compute, Model
-from diffalign.stimuli.labels import class_labels
+from diffalign.stimuli.labels import check_same_classes, class_labels
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -126,6 +126,8 @@ def extract(
             conditioning, row_of, prompts = _prompts(names, manifest, reads.prompts)
         elif denoiser.classes is not None:
             labels = class_labels(rows, content["conditioning"], denoiser.classes, model.own_classes)
+            if content["conditioning"] == "label":
+                check_same_classes(rows, checkpoint.get("classes"), model.name)
             conditioning = {"labels": torch.tensor(labels)}
         tokens = None
         if reads.class_tokens is not None:

@@ -50,7 +50,7 @@ def published_scores_table(
     """Write one row a score of every file, as TSV and Parquet with the same rows.
 
     Columns: file (its name in the configuration), metric, k (of metrics on neighbours), x, y, score, layer_x, layer_y
-    (the best layers: aliases of a model of the study, else numbers from 0; empty where no score was above 0), here (the
+    (numbers of the best layers in the file, from 0; empty where no score was above 0), here (the
     largest score of the study, of y as a and x as b), here_layer_x, here_layer_y, difference (here - score). What the
     study does not have is empty. metrics: those of the study that files are of. k: of the study. Raises
     FileNotFoundError or StoreError for a file that cannot be read or has another shape than its names say.
@@ -97,13 +97,15 @@ def rows_of(
 
 
 def _layer(file: ScoreFile, name: str, index: float) -> str | None:
-    """A layer by its number: its alias where the study has the model. Raises StoreError for one that it lacks."""
+    """The number of a layer as the file has it, which may count other layers than the study does. Raises StoreError for
+    one that the study's model lacks.
+    """
     if np.isnan(index):
         return None
     layers = file.layers.get(name)
     if layers is not None and index >= len(layers):
         raise StoreError(f"{file.path}: the best layer of {name} is number {int(index)}; it has {len(layers)}")
-    return str(int(index)) if layers is None else layers[int(index)]
+    return str(int(index))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from diffalign.io.manifest import read_manifest
 from diffalign.io.sample_files import read_samples
 from diffalign.sample_quality import ImageSet, halves_apart, measured, rank_note, reference
 from diffalign.specs import Compute, Model
+from diffalign.stimuli.labels import check_same_classes
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -66,6 +67,8 @@ def sample_quality(
     readers = {"classifier": classifier, "features": features}
     held = {key: _held_out(reader, names, manifest) for key, reader in readers.items()}
     _check_classifier(classifier, held["classifier"], drawn.recipe["classes"])
+    trained = held["classifier"].recipe["weights"] or {}
+    check_same_classes(rows, trained.get("classes"), "the classifier")
     labels = np.array([row.label_index for row in rows], np.int64)
     real = ImageSet(held["classifier"].values, held["features"].values, labels)
     of_real = reference(real, halves_apart(names, seed), k)

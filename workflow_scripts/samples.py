@@ -19,7 +19,7 @@ from diffalign.io.manifest import read_manifest
 from diffalign.io.sample_files import KIND, Samples, write_samples
 from diffalign.sampling.classes import Sampler, check_classes, class_samples, images, noise_levels, sample_names
 from diffalign.specs import Compute, Model
-from diffalign.stimuli.labels import class_labels
+from diffalign.stimuli.labels import check_same_classes, class_labels
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -64,6 +64,7 @@ def samples(
     check_classes(rows, denoiser.classes, model.name)
     # ImageNet's classes have an order of their own
     class_labels(rows, "label", denoiser.classes, model.own_classes)
+    check_same_classes(rows, checkpoint.get("classes"), model.name)
     encoded = Latents(autoencoder.shards, autoencoder.statistics, model.latent_multiplier)
     check_same_names([row.name for row in rows], sorted(encoded), manifest, autoencoder.statistics.parent)
     side = _side(encoded, autoencoder.statistics)

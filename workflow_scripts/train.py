@@ -135,13 +135,15 @@ def train(
     inputs = _described(reads, teacher)
     logs.log.info("%s on %s: %s, %d images, %d steps", model.name, on, asked.loss, len(names), asked.steps)
     key = {"recipe": content, **inputs}
+    # in which order the model knows them
+    classes = {} if labels is None else {"classes": {row.label: row.label_index for row in rows}}
     losses = training.train(model.name, network.module, objective, asked, model.seed, images, writes.steps, folder, key)
     for step, checkpoint, record in zip(writes.steps, writes.checkpoints, writes.records, strict=True):
         state = folder.read_weights(step)
         make_empty(checkpoint)
         scaling = () if network.encode is None else _scaling(network, state, images, on)
         network.save(state, checkpoint, *scaling)
-        about = {"source": "training", "step": step, "recipe": content, **inputs, "torch": torch.__version__}
+        about = {"source": "training", "step": step, "recipe": content, **inputs, **classes, "torch": torch.__version__}
         describe(record, checkpoint, about)
     columns = {"model": "string", "step": "int64", **dict.fromkeys(losses, "float64")}
     steps = range(1, asked.steps + 1)

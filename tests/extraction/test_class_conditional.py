@@ -24,7 +24,7 @@ from diffalign.noise import NoiseLevel
 from diffalign.randomness import SEEDINGS, SHARED_BY_ALL, NoiseKey, normal
 from diffalign.specs import Compute, Model
 from diffalign.stimuli.class_numbers import LabelError, class_numbers
-from diffalign.stimuli.labels import class_labels
+from diffalign.stimuli.labels import check_same_classes, class_labels
 from extract import LatentInputs, Whole, extract
 
 NAMES = ("a", "b", "c", "d")
@@ -217,3 +217,14 @@ def test_words_are_no_classes_of_imagenet() -> None:
     # of a model that was trained on them
     assert class_labels(words, "label", 1000, own_classes=True) == [0, 1]
     assert class_labels(words, "label", 2) == [0, 1]
+
+
+def test_classes_are_those_that_a_model_was_trained_on() -> None:
+    trained = {"cat": 0, "dog": 1, "frog": 2}
+    same = [image("a", "cat", 0), image("b", "frog", 2), image("c", "", -1)]
+    check_same_classes(same, trained, "digits.sit")
+    check_same_classes([image("a", "apple", 0)], None, "sit")
+    with pytest.raises(
+        LabelError, match=r"2 images are of other classes than digits\.sit .* a \(apple, 0\), b \(cat, 1\)"
+    ):
+        check_same_classes([image("a", "apple", 0), image("b", "cat", 1)], trained, "digits.sit")

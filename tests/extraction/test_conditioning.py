@@ -171,6 +171,28 @@ def test_published_strengths_are_the_steps_of_each_scheduler(
         assert level.t == pytest.approx(t, abs=0.0055)
 
 
+def test_strengths_of_a_scheduler_of_second_order_are_those_of_first_order(tmp_path: Path) -> None:
+    """It lists two calls a step, of which a pipeline skips order times as many."""
+    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    for kind in ("HeunDiscreteScheduler", "EulerDiscreteScheduler"):
+        getattr(diffusers, kind)(**betas).save_pretrained(tmp_path / kind / "scheduler")
+    for strength in ("s20", "s80"):
+        heun, euler = (
+            schedules.noise_level(tmp_path / kind, strength, 100)
+            for kind in ("HeunDiscreteScheduler", "EulerDiscreteScheduler")
+        )
+        assert heun.t == pytest.approx(euler.t, abs=0.01)
+
+
+def test_labels_that_are_numbers_say_nothing_to_a_text_encoder() -> None:
+    numbered = [Image(f"i{n}", str(n), n, "", "", "", "") for n in range(2)]
+    with pytest.raises(
+        CaptionError, match="the labels of 2 images are numbers, which prompts leave out, first: i0, i1"
+    ):
+        prompt_texts(numbered, "label")
+    assert prompt_texts(numbered, "label", {"0": "zero", "1": "one"})[0] == ["a photo of a zero", "a photo of a one"]
+
+
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_a_strength_is_of_the_steps_that_are_asked_for(name: str, scheduler_folders: dict[str, Path]) -> None:
     folder = scheduler_folders[name]

@@ -48,6 +48,18 @@ def test_merged_parts_are_what_one_job_writes_to_the_byte(count: int, tmp_path: 
     assert feature_files.read_bundle(merged / "x.json").read("b1").recipe["module"] == "blocks.1"
 
 
+def test_layers_of_merged_parts_are_in_order_of_depth(tmp_path: Path) -> None:
+    """Depths of tables, figures and exported indices are places in this order."""
+    layers = {"embed": "patch_embed", "b0": "blocks.0", "b2": "blocks.2", "b10": "blocks.10"}
+    values = {alias: np.full((7, 2), place, np.float32) for place, alias in enumerate(layers)}
+    part = tmp_path / "part.safetensors"
+    bundles.write_part(part, NAMES, values, {"bundle": "dinov2", "model": {"layers": layers}}, 7)
+    bundles.merge([part], tmp_path / "x.json")
+    bundle = feature_files.read_bundle(tmp_path / "x.json")
+    assert list(bundle.digests) == list(layers)
+    assert [bundle.read(alias).values[0, 0] for alias in bundle.digests] == [0, 1, 2, 3]
+
+
 def test_a_layer_is_the_one_that_its_manifest_lists(tmp_path: Path) -> None:
     bundles.write(tmp_path / "x.json", NAMES, features().__getitem__, RECIPE, {"b0": "0", "b1": "1"})
     bundle = feature_files.read_bundle(tmp_path / "x.json")

@@ -44,9 +44,9 @@ def test_rows_are_named_and_layers_are_those_of_the_study(tmp_path: Path) -> Non
     rows = table(score_file(tmp_path / "mutual_knn_k10.npy"), tmp_path)
     assert rows["score"].tolist() == np.ravel(scores).tolist()
     assert rows[["x", "y", "layer_x", "layer_y"]].head(3).to_numpy().tolist() == [
-        ["lang1", "vis1", "h1", "h0"],
-        ["lang1", "other", "h0", "7"],
-        ["lang1", "vis2", "h0", "h1"],
+        ["lang1", "vis1", "1", "0"],
+        ["lang1", "other", "0", "7"],
+        ["lang1", "vis2", "0", "1"],
     ]
     assert rows.loc[4, ["layer_x", "layer_y", "here", "difference"]].isna().all()
     assert set(rows["k"]) == {10}
@@ -132,10 +132,10 @@ def test_a_study_beside_published_scores_and_its_own_file(tmp_path: Path) -> Non
     done = workflow.run(written, f"{folder}/mutual_knn_k5.npy", overlay=overlay)
     assert done.code == 0, done.output
     first, second = pd.read_csv(workflow.directory / written, sep="\t").to_dict("records")
-    assert (first["layer_x"], first["layer_y"], first["here_layer_x"], first["here_layer_y"]) == ("h1",) * 4
+    assert (first["layer_x"], first["layer_y"], first["here_layer_x"], first["here_layer_y"]) == (1, 1, "h1", "h1")
     assert first["here"] == pytest.approx(ours, abs=1e-6)
     assert first["difference"] == pytest.approx(ours - 0.25, abs=1e-6)
-    assert (second["layer_y"], str(second["here"])) == ("3", "nan")
+    assert (second["layer_y"], str(second["here"])) == (3, "nan")
     # what the study exports is a file that it reads
     scores, indices = platonic.read_alignment(workflow.directory / folder / "mutual_knn_k5.npy")
     assert (scores.item(), indices.tolist()) == (pytest.approx(ours, abs=1e-6), [[[1, 1]]])

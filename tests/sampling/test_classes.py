@@ -108,8 +108,9 @@ def labelled(*labels: int) -> list[Image]:
 
 
 def test_classes_of_another_data_set_are_refused() -> None:
-    check_classes(labelled(0, 1, 2, 1), 3, "net")
+    check_classes(labelled(0, 1, 2, 1, 0, 2), 3, "net")
     for labels, said in (
+        ((0, 1, 2, 1), "2 classes of the data set have one image, first: 0, 2; diversity is of pairs"),
         ((0, 2), "net has classes 0 to 2, but the data set is without images of 1 of them, first: 1$"),
         ((0, 1, 2, 3), "with 1 others, first: 3$"),
         ((0, 1, 7), "without images of 1 of them, first: 2 and with 1 others, first: 7$"),

@@ -235,8 +235,8 @@ def test_prompts_are_dealt_and_the_pipeline_s_scheduler_runs(place: Place) -> No
     states = list(run.states(list(run.groups), 0, around))
     assert [state.level for state in states] == list(run.levels)
     assert len(states) == 4
-    # the warm-up of PNDM asks twice for its first step
-    assert steps == [0, 0, 1, 2]
+    # entered once a step, although the warm-up of PNDM asks twice for its first
+    assert steps == [0, 1, 2]
     alone = states_of(run, ["prompt_1_00000"])
     torch.testing.assert_close(alone[-1].latents, states[-1].latents[2:], atol=1e-4, rtol=1e-4)
     same = place.run("sd1", sampler="DDIMScheduler", guidance=4.0, prompts=["a dog", "a dog"], samples=2)

@@ -243,11 +243,12 @@ def test_calls_that_look_ahead_belong_to_the_step_that_they_are_made_for(cases: 
         ("EulerDiscreteScheduler", [0, 1, 2, 3]),
     ):
         seen: list[int] = []
+        entered: list[int] = []
         asked: list[float] = []
 
         @contextmanager
-        def around(step: int, seen: list[int] = seen) -> Iterator[None]:
-            seen.append(step)
+        def around(step: int, entered: list[int] = entered) -> Iterator[None]:
+            entered.append(step)
             yield
 
         def counted(
@@ -255,8 +256,11 @@ def test_calls_that_look_ahead_belong_to_the_step_that_they_are_made_for(cases: 
             level: NoiseLevel,
             conditioning: Mapping[str, torch.Tensor],
             asked: list[float] = asked,
+            seen: list[int] = seen,
+            entered: list[int] = entered,
         ) -> Prediction:
             asked.append(level.t)
+            seen.append(entered[-1])
             return exact(x_t, level, conditioning)
 
         table = case.table(kind, 4)
@@ -264,6 +268,8 @@ def test_calls_that_look_ahead_belong_to_the_step_that_they_are_made_for(cases: 
         first = from_noise(table, case.noise)
         states = list(scheduled(table, counted, first, {}, NAMES, drawing, around))
         assert seen == expected
+        # both calls of a step are within one
+        assert entered == sorted(set(expected))
         assert len(asked) == len(expected)
         assert [state.level.t for state in states] == sorted({*asked, 0.0}, reverse=True)
 

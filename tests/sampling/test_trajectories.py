@@ -147,9 +147,11 @@ def test_the_last_step_of_the_sde_is_without_noise_and_noise_is_needed() -> None
 def test_every_call_of_a_step_is_made_within_it(sampler: str, expected: list[int]) -> None:
     seen: list[int] = []
     within: list[int] = []
+    entered: list[int] = []
 
     @contextmanager
     def around(step: int) -> Iterator[None]:
+        entered.append(step)
         within.append(step)
         yield
         within.clear()
@@ -163,6 +165,8 @@ def test_every_call_of_a_step_is_made_within_it(sampler: str, expected: list[int
     # guidance asks twice
     assert seen == [step for step in expected for _ in range(2)]
     assert not within
+    # once a step, so that a removal knows the number of a call within it
+    assert entered == [0, 1, 2]
 
 
 def test_sit_ends_where_its_published_sampler_ends(tmp_path: Path) -> None:

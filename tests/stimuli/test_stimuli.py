@@ -10,7 +10,7 @@ from diffalign.io import manifest
 from diffalign.io.headers import StoreError
 from diffalign.stimuli import captions, folders, kinds, squares
 from diffalign.stimuli.kinds import Supplied, photographs
-from diffalign.stimuli.squares import ImageError
+from diffalign.stimuli.squares import ImageError, read_rgb
 from images import images
 
 RNG = np.random.default_rng(0)
@@ -300,3 +300,12 @@ def test_a_picture_is_what_its_bytes_say_and_no_program(tmp_path: Path) -> None:
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
     with pytest.raises(ImageError, match="x.png: cannot be read as an image"):
         squares.read_rgb(path)
+
+
+@pytest.mark.parametrize(("dtype", "said"), [(np.float32, "floats"), (np.int32, "32-bit numbers")])
+def test_images_of_no_known_range_are_refused(dtype: type, said: str, tmp_path: Path) -> None:
+    """They would become black."""
+    path = tmp_path / "deep.tiff"
+    Image.fromarray(np.linspace(0, 1, 64).reshape(8, 8).astype(dtype)).save(path)
+    with pytest.raises(ImageError, match=rf"deep\.tiff: .*holds {said} of no known range; save it as 8 bits"):
+        read_rgb(path)

@@ -62,7 +62,8 @@ def write_part(
         save_file(
             {**tensors, _NAMES: encode_names(names)},
             temporary,
-            metadata={"recipe": json.dumps(recipe, sort_keys=True), "total": str(total)},
+            # the order of layers in a recipe is that of their depth
+            metadata={"recipe": json.dumps(recipe), "total": str(total)},
         )
 
 

@@ -183,7 +183,8 @@ def _img2img(scheduler: Any, strength: int, steps: int, folder: Path) -> NoiseLe
             "raise models.*.strength_steps or the strength"
         )
     scheduler.set_timesteps(steps)
-    start = steps - steps * strength // 100
+    # schedulers of second order list two calls a step
+    start = (steps - steps * strength // 100) * int(getattr(scheduler, "order", 1))
     step = float(scheduler.timesteps[start])
     if is_flow(scheduler):
         sigma = float(scheduler.sigmas[start])

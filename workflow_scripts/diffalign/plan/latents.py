@@ -61,6 +61,10 @@ class Latents(Stage):
         where = {"dataset": dataset, "condition": condition, "model": model.checkpoint}
         imported = paths.fill(paths.LATENTS_RECORD, **where)
         own = paths.fill(paths.GIVEN_STATISTICS, model=reader.checkpoint) if reader.weights.given_statistics else None
+        if reader.training is not None and model.latent_statistics == "measured":
+            # those that it was trained with
+            trained = {**where, "dataset": reader.training.dataset, "condition": CLEAN}
+            own = paths.fill(paths.LATENT_STATISTICS, **trained)
         return {
             "latents": [paths.fill(shard, **where) for shard in self.shards],
             "statistics": own or paths.fill(paths.LATENT_STATISTICS, **where),
@@ -71,6 +75,8 @@ class Latents(Stage):
         """The recipe of these latents, which says whose statistics normalise them."""
         entry = self.study.models[str(reader.latents)].encoder()
         own = {"latent_statistics": f"weights.statistics of {reader.name}"} if reader.weights.given_statistics else {}
+        if reader.training is not None and entry.get("latent_statistics") == "measured":
+            own = {"latent_statistics": f"measured on {reader.training.dataset}"}
         return {**entry, **own}
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -37,15 +38,17 @@ def sample_names(classes: int, per_class: int) -> dict[str, int]:
 
 
 def check_classes(images: Sequence[Image], classes: int, model: str) -> None:
-    """Raise ValueError where the classes of a data set are not those that a model can be asked for, 0 to classes - 1.
+    """Raise ValueError where the classes of a data set are not those that a model can be asked for, 0 to classes - 1,
+    and where one has a single image.
 
     Classes of the data set are those of its manifest, which may not leave one out: measures of quality compare samples
-    of all classes with images of all classes.
+    of all classes with images of all classes, of which diversity takes pairs.
     """
     unlabelled = [image.name for image in images if image.label_index < 0]
     if unlabelled:
         raise ValueError(f"{len(unlabelled)} images have no class, first: {first_five(unlabelled)}")
-    there, asked = {image.label_index for image in images}, set(range(classes))
+    counts = Counter(image.label_index for image in images)
+    there, asked = set(counts), set(range(classes))
     if there != asked:
         absent = [str(label) for label in sorted(asked - there)]
         beyond = [str(label) for label in sorted(there - asked)]
@@ -54,6 +57,12 @@ def check_classes(images: Sequence[Image], classes: int, model: str) -> None:
             *([f"with {len(beyond)} others, first: {first_five(beyond)}"] if beyond else []),
         ]
         raise ValueError(f"{model} has classes 0 to {classes - 1}, but the data set is {' and '.join(parts)}")
+    single = [str(label) for label, count in sorted(counts.items()) if count == 1]
+    if single:
+        raise ValueError(
+            f"{len(single)} classes of the data set have one image, first: {first_five(single)}; diversity is of "
+            "pairs, so take a larger sample"
+        )
 
 
 def starting_noise(

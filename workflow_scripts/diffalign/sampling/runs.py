@@ -34,6 +34,7 @@ from diffalign.sampling.trajectories import (
     trajectory,
 )
 from diffalign.specs import PIPELINE, SAMPLERS, Model
+from diffalign.stimuli.labels import check_same_classes
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,7 @@ def prepare(recipe: Mapping[str, Any], files: Files, device: torch.device) -> Ru
             raise ValueError(f"{model.name} has class tokens, which images of a start '{settings.start}' do not")
         images = read_manifest(files.manifest)
         check_same_names([image.name for image in images], sorted(latents), files.manifest, files.statistics.parent)
+        check_same_classes(images, checkpoint.get("classes"), model.name)
         asked = asked_of_images(model, denoiser, settings.samples, images, settings.prompts, settings.classes)
     conditions = conditioning(model, denoiser, asked, files.weights, device)
     table = None

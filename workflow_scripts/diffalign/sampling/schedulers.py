@@ -119,23 +119,26 @@ def scheduled(
 ) -> Iterator[State]:
     """Every state of a batch, one a level, the last at t = 0; `predict` may be guided.
 
-    first: from `from_noise` or `from_latents`. drawing: from `generators`. around: entered around each call of the
-    model, with the number of the step it is made for. Raises ValueError that names the step and the first five samples
-    where latents become NaN or infinite.
+    first: from `from_noise` or `from_latents`. drawing: from `generators`. around: entered around all calls of the
+    model in a step, with the number of the step. Raises ValueError that names the step and the first five samples where
+    latents become NaN or infinite.
     """
     scheduler, latents = _begun(table), first
     draws = "generator" in inspect.signature(scheduler.step).parameters
     drawn_by = {"generator": list(drawing)} if draws else {}
-    for call in table.calls:
-        timestep = scheduler.timesteps[call.index]
-        x_t = _scaled(scheduler, latents, timestep)
-        with around(call.step):
-            prediction = predict(x_t, call.level, conditioning)
-        if call.is_state:
-            yield State(call.level, x_t, None, prediction)
-        output = schedules.as_output(scheduler, prediction, call.level)
-        latents = scheduler.step(output, timestep, latents, return_dict=False, **drawn_by)[0]
-        check_finite([latents], names, call.step + 1, table.levels)
+    for step, calls in itertools.groupby(table.calls, key=lambda call: call.step):
+        states = []
+        with around(step):
+            for call in calls:
+                timestep = scheduler.timesteps[call.index]
+                x_t = _scaled(scheduler, latents, timestep)
+                prediction = predict(x_t, call.level, conditioning)
+                if call.is_state:
+                    states.append(State(call.level, x_t, None, prediction))
+                output = schedules.as_output(scheduler, prediction, call.level)
+                latents = scheduler.step(output, timestep, latents, return_dict=False, **drawn_by)[0]
+                check_finite([latents], names, call.step + 1, table.levels)
+        yield from states
     yield State(table.levels[-1], latents, None, None)
 
 

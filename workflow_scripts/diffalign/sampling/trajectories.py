@@ -160,7 +160,7 @@ def onwards(
     that denoises them. names: of the images, for errors.
     sampler: ``euler`` and ``sde`` ask the model once a step. ``heun`` asks it twice, but once in the last step: at
     t = 0 there is no noise to estimate (Karras et al. 2022, algorithm 1). step_noise: of ``sde``, by the number of the
-    step, 0 for the first. around: entered around each call of the model, with the number of the step it is made for.
+    step, 0 for the first. around: entered around all calls of the model in a step, with the number of the step.
     Raises ValueError for another sampler or order of levels, and that names the step, its noise level and the first
     five images where latents become NaN or infinite.
     """
@@ -171,26 +171,26 @@ def onwards(
     _check_levels(at)
     parts = list(first)
 
-    def ask(state: Sequence[Tensor], level: NoiseLevel, step: int) -> Prediction:
+    def ask(state: Sequence[Tensor], level: NoiseLevel) -> Prediction:
         tokens = {CLASS_TOKENS: state[1]} if len(state) > 1 else {}
-        with around(step):
-            return predict(state[0], level, {**conditioning, **tokens})
+        return predict(state[0], level, {**conditioning, **tokens})
 
     for step, (here, there) in enumerate(itertools.pairwise(at)):
-        prediction = ask(parts, here, step)
+        with around(step):
+            prediction = ask(parts, here)
+            estimates = _estimates(prediction, len(parts))
+            if step_noise is not None and sampler == "sde":
+                # the last step has none
+                drawn = step_noise(step) if there.sigma > 0 else [torch.zeros_like(part) for part in parts]
+                reached = [_diffused(*pair, here, there) for pair in zip(estimates, drawn, strict=True)]
+            else:
+                slopes = _slopes(estimates)
+                reached = _moved(parts, slopes, here, there)
+                if sampler == "heun" and there.sigma > 0:
+                    ahead = _slopes(_estimates(ask(reached, there), len(parts)))
+                    mean = [(a + b) / 2 for a, b in zip(slopes, ahead, strict=True)]
+                    reached = _moved(parts, mean, here, there)
         yield State(here, parts[0], parts[1] if len(parts) > 1 else None, prediction)
-        estimates = _estimates(prediction, len(parts))
-        if step_noise is not None and sampler == "sde":
-            # the last step has none
-            drawn = step_noise(step) if there.sigma > 0 else [torch.zeros_like(part) for part in parts]
-            reached = [_diffused(*pair, here, there) for pair in zip(estimates, drawn, strict=True)]
-        else:
-            slopes = _slopes(estimates)
-            reached = _moved(parts, slopes, here, there)
-            if sampler == "heun" and there.sigma > 0:
-                ahead = _slopes(_estimates(ask(reached, there, step), len(parts)))
-                mean = [(a + b) / 2 for a, b in zip(slopes, ahead, strict=True)]
-                reached = _moved(parts, mean, here, there)
         parts = reached
         check_finite(parts, names, step + 1, at)
     yield State(at[-1], parts[0], parts[1] if len(parts) > 1 else None, None)

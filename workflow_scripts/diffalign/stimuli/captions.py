@@ -46,6 +46,12 @@ def prompt_texts(
                 f"the labels of {len(mute)} images are WordNet synsets, which say nothing to a text encoder, "
                 f"first: {first_five(mute)}; let datasets.*.class_names name a file with a word for each"
             )
+        numbers = [image.name for image, word in zip(images, called, strict=True) if word and not _said(word)]
+        if numbers:
+            raise CaptionError(
+                f"the labels of {len(numbers)} images are numbers, which prompts leave out, first: "
+                f"{first_five(numbers)}; let datasets.*.class_names name a file with a word for each"
+            )
         texts = [label_prompt(word) if word else "" for word in called]
     elif conditioning in TEXTS:
         texts = [getattr(image, conditioning, "") if given is None else given.get(image.name, "") for image in images]
@@ -63,7 +69,12 @@ def prompt_texts(
 
 def label_prompt(word: str) -> str:
     """``a photo of a `` and the word without digits, underscores as spaces (Linhardt et al. 2024)."""
-    return "a photo of a " + re.sub(r"[0-9]", "", word).replace("_", " ")
+    return "a photo of a " + _said(word)
+
+
+def _said(word: str) -> str:
+    said = re.sub(r"[0-9]", "", word).replace("_", " ")
+    return said if said.strip() else ""
 
 
 def read_texts(path: Path) -> Mapping[str, str]:

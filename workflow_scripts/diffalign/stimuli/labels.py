@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from diffalign.io.manifest import Image
 from diffalign.offenders import first_five
@@ -36,6 +36,23 @@ def class_labels(images: Sequence[Image], conditioning: str, classes: int, own_c
         elif not own_classes:
             _check_numbers(images)
     return [image.label_index for image in images]
+
+
+def check_same_classes(images: Sequence[Image], classes: Mapping[str, int] | None, model: str) -> None:
+    """Raise LabelError for images whose label and its number are not among the classes that a model was trained on.
+
+    classes: label -> number, of a model that was trained here; None for any other.
+    """
+    other = [
+        f"{image.name} ({image.label}, {image.label_index})"
+        for image in images
+        if classes is not None and image.label_index >= 0 and classes.get(image.label) != image.label_index
+    ]
+    if other:
+        raise LabelError(
+            f"{len(other)} images are of other classes than {model} was trained on, or number them otherwise, first: "
+            f"{first_five(other)}"
+        )
 
 
 def _check_imagenet(images: Sequence[Image]) -> None:

@@ -48,6 +48,8 @@ def _as_rgb(image: Image.Image) -> tuple[Image.Image, str]:
     mode = image.mode
     if mode == "RGB":
         return image.copy(), ""
+    if mode == "F" or (mode == "I" and image.format != "PNG"):
+        raise ImageError(f"holds {'floats' if mode == 'F' else '32-bit numbers'} of no known range; save it as 8 bits")
     if mode.startswith("I"):
         eight_bit = (np.asarray(image).astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8)
         return Image.fromarray(eight_bit).convert("RGB"), f"converted from {mode}"
