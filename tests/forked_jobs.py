@@ -71,7 +71,11 @@ def _serve(address: str) -> None:
                 return
             if key.fileobj is listener:
                 client, _ = listener.accept()
-                request, streams = _received(client)
+                received = _received(client)
+                if received is None:
+                    client.close()
+                    continue
+                request, streams = received
                 job = multiprocessing.get_context("fork").Process(target=_become, args=(streams,), kwargs=request)
                 job.start()
                 for stream in streams:
@@ -94,11 +98,16 @@ def _serve(address: str) -> None:
                 client.close()
 
 
-def _received(client: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """A request and the three standard streams of its client."""
+def _received(client: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """A request and the three standard streams of its client; None where it was killed before it had sent all."""
     content, streams, _, _ = socket.recv_fds(client, 65536, 3)
     while not content.endswith(b"\n"):
-        content += client.recv(65536)
+        more = client.recv(65536)
+        if not more:
+            for stream in streams:
+                os.close(stream)
+            return None
+        content += more
     return dict(json.loads(content)), list(streams)
 
 
