@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from diffalign import logs
 from diffalign.alignment import partial, series
 from diffalign.io import control_sides, recipes, tables
-from diffalign.io.control_sides import LABELS, UNTRAINED, ControlSide
+from diffalign.io.control_sides import UNTRAINED, ControlSide
 from diffalign.io.series_tables import IDENTITY, MEASURED, choose, rows, write_recipe
 from diffalign.io.unlisted_sides import Search, UnlistedSide, read_side
 from diffalign.noise import log_snr
@@ -166,20 +166,19 @@ def _shares(
 ) -> Iterator[dict[str, Any]]:
     """What each layer of the model shares with the reference beyond all controls, and beyond each by itself.
 
-    Labels are given whole: some of the directions between classes would leave the others in the share. Where controls
-    are too many for the images, the row says so.
+    Where controls are too many for the images, the row says so.
     """
     (other,) = reference.rows.values()
     names, model = reference.names, sides[TRAINED]
     fixed = {
-        name: [columns if name == LABELS else partial.leading(columns, components) for columns in control.columns]
+        name: [control_sides.given(name, columns, components) for columns in control.columns]
         for name, control in own.items()
         if control is not None
     }
     spans: dict[str, partial.Controls | str] = {}
     for depth, (layer, features) in enumerate(model.rows.items()):
         columns = {
-            name: fixed[name] if name in fixed else [partial.leading(sides[UNTRAINED].rows[layer], components)]
+            name: fixed.get(name) or [control_sides.given(name, sides[UNTRAINED].rows[layer], components)]
             for name in own
         }
         chosen = {"+".join(own): list(own), **{name: [name] for name in own}}

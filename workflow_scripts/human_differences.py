@@ -31,10 +31,14 @@ COLUMNS = {
     **dict.fromkeys(("dataset", "condition", "a", "b", "name_a", "name_b", "layer_a", "layer_b"), "string"),
     **dict.fromkeys(("share_a", "share_b", "accuracy_a", "accuracy_b"), "float64"),
     **dict.fromkeys(("difference", "error", "low", "high", "p", "p_holm"), "float64"),
-    "over": "string",
+    **dict.fromkeys(("reason", "over"), "string"),
     **dict.fromkeys(("choices", "distinct_triplets"), "int64"),
     "miniature": "bool",
 }
+
+
+# why a pair has no p
+NO_ERROR = "all choices differ alike, so that the difference has no error"
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,7 @@ def rows(place: Place, bundles: Mapping[str, Mapping[str, Any]], seed: int) -> I
             "high": interval.high[row],
             "p": p[row],
             "p_holm": adjusted[row],
+            "reason": "" if np.isfinite(p[row]) else NO_ERROR,
             "over": " and ".join(over.over),
             "choices": len(part),
             "distinct_triplets": distinct(part),

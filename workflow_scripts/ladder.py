@@ -14,7 +14,7 @@ from diffalign.alignment import ladder as nulls
 from diffalign.alignment import partial, series
 from diffalign.alignment.calibration import calibrate
 from diffalign.alignment.groups import Exchanges, Groups
-from diffalign.alignment.metrics import METRICS, Settings, measure_grid
+from diffalign.alignment.metrics import METRICS, UNDEFINED, Settings, measure_grid
 from diffalign.alignment.settings import Preparation
 from diffalign.io import control_sides, recipes, sides, tables
 from diffalign.io.control_sides import LABELS, UNTRAINED
@@ -189,7 +189,7 @@ class _Pair:
                 if rung == CHANCE:
                     is_above = cell["p"] <= self.drawing.alpha
                     self.chance[metric] = cell["null_mean"] if is_above else np.nan
-                    no_p = cell["reason"] or METRICS[metric].undefined or "the score is undefined"
+                    no_p = cell["reason"] or METRICS[metric].undefined or UNDEFINED
                     self.no_share[metric] = "" if is_above else no_p if np.isnan(cell["p"]) else NOT_ABOVE
                 score = float(self.scores[metric][0, 0])
                 share = self._share(metric, score, cell["null_mean"])
@@ -206,8 +206,7 @@ class _Pair:
     def left(self, columns: Mapping[str, Columns], labels: Sequence[str]) -> Iterator[dict[str, Any]]:
         """What is left given each control by itself, and all up to each, in the order of the rungs."""
         of = {
-            # some of the directions between classes would leave the others
-            rung: listed if rung == LABELS else [partial.leading(values, self.asked.components) for values in listed]
+            rung: [control_sides.given(rung, values, self.asked.components) for values in listed]
             for rung, listed in columns.items()
         }
         names, before = self.sides["a"].names, list(of)

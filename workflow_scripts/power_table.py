@@ -14,7 +14,7 @@ from diffalign import logs
 from diffalign.alignment import power
 from diffalign.alignment.calibration import Calibration, calibrate
 from diffalign.alignment.groups import Groups
-from diffalign.alignment.metrics import METRICS, Layer, Settings, measure_grid
+from diffalign.alignment.metrics import METRICS, UNDEFINED, Layer, Settings, measure_grid
 from diffalign.alignment.moments import CONCENTRATED
 from diffalign.alignment.single import interval
 from diffalign.io import recipes, tables
@@ -127,14 +127,14 @@ def _error(
 ) -> tuple[float, str]:
     """The error of a score (1, 1) over images or groups, and why it has none."""
     if not math.isfinite(grid[0, 0]):
-        return math.nan, METRICS[metric].undefined or "the score is undefined"
+        return math.nan, METRICS[metric].undefined or UNDEFINED
     if groups.count < 2:
         return math.nan, "images of one group have no error over groups"
     method, found = interval(metric, pair, setting, grid, groups, seed)
     error = float(found.error[0, 0])
     if math.isfinite(error):
         return error, ""
-    return error, CONCENTRATED if method == "influence" else "the score is undefined without some of the images"
+    return error, CONCENTRATED if method == "influence" else f"{UNDEFINED} without some of the images"
 
 
 def _null(null: Calibration | None, score: float) -> tuple[tuple[float, float, float], str]:
@@ -144,7 +144,7 @@ def _null(null: Calibration | None, score: float) -> tuple[tuple[float, float, f
     mean, sd, threshold = (float(getattr(null, key)[0, 0]) for key in ("mean", "sd", "threshold"))
     if math.isfinite(threshold):
         return (mean, sd, threshold), ""
-    undefined = "the null has no threshold" if math.isfinite(score) else "the score is undefined"
+    undefined = "the null has no threshold" if math.isfinite(score) else UNDEFINED
     return (mean, sd, threshold), null.reason or undefined
 
 

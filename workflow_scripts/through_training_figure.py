@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from diffalign import logs
+from diffalign.alignment.metrics import UNDEFINED
 from diffalign.figures import grids, series, style
 from diffalign.figures.style import p_text
 from diffalign.sample_quality import named
@@ -150,7 +151,7 @@ def _correlation(axes: Axes, correlations: pd.DataFrame) -> str:
 def _undefined(points: pd.DataFrame, metric: str) -> str:
     """Why none of these checkpoints has a value of a metric."""
     reasons = points.loc[(points["measure"] == metric) & points["value"].isna(), "reason"].dropna()
-    return grids.undefined(metric, scored=bool((reasons != "the score is undefined").any()))
+    return grids.undefined(metric, scored=bool((reasons != UNDEFINED).any()))
 
 
 def _gains(steps: pd.DataFrame, points: pd.DataFrame, recipes: Iterable[str], metric: str) -> str:

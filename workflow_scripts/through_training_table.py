@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from diffalign import logs
+from diffalign.alignment.metrics import UNDEFINED
 from diffalign.alignment.trainings import (
     PartialCorrelation,
     mean_over_trainings,
@@ -144,7 +145,7 @@ def _missing(value: float, score: float) -> str:
     if not math.isnan(value):
         return ""
     if math.isnan(score):
-        return "the score is undefined"
+        return UNDEFINED
     return "the score has no threshold, so no calibrated score, which other checkpoints have"
 
 

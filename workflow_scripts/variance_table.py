@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from diffalign import logs
 from diffalign.alignment import variance
-from diffalign.alignment.metrics import METRICS, Layer, Settings, measure_grid
+from diffalign.alignment.metrics import METRICS, UNDEFINED, Layer, Settings, measure_grid
 from diffalign.alignment.single import interval
 from diffalign.alignment.variance import Spread
 from diffalign.io import recipes, tables
@@ -226,7 +226,7 @@ def _of_images(
     """The error over images, or groups of them."""
     count = side.groups.count
     if math.isnan(score):
-        return _row(IMAGES, BOTH, Spread(count), METRICS[metric].undefined or "the score is undefined")
+        return _row(IMAGES, BOTH, Spread(count), METRICS[metric].undefined or UNDEFINED)
     if count < 2:
         return _row(IMAGES, BOTH, Spread(count), "all images are one group")
     _, found = interval(metric, held, setting, np.array([[score]]), side.groups, seed)

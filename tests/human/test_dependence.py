@@ -140,6 +140,20 @@ def test_differences_are_paired(tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "t.tsv", sep="\t").set_index(["a", "b"])
     assert table.loc[("x", "y"), ["difference", "low", "high"]].tolist() == [0, 0, 0]
     assert table.loc[("x", "y"), "p"] == 1
+    assert table["reason"].isna().all()
+    # where all choices differ alike, there is no error, and so no p
+    for bundle, code in (("y", 1), ("z", 2)):
+        np.savez(
+            tmp_path / f"{bundle}.npz",
+            closest=np.full((1, 600), code, np.uint8),
+            names=np.array(names),
+            layers=np.array(["b0"]),
+        )
+    human_differences(places, about, 0, tmp_path / "alike.tsv", tmp_path / "alike.parquet")
+    alike = pd.read_csv(tmp_path / "alike.tsv", sep="\t").set_index(["a", "b"]).loc[("y", "z")]
+    assert (alike["difference"], alike["error"]) == (1, 0)
+    assert np.isnan(alike["p"])
+    assert alike["reason"] == "all choices differ alike, so that the difference has no error"
     far = table.loc[("x", "z")]
     assert 0 < far["low"] < far["difference"] == pytest.approx(far["accuracy_a"] - far["accuracy_b"])
     assert far["p"] <= far["p_holm"] < 0.01

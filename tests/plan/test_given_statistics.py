@@ -51,6 +51,30 @@ def test_a_model_is_normalised_by_what_its_weights_name() -> None:
     assert other["statistics"] == "results/latents/photographs/clean/vfmvae/latents_stats.pt"
 
 
+@pytest.mark.parametrize("kind", ["measured", "fixed"])
+def test_a_training_is_normalised_by_what_it_was_trained_with(kind: str) -> None:
+    training = {"dataset": "seen", "loss": "flow_matching", "steps": 40}
+    made = plan(
+        {
+            "datasets": {"seen": {"kind": "packaged", "collection": "digits", "size": 32}},
+            "models": {
+                "small.sit": {"like": "sit", "weights": {"from": "training"}, "training": training},
+                "sdvae": {"latent_statistics": kind},
+            },
+        }
+    )
+    autoencoders = {}
+    for model in ("small.sit", "sit"):
+        asked = where(bundle=made.study.bundle(model))
+        found = made.features.inputs(model)(asked)
+        assert found["latents"][0] == made.latents.shards[0].format(**place("sdvae"))
+        # others by those of the images that they read
+        of = "seen" if (model, kind) == ("small.sit", "measured") else "photographs"
+        assert found["statistics"] == f"results/latents/{of}/clean/sdvae/latents_stats.pt"
+        autoencoders[model] = made.features.recipe(asked)["autoencoder"].get("latent_statistics", "fixed")
+    assert autoencoders == {"small.sit": "measured on seen" if kind == "measured" else kind, "sit": kind}
+
+
 def place(model: str) -> dict[str, str]:
     return {"dataset": "photographs", "condition": "clean", "model": model}
 

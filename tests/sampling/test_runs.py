@@ -26,6 +26,7 @@ from diffalign.sampling.classes import Sampler, class_samples, starting_noise
 from diffalign.sampling.runs import Files, Run, prepare
 from diffalign.sampling.trajectories import State
 from diffalign.specs import Compute, Model, Weights
+from diffalign.stimuli.class_numbers import LabelError
 from trajectories import trajectories
 
 IMAGES_RECORD = {"dataset": "squares", "manifest_sha256": "0" * 64}
@@ -324,6 +325,22 @@ def test_files_that_make_no_trajectories_are_refused(place: Place, tmp_path: Pat
     write_shard(tmp_path / "shard", images[:-1], [torch.zeros(len(images) - 1, 4, 8, 8)])
     with pytest.raises(StoreError, match="1 only in .*manifest.tsv"):
         prepare(place.recipe("sit", start="noising", sampler=None), replace(files, latents=(tmp_path / "shard",)), CPU)
+
+
+def test_images_are_of_the_classes_that_a_model_was_trained_on(place: Place, tmp_path: Path) -> None:
+    files = replace(place.files("sit"), record=tmp_path / "record.json")
+
+    def groups(trained: dict[str, int], **changes: Any) -> int:
+        describe(files.record, files.weights, {"source": "training", "classes": trained})
+        return len(prepare(place.recipe("sit", start="noising", sampler=None, **changes), files, CPU).groups)
+
+    same = {f"c{n}": n for n in range(10)}
+    assert groups(same, samples=40) == 40
+    exchanged = {**same, "c3": 4, "c4": 3}
+    with pytest.raises(LabelError, match=r"8 images are of other classes than sit was .* first: i03 \(c3, 3\), i04"):
+        groups(exchanged, samples=40)
+    # only the images that are asked for
+    assert groups(exchanged, samples=4, classes=[5]) == 4
 
 
 def test_nothing_is_written_where_latents_are_no_numbers(

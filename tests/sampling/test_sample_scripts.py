@@ -23,6 +23,7 @@ from diffalign.io.sample_files import read_samples
 from diffalign.models.families import diffusers_vae, timm_vision
 from diffalign.sample_quality import MEASURES, ImageSet, measured
 from diffalign.specs import Compute, ImageInput, Model, Weights
+from diffalign.stimuli.class_numbers import LabelError
 from extract import Whole, extract
 from latents import latents
 from sample_quality import Reader, sample_quality
@@ -235,6 +236,21 @@ def test_features_of_another_checkpoint_and_layers_that_are_no_logits_are_refuse
                 path, study.folder / "manifest.tsv", classifier, study.reader("b0"), 4, 0, outputs, Compute("cpu", 7, 0)
             )
     assert not outputs["tsv"].exists()
+
+
+def test_samples_and_classifiers_of_other_classes_are_refused(study: Study, tmp_path: Path) -> None:
+    other = Study(tmp_path / "files")
+    other.prepare()
+    path = other.sample()
+    exchanged = {**{f"c{n}": n for n in range(10)}, "c3": 4, "c4": 3}
+    for name in ("sit", "vit"):
+        describe(other.folder / f"{name}.json", other.folder / name, {"source": "training", "classes": exchanged})
+    with pytest.raises(LabelError, match="8 images are of other classes than sit was trained on"):
+        other.sample(step=999)
+    other.extract(other.pictures, other.folder / "manifest.tsv", other.folder / "held_out")
+    with pytest.raises(LabelError, match="8 images are of other classes than the classifier was trained on"):
+        other.measure(path)
+    assert not list(other.folder.glob("*_quality.*"))
 
 
 @pytest.mark.parametrize(

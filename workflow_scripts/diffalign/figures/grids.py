@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from diffalign.alignment.metrics import METRICS
+from diffalign.alignment.metrics import METRICS, UNDEFINED
 from diffalign.figures import style
 
 
@@ -44,7 +44,7 @@ def undefined(metric: str, scored: bool = False) -> str:
     """Why values of a metric are undefined, in words. scored: whether there are scores, but none that is calibrated."""
     if scored:
         return "not calibrated, since the null has no threshold"
-    return METRICS[metric].undefined or "the score is undefined"
+    return METRICS[metric].undefined or UNDEFINED
 
 
 def undefined_in_place(axes: Axes, why: str, width: float) -> None:

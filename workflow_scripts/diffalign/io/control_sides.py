@@ -54,6 +54,14 @@ def of_labels(manifest: Path, like: UnlistedSide, where: Path, search: Search) -
     return ControlSide(side, [partial.one_hot(labels)])
 
 
+def given(control: str, columns: NDArray[np.floating], components: int) -> NDArray[np.floating]:
+    """The columns (N, C) of a control that count as given: its `components` leading principal components at most.
+
+    Labels count whole: some of the directions between classes would leave the others in what is shared beyond them.
+    """
+    return columns if control == LABELS else partial.leading(columns, components)
+
+
 def class_rows(labels: Sequence[str], names: Sequence[str], seed: int) -> NDArray[np.float32]:
     """Unit rows (N, classes + 16) that say the class of an image and nothing else. Little noise, keyed by (seed, name),
     makes the neighbours of an image random ones of its class.

@@ -169,8 +169,9 @@ def prepare(recipe: Mapping[str, Any], files: Files, device: torch.device) -> Ru
             raise ValueError(f"{model.name} has class tokens, which images of a start '{settings.start}' do not")
         images = read_manifest(files.manifest)
         check_same_names([image.name for image in images], sorted(latents), files.manifest, files.statistics.parent)
-        check_same_classes(images, checkpoint.get("classes"), model.name)
         asked = asked_of_images(model, denoiser, settings.samples, images, settings.prompts, settings.classes)
+        taken = [image for image in images if image.name in asked.groups]
+        check_same_classes(taken, checkpoint.get("classes"), model.name)
     conditions = conditioning(model, denoiser, asked, files.weights, device)
     table = None
     if settings.start == "noising" or settings.sampler in SAMPLERS:

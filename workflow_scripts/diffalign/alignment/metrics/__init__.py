@@ -7,6 +7,7 @@ vectors), ``ranks`` (of all dissimilarities), ``rbf`` (kernel rows), ``regressio
 
 from diffalign.alignment.metrics.declaration import (
     NEEDS,
+    UNDEFINED,
     BothSides,
     ClosedForm,
     Grid,
@@ -25,6 +26,7 @@ from diffalign.alignment.metrics.registry import METRICS
 __all__ = [
     "METRICS",
     "NEEDS",
+    "UNDEFINED",
     "BothSides",
     "ClosedForm",
     "Grid",

@@ -308,4 +308,5 @@ def unbounded(k: int) -> float:
 
 NO_SCALE = "the HSIC of a layer with itself is not positive, so the score has no scale"
 CONSTANT = "all images of a layer have the same features"
+UNDEFINED = "the score is undefined"
 AS_COSTLY = NoNull("one permutation costs as much as the score")
