@@ -81,6 +81,9 @@ def test_links_repetitions_and_other_files_are_refused(tmp_path: Path) -> None:
         unpack(tmp_path / "x.zip", folder)
     with pytest.raises(ArchiveError, match="1 entries stand twice, first: images/a.png"):
         unpack(tarred(tmp_path / "y.tar", {"images/a.png": b"", "images//a.png": b""}), folder)
+    many = {f"images/{number}.png": b"" for number in range(20_000)}
+    with pytest.raises(ArchiveError, match="1 entries stand twice, first: images/7.png"):
+        unpack(tarred(tmp_path / "many.tar", {**many, "images//7.png": b""}), folder)
     (tmp_path / "text").write_text("no archive")
     with pytest.raises(ArchiveError, match="text: is no .zip and no .tar"):
         unpack(tmp_path / "text", folder)

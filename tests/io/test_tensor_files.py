@@ -73,6 +73,30 @@ def test_a_tensor_stays_within_its_storage(old: bytes, new: bytes, tmp_path: Pat
         read_tensors(tmp_path / "x.pt")
 
 
+def test_a_tensor_is_no_storage_of_another(tmp_path: Path) -> None:
+    count = 1000
+
+    def name(module: str, word: str) -> bytes:
+        return f"c{module}\n{word}\n".encode()
+
+    def rebuilt(stored: bytes, offset: int, step: int) -> bytes:
+        numbers = f"I{offset}\n(I{count}\nt(I{step}\ntt".encode()
+        return name("torch._utils", "_rebuild_tensor_v2") + b"(" + stored + numbers + b"R"
+
+    stored = b"(Vstorage\n" + name("torch", "FloatStorage") + f"V0\nVcpu\nI{count}\ntQ".encode()
+    # the last number, repeated, has a length that reaches beyond the storage
+    repeated = rebuilt(stored, count - 1, 0)
+    for tensor, refusal in ((repeated, ""), (rebuilt(repeated, 0, 1), "a tensor of ndarray, which is no storage")):
+        with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+            archive.writestr("x/data.pkl", b"\x80\x02" + tensor + b".")
+            archive.writestr("x/data/0", np.arange(count, dtype="<f4").tobytes())
+        if refusal:
+            with pytest.raises(pickle.UnpicklingError, match=refusal):
+                read_tensors(tmp_path / "x.pt")
+        else:
+            np.testing.assert_array_equal(read_tensors(tmp_path / "x.pt"), np.full(count, count - 1))
+
+
 def test_damage_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     torch.save(VALUES, path)

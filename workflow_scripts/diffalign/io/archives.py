@@ -6,6 +6,7 @@ import shutil
 import stat
 import tarfile
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -76,9 +77,7 @@ def _check(archive: Path, names: Sequence[str], others: Sequence[str]) -> None:
     """Raise ArchiveError for names that leave the folder or stand twice, and for what is no plain file."""
     leaving = [name for name in names if _leaves(name)]
     places = [PurePosixPath(name) for name in names]
-    twice = (
-        sorted({str(place) for place in places if places.count(place) > 1}) if len(set(places)) < len(places) else []
-    )
+    twice = sorted(str(place) for place, count in Counter(places).items() if count > 1)
     for offenders, problem in (
         (leaving, "have paths that leave its folder"),
         (others, "are no plain files but links or devices"),

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffalign.io.headers import reading
-from diffalign.io.pickled_arrays import ArraysOnly
+from diffalign.io.pickled_arrays import ArraysOnly, Stand
 
 # names of pyarrow's types of text -> type of their offsets
-_OFFSETS = {"string": np.dtype("<i4"), "large_string": np.dtype("<i8")}
+_OFFSETS: Mapping[Any, np.dtype[Any]] = {"string": np.dtype("<i4"), "large_string": np.dtype("<i8")}
 
 
 def read_frame(path: Path) -> dict[str, list[Any]]:
@@ -47,19 +47,6 @@ class _Part:
     def __setstate__(self, state: Any) -> None:
         _expect(isinstance(state, Mapping), f"a state of type {type(state).__name__}")
         self.state = state
-
-
-class _Function:
-    """A function that a file names. Unlike a function itself, a file can change none of its attributes."""
-
-    def __init__(self, of: Callable[..., Any]) -> None:
-        self._of = of
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self._of(*arguments)
-
-    def __setstate__(self, state: Any) -> None:
-        raise pickle.UnpicklingError("it changes a function")
 
 
 class _Frame(_Part):
@@ -153,7 +140,8 @@ class _Arrow:
     """An array of text of Arrow: where each of them begins among the bytes of all, and which are missing."""
 
     def __init__(self, parts: Sequence[Any]) -> None:
-        self._offsets, self._length, _, self._offset, self._buffers, children, dictionary = parts
+        kind, self._length, _, self._offset, self._buffers, children, dictionary = parts
+        self._offsets = _OFFSETS[kind]
         _expect(not children and dictionary is None, "nested text")
 
     def values(self) -> list[str | None]:
@@ -185,6 +173,12 @@ def _values(content: Any) -> Any:
 
 def _ignored(*arguments: Any) -> None:
     """What a file says of a type, which the values say, too."""
+
+
+def _alias(name: Any) -> str:
+    """A type of Arrow, by its name: a file gets no type of NumPy."""
+    _expect(name in _OFFSETS, f"values of the type {name!r}")
+    return str(name)
 
 
 def _buffer(content: Any, encoding: str = "latin-1") -> bytes:
@@ -219,7 +213,7 @@ _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
     ("builtins", "slice"): slice,
     ("builtins", "bytearray"): _buffer,
     ("pyarrow.lib", "_restore_array"): _Arrow,
-    ("pyarrow.lib", "type_for_alias"): _OFFSETS.__getitem__,
+    ("pyarrow.lib", "type_for_alias"): _alias,
     ("pyarrow.lib", "py_buffer"): _buffer,
 }
 
@@ -233,5 +227,5 @@ class _FramesOnly(ArraysOnly):
         if (module, name) in _CLASSES:
             return _CLASSES[module, name]
         if (module, name) in _FUNCTIONS:
-            return _Function(_FUNCTIONS[module, name])
+            return Stand(_FUNCTIONS[module, name])
         return super().find_class(module, name)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from diffalign.io.atomic import replacing
 from diffalign.io.headers import FileKind, StoreError
+from diffalign.io.pickled_arrays import stands
 from diffalign.offenders import first_five, flagged
 
 if TYPE_CHECKING:
@@ -46,9 +47,6 @@ class Keys:
 
 NO_KEYS = Keys()
 
-# of pickles in files of torch: arrays of numbers and text, no objects
-_DTYPES = ("Float16", "Float32", "Float64", "Int8", "Int16", "Int32", "Int64", "UInt8", "Bool", "Str", "Bytes")
-
 
 def read_torch(path: Path) -> Any:
     """What a file of torch holds, on the CPU: tensors, arrays of NumPy, numbers, text and plain containers.
@@ -57,11 +55,8 @@ def read_torch(path: Path) -> Any:
     """
     import torch
 
-    core = np._core.multiarray  # type: ignore[attr-defined]
-    arrays = [core._reconstruct, core.scalar, np.ndarray, np.dtype]
-    named = [(core._reconstruct, "numpy.core.multiarray._reconstruct"), (core.scalar, "numpy.core.multiarray.scalar")]
-    kinds = [getattr(np.dtypes, f"{name}DType") for name in _DTYPES]
-    with torch.serialization.safe_globals([*arrays, *named, *kinds]):
+    # not NumPy's own, with which a file could have its bytes taken for addresses
+    with torch.serialization.safe_globals(stands()):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -121,7 +116,7 @@ def stacked(array: Any) -> dict[str, Any]:
 
 def single(part: Any, names: Sequence[str], path: Path) -> NDArray[np.float32]:
     """(N, D) float32. StoreError for other numbers than floating-point ones, NaN, Inf, and what float32 cannot hold."""
-    array = part if isinstance(part, np.ndarray) else _from_tensor(part, path)
+    array = np.asarray(part) if isinstance(part, np.ndarray) else _from_tensor(part, path)
     if array.dtype.kind != "f":
         raise StoreError(f"{path}: features are {array.dtype}; expected floating-point numbers")
     _refuse(~np.isfinite(array).all(axis=1), names, path, "are NaN or infinite")
