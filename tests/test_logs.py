@@ -5,6 +5,8 @@ from pathlib import Path
 
 from conftest import ROOT
 
+from diffalign import logs
+
 CODE = """
 import sys, warnings
 sys.path.insert(0, "workflow_scripts")
@@ -41,3 +43,17 @@ def test_a_failure_is_one_line_for_the_reader_and_a_traceback_for_the_log(tmp_pa
 
 def test_the_logger_of_the_library_is_quiet_until_a_job_attaches_it() -> None:
     assert logging.getLogger("diffalign").handlers == []
+
+
+def test_a_job_that_outlives_its_run_writes_into_a_log_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "job.log"
+    with logs.attached(path, "first"):
+        assert logs.taken_over() == ""
+        done = run(str(path))
+        assert done.returncode == 0
+        # what the first still says stands in no other job's log
+        logs.log.info("loading weights, " * 20)
+        assert logs.taken_over().startswith("job: process ")
+    text = path.read_text()
+    assert text.startswith("job: process ")
+    assert "loading weights" not in text

@@ -60,9 +60,9 @@ def probe_layers(
 ) -> None:
     """Probe all layers at once and write accuracies before and after, gains, and the transforms.
 
-    layers: names and features, rows in the order of the objects of the human choices. checkpoints: folder from which a
-    killed run resumes; removed at the end. Raises TripletError where a fold has no triplet, and ValueError for
-    folds of one object.
+    layers: names and features, rows in the order of the objects of the human choices. checkpoints: folder of this code
+    from which a killed run resumes; its parent is removed at the end. Raises TripletError where a fold has no triplet,
+    and ValueError for folds of one object.
     """
     folds = folds_of(plan.fold_rule, people.names, people.listed, plan.folds, seed)
     features = dict(layers)
@@ -118,8 +118,8 @@ def probe_layers(
         },
     )
     tables.write(tables.frame(rows, COLUMNS), outputs.table, outputs.parquet)
-    if checkpoints.exists():
-        shutil.rmtree(checkpoints)
+    if checkpoints.parent.exists():
+        shutil.rmtree(checkpoints.parent)
 
 
 def _credit(probed: Probed, what: str) -> Any:
@@ -143,6 +143,7 @@ if __name__ == "__main__":
             params.ties,
             params.seed,
             snakemake.resources.device,
-            Path(params.checkpoints),
+            # folds of other code are not taken
+            Path(params.checkpoints) / params.code,
             Outputs(Path(output.table), Path(output.parquet), Path(output.recipe), Path(output.transforms)),
         )

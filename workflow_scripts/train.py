@@ -22,6 +22,7 @@ from diffalign.io.manifest import Image, read_manifest
 from diffalign.io.token_files import Tokens, read_tokens
 from diffalign.io.training_checkpoints import TrainingFolder
 from diffalign.offenders import first_five
+from diffalign.provenance import files_digest
 from diffalign.specs import Compute, Model, Training
 from diffalign.stimuli.class_numbers import LabelError
 from diffalign.stimuli.labels import class_labels
@@ -134,7 +135,9 @@ def train(
     objective = _objective(model, asked, network, images, on)
     inputs = _described(reads, teacher)
     logs.log.info("%s on %s: %s, %d images, %d steps", model.name, on, asked.loss, len(names), asked.steps)
-    key = {"recipe": content, **inputs}
+    # latents that are encoded again have other numbers by the same recipe
+    read = [*reads.latents, *filter(None, (reads.statistics, None if reads.teacher is None else reads.teacher.folder))]
+    key = {"recipe": content, **inputs, "read": files_digest(read)}
     # in which order the model knows them
     classes = {} if labels is None else {"classes": {row.label: row.label_index for row in rows}}
     losses = training.train(model.name, network.module, objective, asked, model.seed, images, writes.steps, folder, key)

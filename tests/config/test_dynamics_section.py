@@ -117,6 +117,10 @@ def test_a_gaussian_of_the_same_latents_is_the_reference_line() -> None:
         ({"reference": "sdvae_latnt"}, "reference"),
         ({"prompts": ["a photo of a cat"], "words": ["dog"]}, "words[0]: 'dog' does not stand in 'a photo of a cat'"),
         ({"words": ["dog"]}, "words[0]: 'dog' does not stand in any prompt"),
+        (
+            {"prompts": [f"it's dog {number}" for number in range(7000)]},
+            "prompts: 7000 prompts of 145,892 bytes; at most 100,000 bytes",
+        ),
         ({"prompts": ["two dogs"], "words": ["dog"]}, "words[0]: 'dog' does not stand in 'two dogs'"),
     ],
 )

@@ -379,3 +379,34 @@ def test_shards_are_arrays_and_facts_in_their_order(tmp_path: Path) -> None:
     assert list(Shards(tmp_path / "job", {"k": 6}).finished()) == []
     assert not contents(tmp_path / "job")
     assert shard_files.KIND.format == 1
+
+
+def test_a_kill_while_a_shard_is_written_leaves_those_before_it(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from diffalign.io import shard_files
+shards = shard_files.Shards(Path(sys.argv[1]), {"k": 5})
+list(shards.finished())
+shards.append(shard_files.Shard({"a": np.ones(3)}, {"number": 0}))
+write = shard_files.save_file
+def killed(*arguments):
+    write(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+shard_files.save_file = killed
+shards.append(shard_files.Shard({"a": np.ones(3)}, {"number": 1}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "job")],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "workflow_scripts")},
+        check=False,
+    )
+    assert done.returncode == -9
+    (folder,) = (tmp_path / "job").iterdir()
+    assert len(list(folder.iterdir())) == 2, "the first shard, and what was being written"
+    for _ in range(2):
+        shards = Shards(tmp_path / "job", {"k": 5})
+        assert [shard.facts for shard in shards.finished()] == [{"number": 0}]
+    shards.append(Shard({"a": np.zeros(3)}, {"number": 1}))
+    assert sorted(each.name for each in folder.iterdir()) == ["000000.safetensors", "000001.safetensors"]

@@ -169,6 +169,19 @@ def test_a_record_of_another_format_and_an_empty_checkpoint_are_refused(tmp_path
         checkpoints.describe(tmp_path / "weights.json", tmp_path / "empty", {})
 
 
+def test_files_of_a_checkpoint_are_readable_as_others_and_those_of_links_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for path in (folder / "model.safetensors", tmp_path / "theirs"):
+        path.write_bytes(b"x")
+        path.chmod(0o600)
+    (folder / "link").symlink_to(tmp_path / "theirs")
+    (tmp_path / "usual").write_bytes(b"x")
+    checkpoints.describe(tmp_path / "weights.json", folder, {})
+    assert (folder / "model.safetensors").stat().st_mode == (tmp_path / "usual").stat().st_mode
+    assert (tmp_path / "theirs").stat().st_mode & 0o777 == 0o600
+
+
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -182,11 +183,20 @@ def test_manifests_are_sorted_and_read_back(tmp_path: Path) -> None:
     read = manifest.read_manifest(path)
     assert [image.name for image in read] == ["a", "b", "c"]
     assert read[2].caption == 'tab\t"quote"'
+    lines = ("a dog\rin the grass", "\r", 'two\r\nlines of "text"\r', "one\nmore")
+    for text in lines:
+        path.write_text(manifest.print_manifest([manifest.Image("c", text, 3, text, "", "", "", description=text)]))
+        (found,) = manifest.read_manifest(path)
+        assert (found.label, found.caption, found.description) == (text, text, text)
 
 
 def test_manifests_that_cannot_be_trusted(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="1 names stand more than once, first: a$"):
         manifest.print_manifest(rows("a", "a"))
+    for key in ("label", "caption", "description", "group"):
+        halves = dataclasses.replace(rows("a")[0], **{key: "a \ud800 dog"})
+        with pytest.raises(StoreError, match="1 of 2 texts hold half a character .a lone surrogate., first: a$"):
+            manifest.print_manifest([halves, *rows("b")])
     path = tmp_path / "manifest.tsv"
     head, row, other = manifest.print_manifest(rows("a", "b")).splitlines()
     for text, message in (

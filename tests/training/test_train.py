@@ -1,6 +1,7 @@
 """The script: from images, latents and a teacher to checkpoints that load, records and losses; what it refuses."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -307,6 +308,34 @@ def test_recipes_that_mean_nothing_are_refused(
     model = replace(model, training=replace(model.training, **changes))
     with pytest.raises(ValueError, match=message):
         trained(model, tmp_path / "out", images.inputs(model), steps)
+
+
+def test_a_training_goes_on_from_no_state_of_other_latents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = tinted(tmp_path)
+    reads, keys = images.inputs(SIT), []
+
+    class Seen(Exception):
+        pass
+
+    def seen(*arguments: Any) -> Any:
+        keys.append(arguments[-1])
+        raise Seen
+
+    monkeypatch.setattr(training, "train", seen)
+
+    def key() -> Any:
+        with pytest.raises(Seen):
+            trained(SIT, tmp_path / "out", reads)
+        return keys[-1]
+
+    first = key()
+    assert key() == first
+    for path in (*reads.latents, reads.statistics):
+        assert path is not None
+        before = key()
+        os.utime(path, (0, 0))
+        assert key() != before
+        assert {**key(), "read": ""} == {**first, "read": ""}
 
 
 def test_a_training_that_diverges_says_where_and_keeps_its_last_checkpoint(tmp_path: Path) -> None:

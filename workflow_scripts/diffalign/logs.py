@@ -47,6 +47,8 @@ def attached(path: str | Path, job: str) -> Iterator[None]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     claim = f"{job}: process {os.getpid()} on {platform.node()} since {datetime.now().isoformat(' ')}"
+    # a file of its own: a job that outlived its run writes on into the one that it opened
+    path.unlink(missing_ok=True)
     with path.open("w", encoding="utf-8", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
         handler = logging.StreamHandler(file)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -33,6 +35,10 @@ from diffalign.stimuli.captions import occurrences
 if TYPE_CHECKING:
     from diffalign.config.models import ModelEntry
     from diffalign.models import Family
+
+
+# a command of a shell writes the recipe, and holds 131,072 bytes
+_MOST_OF_PROMPTS = 100_000
 
 
 def _several(value: Any) -> Any:
@@ -221,6 +227,9 @@ def check(
             yield from wrong
             if not wrong and names.model_word(text) in vocabularies:
                 yield from _model_mistakes(f"{place}.models[{i}]", text, entry, entries, families)
+        size = len(shlex.quote(json.dumps(entry.prompts, ensure_ascii=False)).encode())
+        if size > _MOST_OF_PROMPTS:
+            yield f"{place}.prompts: {len(entry.prompts)} prompts of {size:,} bytes; at most {_MOST_OF_PROMPTS:,} bytes"
         if entry.start != "img2img" and "strength" in entry.model_fields_set:
             yield f"{place}.strength: means nothing for the start '{entry.start}', but for img2img"
         if entry.start == "noising" and "sampler" in entry.model_fields_set:

@@ -10,7 +10,7 @@ from importlib import metadata, util
 from pathlib import Path, PurePath
 from typing import Any
 
-from diffalign.io.atomic import make_empty, write_json
+from diffalign.io.atomic import make_empty, make_readable, write_json
 from diffalign.io.checkpoint_errors import CheckpointError
 from diffalign.io.headers import FileKind
 from diffalign.logs import TerminalBar, log, progress
@@ -24,12 +24,16 @@ RECORD = FileKind("a record of weights", 1)
 def describe(record: Path, folder: Path, origin: Mapping[str, Any], may_be_empty: bool = False) -> None:
     """Write weights.json: the format, the origin, and the sha256 of every file of the checkpoint.
 
-    Raises CheckpointError for a folder without files, unless nothing of the model is learned.
+    Files that a library wrote for their owner alone become readable as other outputs are; those that links lead to stay
+    as they are. Raises CheckpointError for a folder without files, unless nothing of the model is learned.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     if not files and not may_be_empty:
         raise CheckpointError(f"{folder}: the checkpoint has no files")
     _check_shards(folder)
+    for path in files:
+        if not path.is_symlink():
+            make_readable(path)
     digests = _digests(folder, files)
     RECORD.write_json(record, **origin, sha256=digests)
 

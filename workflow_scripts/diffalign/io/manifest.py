@@ -57,11 +57,15 @@ def print_manifest(images: Iterable[Image]) -> str:
     """The manifest as tab-separated text, sorted by name."""
     rows = sorted(images, key=lambda image: image.name)
     check_unique([image.name for image in rows], "manifest")
-    check_lengths({image.name: max((image.caption, image.description), key=len) for image in rows}, "manifest")
+    for key in ("label", "caption", "description", "group"):
+        check_texts({image.name: getattr(image, key) for image in rows}, "manifest")
     text = io.StringIO()
-    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(astuple(image) for image in rows)
+    plain = csv.writer(text, delimiter="\t", lineterminator="\n")
+    # a carriage return alone ends a row for the reader, but needs no quotes for the writer
+    quoted = csv.writer(text, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_ALL)
+    plain.writerow(COLUMNS)
+    for cells in map(astuple, rows):
+        (quoted if any("\r" in cell for cell in cells if isinstance(cell, str)) else plain).writerow(cells)
     return text.getvalue()
 
 
@@ -124,13 +128,21 @@ def _rows_of(path: Path, names: Sequence[str]) -> list[Image]:
     return [rows[name] for name in names]
 
 
-def check_lengths(texts: Mapping[str, str], where: str) -> None:
-    """Raise StoreError that names the first five images whose text is longer than a text can be."""
+def check_texts(texts: Mapping[str, str], where: str) -> None:
+    """Raise StoreError that names the first five images whose text is longer than a text can be, or is no text: halves
+    of characters, which JSON may hold and UTF-8 may not.
+    """
     long = [f"{name} ({len(text):,} characters)" for name, text in texts.items() if len(text) > LONGEST_TEXT]
     if long:
         raise StoreError(
             f"{where}: {len(long)} of {len(texts)} texts are longer than {LONGEST_TEXT:,} characters, "
             f"first: {first_five(long)}"
+        )
+    halves = [name for name, text in texts.items() if any("\ud800" <= character <= "\udfff" for character in text)]
+    if halves:
+        raise StoreError(
+            f"{where}: {len(halves)} of {len(texts)} texts hold half a character (a lone surrogate), "
+            f"first: {first_five(halves)}"
         )
 
 

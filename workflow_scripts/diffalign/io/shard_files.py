@@ -62,8 +62,9 @@ class Shards:
                 break
             yield shard
             self._count += 1
+        # what a job was writing when it was killed has another name, and is removed when the next is written
         for left in self._folder.glob("*.safetensors"):
-            if int(left.stem) >= self._count:
+            if left.stem.isdecimal() and int(left.stem) >= self._count:
                 left.unlink()
 
     def append(self, shard: Shard) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from diffalign.io.headers import StoreError
-from diffalign.io.manifest import Image, check_lengths
+from diffalign.io.manifest import Image, check_texts
 from diffalign.io.pickled_dictionaries import read_by_image
 from diffalign.offenders import first_five
 from diffalign.reasons import reason
@@ -143,7 +143,7 @@ def _mapping(path: Path, content: object) -> dict[str, str]:
 
 def _of_length(path: Path, texts: dict[str, str]) -> dict[str, str]:
     try:
-        check_lengths(texts, str(path))
+        check_texts(texts, str(path))
     except StoreError as error:
         raise CaptionError(str(error)) from error
     return texts

@@ -15,7 +15,7 @@ from typing import Any
 
 from diffalign.dataset_specs import Columns, Dataset
 from diffalign.io.headers import StoreError
-from diffalign.io.manifest import check_lengths, check_unique
+from diffalign.io.manifest import check_texts, check_unique
 from diffalign.names import nearest
 from diffalign.offenders import first_five
 from diffalign.reasons import reason
@@ -69,7 +69,7 @@ def read_rows(path: Path, columns: Columns, index: int = 0, prompt: str = "") ->
                 f"first: {first_five(short)}"
             )
         try:
-            check_lengths(dict(zip(names, map(str, texts[key]), strict=True)), str(path))
+            check_texts(dict(zip(names, map(str, texts[key]), strict=True)), str(path))
         except StoreError as error:
             raise TableError(str(error)) from error
     try:
