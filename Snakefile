@@ -35,26 +35,6 @@ wildcard_constraints:
     family=PLAN.contrasts.families,
 
 
-# downloads, links and small files that jobs depend on; what loads a library of models is a job
-localrules:
-    all,
-    all_models,
-    recipe,
-    training_recipe,
-    samples_recipe,
-    dynamics_recipe,
-    feature_sources,
-    alignment_settings,
-    calibration_settings,
-    metrics_settings,
-    weights,
-    untrained_configuration,
-    hub_table,
-    archive,
-    fetch_features,
-    cost,
-
-
 onstart:
     if workflow.executor_plugin.name == "slurm":
         cluster.check_slurm(workflow.executor_settings)
@@ -69,11 +49,13 @@ onerror:
 rule all:
     input:
         PLAN.everything(),
+    localrule: True
 
 
 rule all_models:
     input:
         PLAN.figures.scores_of_all_models(),
+    localrule: True
 
 
 include: "rules/stimuli.smk"

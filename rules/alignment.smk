@@ -8,6 +8,7 @@ use rule recipe as alignment_settings with:
         paths.ALIGNMENT_SETTINGS,
     log:
         paths.log("alignment_settings"),
+    localrule: True
     params:
         content=as_json(PLAN.alignment.settings),
 
@@ -17,6 +18,7 @@ use rule recipe as calibration_settings with:
         paths.CALIBRATION_SETTINGS,
     log:
         paths.log("calibration_settings"),
+    localrule: True
     params:
         content=as_json(PLAN.alignment.calibration_settings),
 
@@ -26,6 +28,7 @@ use rule recipe as metrics_settings with:
         paths.METRICS_SETTINGS,
     log:
         paths.log("metrics_settings"),
+    localrule: True
     params:
         content=as_json(PLAN.alignment.metrics_settings),
 

@@ -41,6 +41,11 @@ WRITE_CONTENT = (
 )
 
 
+def below_prefix(path):
+    """A folder that is no output, where outputs lie also for a workflow that uses this one under a prefix."""
+    return str(workflow.modifier.path_modifier.replace_prefix(path))
+
+
 def figure(stem, caption, category, subcategory, tabled=False, **labels):
     """Output files of a figure: a PNG, which is in the report, and a PDF; and where it is drawn from anything but a
     table, what it shows as one, TSV and Parquet.

@@ -7,6 +7,7 @@ rule cost:
         **table("cost", "what the study costs"),
     log:
         paths.log("cost"),
+    localrule: True
     conda:
         "../envs/plan.yaml"
     params:

@@ -10,6 +10,7 @@ rule dynamics_recipe:
         paths.log("dynamics_recipe", "model", "configuration"),
     wildcard_constraints:
         model=PLAN.dynamics.checkpoints,
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     threads: 1
@@ -36,7 +37,7 @@ rule trajectories:
         **PLAN.cluster.gpus(),
         device=STUDY.compute.device,
         batch_size=PLAN.dynamics.batch_size,
-        mem_mb=memory(16000),
+        mem_mb=PLAN.features.checkpoint_memory(16000),
         runtime=720,
     script:
         "../workflow_scripts/trajectories.py"
@@ -90,7 +91,7 @@ rule activation_dynamics:
         **PLAN.cluster.gpus(),
         device=STUDY.compute.device,
         batch_size=PLAN.dynamics.batch_size,
-        mem_mb=memory(16000),
+        mem_mb=PLAN.features.checkpoint_memory(16000),
         runtime=720,
     params:
         words=PLAN.dynamics.words,
@@ -119,7 +120,7 @@ rule contributions:
         **PLAN.cluster.gpus(),
         device=STUDY.compute.device,
         batch_size=PLAN.dynamics.batch_size,
-        mem_mb=memory(16000),
+        mem_mb=PLAN.features.checkpoint_memory(16000),
         runtime=1440,
     params:
         ablations=PLAN.dynamics.ablations,

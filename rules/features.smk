@@ -9,6 +9,7 @@ rule recipe:
         paths.RECIPE,
     log:
         paths.log("recipe", "bundle"),
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     params:
@@ -50,7 +51,7 @@ for name, model in PLAN.features.image_models.items():
         params:
             layers=list(model.layers),
             class_tokens=PLAN.features.class_token_layer(name),
-            shards=PLAN.features.shards(),
+            shards=below_prefix(PLAN.features.shards()),
         script:
             "../workflow_scripts/extract.py"
 

@@ -178,7 +178,7 @@ rule probe:
     params:
         **PLAN.human.settings(plan=STUDY.human.probe.plain()),
         # not an output, so that it survives a killed job
-        checkpoints=paths.PROBE_CHECKPOINTS,
+        checkpoints=below_prefix(paths.PROBE_CHECKPOINTS),
         code=PLAN.code("probe.py"),
     script:
         "../workflow_scripts/probe.py"
@@ -214,7 +214,7 @@ use rule probe as probe_combined with:
         **PLAN.human.settings(plan=STUDY.human.probe.plain()),
         combined=PLAN.human.combination,
         transform=PLAN.human.transform_file,
-        checkpoints=paths.COMBINED_CHECKPOINTS,
+        checkpoints=below_prefix(paths.COMBINED_CHECKPOINTS),
         code=PLAN.code("probe.py"),
 
 

@@ -68,7 +68,7 @@ for name, model in PLAN.features.language_models.items():
             runtime=PLAN.features.runtime(model),
         params:
             layers=list(model.layers),
-            shards=PLAN.features.shards("means"),
+            shards=below_prefix(PLAN.features.shards("means")),
         script:
             "../workflow_scripts/extract_texts.py"
 

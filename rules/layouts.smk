@@ -12,6 +12,7 @@ rule fetch_features:
     wildcard_constraints:
         model=PLAN.features.downloaded,
         file=PLAN.features.downloads,
+    localrule: True
     conda:
         "../envs/models.yaml"
     params:
@@ -29,6 +30,7 @@ use rule recipe as feature_sources with:
         paths.log("feature_sources", "dataset", "condition", "model"),
     wildcard_constraints:
         model=PLAN.features.on_disk,
+    localrule: True
     params:
         content=as_json(PLAN.features.feature_sources),
 

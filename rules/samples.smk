@@ -9,6 +9,7 @@ rule samples_recipe:
         paths.log("samples_recipe", "model"),
     wildcard_constraints:
         model=PLAN.samples.checkpoints,
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     threads: 1
@@ -41,7 +42,7 @@ for suffix, checkpoints in {"": None, **PLAN.samples.jobs}.items():
             **PLAN.cluster.gpus(),
             device=STUDY.compute.device,
             batch_size=PLAN.samples.batch_size(checkpoints),
-            mem_mb=memory(16000),
+            mem_mb=PLAN.features.checkpoint_memory(16000, checkpoints[0] if checkpoints else None),
             runtime=720,
         script:
             "../workflow_scripts/samples.py"

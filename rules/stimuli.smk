@@ -11,6 +11,7 @@ rule hub_table:
         paths.log("hub_table", "dataset"),
     wildcard_constraints:
         dataset=PLAN.stimuli.on_hub,
+    localrule: True
     conda:
         "../envs/models.yaml"
     params:
@@ -27,6 +28,7 @@ rule archive:
         paths.log("archive", "dataset"),
     wildcard_constraints:
         dataset=PLAN.stimuli.in_archives,
+    localrule: True
     conda:
         "../envs/models.yaml"
     params:

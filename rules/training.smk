@@ -11,6 +11,7 @@ rule training_recipe:
         model=any_or_none(PLAN.training.models),
     # before all that can wait: a training that begins late is what everything waits for at the end
     priority: 10
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     threads: 1
@@ -49,7 +50,7 @@ for name in PLAN.training.models:
         params:
             steps=PLAN.training.steps(name),
             teacher_layer=PLAN.training.teacher_layer(name),
-            state=paths.fill(paths.TRAINING_STATE, model=name),
+            state=below_prefix(paths.fill(paths.TRAINING_STATE, model=name)),
         script:
             "../workflow_scripts/train.py"
 

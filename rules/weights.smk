@@ -12,12 +12,13 @@ rule weights:
         paths.log("weights", "model"),
     wildcard_constraints:
         model=PLAN.weights.models_from("hub", "folder", "file", "url", "package", "none"),
+    localrule: True
     conda:
         "../envs/models.yaml"
     params:
         model=PLAN.weights.spec,
         files=PLAN.weights.own_files,
-        downloads=paths.DOWNLOADS,
+        downloads=below_prefix(paths.DOWNLOADS),
     script:
         "../workflow_scripts/weights.py"
 
@@ -100,6 +101,7 @@ rule untrained_configuration:
         paths.log("untrained_configuration", "model"),
     wildcard_constraints:
         model=PLAN.weights.untrained_models(written=False),
+    localrule: True
     conda:
         "../envs/models.yaml"
     params:

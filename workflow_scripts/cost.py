@@ -48,8 +48,8 @@ def cost(config: Mapping[str, Any], tsv: Path, parquet: Path) -> None:
 
 def planned(config: Mapping[str, Any]) -> tuple[list[Job], Costs]:
     """All jobs of a study, from a dry run of Snakemake in the working directory, and what reckons their costs."""
-    # what the Snakefile adds for the first page of the report is no key of a study
-    study = {key: value for key, value in config.items() if key != "report"}
+    # what the Snakefile adds for the first page of the report, and what profiles/slurm has read of its site.yaml
+    study = {key: value for key, value in config.items() if key not in ("report", "partitions", "site")}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "study.json"
         file.write_text(json.dumps(study), encoding="utf-8")

@@ -69,7 +69,8 @@ def test_a_study_on_cpus_asks_for_no_gpu(tmp_path: Path) -> None:
     assert asked({"compute": {"device": "cpu"}, "slurm": {"gpu_model": "a100"}}) == {"gpu": 0}
     spread = asked({"compute": {"device": "cpu"}, "slurm": {"gpu_model": "a100"}}, lambda wildcards: 0)
     assert spread == {"gpu": 0}
-    assert asked({"compute": {"device": "auto"}}) == {"gpu": 1}
+    # all GPUs of a job are on one node
+    assert asked({"compute": {"device": "auto"}}) == {"gpu": 1, "nodes": 1}
     arguments = ["--profile", "profiles/slurm", "-n", "--config", "compute={device: cpu}", "--"]
     planned = snakemake(tmp_path, *arguments, "results/cknna/dinov2_vs_sd3_b8.npy")
     assert planned.code == 0, planned.output

@@ -1,6 +1,8 @@
 """What a study costs: hours by rates that were measured or are given, jobs as planned, and what jobs ask for."""
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -86,11 +88,18 @@ def test_measured_jobs_cost_what_was_measured_and_grow_as_they_do() -> None:
 
 
 def test_bytes_are_of_features_lists_and_checkpoints() -> None:
-    cost = plan().cost
+    cost = plan({"models": {"unknown": {"like": "sit", "parameters": None}}}).cost
     assert cost.of(job("neighbors", bundle="dinov2")).gigabytes == pytest.approx(10_000 * 14 * 100 * 8 / 1e9)
     assert cost.of(job("extract_sit", bundle="sit-t0.5")).gigabytes == pytest.approx(10_000 * 30 * 1152 * 4 / 1e9)
     assert cost.of(Job("weights", {"model": "dinov2"}, 1, 0, None)).download_gigabytes == pytest.approx(85.7e6 * 4e-9)
-    assert np.isnan(cost.of(Job("weights", {"model": "flux"}, 1, 0, None)).download_gigabytes)
+    assert np.isnan(cost.of(Job("weights", {"model": "unknown"}, 1, 0, None)).download_gigabytes)
+    # lists, in parts or not, latents and texts are no features
+    lists = cost.of(job("neighbors", bundle="sit-t0.5")).gigabytes
+    assert cost.of(job("merge_neighbors", bundle="sit-t0.5")).gigabytes == lists
+    assert cost.of(job("import_latents", model="sdvae")).gigabytes is None
+    assert cost.of(job("extract_sit_part", bundle="sit-t0.5")).gigabytes is None
+    whole = cost.of(job("extract_sit", bundle="sit-t0.5")).gigabytes
+    assert cost.of(job("merge_features_sit", bundle="sit-t0.5")).gigabytes == whole
     assert cost.of(job("align_layers", a="dinov2", b="siglip2")).download_gigabytes == 0
 
 
@@ -109,8 +118,23 @@ def test_extractions_ask_for_the_time_and_the_gpus_that_they_need() -> None:
     assert asked({**spread, "hardware": {"gpu_memory_mb": 80_000}}, "llama65b")[0] == 2
     assert asked({**spread, "hardware": {"gpu_memory_mb": 40_000}}, "llama65b")[0] == 4
     assert asked({"hardware": {"gpu_memory_mb": 40_000}}, "llama65b")[0] == 1, "nothing spreads it"
+    # passes on CPUs take longer than any GPU says, and are never asked for less than where nobody counted
+    on_cpu = {"compute": {"device": "cpu"}, "hardware": {"gpu_tflops": 100.0}}
+    assert asked(on_cpu, "dinov2") == (0, 720)
+    assert asked(on_cpu, "sd3") == (0, 30 + math.ceil(2 * 10_000 * 8904 / (4 * 40) / 60))
+    # all tokens are never extracted in parts
+    in_parts = plan({"hardware": {"gpu_tflops": 1.0}, "extraction": {"parts": 16}}).features
+    alone = plan({"hardware": {"gpu_tflops": 1.0}}).features
+    assert in_parts.unpooled_runtime(_words("sit")) == alone.unpooled_runtime(_words("sit")) == 30 + 80
+    assert in_parts.runtime(plan().study.models["sit"])(_words("sit")) == 30 + 5
     memory = plan().features.extraction_memory(16000, plan().study.models["dinov2.g"])(_words("dinov2.g"), 1)
     assert memory > 16000 + 1134.8e6 * 4 / 2**20
+    # weights of diffusion models are loaded in float32, whatever their precision; language models in theirs
+    half = {"precision": "bfloat16"}
+    made = plan({"models": {"flux": half, "llama65b": half}})
+    for name, size in (("flux", 11901.4e6 * 4), ("llama65b", 65.2e9 * 2)):
+        assert made.features.loaded_megabytes(made.study.models[name]) == pytest.approx(size / 2**20)
+    assert made.features.checkpoint_memory(16000, "flux")(_words("flux"), 2) == round(32000 + 11901.4e6 * 4 / 2**20)
 
 
 class _Wildcards(dict[str, str]):
@@ -171,5 +195,10 @@ def test_the_table_has_the_jobs_of_the_plan(fresh: Workflow) -> None:
     # miniatures are not the models whose operations were counted
     assert (rows.loc[rows["rule"] == "extract_dinov2", "basis"] == UNKNOWN).all()
     assert "Nothing to be done" in fresh.plan("results/tables/cost.tsv", overlay=overlay).output
+    # as profiles/slurm gives the study, whose site.yaml has been read before
+    site = replace(fresh, studies=(*fresh.studies, "profiles/slurm/site.yaml"))
+    on_cluster = site.run("results/tables/cost.tsv", overlay=overlay)
+    assert on_cluster.code == 0, on_cluster.output
+    assert on_cluster.jobs() == {"cost": 1}
     other = fresh.plan("results/tables/cost.tsv", overlay={**overlay, "seed": 1})
     assert other.jobs() == {"cost": 1}

@@ -23,6 +23,11 @@ module diffalign:
 use rule * from diffalign as diffalign_*
 
 
+for name, param in (("extract_dinov2", "shards"), ("weights", "downloads"), ("probe", "checkpoints")):
+    print(param, getattr(workflow.get_rule(f"diffalign_{{name}}").params, param))
+print("local", *sorted(workflow._localrules))
+
+
 rule outer:
     input:
         "alike/results/images/photographs/clean/manifest.tsv",
@@ -48,6 +53,14 @@ def test_another_workflow_uses_the_rules_under_a_prefix(fresh: Workflow, tmp_pat
     assert planned.code == 0, planned.output
     assert planned.jobs()["diffalign_align_default"] == 1
     assert all(path.startswith("alike/") for path in planned.outputs())
+    # also what is no output
+    for folder in ("shards alike/results/checkpoints/features/", "downloads alike/", "checkpoints alike/results/"):
+        assert folder in planned.output
+    # downloads, links and small files run where Snakemake does
+    assert "localrules" not in planned.output
+    (local,) = (line.split()[1:] for line in planned.output.splitlines() if line.startswith("local "))
+    assert {f"diffalign_{rule}" for rule in ("weights", "alignment_settings", "cost", "feature_sources")} < set(local)
+    assert not {f"diffalign_{rule}" for rule in ("images", "align", "prompts")} & set(local)
     made = snakemake(outer, "alike/results/features/photographs/clean/dinov2.json")
     assert made.code == 0, made.output
     assert {path.name for path in outer.iterdir()} <= {"Snakefile", "alike", ".snakemake"}

@@ -34,6 +34,13 @@ def test_every_pattern_of_a_path_stands_once() -> None:
     assert not composed, f"these compose paths of results themselves: {composed}"
 
 
+def test_files_that_are_removed_are_known_below_any_prefix() -> None:
+    removed = re.compile(paths.temporary())
+    for path in ("results/unpooled/d/clean/sit-t0.2", "alike/results/unpooled/d/clean/sit-t0.2"):
+        assert removed.fullmatch(path)
+    assert not removed.fullmatch("results/features/d/clean/sit-t0.2.json")
+
+
 def test_words_take_the_place_of_wildcards_and_others_stay() -> None:
     assert paths.fill("a/{b}/{c}.npy", b="x") == "a/x/{c}.npy"
     assert paths.log("align", "metric", "a") == "logs/align/{metric}/{a}.log"

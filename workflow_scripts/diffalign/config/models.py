@@ -415,8 +415,9 @@ class ModelEntry(Section):
     parameters: Positive | None = Field(
         None,
         description=(
-            "Number of parameters, as 65.2e+9: extraction asks for the memory of the weights in their precision beside "
-            "that of features. null: not known, and nothing is added."
+            "Number of parameters, as 65.2e+9: jobs that run the model ask for the memory of its weights beside that "
+            "of features, of language models in their precision, of others in float32, in which they are loaded. "
+            "null: not known, and nothing is added."
         ),
     )
     gigaflops: Positive | None = Field(
@@ -440,7 +441,7 @@ class ModelEntry(Section):
         None,
         description=(
             "Minutes that its extraction asks for; null takes what gigaflops at hardware.gpu_tflops are, twice and "
-            "half an hour, and where one of them is not known 720."
+            "half an hour, and where one of them is not known 720; on CPUs no less than 720."
         ),
     )
     features: FeatureFilesEntry | None = Field(

@@ -12,7 +12,9 @@ GpuModel = Annotated[str, Matching(r"[A-Za-z0-9_.]+", "is not the name of a GPU;
 
 
 class SlurmSection(Section):
-    """How a SLURM cluster is asked for GPUs; where no cluster runs the jobs, it means nothing."""
+    """How a SLURM cluster is asked for GPUs. Calls without a cluster leave `gres` out: it hides GPUs from `resources`,
+    which limits how many jobs use them at once.
+    """
 
     gpus_by: Literal["gpus", "gres"] = Field(
         "gpus", description="gpus: --gpus=1. gres: --gres=gpu:1, for clusters that take no --gpus."

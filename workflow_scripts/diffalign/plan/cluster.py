@@ -60,9 +60,11 @@ class Cluster(Stage):
             # the plugin refuses a job with both
             return {"gpu": 0, "gres": gres}
         # the plugin would ask for `a100:0`
-        if slurm.gpu_model and asked != 0 and self.of_a_job:
-            return {"gpu": asked, "gpu_model": slurm.gpu_model}
-        return {"gpu": asked}
+        if asked == 0 or not self.of_a_job:
+            return {"gpu": asked}
+        # --gpus counts those of a job, and would be met from several nodes
+        on_one: dict[str, Any] = {"gpu": asked, "nodes": 1}
+        return {**on_one, "gpu_model": slurm.gpu_model} if slurm.gpu_model else on_one
 
 
 def check_slurm(settings: Settings, logs: Path = LOGS) -> None:

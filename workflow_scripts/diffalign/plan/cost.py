@@ -115,7 +115,7 @@ class Costs(Stage):
         images = self.study.datasets[job.wildcards["dataset"]].sample
         if images is None:
             return None
-        if job.rule.startswith(("extract_", "merge_", "import_")) and not job.rule.endswith("_part"):
+        if _keeps_features(job.rule):
             kept = 2 if self.plan.features.is_language(model) else 1
             return kept * self.plan.features.megabytes(job.wildcards["dataset"], model) * 2**20 / 1e9
         if job.rule in ("neighbors", "merge_neighbors"):
@@ -129,3 +129,10 @@ class Costs(Stage):
         if job.rule != "weights" or model is None or model.weights.source not in ("hub", "url"):
             return 0.0
         return float("nan") if model.parameters is None else model.parameters * _BYTES / 1e9
+
+
+def _keeps_features(rule: str) -> bool:
+    """Whether a rule writes the features of a model that stay on disk."""
+    of_models = ("extract_", "merge_features_", "merge_texts_", "import_")
+    others = ("import_latents", "import_bits_per_byte_")
+    return rule.startswith(of_models) and not rule.startswith(others) and not rule.endswith("_part")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from diffalign.specs import Model, filled
 
 # of an extraction whose operations, or whose GPU, nobody counted
 EXTRACTION_MINUTES = 720
+# threads of its rule
+EXTRACTION_CORES = 4
 # beside twice the passes: libraries, checkpoints, files
 _STARTING_MINUTES = 30
 # of the weights of a model that is spread over GPUs, what activations take beside them
@@ -260,11 +263,34 @@ class Features(Stage):
         """Memory in MB of an extraction: what the entry says, on every attempt, or that of features, `copies` times,
         and of weights. Only that of features grows with the attempt: weights are as large as they are.
         """
-        return _with_weights(self.memory(base, model, copies), lambda _: model)
+        features = self.memory(base, model, copies)
+        return lambda wildcards, attempt: (
+            model.memory_mb or round(features(wildcards, attempt) + self.loaded_megabytes(model))
+        )
 
     def unpooled_memory(self, base: int) -> Callable[[Any, int], int]:
         """Memory in MB of the extraction of all tokens of a target, likewise."""
-        return _with_weights(memory(base), lambda wildcards: self.study.model_of(wildcards.bundle))
+
+        def megabytes(wildcards: Wildcards, attempt: int) -> int:
+            model = self.study.model_of(wildcards.bundle)
+            return model.memory_mb or round(memory(base)(wildcards, attempt) + self.loaded_megabytes(model))
+
+        return megabytes
+
+    def checkpoint_memory(self, base: int, checkpoint: str | None = None) -> Callable[[Any, int], int]:
+        """Memory in MB of a job that runs a checkpoint, that of a target or this one, on samples."""
+
+        def megabytes(wildcards: Wildcards, attempt: int) -> int:
+            model = self.study.checkpoint(checkpoint or wildcards.model)
+            return round(memory(base)(wildcards, attempt) + self.loaded_megabytes(model))
+
+        return megabytes
+
+    def loaded_megabytes(self, model: Model) -> float:
+        """MB of the weights of a model as they are loaded: language models in their precision, others in float32,
+        before they are taken to theirs.
+        """
+        return model.weights_mb if self.is_language(model) else replace(model, precision="float32").weights_mb
 
     def unpooled_gpus(self, wildcards: Wildcards) -> int:
         """GPUs that the extraction of all tokens of a target asks for."""
@@ -272,7 +298,7 @@ class Features(Stage):
 
     def unpooled_runtime(self, wildcards: Wildcards) -> int:
         """Minutes that it asks for."""
-        return self._minutes(wildcards, self.study.model_of(wildcards.bundle))
+        return self._minutes(wildcards, self.study.model_of(wildcards.bundle), 1)
 
     def gpus(self, model: Model) -> int:
         """GPUs that an extraction asks for: what the entry says, or as many as hold a model that is spread; none where
@@ -292,13 +318,21 @@ class Features(Stage):
     def runtime(self, model: Model) -> Callable[[Wildcards], int]:
         """Minutes that an extraction asks for: what the entry says, or twice what its passes take."""
         # a name may ask for several draws of noise, which language models have none of
-        return lambda wildcards: self._minutes(wildcards, self.study.model_of(wildcards.get("bundle", model.name)))
+        parts = self.study.extraction_parts
+        return lambda wildcards: self._minutes(
+            wildcards, self.study.model_of(wildcards.get("bundle", model.name)), parts
+        )
 
-    def _minutes(self, wildcards: Wildcards, model: Model) -> int:
-        rate, count = self.study.hardware.gpu_tflops, self.gigaflops(model, wildcards.dataset)
-        if model.runtime is not None or rate is None or count is None:
+    def _minutes(self, wildcards: Wildcards, model: Model, parts: int) -> int:
+        count = self.gigaflops(model, wildcards.dataset)
+        if model.runtime is not None or count is None:
             return model.runtime or EXTRACTION_MINUTES
-        return _STARTING_MINUTES + math.ceil(2 * count / self.study.extraction_parts / (1000 * rate) / 60)
+        hardware = self.study.hardware
+        if not self.plan.cluster.of_a_job:
+            # the rate of a core is a default that nobody measured there, so it makes times longer, never shorter
+            rate = EXTRACTION_CORES * hardware.cpu_gflops
+            return max(EXTRACTION_MINUTES, _twice(count / parts, rate))
+        return EXTRACTION_MINUTES if hardware.gpu_tflops is None else _twice(count / parts, 1000 * hardware.gpu_tflops)
 
     def gigaflops(self, model: Model, dataset: str) -> float | None:
         """10^9 operations of the passes over all images of a data set, by what is known; None where it is not.
@@ -320,12 +354,9 @@ class Features(Stage):
         return count * len(model.layers) * width(model.built) * 4 / 2**20
 
 
-def _with_weights(features: Callable[[Any, int], int], model_of: Callable[[Any], Model]) -> Callable[[Any, int], int]:
-    def megabytes(wildcards: Any, attempt: int) -> int:
-        model = model_of(wildcards)
-        return model.memory_mb or round(features(wildcards, attempt) + model.weights_mb)
-
-    return megabytes
+def _twice(gigaflops: float, rate: float) -> int:
+    """Minutes that are asked for passes of so many operations at a rate in 10^9 a second."""
+    return _STARTING_MINUTES + math.ceil(2 * gigaflops / rate / 60)
 
 
 def width(architecture: Mapping[str, Any]) -> int:

@@ -141,9 +141,9 @@ def fill(pattern: str, **words: object) -> str:
 
 
 def temporary() -> str:
-    """Regular expression of the files and folders that are removed once they have been read."""
+    """Regular expression of the files and folders that are removed once they have been read, below any prefix."""
     escaped = (re.sub(r"\\{\w+\\}", ".+", re.escape(path)) for path in (FEATURE_PART, NEIGHBOR_PART, TOKENS))
-    return "|".join(escaped)
+    return f"(?:.+/)?(?:{'|'.join(escaped)})"
 
 
 def shards(folder: str, count: int) -> list[str]:
