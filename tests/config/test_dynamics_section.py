@@ -119,7 +119,7 @@ def test_a_gaussian_of_the_same_latents_is_the_reference_line() -> None:
         ({"words": ["dog"]}, "words[0]: 'dog' does not stand in any prompt"),
         (
             {"prompts": [f"it's dog {number}" for number in range(7000)]},
-            "prompts: 7000 prompts of 145,892 bytes; at most 100,000 bytes",
+            "prompts: 7000 prompts of 187,922 bytes; at most 100,000 bytes",
         ),
         ({"prompts": ["two dogs"], "words": ["dog"]}, "words[0]: 'dog' does not stand in 'two dogs'"),
     ],

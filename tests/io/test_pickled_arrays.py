@@ -1,5 +1,6 @@
 """Arrays of pickles: those of every NumPy are read, and none whose bytes would be taken for addresses."""
 
+import codecs
 import pickle
 import struct
 import subprocess
@@ -16,6 +17,8 @@ from diffalign.io.layouts.content import read_torch
 from diffalign.io.pickled_arrays import unpickled
 
 multiarray: Any = np._core.multiarray  # type: ignore[attr-defined]
+numeric: Any = np._core.numeric  # type: ignore[attr-defined]
+numeric: Any = np._core.numeric  # type: ignore[attr-defined]
 ARRAYS = [
     np.arange(6, dtype=np.float32).reshape(2, 3),
     np.asfortranarray(np.arange(6, dtype=np.float64).reshape(2, 3)),
@@ -29,6 +32,9 @@ ARRAYS = [
     np.zeros((0, 3), np.float32),
     np.array(2.5),
     np.arange(10)[::2],
+    np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(1, 0, 2),
+    np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(0, 2, 1),
+    np.asfortranarray(np.arange(24).reshape(2, 3, 4)),
 ]
 
 
@@ -50,6 +56,7 @@ def test_arrays_are_what_pickle_reads(array: np.ndarray[Any, Any], protocol: int
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 def test_scalars_are_what_pickle_reads(protocol: int) -> None:
     scalars = [np.float32(1.5), np.int64(-3), np.bool_(True), np.str_("späte"), np.bytes_(b"ab"), np.float64("nan")]
+    scalars += [np.str_(""), np.bytes_(b"")]
     found = unpickled(pickle.dumps(scalars, protocol))
     assert [type(each) for each in found] == [type(each) for each in scalars]
     assert repr(found) == repr(scalars)
@@ -90,6 +97,10 @@ HOSTILE = {
     "a negative side": array_of(kind_of("f8", *PLAIN), (-1, -1), ADDRESS),
     "a type of Python": array_of(float, (1,), ADDRESS),
     "no type": array_of("f8", (1,), ADDRESS),
+    "texts of no characters": array_of(kind_of("U0", *PLAIN), (10**9,), b""),
+    "no values of a large side": array_of(kind_of("f8", *PLAIN), (10**9, 0), b""),
+    "a codec": array_of(kind_of("f8", *PLAIN), (1,), Called(codecs.encode, (ADDRESS, "hex"))),
+    "another order": Called(numeric._frombuffer, (ADDRESS, kind_of("f8", *PLAIN), (1,), "K", (1,))),
     "bytes of a size": Called(bytes, (10**12,)),
     "memory": Called(np.ndarray, ((10**6,), "f8")),
     "a scalar of bytes": Called(multiarray.scalar, (kind_of("f8", *PLAIN), b"1")),

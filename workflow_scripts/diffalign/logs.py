@@ -47,9 +47,9 @@ def attached(path: str | Path, job: str) -> Iterator[None]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     claim = f"{job}: process {os.getpid()} on {platform.node()} since {datetime.now().isoformat(' ')}"
-    # a file of its own: a job that outlived its run writes on into the one that it opened
-    path.unlink(missing_ok=True)
-    with path.open("w", encoding="utf-8", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+    # a file of its own, which is there at once: a job that outlived its run writes on into the one that it opened
+    begun = path.with_name(f".{path.name}.{os.getpid()}@{platform.node()}.part")
+    with begun.open("w", encoding="utf-8", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
         handler = logging.StreamHandler(file)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
         root = logging.getLogger()
@@ -60,6 +60,7 @@ def attached(path: str | Path, job: str) -> Iterator[None]:
         _running.append(_Job(path, claim))
         try:
             file.write(f"{claim}\n")
+            begun.replace(path)
             job_records.begin(path)
             yield
             job_records.finish(path, time.monotonic() - started)

@@ -26,9 +26,5 @@ class HardwareSection(Section):
         ),
     )
     cpu_gflops: Positive = Field(
-        40.0,
-        description=(
-            "10^9 operations a second of one core in forward passes, for the table of costs, and the time that "
-            "extractions on CPUs ask for."
-        ),
+        40.0, description="10^9 operations a second of one core in forward passes, of the table of costs."
     )

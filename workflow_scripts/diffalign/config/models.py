@@ -441,7 +441,7 @@ class ModelEntry(Section):
         None,
         description=(
             "Minutes that its extraction asks for; null takes what gigaflops at hardware.gpu_tflops are, twice and "
-            "half an hour, and where one of them is not known 720; on CPUs no less than 720."
+            "half an hour, and where one of them is not known, and on CPUs, 720."
         ),
     )
     features: FeatureFilesEntry | None = Field(

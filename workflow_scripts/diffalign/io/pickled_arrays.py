@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 # numbers, truth values, text, bytes and Python objects; no records, and no types that stand for foreign memory
 _CODES = re.compile(r"[|<>=]?(b1|[iu][1248]|f(2|4|8|16)|c(8|16|32)|[SU]\d{1,9}|O[48]?)")
 _ORDERS = {"<", ">", "=", "|"}
+# product of the other sides of an array that has no values
+_MOST_OF_NONE = 10**6
 
 
 def unpickled(content: bytes) -> Any:
@@ -81,7 +83,7 @@ class _Array(np.ndarray[Any, Any]):
             fits = isinstance(content, list) and len(content) == _count(shape)
         else:
             content = _bytes(content)
-            fits = len(content) == _count(shape) * real.itemsize
+            fits = len(content) == _count(shape) * real.itemsize and (real.itemsize > 0 or _count(shape) == 0)
         if not fits:
             raise pickle.UnpicklingError(f"it holds an array of another size than its shape {shape}")
         checked: Any = (1, shape, real, bool(is_fortran), content)
@@ -101,6 +103,9 @@ def _real(kind: Any) -> np.dtype[Any]:
 def _count(shape: Any) -> int:
     if not isinstance(shape, tuple) or not all(type(side) is int and side >= 0 for side in shape):
         raise pickle.UnpicklingError(f"it holds an array of shape {shape!r}")
+    # of no values, no other side is bounded by the size of a file
+    if 0 in shape and math.prod(side for side in shape if side) > _MOST_OF_NONE:
+        raise pickle.UnpicklingError(f"it holds an array of shape {shape}, which has no values")
     return math.prod(shape)
 
 
@@ -118,23 +123,32 @@ def _empty(*_: Any) -> _Array:
     return _Array()
 
 
-def _from_buffer(content: Any, kind: Any, shape: Any, order: Any, *_: Any) -> NDArray[Any]:
-    """Numpy's _frombuffer."""
+def _from_buffer(content: Any, kind: Any, shape: Any, order: Any, axes: Any = None) -> NDArray[Any]:
+    """Numpy's _frombuffer. axes: of the order K, the axes of the array among those of the buffer."""
     flat = _flat(content, _real(kind), _count(shape))
-    return flat.reshape(shape, order="F" if order == "F" else "C").view(_Array)
+    if order in ("C", "F"):
+        return flat.reshape(shape, order=order).view(_Array)
+    if order != "K" or not isinstance(axes, tuple) or sorted(axes) != list(range(len(shape))):
+        raise pickle.UnpicklingError(f"it holds an array in the order {order!r} of the axes {axes!r}")
+    return flat.reshape(shape).transpose(axes).view(_Array)
 
 
 def _scalar(kind: Any, content: Any = b"") -> Any:
     """Numpy's scalar."""
     real = _real(kind)
-    return content if real.hasobject else _flat(content, real, 1)[0]
+    if real.hasobject:
+        return content
+    if not real.itemsize and not _bytes(content):
+        # the empty text
+        return real.type()
+    return _flat(content, real, 1)[0]
 
 
 def _flat(content: Any, real: np.dtype[Any], count: int) -> NDArray[Any]:
     values = _bytes(content)
-    if real.hasobject or len(values) != count * real.itemsize:
+    if real.hasobject or len(values) != count * real.itemsize or (count and not real.itemsize):
         raise pickle.UnpicklingError(f"it holds {count} values of {real} in {len(values)} bytes")
-    return np.frombuffer(values, real) if values else np.empty(count, real)
+    return np.frombuffer(values, real) if values else np.empty(0, real)
 
 
 def _no_bytes(*arguments: Any) -> bytes:
@@ -142,6 +156,13 @@ def _no_bytes(*arguments: Any) -> bytes:
     if arguments:
         raise pickle.UnpicklingError("it makes bytes of a size")
     return b""
+
+
+def _encoded(text: Any, encoding: Any) -> bytes:
+    """Of protocol 2, bytes as text in latin1. Other codecs, one after another, would swell a small file."""
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"it encodes {type(text).__name__} as {encoding!r}, which no bytes are")
+    return text.encode("latin-1")
 
 
 def _no_array(*_: Any) -> Any:
@@ -162,14 +183,13 @@ _STANDS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "dtype"): _Type,
     ("__builtin__", "bytes"): _no_bytes,
     ("builtins", "bytes"): _no_bytes,
+    ("_codecs", "encode"): _encoded,
 }
 # types of Python that no file can change
 _PLAIN = {
     ("collections", "OrderedDict"),
     ("collections", "defaultdict"),
     ("builtins", "dict"),
-    # of protocol 2, bytes are text in this encoding
-    ("_codecs", "encode"),
 }
 
 

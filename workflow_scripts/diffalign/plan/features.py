@@ -18,8 +18,6 @@ from diffalign.specs import Model, filled
 
 # of an extraction whose operations, or whose GPU, nobody counted
 EXTRACTION_MINUTES = 720
-# threads of its rule
-EXTRACTION_CORES = 4
 # beside twice the passes: libraries, checkpoints, files
 _STARTING_MINUTES = 30
 # of the weights of a model that is spread over GPUs, what activations take beside them
@@ -324,15 +322,12 @@ class Features(Stage):
         )
 
     def _minutes(self, wildcards: Wildcards, model: Model, parts: int) -> int:
+        # on CPUs, the rate of a GPU says nothing
+        rate = self.study.hardware.gpu_tflops if self.plan.cluster.of_a_job else None
         count = self.gigaflops(model, wildcards.dataset)
-        if model.runtime is not None or count is None:
+        if model.runtime is not None or rate is None or count is None:
             return model.runtime or EXTRACTION_MINUTES
-        hardware = self.study.hardware
-        if not self.plan.cluster.of_a_job:
-            # the rate of a core is a default that nobody measured there, so it makes times longer, never shorter
-            rate = EXTRACTION_CORES * hardware.cpu_gflops
-            return max(EXTRACTION_MINUTES, _twice(count / parts, rate))
-        return EXTRACTION_MINUTES if hardware.gpu_tflops is None else _twice(count / parts, 1000 * hardware.gpu_tflops)
+        return _STARTING_MINUTES + math.ceil(2 * count / parts / (1000 * rate) / 60)
 
     def gigaflops(self, model: Model, dataset: str) -> float | None:
         """10^9 operations of the passes over all images of a data set, by what is known; None where it is not.
@@ -352,11 +347,6 @@ class Features(Stage):
         """MB of the features of all layers: images x layers x width x 4 bytes, by what the configuration tells."""
         count = self.study.datasets[dataset].sample or UNKNOWN_COUNT
         return count * len(model.layers) * width(model.built) * 4 / 2**20
-
-
-def _twice(gigaflops: float, rate: float) -> int:
-    """Minutes that are asked for passes of so many operations at a rate in 10^9 a second."""
-    return _STARTING_MINUTES + math.ceil(2 * gigaflops / rate / 60)
 
 
 def width(architecture: Mapping[str, Any]) -> int:
